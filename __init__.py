@@ -1,0 +1,14 @@
+"""Modality Forcing: one diffusion transformer for an image and its depth.
+
+The folder is both a ComfyUI node pack and the Python package ``mforce``. Importing it loads neither PyTorch nor
+ComfyUI: ComfyUI calls :func:`comfy_entrypoint`, everyone else imports :mod:`mforce.mforce_core`.
+"""
+
+__version__ = "0.1.0"
+
+
+async def comfy_entrypoint():
+    """Return the pack's ComfyUI extension (V3 API); called by ComfyUI when it loads custom nodes."""
+    from .nodes.extension import ModalityForcingExtension
+
+    return ModalityForcingExtension()
