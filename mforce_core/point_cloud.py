@@ -1,0 +1,188 @@
+"""Depth map to coloured point cloud, with the conventions of the Modality Forcing release.
+
+A pinhole camera with square pixels and the principal point in the middle of the picture, pixel centres at
++0.5, points in glTF axes (x right, y up, the camera looking along -z). Depth is z-depth: the distance along
+the optical axis. It has no unit here: predicted depth is relative, and so is the size of the cloud.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAX_POINTS = 1_200_000
+EDGE_THRESHOLD = 0.04
+FOV_DEGREES = 65.0
+
+
+@dataclass(frozen=True)
+class PointCloud:
+    """Points with a colour each.
+
+    points: (M, 3) float32, glTF axes. colors: (M, 3) uint8 RGB, or None. pixels: (M,) int64, the row-major
+    index of the pixel that each point came from.
+    """
+
+    points: Tensor
+    colors: Tensor | None
+    pixels: Tensor
+
+    def __len__(self) -> int:
+        return self.points.shape[0]
+
+    def select(self, keep: Tensor) -> PointCloud:
+        """The points named by a boolean mask (M,) or by indices."""
+        colors = None if self.colors is None else self.colors[keep]
+        return PointCloud(self.points[keep], colors, self.pixels[keep])
+
+    def centred(self) -> PointCloud:
+        """The same cloud with its coordinate-wise median at the origin, which viewers orbit around."""
+        if not len(self):
+            return self
+        return replace(self, points=self.points - self.points.median(dim=0).values)
+
+
+def unproject(
+    depth: Tensor,
+    *,
+    fov_degrees: float = FOV_DEGREES,
+    intrinsics: Tensor | None = None,
+    rgb: Tensor | None = None,
+    valid: Tensor | None = None,
+    edge_threshold: float | None = EDGE_THRESHOLD,
+    remove_outliers: bool = False,
+    max_points: int | None = MAX_POINTS,
+    centre: bool = False,
+) -> PointCloud:
+    """The points seen by the pixels of one depth map, in row-major order of the pixels that are kept.
+
+    Args:
+        depth: (H, W) z-depth. Pixels that are zero, negative, NaN or infinite have no point.
+        fov_degrees: horizontal field of view, in degrees; not used where `intrinsics` is given.
+        intrinsics: (3, 3) camera matrix *normalised* by the picture's size as MoGe's are: fx and cx in
+            picture widths, fy and cy in picture heights, so that the middle of the picture is (0.5, 0.5).
+        rgb: (H, W, 3) colours, uint8 or floats in [0, 1].
+        valid: (H, W) bool, pixels that may have a point; None for all.
+        edge_threshold: leave out pixels whose 3x3 neighbourhood spans more than this fraction of their depth:
+            the streaks between a near object and what is behind it. A missing neighbour makes an edge.
+            None keeps them.
+        remove_outliers: leave out points far from their neighbours (see `inliers`). Needs scipy.
+        max_points: at most this many points, drawn at random with a fixed seed; None for no limit.
+        centre: move the median of the points to the origin.
+
+    Raises:
+        ValueError: wrong shapes, an impossible camera, or no pixel left to show.
+    """
+    if depth.ndim != 2:
+        raise ValueError(f"depth must have shape (H, W), got {tuple(depth.shape)}; give one map at a time.")
+    height, width = depth.shape
+    if rgb is not None and rgb.shape != (height, width, 3):
+        raise ValueError(f"rgb must have shape {(height, width, 3)} like the depth, got {tuple(rgb.shape)}.")
+    if valid is not None and valid.shape != (height, width):
+        raise ValueError(f"valid must have shape {(height, width)} like the depth, got {tuple(valid.shape)}.")
+    if intrinsics is None:
+        intrinsics = intrinsics_from_fov(height, width, fov_degrees)
+
+    depth = _known_depth(depth, valid)
+    keep = depth > 0
+    if edge_threshold is not None:
+        keep &= ~depth_edges(depth, edge_threshold)
+    if not keep.any():
+        raise ValueError(
+            "The depth map has no pixel to make a point of: all are invalid or depth edges. "
+            "Check the depth, or raise edge_threshold."
+        )
+    points = camera_points(depth, intrinsics)[keep] * depth.new_tensor([1.0, -1.0, -1.0])
+    pixels = keep.flatten().nonzero().squeeze(1)
+    cloud = PointCloud(points, None if rgb is None else _byte_colors(rgb).to(depth.device)[keep], pixels)
+    if remove_outliers:
+        cloud = cloud.select(inliers(cloud.points))
+    if max_points is not None and len(cloud) > max_points:
+        # Every n-th pixel would alias with the rows of the picture; a fixed seed keeps the choice repeatable.
+        order = torch.randperm(len(cloud), generator=torch.Generator().manual_seed(0))
+        cloud = cloud.select(order[:max_points].sort().values.to(depth.device))
+    return cloud.centred() if centre else cloud
+
+
+def intrinsics_from_fov(height: int, width: int, fov_degrees: float = FOV_DEGREES) -> Tensor:
+    """(3, 3) normalised camera matrix for square pixels and a horizontal field of view in degrees."""
+    if not 0.0 < fov_degrees < 180.0:
+        raise ValueError(f"The field of view must be between 0 and 180 degrees, got {fov_degrees}.")
+    focal = 0.5 / math.tan(math.radians(fov_degrees) / 2.0)  # in picture widths
+    return torch.tensor([[focal, 0.0, 0.5], [0.0, focal * width / height, 0.5], [0.0, 0.0, 1.0]])
+
+
+def camera_points(depth: Tensor, intrinsics: Tensor) -> Tensor:
+    """(H, W, 3) points in camera axes (x right, y down, z forward) of a (H, W) depth map.
+
+    intrinsics: (3, 3) normalised, as in `unproject`.
+    """
+    focal_x, focal_y, centre_x, centre_y = _camera(intrinsics)
+    height, width = depth.shape
+    columns = (torch.arange(width, device=depth.device) + 0.5) / width
+    rows = (torch.arange(height, device=depth.device) + 0.5) / height
+    x = depth * ((columns - centre_x) / focal_x)
+    y = depth * ((rows - centre_y) / focal_y)[:, None]
+    return torch.stack([x, y, depth], dim=-1)
+
+
+def depth_edges(depth: Tensor, threshold: float = EDGE_THRESHOLD) -> Tensor:
+    """(H, W) bool: where the depth of the 3x3 neighbourhood spans more than `threshold` of its centre."""
+    if not threshold >= 0.0:
+        raise ValueError(f"edge_threshold must be zero or more, got {threshold}; use None to keep edges.")
+    window = _known_depth(depth, None)[None, None]
+    highest = F.max_pool2d(window, 3, stride=1, padding=1)
+    lowest = -F.max_pool2d(-window, 3, stride=1, padding=1)
+    return (highest - lowest > threshold * window)[0, 0]
+
+
+def inliers(points: Tensor, *, neighbours: int = 5, std_ratio: float = 1.0) -> Tensor:
+    """(M,) bool: points whose mean distance to their nearest neighbours is not unusually large.
+
+    Unusual is `std_ratio` standard deviations above the mean of that distance over the cloud. Clouds too
+    small to have that many neighbours are kept whole. Needs scipy.
+    """
+    if len(points) <= neighbours:
+        return torch.ones(len(points), dtype=torch.bool, device=points.device)
+    from scipy.spatial import cKDTree
+
+    array = points.detach().cpu().double().numpy()
+    # The nearest point of all is the point itself, at distance zero.
+    distances = cKDTree(array).query(array, k=neighbours + 1, workers=-1)[0][:, 1:].mean(axis=1)
+    keep = distances <= distances.mean() + std_ratio * distances.std()
+    return torch.from_numpy(keep).to(points.device)
+
+
+def _known_depth(depth: Tensor, valid: Tensor | None) -> Tensor:
+    """Float32 depth with zero wherever there is none."""
+    depth = depth.float()
+    known = torch.isfinite(depth) & (depth > 0)
+    if valid is not None:
+        known &= valid.to(depth.device, torch.bool)
+    return torch.where(known, depth, torch.zeros_like(depth))
+
+
+def _camera(intrinsics: Tensor) -> tuple[float, float, float, float]:
+    """fx, fy, cx, cy of a normalised camera matrix."""
+    if tuple(intrinsics.shape) != (3, 3):
+        raise ValueError(f"intrinsics must have shape (3, 3), got {tuple(intrinsics.shape)}.")
+    matrix = intrinsics.double().tolist()
+    focal_x, focal_y, centre_x, centre_y = matrix[0][0], matrix[1][1], matrix[0][2], matrix[1][2]
+    if not all(map(math.isfinite, (focal_x, focal_y, centre_x, centre_y))) or focal_x <= 0 or focal_y <= 0:
+        raise ValueError("intrinsics must be finite with positive focal lengths at [0, 0] and [1, 1].")
+    if max(centre_x, centre_y) > 16.0:
+        raise ValueError(
+            f"intrinsics look to be in pixels (principal point {centre_x:g}, {centre_y:g}): divide the "
+            "first row by the picture's width and the second by its height."
+        )
+    return focal_x, focal_y, centre_x, centre_y
+
+
+def _byte_colors(rgb: Tensor) -> Tensor:
+    if rgb.dtype == torch.uint8:
+        return rgb
+    return (rgb.float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
