@@ -1,0 +1,189 @@
+"""Sizes of a Modality Forcing transformer: the published variants, ``config.json``, or inferred from tensors."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+#: Time is embedded in this many sinusoids before the time MLPs; fixed for the whole FLUX.2 family.
+TIME_FREQUENCIES = 256
+
+
+class ConfigError(ValueError):
+    """A configuration or checkpoint that does not describe a Modality Forcing model."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the transformer; the defaults are the published 12 B model (v2).
+
+    ``depth_channels == 0`` is a plain FLUX.2 text-to-image model without a depth stream.
+    """
+
+    in_channels: int = 128
+    depth_channels: int = 256
+    context_in_dim: int = 12288
+    hidden_size: int = 4096
+    num_heads: int = 32
+    depth_double: int = 8
+    depth_single: int = 24
+    depth_decoder_num_layers: int = 4
+    axes_dim: tuple[int, ...] = (32, 32, 32, 32)
+    theta: float = 2000
+    mlp_ratio: float = 3.0
+    use_guidance_embed: bool = False
+    cross_stream_timestep_mixing: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axes_dim", tuple(self.axes_dim))
+        sizes = {
+            "in_channels": self.in_channels,
+            "context_in_dim": self.context_in_dim,
+            "hidden_size": self.hidden_size,
+            "num_heads": self.num_heads,
+        }
+        for name, value in sizes.items():
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"architecture.{name} must be a positive integer, got {value!r}")
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}"
+            )
+        if len(self.axes_dim) != 4 or sum(self.axes_dim) != self.head_dim or any(d % 2 for d in self.axes_dim):
+            raise ConfigError(
+                f"axes_dim {list(self.axes_dim)} must be four even numbers that sum to the head size "
+                f"{self.head_dim}"
+            )
+        if self.has_depth and math.isqrt(self.depth_channels) ** 2 != self.depth_channels:
+            raise ConfigError(f"depth_channels {self.depth_channels} is not the area of a square patch")
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_heads
+
+    @property
+    def mlp_dim(self) -> int:
+        return int(self.hidden_size * self.mlp_ratio)
+
+    @property
+    def has_depth(self) -> bool:
+        return self.depth_channels > 0
+
+    @property
+    def depth_patch_size(self) -> int:
+        """Side of a depth patch in pixels (16 in the release)."""
+        return math.isqrt(self.depth_channels)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
+        """Build from the ``architecture`` object of a ``config.json``; unknown keys are an error."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ConfigError(
+                f"unknown architecture key(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"axes_dim": list(self.axes_dim)}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Parameters of the timestep shift of each stream (see :mod:`.schedule`); the release's values."""
+
+    rgb_shift_mu: float = 1.1
+    depth_shift_mu: float = 1.1
+    rgb_shift_sigma: float = 1.0
+    depth_shift_sigma: float = 1.0
+
+
+VARIANTS: dict[str, Architecture] = {
+    "flux_rgbd_9b_v1": Architecture(cross_stream_timestep_mixing=False),
+    "flux_rgbd_9b_v2": Architecture(),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What ``config.json`` says. ``architecture`` is None where the file leaves it to the tensors."""
+
+    architecture: Architecture | None = None
+    schedule: Schedule = field(default_factory=Schedule)
+    variant: str | None = None
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Read a ``config.json``: ``{"variant": name}`` or ``{"architecture": {...}}``, and optionally ``schedule``.
+
+    Raises:
+        ConfigError: not JSON, an unknown variant or key, impossible sizes.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a JSON object")
+    variant = values.get("variant")
+    architecture = None
+    if "architecture" in values:
+        architecture = Architecture.from_dict(values["architecture"])
+    elif variant is not None:
+        if variant not in VARIANTS:
+            raise ConfigError(f"{path} names the unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+        architecture = VARIANTS[variant]
+    try:
+        schedule = Schedule(**values.get("schedule", {}))
+    except TypeError as error:
+        raise ConfigError(f"{path} has an unknown schedule key: {error}") from error
+    return ModelConfig(architecture=architecture, schedule=schedule, variant=variant)
+
+
+def _count(names: Mapping[str, Sequence[int]], prefix: str) -> int:
+    return len({name.split(".")[1] for name in names if name.startswith(prefix + ".")})
+
+
+def infer_architecture(shapes: Mapping[str, Sequence[int]]) -> Architecture:
+    """Sizes from tensor names (without prefix) and shapes.
+
+    RoPE axes are not in any tensor: the head is split in four equal axes, as in every published model.
+
+    Raises:
+        ConfigError: the tensors are not those of a FLUX.2-family transformer.
+    """
+
+    def shape(name: str) -> Sequence[int]:
+        if name not in shapes:
+            raise ConfigError(
+                f"this is not a Modality Forcing or FLUX.2 transformer: the tensor {name!r} is missing"
+            )
+        return shapes[name]
+
+    hidden_size, in_channels = shape("img_in.weight")
+    query_norms = [name for name in shapes if name.endswith("norm.query_norm.scale")]
+    if not query_norms:
+        raise ConfigError("this is not a FLUX.2-family transformer: no block has a query_norm.scale")
+    head_dim = shapes[query_norms[0]][0]
+    depth_single = _count(shapes, "single_blocks")
+    if depth_single:
+        mlp_dim = shape("single_blocks.0.linear2.weight")[1] - hidden_size
+    else:
+        mlp_dim = shape("double_blocks.0.img_mlp.2.weight")[1]
+    return Architecture(
+        in_channels=in_channels,
+        depth_channels=shapes["depth_in.weight"][1] if "depth_in.weight" in shapes else 0,
+        context_in_dim=shape("txt_in.weight")[1],
+        hidden_size=hidden_size,
+        num_heads=hidden_size // head_dim,
+        depth_double=_count(shapes, "double_blocks"),
+        depth_single=depth_single,
+        depth_decoder_num_layers=_count(shapes, "depth_decoder_blocks"),
+        axes_dim=(head_dim // 4,) * 4,
+        mlp_ratio=mlp_dim / hidden_size,
+        use_guidance_embed="guidance_in.in_layer.weight" in shapes,
+        cross_stream_timestep_mixing="cross_alpha_img" in shapes,
+    )

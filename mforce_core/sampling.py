@@ -1,0 +1,170 @@
+"""Euler rollouts of both streams, each with its own noise levels."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .config import Schedule
+from .schedule import MODES, Mode, rollout_times
+from .transformer import ModalityForcingTransformer
+
+#: Floor of t_depth when an x-prediction becomes a velocity: (x_t - x_0) / t loses all precision near t = 0.
+MIN_DEPTH_TIME = 0.05
+
+#: Defaults of the release, by mode.
+DEFAULT_CFG = {"joint": 4.0, "i2d": 1.0, "d2i": 4.0}
+
+#: callback(step, steps, rgb, depth_x0), step from 1: state after the step; raise in it to cancel.
+Callback = Callable[[int, int, Tensor, Tensor], None]
+
+
+class Prediction(NamedTuple):
+    """RGB velocity (B, N, Cin) and clean depth (B, N, Cd), float32."""
+
+    rgb_velocity: Tensor
+    depth_x0: Tensor
+
+
+def depth_velocity(depth: Tensor, depth_x0: Tensor, t_depth: Tensor | float) -> Tensor:
+    """Velocity eps - x_0 from an x-prediction at noise level t_depth."""
+    t = torch.as_tensor(t_depth, dtype=depth.dtype, device=depth.device)
+    return (depth - depth_x0) / t.clamp(min=MIN_DEPTH_TIME)
+
+
+def guided_prediction(
+    model: ModalityForcingTransformer,
+    rgb: Tensor,
+    depth: Tensor,
+    text: Tensor,
+    null_text: Tensor | None,
+    t_rgb: float,
+    t_depth: float,
+    grid: tuple[int, int],
+    cfg: float,
+    guidance: Tensor | None,
+) -> Prediction:
+    """One denoiser call, or with ``null_text`` one call on a batch of two and classifier-free guidance."""
+    copies = 1 if null_text is None else 2
+    batch = rgb.shape[0]
+    if null_text is not None:
+        text = torch.cat((text, null_text))
+
+    def times(t: float) -> Tensor:
+        return torch.full((copies * batch,), t, dtype=torch.float32, device=rgb.device)
+
+    velocity, depth_x0 = model(
+        rgb.repeat(copies, 1, 1),
+        depth.repeat(copies, 1, 1),
+        text,
+        times(t_rgb),
+        times(t_depth),
+        grid,
+        None if guidance is None else guidance.repeat(copies),
+    )
+    velocity, depth_x0 = velocity.float(), depth_x0.float()
+    if null_text is None:
+        return Prediction(velocity, depth_x0)
+    (v_cond, v_null), (d_cond, d_null) = velocity.chunk(2), depth_x0.chunk(2)
+    return Prediction(v_null + cfg * (v_cond - v_null), d_null + cfg * (d_cond - d_null))
+
+
+@torch.no_grad()
+def sample(
+    model: ModalityForcingTransformer,
+    text: Tensor,
+    grid: tuple[int, int],
+    *,
+    mode: Mode = "joint",
+    steps: int = 50,
+    cfg: float | None = None,
+    log2_alpha: float | None = None,
+    null_text: Tensor | None = None,
+    rgb: Tensor | None = None,
+    depth: Tensor | None = None,
+    noise: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+    guidance: float | Tensor | None = None,
+    schedule: Schedule | None = None,
+    callback: Callback | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Denoise RGB and depth tokens together, or one of them given the other.
+
+    Args:
+        model: from :func:`..load_model`; noise and state stay float32 on its device whatever its dtype.
+        text: text features of the prompts, (B, T, context_in_dim).
+        grid: (h, w) tokens.
+        mode: "joint" (text -> RGB + depth), "i2d" (RGB -> depth) or "d2i" (depth -> RGB).
+        steps: Euler steps.
+        cfg: classifier-free guidance scale; above 1 it doubles the cost and needs ``null_text``. None: the release's
+            default of the mode (4, 1, 4).
+        log2_alpha: tilt of joint mode; the release uses 5 (RGB first), None leaves depth on its own shift.
+        null_text: features of the empty string, (1 or B, T, context_in_dim).
+        rgb: clean RGB tokens (B, N, in_channels), for i2d.
+        depth: clean depth tokens (B, N, depth_channels), for d2i.
+        noise: starting noise (rgb, depth) in the tokens' shapes; None draws it from ``seed``.
+        seed: of a CPU generator, so a seed gives the same noise on every device.
+        guidance: scale for bases that embed one, a number or (B,).
+        schedule: timestep shift; the model's own by default.
+        callback: called after every step; what it raises ends the rollout.
+
+    Returns:
+        (rgb, depth) clean tokens, float32; the frozen stream comes back unchanged.
+
+    Raises:
+        ValueError: missing or misshapen inputs, non-finite noise levels or scales.
+    """
+    config = model.config
+    if not config.has_depth:
+        raise ValueError("this checkpoint is a text-to-image base without a depth stream; train one on it first")
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    cfg = DEFAULT_CFG[mode] if cfg is None else cfg
+    if not 0 <= cfg < float("inf"):
+        raise ValueError(f"cfg must be a finite number of at least 0, got {cfg}")
+    device = next(model.parameters()).device
+    batch, tokens = text.shape[0], grid[0] * grid[1]
+    shapes = {"rgb": (batch, tokens, config.in_channels), "depth": (batch, tokens, config.depth_channels)}
+    clean = {"i2d": ("rgb", rgb), "d2i": ("depth", depth)}.get(mode)
+    if clean is not None and clean[1] is None:
+        raise ValueError(f"mode {mode} needs the clean {clean[0]} tokens")
+    given = {"rgb": rgb if mode == "i2d" else None, "depth": depth if mode == "d2i" else None}
+    start = noise or draw_noise(shapes["rgb"], shapes["depth"], seed)
+    state = {}
+    for name, drawn in zip(("rgb", "depth"), start, strict=True):
+        value = given[name] if given[name] is not None else drawn
+        if tuple(value.shape) != shapes[name]:
+            raise ValueError(f"{name} tokens must be {shapes[name]}, got {tuple(value.shape)}")
+        state[name] = value.to(device, torch.float32)
+
+    text = text.to(device)
+    if cfg > 1:
+        if null_text is None:
+            raise ValueError("cfg above 1 needs null_text, the features of the empty string")
+        null_text = null_text.to(text).expand(batch, -1, -1)
+    else:
+        null_text = None
+    if guidance is not None:
+        guidance = torch.as_tensor(guidance, dtype=torch.float32, device=device).expand(batch)
+
+    t_rgb, t_depth = rollout_times(steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule or model.schedule)
+    for i in range(steps):
+        now, after = (t_rgb[i], t_depth[i]), (t_rgb[i + 1], t_depth[i + 1])
+        prediction = guided_prediction(
+            model, state["rgb"], state["depth"], text, null_text, float(now[0]), float(now[1]), grid, cfg, guidance
+        )
+        if mode != "i2d":
+            state["rgb"] = state["rgb"] + float(after[0] - now[0]) * prediction.rgb_velocity
+        if mode != "d2i":
+            velocity = depth_velocity(state["depth"], prediction.depth_x0, float(now[1]))
+            state["depth"] = state["depth"] + float(after[1] - now[1]) * velocity
+        if callback is not None:
+            callback(i + 1, steps, state["rgb"], state["depth"] if mode == "d2i" else prediction.depth_x0)
+    return state["rgb"], state["depth"]
+
+
+def draw_noise(rgb_shape: tuple[int, ...], depth_shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
+    """Gaussian starting noise of both streams from one CPU generator, RGB drawn first."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rgb_shape, generator=generator), torch.randn(depth_shape, generator=generator)
