@@ -1,0 +1,1 @@
+"""Training: procedural scenes, data, the recipe and the loop."""
