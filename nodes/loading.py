@@ -1,0 +1,161 @@
+"""From files to ComfyUI's MODEL, CLIP and VAE objects."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.sd
+import comfy.supported_models_base
+import comfy.utils
+import torch
+
+from ..mforce_core.checkpoint import CheckpointError, CheckpointHeader, check_tensors, read_header
+from ..mforce_core.config import read_config
+from ..mforce_core.text import WordTextEncoder, load_text_encoder
+from .model import JointModelConfig, begin_joint_run
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+
+
+def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bool = False) -> Any:
+    """Load a Modality Forcing checkpoint as a ModelPatcher.
+
+    Args:
+        path: release folder or ``.safetensors`` file; a ``config.json`` beside the file describes it.
+        dtype: of the weights in memory, possibly an 8-bit float; None leaves the choice to ComfyUI.
+        fp8_matmul: multiply in 8-bit floats where the device can.
+
+    Raises:
+        CheckpointError, ConfigError: truncated or foreign file, tensors missing, extra or of the wrong shape.
+    """
+    header = _describe(Path(path))
+    architecture = header.architecture
+    if not architecture.has_depth:
+        raise CheckpointError(
+            f"{Path(path).name} is a FLUX.2 text-to-image base without a depth stream: load it with Load Diffusion "
+            "Model, or choose a Modality Forcing checkpoint here."
+        )
+    problems = check_tensors(header.shapes, architecture)
+    if problems:
+        raise CheckpointError(f"{Path(path).name} does not hold the model it should: {'; '.join(problems)}.")
+
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(set(header.files.values())):
+        stored = comfy.utils.load_torch_file(str(file), safe_load=True)
+        tensors |= {name: stored[header.prefix + name] for name, home in header.files.items() if home == file}
+
+    config = JointModelConfig(architecture, header.config.schedule)
+    _choose_dtypes(config, tensors, dtype, fp8_matmul)
+    # Built without storage: parameters become the file's tensors, so the weights are never in memory twice.
+    model = config.get_model(tensors, device="meta")
+    inference_dtype = model.get_dtype_inference()
+    wanted = {name: parameter.dtype for name, parameter in model.diffusion_model.named_parameters()}
+    for name in tensors:
+        # Norm scales and gates are too few to be worth 8 bits.
+        target = inference_dtype if tensors[name].ndim == 1 else wanted[name]
+        tensors[name] = tensors[name].to(target)
+    model.diffusion_model.load_state_dict(tensors, assign=True)
+    model.diffusion_model.requires_grad_(False)
+    comfy.model_management.archive_model_dtypes(model.diffusion_model)
+
+    load_device = comfy.model_management.get_torch_device()
+    offload_device = comfy.model_management.unet_offload_device()
+    model.to(offload_device)
+    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher.add_wrapper_with_key(
+        comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "modality_forcing", begin_joint_run
+    )
+    patcher.cached_patcher_init = (load_joint_model, (path, dtype, fp8_matmul))
+    return patcher
+
+
+def _describe(path: Path) -> CheckpointHeader:
+    """The header of a folder, a file, or the folder of a file that is one shard of several."""
+    header = read_header(path.parent if _SHARD.search(path.name) else path)
+    config_file = path.parent / "config.json"
+    if path.is_file() and config_file.is_file():
+        config = read_config(config_file)
+        if config.architecture is not None:
+            header = replace(header, config=config)
+    return header
+
+
+def _choose_dtypes(
+    config: JointModelConfig, tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, fp8_matmul: bool
+) -> None:
+    """Storage and computation dtypes by ComfyUI's own rules."""
+    device = comfy.model_management.get_torch_device()
+    supported = list(config.supported_inference_dtypes)
+    if dtype is None:
+        dtype = comfy.model_management.unet_dtype(
+            model_params=comfy.utils.calculate_parameters(tensors),
+            supported_dtypes=supported,
+            weight_dtype=comfy.utils.weight_dtype(tensors),
+        )
+    cast = comfy.model_management.unet_manual_cast(dtype, device, supported)
+    config.set_inference_dtype(dtype, cast, device=device)
+    config.optimizations["fp8"] = fp8_matmul
+
+
+def load_word_clip(folder: Path) -> comfy.sd.CLIP:
+    """The built-in model's word-level text encoder as a CLIP that Clip Text Encode takes."""
+    encoder = load_text_encoder(folder)
+    target = comfy.supported_models_base.ClipTarget(
+        partial(WordTokenizer, encoder=encoder), partial(WordTextModel, encoder=encoder)
+    )
+    return comfy.sd.CLIP(target)
+
+
+class WordTokenizer:
+    """Passes the prompt on as it is: words are looked up by :class:`WordTextModel`."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None, *, encoder: WordTextEncoder):
+        self.encoder = encoder
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_options: Any) -> dict[str, list[str]]:
+        unknown = self.encoder.unknown_words(text)
+        if unknown:
+            logging.info("Nano does not know these words of the prompt: %s", ", ".join(unknown))
+        return {"prompt": [text]}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+class WordTextModel(torch.nn.Module):
+    """A word table with the methods that ``comfy.sd.CLIP`` calls."""
+
+    dtypes = frozenset({torch.float32})
+
+    def __init__(self, dtype: Any = None, device: Any = None, model_options: Any = None, *, encoder: WordTextEncoder):
+        super().__init__()
+        self.encoder = encoder
+        self.table = torch.nn.Parameter(encoder.table.to(device), requires_grad=False)
+
+    def encode_token_weights(self, tokens: dict[str, list[str]]) -> tuple[torch.Tensor, None]:
+        """Features (1, T, D) of one prompt; there is no pooled output."""
+        ids = self.encoder.tokenize(tokens["prompt"]).to(self.table.device)
+        return self.table[ids].to(comfy.model_management.intermediate_device()), None
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """There is no layer to choose."""
+
+    def reset_clip_options(self) -> None:
+        """There is no layer to choose."""
+
+
+def load_tiny_vae(folder: Path) -> comfy.sd.VAE:
+    """The built-in model's autoencoder in ComfyUI's own class for the tiny FLUX.2 autoencoder."""
+    tensors = comfy.utils.load_torch_file(str(folder / "autoencoder.safetensors"), safe_load=True)
+    vae = comfy.sd.VAE(sd=tensors, metadata={"tae_latent_channels": 128})
+    # ComfyUI assumes the TAESD factor of 8 and would crop to it; with 2x2 packing it is 16.
+    vae.downscale_ratio = vae.upscale_ratio = 16
+    return vae

@@ -1,0 +1,235 @@
+"""The transformer as an ordinary ComfyUI MODEL that denoises nested (RGB, depth) latents."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_sampling
+import comfy.nested_tensor
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ..mforce_core.config import Architecture, Schedule
+from ..mforce_core.sampling import depth_velocity
+from ..mforce_core.schedule import shift
+from ..mforce_core.transformer import ModalityForcingTransformer
+from .joint_run import JointRun
+
+#: Tilt of the release: RGB is nearly clean before depth is resolved.
+DEFAULT_LOG2_ALPHA = 5.0
+
+#: The release's embedding of a guidance scale, for bases that have one, where the conditioning carries none.
+DEFAULT_GUIDANCE = 3.5
+
+
+class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
+    """Rectified flow on the RGB stream's shifted schedule, and the tilt of the depth stream against it."""
+
+    def __init__(self, schedule: Schedule, log2_alpha: float = DEFAULT_LOG2_ALPHA) -> None:
+        self.schedule, self.log2_alpha = schedule, log2_alpha
+        super().__init__(None)
+
+    def set_parameters(self, shift: float = 0.0, timesteps: int = 10000) -> None:
+        super().set_parameters(shift=self.schedule.rgb_shift_mu, timesteps=timesteps)
+
+    def sigma(self, timestep: Tensor | float) -> Tensor | float:
+        return shift(torch.as_tensor(timestep), self.schedule.rgb_shift_mu, self.schedule.rgb_shift_sigma)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        return float(self.sigma(1.0 - min(max(percent, 0.0), 1.0)))
+
+
+class JointModelConfig(comfy.supported_models_base.BASE):
+    """What ComfyUI asks about a model before it builds one."""
+
+    latent_format = comfy.latent_formats.Flux2
+    # float16 overflows in this family.
+    supported_inference_dtypes = (torch.bfloat16, torch.float32)
+    vae_key_prefix = ("vae.",)
+    text_encoder_key_prefix = ("text_encoders.",)
+
+    def __init__(self, architecture: Architecture, schedule: Schedule) -> None:
+        # The sizes under FLUX's own names let LoRA files for a FLUX.2 base find their layers.
+        super().__init__(
+            {
+                "architecture": architecture,
+                "schedule": schedule,
+                "hidden_size": architecture.hidden_size,
+                "depth": architecture.depth_double,
+                "depth_single_blocks": architecture.depth_single,
+            }
+        )
+        self.memory_usage_factor = 2.0 * 2.0 * 2.0 * architecture.hidden_size / 2604
+
+    def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> JointDiffusion:
+        return JointDiffusion(self, device=device)
+
+
+class ComfyTransformer(ModalityForcingTransformer):
+    """The transformer with ComfyUI's constructor and calling convention."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        schedule: Schedule,
+        *,
+        dtype: torch.dtype,
+        device: Any,
+        operations: Any,
+        **_names_for_lora: int,
+    ) -> None:
+        super().__init__(architecture, schedule=schedule, operations=operations, device=device, dtype=dtype)
+        self.dtype = dtype
+
+    def forward(  # type: ignore[override]
+        self,
+        x: tuple[Tensor, Tensor],
+        timestep: tuple[Tensor, Tensor],
+        context: Tensor,
+        guidance: Tensor | None = None,
+        **_host_options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) RGB and depth states to the RGB velocity and the clean depth in the same layout, float32."""
+        grid = tuple(x[0].shape[-2:])
+        rgb, depth = (stream.flatten(2).transpose(1, 2) for stream in x)
+        velocity, clean = super().forward(rgb, depth, context, *timestep, grid, guidance)
+        return tuple(out.float().transpose(1, 2).unflatten(2, grid) for out in (velocity, clean))
+
+
+class JointDiffusion(comfy.model_base.Flux):
+    """MODEL whose latent is a pair: RGB (B, 128, h, w) and depth (B, 256, h, w)."""
+
+    def __init__(self, model_config: JointModelConfig, device: Any = None) -> None:
+        super().__init__(model_config, comfy.model_base.ModelType.FLUX, device=device, unet_model=ComfyTransformer)
+        self.architecture: Architecture = model_config.unet_config["architecture"]
+        self.model_sampling = JointModelSampling(model_config.unet_config["schedule"])
+        self.memory_usage_factor_conds = ()
+        self.run = JointRun()
+
+    def begin_run(self, sampling: Any, denoise_mask: Tensor | None, latent_shapes: list[Any]) -> None:
+        """Take up the settings of the run that starts now; see :func:`begin_joint_run`.
+
+        Raises:
+            ValueError: the latent is not a pair of this model's streams.
+        """
+        shapes = [tuple(shape) for shape in latent_shapes]
+        channels = (self.architecture.in_channels, self.architecture.depth_channels)
+        if len(shapes) != 2 or any(len(shape) != 4 for shape in shapes):
+            raise ValueError(
+                "This model samples RGB and depth together and needs a joint latent: use MF Empty Latent, "
+                "MF Image to Depth Latent or MF Depth to Image Latent."
+            )
+        if tuple(shape[1] for shape in shapes) != channels or shapes[0][2:] != shapes[1][2:]:
+            raise ValueError(
+                f"The joint latent has streams {shapes[0]} and {shapes[1]}, this model wants {channels[0]} and "
+                f"{channels[1]} channels on one grid: make the latent for this model's VAE and depth patches."
+            )
+        # A foreign model_sampling patch (core's ModelSamplingFlux node) knows no tilt.
+        log2_alpha = getattr(sampling, "log2_alpha", DEFAULT_LOG2_ALPHA)
+        self.latent_shapes = latent_shapes
+        self.run = JointRun.from_mask(denoise_mask, latent_shapes, 2.0**log2_alpha)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        text = kwargs.get("cross_attn")
+        wanted = self.architecture.context_in_dim
+        if text is None:
+            raise ValueError("This model needs a text conditioning: connect CLIP Text Encode (an empty prompt will do).")
+        if text.shape[-1] != wanted:
+            raise ValueError(
+                f"The conditioning has {text.shape[-1]} features a token, this model wants {wanted}: use the CLIP "
+                "output of MF Load Model for nano, or CLIPLoader of type flux2 with the Qwen3 of the model's size."
+            )
+        out = {"c_crossattn": comfy.conds.CONDRegular(text)}
+        if self.architecture.use_guidance_embed:
+            guidance = torch.tensor([float(kwargs.get("guidance", DEFAULT_GUIDANCE))])
+            out["guidance"] = comfy.conds.CONDRegular(guidance)
+        return out
+
+    def _apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        guidance: Tensor | None = None,
+        **_unused: Any,
+    ) -> Tensor:
+        """Clean (rgb, z) predicted from the packed state (B, 1, L), whatever the dtype of the model in float32.
+
+        The step from predictions to clean values is taken here and not in ``model_sampling``: RGB comes as a velocity
+        and depth as a clean value, and a detour through one of the two in bfloat16 would cost depth its precision.
+        """
+        run, sigma = self.run, self.model_sampling.timestep(t).float()
+        rgb, carried = comfy.utils.unpack_latents(x.float(), self.latent_shapes)
+        depth = carried * _per_sample(run.depth_factor(sigma))
+        t_rgb, t_depth = run.times(sigma)
+
+        dtype = self.get_dtype_inference()
+        self.diffusion_model.compute_dtype = dtype
+        velocity, predicted = self.diffusion_model(
+            (rgb, depth),
+            (t_rgb, t_depth),
+            context=comfy.model_management.cast_to_device(c_crossattn, x.device, dtype),
+            guidance=None if guidance is None else guidance.to(x.device),
+            control=control,
+            transformer_options={} if transformer_options is None else transformer_options,
+        )
+        clean_rgb = rgb - _per_sample(sigma) * velocity
+        t = _per_sample(t_depth)
+        clean_depth = depth - t * depth_velocity(depth, predicted, t)
+        return comfy.utils.pack_latents([clean_rgb, clean_depth / run.alpha])[0]
+
+    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
+        """What masked-out regions hold during the run: a frozen stream stays clean, a partial mask gets noise."""
+        noisy = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
+        frozen = (self.run.rgb_frozen, self.run.depth_frozen)
+        streams = zip(
+            frozen,
+            comfy.utils.unpack_latents(latent_image, self.latent_shapes),
+            comfy.utils.unpack_latents(noisy, self.latent_shapes),
+            strict=True,
+        )
+        return comfy.utils.pack_latents([clean if fixed else mixed for fixed, clean, mixed in streams])[0]
+
+    def process_latent_in(self, latent: Any) -> Any:
+        return self._scale_depth(latent, 1.0 / self.run.alpha)
+
+    def process_latent_out(self, latent: Any) -> Any:
+        return self._scale_depth(latent, self.run.alpha)
+
+    def _scale_depth(self, latent: Any, factor: float) -> Any:
+        """The depth stream of a packed or nested latent times ``factor``."""
+        if latent.is_nested:
+            rgb, depth = latent.unbind()
+            return comfy.nested_tensor.NestedTensor([rgb, depth * factor])
+        rgb, depth = comfy.utils.unpack_latents(latent, self.latent_shapes)
+        return comfy.utils.pack_latents([rgb, depth * factor])[0]
+
+    def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] | None = None) -> float:
+        """Bytes of activations, from the tokens of both streams instead of the packed latent's length."""
+        if self.latent_shapes is None:
+            return super().memory_required(input_shape)
+        tokens = 2 * math.prod(self.latent_shapes[0][2:])
+        return super().memory_required([input_shape[0], self.architecture.in_channels, tokens, 1])
+
+
+def begin_joint_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Wrapper around ``CFGGuider.outer_sample``: the earliest point that knows masks and latent shapes."""
+    guider, denoise_mask = executor.class_obj, args[4]
+    patcher = guider.model_patcher
+    patcher.model.begin_run(patcher.get_model_object("model_sampling"), denoise_mask, kwargs["latent_shapes"])
+    return executor(*args, **kwargs)
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    """(B,) to (B, 1, 1, 1)."""
+    return values[:, None, None, None]

@@ -1,0 +1,79 @@
+"""Run by ComfyUI's Python: every golden rollout through core's CFGGuider and its euler sampler, errors as JSON.
+
+Usage: golden_rollouts.py PACK_ROOT GOLDEN_VARIANT_FOLDER
+"""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+
+def load_pack(root: Path):
+    """Import the pack the way ComfyUI does: by path, under a name of ComfyUI's choosing."""
+    spec = importlib.util.spec_from_file_location("pack_under_test", root / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+
+
+def main(root: Path, folder: Path) -> None:
+    load_pack(root)
+    import comfy.model_patcher
+    import comfy.samplers
+    import torch
+    from comfy.nested_tensor import NestedTensor
+    from pack_under_test.mforce_core.schedule import rollout_times
+    from pack_under_test.nodes.loading import load_joint_model
+    from pack_under_test.nodes.model import JointModelSampling
+    from safetensors.torch import load_file
+
+    settings = json.loads((folder / "sample.json").read_text())
+    data = load_file(folder / "sample.safetensors")
+    height, width = json.loads((folder / "config.json").read_text())["grid"]
+
+    def grid(tokens: torch.Tensor) -> torch.Tensor:
+        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous()
+
+    model = load_joint_model(str(folder))
+    guidance = {} if "guidance" not in settings else {"guidance": settings["guidance"]}
+    conditioning = {name: [[data[name], dict(guidance)]] for name in ("text", "null_text")}
+
+    errors = {}
+    for name, run in settings["runs"].items():
+        mode = run["mode"]
+        start = NestedTensor([grid(data[f"{name}.init_rgb"]), grid(data[f"{name}.init_depth"])])
+        zeros = NestedTensor([torch.zeros_like(stream) for stream in start.unbind()])
+        latent = zeros if mode == "joint" else start
+        masks = {"i2d": (0.0, 1.0), "d2i": (1.0, 0.0)}.get(mode)
+        denoise_mask = None
+        if masks is not None:
+            denoise_mask = NestedTensor(
+                [torch.full_like(stream, value) for stream, value in zip(start.unbind(), masks, strict=True)]
+            )
+
+        patched = model.clone()
+        schedule = model.model.diffusion_model.schedule
+        sampling = JointModelSampling(schedule, run.get("log2_alpha") or 0.0)
+        patched.add_object_patch("model_sampling", sampling)
+        guider = comfy.samplers.CFGGuider(patched)
+        guider.set_conds(conditioning["text"], conditioning["null_text"])
+        guider.set_cfg(run["cfg_scale"])
+        t_rgb, t_depth = rollout_times(run["num_steps"], mode=mode, schedule=schedule)
+        sigmas = t_depth if mode == "i2d" else t_rgb
+        out = guider.sample(
+            start, latent, comfy.samplers.sampler_object("euler"), sigmas, denoise_mask=denoise_mask, seed=0
+        )
+        for stream, result in zip(("rgb", "depth"), out.unbind(), strict=True):
+            wanted = grid(data[f"{name}.out_{stream}"])
+            errors[f"{name}.{stream}"] = float((result - wanted).norm() / wanted.norm())
+    print(json.dumps(errors))
+
+
+if __name__ == "__main__":
+    arguments = [Path(argument) for argument in sys.argv[1:]]
+    sys.argv = [sys.argv[0], "--cpu"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    main(*arguments)
