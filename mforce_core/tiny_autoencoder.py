@@ -12,20 +12,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from .latent_space import check_image, check_latent, pack_2x2, unpack_2x2
+
 WIDTH = 64
 LATENT_CHANNELS = 32  # at 1/8 of the image; packed 2x2 they are 128 channels at 1/16
 PACKED_CHANNELS = 4 * LATENT_CHANNELS
 LATENT_LIMIT = 3.0  # the decoder squashes its input smoothly into (-3, 3)
-
-
-def pack_2x2(latent: torch.Tensor) -> torch.Tensor:
-    """(B, C, 2h, 2w) -> (B, 4C, h, w), channels ordered (channel, row in patch, column in patch)."""
-    return nn.functional.pixel_unshuffle(latent, 2)
-
-
-def unpack_2x2(latent: torch.Tensor) -> torch.Tensor:
-    """(B, 4C, h, w) -> (B, C, 2h, 2w), the inverse of `pack_2x2`."""
-    return nn.functional.pixel_shuffle(latent, 2)
 
 
 class SoftLimit(nn.Module):
@@ -104,37 +96,20 @@ class TinyAutoencoder(nn.Module):
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, H, W) in [-1, 1], sides divisible by 16 -> latents (B, 128, H/16, W/16).
 
-        Raises ValueError for another shape.
+        Computed in the weights' dtype, returned in the image's. Raises ValueError for other shapes or values.
         """
         check_image(image, self.spatial_factor)
-        return pack_2x2(self.taesd_encoder(image * 0.5 + 0.5)) / self.vae_scale + self.vae_shift
+        own = self.taesd_encoder((image * 0.5 + 0.5).to(self.vae_scale.dtype))
+        return (pack_2x2(own) / self.vae_scale + self.vae_shift).to(image.dtype)
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latents (B, 128, h, w) -> images (B, 3, 16h, 16w), nominally in [-1, 1] (not clamped).
 
-        Raises ValueError for another shape.
+        Computed in the weights' dtype, returned in the latent's. Raises ValueError for other shapes or values.
         """
         check_latent(latent, self.latent_channels)
-        return self.taesd_decoder(unpack_2x2((latent - self.vae_shift) * self.vae_scale)) * 2 - 1
-
-
-def check_image(image: torch.Tensor, spatial_factor: int) -> None:
-    if image.ndim != 4 or image.shape[1] != 3:
-        raise ValueError(f"An image must have the shape (batch, 3, height, width), not {tuple(image.shape)}.")
-    height, width = image.shape[-2:]
-    if height % spatial_factor or width % spatial_factor or not height or not width:
-        raise ValueError(
-            f"The image is {width}x{height}; resize or crop it so that both sides are multiples of "
-            f"{spatial_factor}."
-        )
-
-
-def check_latent(latent: torch.Tensor, channels: int) -> None:
-    if latent.ndim != 4 or latent.shape[1] != channels:
-        raise ValueError(
-            f"A latent for this autoencoder must have the shape (batch, {channels}, height, width), "
-            f"not {tuple(latent.shape)}."
-        )
+        own = (latent.to(self.vae_scale.dtype) - self.vae_shift) * self.vae_scale
+        return (self.taesd_decoder(unpack_2x2(own)) * 2 - 1).to(latent.dtype)
 
 
 def save_tiny_autoencoder(

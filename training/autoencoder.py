@@ -131,7 +131,9 @@ def psnr(model: TinyAutoencoder, images: torch.Tensor, batch_size: int = 16) -> 
     values = []
     for batch in images.split(batch_size):
         target = to_float(batch)
-        output = model.decode(model.encode(target * 2 - 1)).mul(0.5).add(0.5).clamp(0, 1)
+        with torch.autocast("cpu", torch.bfloat16):
+            output = model.decode(model.encode(target * 2 - 1))
+        output = output.float().mul(0.5).add(0.5).clamp(0, 1)
         values.append(-10 * (output - target).square().mean(dim=(1, 2, 3)).clamp_min(1e-10).log10())
     return float(torch.cat(values).mean())
 
