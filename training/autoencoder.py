@@ -21,11 +21,13 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch.nn.functional import avg_pool2d, l1_loss, mse_loss
+from torch.nn.functional import avg_pool2d, l1_loss, mse_loss, pad, pixel_unshuffle
 
-from ..mforce_core.tiny_autoencoder import TinyAutoencoder, save_tiny_autoencoder
+from ..mforce_core.tiny_autoencoder import LATENT_CHANNELS, WIDTH, TinyAutoencoder, save_tiny_autoencoder
 
 CALIBRATION_IMAGES = 512
+# The layers of the encoder before this one only rearrange pixels; see `start_from_principal_components`.
+FIRST_LEARNT_LAYER = 7
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -103,7 +105,10 @@ def latent_penalty(latent: torch.Tensor) -> torch.Tensor:
 
 def loss_of(model: TinyAutoencoder, target: torch.Tensor, latent_noise: float) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
-        latent = model.taesd_encoder(target)
+        rearranged = pixel_unshuffle(pixel_unshuffle(target, 2), 2)
+        rearranged = pad(rearranged, (0, 0, 0, 0, 0, WIDTH - rearranged.shape[1]))
+        rearranged = rearranged.contiguous(memory_format=torch.channels_last)
+        latent = model.taesd_encoder[FIRST_LEARNT_LAYER:](rearranged)
         noise = torch.randn_like(latent) * (latent_noise * latent.detach().float().std())
         output = model.taesd_decoder(latent + noise)
     output, latent = output.float(), latent.float()
@@ -111,18 +116,61 @@ def loss_of(model: TinyAutoencoder, target: torch.Tensor, latent_noise: float) -
     return image_loss + 0.01 * latent_penalty(latent)
 
 
-def prepare(model: TinyAutoencoder) -> None:
+def keep_signal_size(model: TinyAutoencoder) -> None:
     """Initialisation that keeps the signal's size from end to end, so that a short run is spent on learning.
 
-    Every residual block starts as the identity wherever its input is not negative, as after another block.
+    Every residual block starts as the identity wherever its input is not negative, as after another block, and
+    the decoder's enlarging convolutions start as near copies.
     """
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            if module.bias is not None:
-                torch.nn.init.zeros_(module.bias)
-            if name.endswith(("conv.4", "pool.3")):
-                torch.nn.init.zeros_(module.weight)
+        if not isinstance(module, torch.nn.Conv2d):
+            continue
+        torch.nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if module.bias is not None:
+            torch.nn.init.zeros_(module.bias)
+        if name.endswith(("conv.4", "pool.3")):
+            torch.nn.init.zeros_(module.weight)
+        elif name.startswith("taesd_decoder.") and module.bias is None and module.kernel_size == (3, 3):
+            copy = torch.nn.init.dirac_(torch.empty_like(module.weight))
+            module.weight.data.mul_(0.5).add_(copy)
+
+
+@torch.no_grad()
+def start_from_principal_components(model: TinyAutoencoder, images: torch.Tensor) -> None:
+    """Starts the encoder as the 32 principal components of 8x8 pixels, which needs no learning to be a good latent.
+
+    Its first two reductions become exact rearrangements of pixels to channels (3 -> 12 -> 48) and stay as they are,
+    so training can skip the layers that cost most. The third reduction projects to the components with both signs,
+    which the ReLUs pass, and the last layer takes their difference. A component's deviation is the square root of
+    what it is in the data: between keeping the large ones dominant and making all equally robust to noise.
+    """
+    layers = model.taesd_encoder
+    layers[0].weight.zero_()
+    for channel in range(3):
+        layers[0].weight[channel, channel, 1, 1] = 1
+    for layer, channels in ((layers[2], 3), (layers[6], 12)):
+        layer.weight.zero_()
+        for channel in range(channels):
+            for row in range(2):
+                for column in range(2):
+                    layer.weight[4 * channel + 2 * row + column, channel, 1 + row, 1 + column] = 1
+
+    patches = images.float() / 255
+    for _ in range(3):
+        patches = pixel_unshuffle(patches, 2)
+    patches = patches.permute(0, 2, 3, 1).flatten(0, 2)
+    variances, components = torch.linalg.eigh(torch.cov(patches.T))
+    variances, components = variances[-LATENT_CHANNELS:], components[:, -LATENT_CHANNELS:].T
+    deviations = variances.clamp_min(1e-6).sqrt()
+    projection = components / deviations.sqrt()[:, None] / deviations.max().sqrt()
+    layers[10].weight.zero_()
+    layers[10].weight[:LATENT_CHANNELS, :48, 1:, 1:] = projection.unflatten(1, (48, 2, 2))
+    layers[10].weight[LATENT_CHANNELS:] = -layers[10].weight[:LATENT_CHANNELS]
+    layers[14].weight.zero_()
+    layers[14].weight[:, :LATENT_CHANNELS, 1, 1] = torch.eye(LATENT_CHANNELS)
+    layers[14].weight[:, LATENT_CHANNELS:, 1, 1] = -torch.eye(LATENT_CHANNELS)
+    layers[14].bias.copy_(-projection @ patches.mean(dim=0))
+    layers[:FIRST_LEARNT_LAYER].requires_grad_(False)
 
 
 @torch.no_grad()
@@ -187,7 +235,8 @@ def train(options: argparse.Namespace) -> TinyAutoencoder:
 
     torch.manual_seed(options.seed)
     model = TinyAutoencoder()
-    prepare(model)
+    keep_signal_size(model)
+    start_from_principal_components(model, images[torch.randperm(len(images))[:CALIBRATION_IMAGES]])
     model.to(memory_format=torch.channels_last)
     average = TinyAutoencoder().to(memory_format=torch.channels_last).requires_grad_(False)
     average.load_state_dict(model.state_dict())
