@@ -1,10 +1,10 @@
-"""What one sampling run does with the two streams: which is frozen, and how noisy depth is at each RGB noise level.
+"""What one sampling run does with the two streams: which is frozen, and how noisy depth is beside RGB.
 
-ComfyUI's samplers step one state on one schedule of noise levels s. RGB follows s itself. Depth follows the Moebius
-tilt f(s) = A s / (1 + (A - 1) s), and its state y at f(s) is carried as z = y s / f(s). By the algebra of f,
-z = (1 - s) (d / A) + s eps: an ordinary flow path on s whose clean value is d / A. Every sampler that steps from
-predictions of the clean state therefore moves both streams as it should, and Euler does exactly what a step of its
-own per stream would do.
+ComfyUI's samplers step one state on one schedule of noise levels s. RGB follows s itself. Depth follows the
+Moebius tilt f(s) = A s / (1 + (A - 1) s), and its state y at f(s) is carried as z = y s / f(s). By the
+algebra of f, z = (1 - s) (d / A) + s eps: an ordinary flow path on s whose clean value is d / A. Every
+sampler that steps from predictions of the clean state therefore moves both streams as it should, and Euler
+does exactly what a step of its own per stream would do.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ class JointRun:
     depth_frozen: bool = False
 
     @classmethod
-    def from_mask(cls, denoise_mask: Tensor | None, latent_shapes: Sequence[Sequence[int]], alpha: float) -> JointRun:
-        """A stream whose denoise mask is zero everywhere is frozen; with a frozen stream there is nothing to tilt.
+    def from_mask(
+        cls, denoise_mask: Tensor | None, latent_shapes: Sequence[Sequence[int]], alpha: float
+    ) -> JointRun:
+        """A stream whose denoise mask is zero everywhere is frozen, and then there is nothing to tilt.
 
         Args:
             denoise_mask: packed like the latent, (B, 1, L); None denoises everything.
@@ -40,11 +42,13 @@ class JointRun:
             return cls(alpha)
         rgb, depth = (not mask.any() for mask in comfy.utils.unpack_latents(denoise_mask, latent_shapes))
         if rgb and depth:
-            raise ValueError("Both the RGB and the depth stream are masked out: leave one of them to be denoised.")
+            raise ValueError(
+                "Both the RGB and the depth stream are masked out: leave one of them to be denoised."
+            )
         return cls(1.0 if rgb or depth else alpha, bool(rgb), bool(depth))
 
     def depth_factor(self, sigma: Tensor) -> Tensor:
-        """f(s) / s, which turns the carried depth z into the state y that the model is given; finite at s = 0."""
+        """f(s) / s, which turns the carried depth z into the model's depth y; finite at s = 0."""
         return self.alpha / (1 + (self.alpha - 1) * sigma)
 
     def times(self, sigma: Tensor) -> tuple[Tensor, Tensor]:

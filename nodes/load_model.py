@@ -23,11 +23,11 @@ _WEIGHT_DTYPES: dict[str, tuple[torch.dtype | None, bool]] = {
 
 
 class MissingPartError(AttributeError, ValueError):
-    """A part that the checkpoint does not carry was used. (An AttributeError, so that ``hasattr`` stays usable.)"""
+    """A part that the checkpoint does not carry was used; an AttributeError so that ``hasattr`` works."""
 
 
 class MissingPart:
-    """Stands in for a CLIP or VAE that the chosen checkpoint does not carry; using it says what to load instead."""
+    """Stands in for a CLIP or VAE that a checkpoint does not carry; using it says what to load instead."""
 
     def __init__(self, part: str, checkpoint: str, instead: str) -> None:
         self._message = f"Load MF Model: {checkpoint} carries no {part}. {instead}"
@@ -36,40 +36,60 @@ class MissingPart:
         raise MissingPartError(self._message)
 
 
-class LoadMFModel(io.ComfyNode):
+class MFLoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFLoadModel",
             display_name="Load MF Model",
             category="model/loaders",
-            description="Load a Modality Forcing model: one diffusion transformer for an image and its depth. "
-            "The small model 'nano' comes with the pack, its text encoder and VAE included.",
-            search_aliases=["modality forcing", "mforce", "rgbd", "depth model", "nano", "load diffusion model"],
+            description=(
+                "Load a Modality Forcing model: one diffusion transformer for an image and its depth. "
+                "The small model 'nano' comes with the pack, its text encoder and VAE included."
+            ),
+            search_aliases=[
+                "modality forcing",
+                "mforce",
+                "rgbd",
+                "depth model",
+                "nano",
+                "load diffusion model",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
                     options=[NANO, *folder_paths.get_filename_list("diffusion_models")],
                     default=NANO,
-                    tooltip="The built-in nano (128x128 pictures, runs on a CPU), or a Modality Forcing checkpoint "
-                    "(.safetensors) from models/diffusion_models. A config.json beside the file is read.",
+                    tooltip=(
+                        "The built-in nano (128x128 pictures, runs on a CPU), or a Modality Forcing"
+                        " checkpoint (.safetensors) from models/diffusion_models. A config.json beside the"
+                        " file is read."
+                    ),
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(_WEIGHT_DTYPES),
                     default="default",
-                    tooltip="How weights are kept in memory. The fp8 types halve it at some loss of quality; "
-                    "'fast' also multiplies in fp8 where the GPU can.",
+                    tooltip=(
+                        "How weights are kept in memory. The fp8 types halve it at some loss of quality; "
+                        "'fast' also multiplies in fp8 where the GPU can."
+                    ),
                     advanced=True,
                 ),
             ],
             outputs=[
-                io.Model.Output(tooltip="Denoises joint (RGB, depth) latents, with MF Sampler or any core sampler."),
-                io.Clip.Output(
-                    tooltip="nano's text encoder. For other checkpoints use CLIPLoader, type flux2, with the Qwen3 "
-                    "of the model's size (8B for the released weights)."
+                io.Model.Output(
+                    tooltip="Denoises joint (RGB, depth) latents, with MF Sampler or any core sampler."
                 ),
-                io.Vae.Output(tooltip="nano's autoencoder. For other checkpoints use VAELoader with the FLUX.2 VAE."),
+                io.Clip.Output(
+                    tooltip=(
+                        "nano's text encoder. For other checkpoints use CLIPLoader, type flux2, with the"
+                        " Qwen3 of the model's size (8B for the released weights)."
+                    )
+                ),
+                io.Vae.Output(
+                    tooltip="nano's autoencoder. For other checkpoints use VAELoader with the FLUX.2 VAE."
+                ),
             ],
         )
 
@@ -81,11 +101,13 @@ class LoadMFModel(io.ComfyNode):
             return io.NodeOutput(model, load_word_clip(NANO_FOLDER), load_tiny_vae(NANO_FOLDER))
         if not model_name.endswith(".safetensors"):
             raise ValueError(
-                f"Load MF Model: {model_name} is not a .safetensors file, and other formats can run code when "
-                "opened; convert it first."
+                f"Load MF Model: {model_name} is not a .safetensors file, and other formats can run code when"
+                " opened; convert it first."
             )
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
         model = load_joint_model(path, dtype, fp8_matmul)
-        clip = MissingPart("text encoder", model_name, "Add a CLIPLoader of type flux2 with Qwen3 and connect that.")
+        clip = MissingPart(
+            "text encoder", model_name, "Add a CLIPLoader of type flux2 with Qwen3 and connect that."
+        )
         vae = MissingPart("VAE", model_name, "Add a VAELoader with the FLUX.2 VAE and connect that.")
         return io.NodeOutput(model, clip, vae)

@@ -40,8 +40,8 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
     architecture = header.architecture
     if not architecture.has_depth:
         raise CheckpointError(
-            f"{Path(path).name} is a FLUX.2 text-to-image base without a depth stream: load it with Load Diffusion "
-            "Model, or choose a Modality Forcing checkpoint here."
+            f"{Path(path).name} is a FLUX.2 text-to-image base without a depth stream: load it with Load"
+            " Diffusion Model, or choose a Modality Forcing checkpoint here."
         )
     problems = check_tensors(header.shapes, architecture)
     if problems:
@@ -69,7 +69,9 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     model.to(offload_device)
-    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher = comfy.model_patcher.CoreModelPatcher(
+        model, load_device=load_device, offload_device=offload_device
+    )
     patcher.add_wrapper_with_key(
         comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "modality_forcing", begin_joint_run
     )
@@ -117,10 +119,14 @@ def load_word_clip(folder: Path) -> comfy.sd.CLIP:
 class WordTokenizer:
     """Passes the prompt on as it is: words are looked up by :class:`WordTextModel`."""
 
-    def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None, *, encoder: WordTextEncoder):
+    def __init__(
+        self, embedding_directory: Any = None, tokenizer_data: Any = None, *, encoder: WordTextEncoder
+    ):
         self.encoder = encoder
 
-    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_options: Any) -> dict[str, list[str]]:
+    def tokenize_with_weights(
+        self, text: str, return_word_ids: bool = False, **_options: Any
+    ) -> dict[str, list[str]]:
         unknown = self.encoder.unknown_words(text)
         if unknown:
             logging.info("Nano does not know these words of the prompt: %s", ", ".join(unknown))
@@ -135,7 +141,9 @@ class WordTextModel(torch.nn.Module):
 
     dtypes = frozenset({torch.float32})
 
-    def __init__(self, dtype: Any = None, device: Any = None, model_options: Any = None, *, encoder: WordTextEncoder):
+    def __init__(
+        self, dtype: Any = None, device: Any = None, model_options: Any = None, *, encoder: WordTextEncoder
+    ):
         super().__init__()
         self.encoder = encoder
         self.table = torch.nn.Parameter(encoder.table.to(device), requires_grad=False)

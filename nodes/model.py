@@ -68,7 +68,9 @@ class JointModelConfig(comfy.supported_models_base.BASE):
         )
         self.memory_usage_factor = 2.0 * 2.0 * 2.0 * architecture.hidden_size / 2604
 
-    def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> JointDiffusion:
+    def get_model(
+        self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None
+    ) -> JointDiffusion:
         return JointDiffusion(self, device=device)
 
 
@@ -96,7 +98,7 @@ class ComfyTransformer(ModalityForcingTransformer):
         guidance: Tensor | None = None,
         **_host_options: Any,
     ) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) RGB and depth states to the RGB velocity and the clean depth in the same layout, float32."""
+        """RGB and depth states (B, C, h, w) to RGB velocity and clean depth in the same layout, float32."""
         grid = tuple(x[0].shape[-2:])
         rgb, depth = (stream.flatten(2).transpose(1, 2) for stream in x)
         velocity, clean = super().forward(rgb, depth, context, *timestep, grid, guidance)
@@ -107,7 +109,9 @@ class JointDiffusion(comfy.model_base.Flux):
     """MODEL whose latent is a pair: RGB (B, 128, h, w) and depth (B, 256, h, w)."""
 
     def __init__(self, model_config: JointModelConfig, device: Any = None) -> None:
-        super().__init__(model_config, comfy.model_base.ModelType.FLUX, device=device, unet_model=ComfyTransformer)
+        super().__init__(
+            model_config, comfy.model_base.ModelType.FLUX, device=device, unet_model=ComfyTransformer
+        )
         self.architecture: Architecture = model_config.unet_config["architecture"]
         self.model_sampling = JointModelSampling(model_config.unet_config["schedule"])
         self.memory_usage_factor_conds = ()
@@ -128,8 +132,9 @@ class JointDiffusion(comfy.model_base.Flux):
             )
         if tuple(shape[1] for shape in shapes) != channels or shapes[0][2:] != shapes[1][2:]:
             raise ValueError(
-                f"The joint latent has streams {shapes[0]} and {shapes[1]}, this model wants {channels[0]} and "
-                f"{channels[1]} channels on one grid: make the latent for this model's VAE and depth patches."
+                f"The joint latent has streams {shapes[0]} and {shapes[1]}, this model wants {channels[0]}"
+                f" and {channels[1]} channels on one grid: make the latent for this model's VAE and depth"
+                " patches."
             )
         # A foreign model_sampling patch (core's ModelSamplingFlux node) knows no tilt.
         log2_alpha = getattr(sampling, "log2_alpha", DEFAULT_LOG2_ALPHA)
@@ -140,11 +145,14 @@ class JointDiffusion(comfy.model_base.Flux):
         text = kwargs.get("cross_attn")
         wanted = self.architecture.context_in_dim
         if text is None:
-            raise ValueError("This model needs a text conditioning: connect CLIP Text Encode (an empty prompt will do).")
+            raise ValueError(
+                "This model needs a text conditioning: connect CLIP Text Encode (an empty prompt will do)."
+            )
         if text.shape[-1] != wanted:
             raise ValueError(
-                f"The conditioning has {text.shape[-1]} features a token, this model wants {wanted}: use the CLIP "
-                "output of MF Load Model for nano, or CLIPLoader of type flux2 with the Qwen3 of the model's size."
+                f"The conditioning has {text.shape[-1]} features a token, this model wants {wanted}: use the"
+                " CLIP output of MF Load Model for nano, or CLIPLoader of type flux2 with the Qwen3 of the"
+                " model's size."
             )
         out = {"c_crossattn": comfy.conds.CONDRegular(text)}
         if self.architecture.use_guidance_embed:
@@ -163,10 +171,11 @@ class JointDiffusion(comfy.model_base.Flux):
         guidance: Tensor | None = None,
         **_unused: Any,
     ) -> Tensor:
-        """Clean (rgb, z) predicted from the packed state (B, 1, L), whatever the dtype of the model in float32.
+        """Clean (rgb, z) predicted from the packed state (B, 1, L), in float32 whatever the model.
 
-        The step from predictions to clean values is taken here and not in ``model_sampling``: RGB comes as a velocity
-        and depth as a clean value, and a detour through one of the two in bfloat16 would cost depth its precision.
+        The step from predictions to clean values is taken here and not in ``model_sampling``: RGB comes as a
+        velocity and depth as a clean value, and a detour through one of the two in bfloat16 would cost depth
+        its precision.
         """
         run, sigma = self.run, self.model_sampling.timestep(t).float()
         rgb, carried = comfy.utils.unpack_latents(x.float(), self.latent_shapes)
@@ -188,8 +197,10 @@ class JointDiffusion(comfy.model_base.Flux):
         clean_depth = depth - t * depth_velocity(depth, predicted, t)
         return comfy.utils.pack_latents([clean_rgb, clean_depth / run.alpha])[0]
 
-    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
-        """What masked-out regions hold during the run: a frozen stream stays clean, a partial mask gets noise."""
+    def scale_latent_inpaint(
+        self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any
+    ) -> Tensor:
+        """What masked-out regions hold during the run: a frozen stream its clean value, others noise."""
         noisy = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
         frozen = (self.run.rgb_frozen, self.run.depth_frozen)
         streams = zip(

@@ -1,4 +1,4 @@
-"""Run by ComfyUI's Python: every golden rollout through core's CFGGuider and its euler sampler, errors as JSON.
+"""Run by ComfyUI's Python: every golden rollout through core's CFGGuider and euler sampler, errors as JSON.
 
 Usage: golden_rollouts.py PACK_ROOT GOLDEN_VARIANT_FOLDER
 """

@@ -1,0 +1,29 @@
+"""The nodes as one ComfyUI extension."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .detokenize import MFDepthDetokenize
+from .encode_depth import MFEncodeDepth
+from .example_scene import MFExampleScene
+from .latents import MFDepthToImageLatent, MFEmptyLatent, MFImageToDepthLatent, MFSplitLatent
+from .load_model import MFLoadModel
+from .point_cloud import MFToPointCloud
+from .sampler import MFSampler
+
+
+class ModalityForcingExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            MFLoadModel,
+            MFEmptyLatent,
+            MFImageToDepthLatent,
+            MFDepthToImageLatent,
+            MFEncodeDepth,
+            MFSampler,
+            MFSplitLatent,
+            MFDepthDetokenize,
+            MFToPointCloud,
+            MFExampleScene,
+        ]

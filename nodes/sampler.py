@@ -1,0 +1,160 @@
+"""Node: MF Sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.samplers
+from comfy_api.latest import io
+
+from .joint_latent import Latent, joint
+from .latents import single_streams
+from .model import DEFAULT_LOG2_ALPHA
+from .sampling import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELEASED, Settings, sample_latent
+
+NAME = "MF Sampler"
+
+
+class MFSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MFSampler",
+            display_name=NAME,
+            category="model/sampling",
+            description=(
+                "Sample a picture and its depth together, or one of them from the other. The two streams have"
+                " noise levels of their own. The defaults are the release's."
+            ),
+            search_aliases=[
+                "modality forcing",
+                "ksampler",
+                "joint sampler",
+                "rgbd",
+                "depth estimation",
+                "i2d",
+                "d2i",
+            ],
+            inputs=[
+                io.Model.Input("model", tooltip="From Load MF Model, with or without LoRA."),
+                io.Conditioning.Input("positive", tooltip="What the picture should show."),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="What guidance leads away from. The model is trained with an empty prompt here.",
+                ),
+                io.Latent.Input(
+                    "latent",
+                    tooltip=(
+                        "Decides the task: MF Empty Latent, MF Image to Depth Latent or MF Depth to Image"
+                        " Latent."
+                    ),
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="Seed of the starting noise. The same seed and settings give the same result.",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=[AUTO, JOINT, IMAGE_TO_DEPTH, DEPTH_TO_IMAGE],
+                    default=AUTO,
+                    tooltip=(
+                        "auto: what the latent asks for. joint: text to image and depth. i2d: image to depth."
+                        " d2i: depth to image."
+                    ),
+                ),
+                io.Int.Input(
+                    "steps", default=50, min=1, max=10000, tooltip="Sampling steps; fewer are faster."
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=4.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip=(
+                        "How closely to follow the prompt in joint and d2i. 1 turns guidance off and halves"
+                        " the time. i2d has its own value below."
+                    ),
+                ),
+                io.Float.Input(
+                    "tilt",
+                    default=DEFAULT_LOG2_ALPHA,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.5,
+                    round=0.01,
+                    tooltip=(
+                        "Joint only: which stream leads. Above 0 the picture is finished first and its depth"
+                        " is cleaner, 0 makes both together, below 0 depth leads. The noise levels' odds"
+                        " differ by 2^tilt."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "refine_depth",
+                    default=False,
+                    tooltip=(
+                        "Joint only: make the depth a second time from the finished picture. Twice the steps."
+                    ),
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=comfy.samplers.SAMPLER_NAMES,
+                    default="euler",
+                    advanced=True,
+                    tooltip="Any of core's samplers; the release uses euler.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=[RELEASED, *comfy.samplers.SCHEDULER_NAMES],
+                    default=RELEASED,
+                    advanced=True,
+                    tooltip="Noise levels of the steps: the release's, or one of core's schedules.",
+                ),
+                io.Float.Input(
+                    "i2d_cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    advanced=True,
+                    tooltip="Guidance for image to depth and for refining, where 1 (off) is best.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="rgb", tooltip="The picture, for VAE Decode."),
+                io.Latent.Output(display_name="depth", tooltip="The depth, for Depth Detokenize."),
+                io.Latent.Output(
+                    display_name="joint", tooltip="Both streams in one latent, for another sampler."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        negative: Any,
+        latent: Latent,
+        seed: int,
+        mode: str,
+        steps: int,
+        cfg: float,
+        tilt: float,
+        refine_depth: bool,
+        sampler_name: str = "euler",
+        scheduler: str = RELEASED,
+        i2d_cfg: float = 1.0,
+    ) -> io.NodeOutput:
+        settings = Settings(steps, cfg, i2d_cfg, tilt, sampler_name, scheduler)
+        streams = sample_latent(NAME, model, positive, negative, latent, mode, settings, seed, refine_depth)
+        device = comfy.model_management.intermediate_device()
+        rgb, depth = (stream.to(device) for stream in streams)
+        return io.NodeOutput(*single_streams(latent, rgb, depth), joint(rgb, depth))

@@ -1,0 +1,173 @@
+"""One or two runs of a core sampler over a joint latent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from comfy.nested_tensor import NestedTensor
+from torch import Tensor
+
+from ..mforce_core.schedule import rollout_times
+from .joint_latent import Latent, freeze_mask, split
+from .model import JointDiffusion, JointModelSampling
+
+AUTO, JOINT, IMAGE_TO_DEPTH, DEPTH_TO_IMAGE = "auto", "joint", "i2d", "d2i"
+RELEASED = "released"
+
+Progress = Callable[[int, Any, Any, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a rollout. ``cfg`` is for joint and d2i, ``depth_cfg`` for i2d and the refining pass."""
+
+    steps: int = 50
+    cfg: float = 4.0
+    depth_cfg: float = 1.0
+    log2_alpha: float = 5.0
+    sampler_name: str = "euler"
+    scheduler: str = RELEASED
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a joint latent asks for: one of the three modes, and its streams (B, C, h, w)."""
+
+    mode: str
+    rgb: Tensor
+    depth: Tensor
+    noise_mask: Any = None
+
+
+def read_task(node: str, latent: Latent, mode: str) -> Task:
+    """Find the task of a joint LATENT, in mode "auto" from the streams that its noise mask freezes.
+
+    Raises:
+        ValueError: naming ``node``, for another kind of latent or one that does not hold what the mode needs.
+    """
+    rgb, depth = split(node, latent)
+    mask = latent.get("noise_mask")
+    if mode == AUTO:
+        frozen = (
+            [not part.any() for part in mask.unbind()] if mask is not None and mask.is_nested else [False] * 2
+        )
+        if all(frozen):
+            raise ValueError(f"{node}: both streams of the latent are frozen, so there is nothing to sample.")
+        mode = IMAGE_TO_DEPTH if frozen[0] else DEPTH_TO_IMAGE if frozen[1] else JOINT
+        return Task(mode, rgb, depth, mask)
+    if mode == JOINT:
+        return Task(mode, rgb, depth)
+    given, source = (
+        (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
+    )
+    if not given.any():
+        raise ValueError(
+            f"{node}: mode {mode} needs something to start from; connect {source} to the latent input."
+        )
+    mask = freeze_mask(rgb, depth, freeze_rgb=mode == IMAGE_TO_DEPTH, freeze_depth=mode == DEPTH_TO_IMAGE)
+    return Task(mode, rgb, depth, mask)
+
+
+def run(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    task: Task,
+    noise: NestedTensor,
+    settings: Settings,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sample a task with core's CFGGuider.
+
+    Args:
+        model: ModelPatcher of a :class:`JointDiffusion`.
+        noise: nested like the latent.
+        progress: callback(step, x0, x, total steps), as core's samplers call it.
+
+    Returns:
+        (rgb, depth), float32; a frozen stream comes back unchanged.
+    """
+    alone = task.mode != JOINT
+    patched = model.clone()
+    schedule = model.model.diffusion_model.schedule
+    sampling = JointModelSampling(schedule, 0.0 if alone else settings.log2_alpha)
+    patched.add_object_patch("model_sampling", sampling)
+    guider = comfy.samplers.CFGGuider(patched)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(settings.depth_cfg if task.mode == IMAGE_TO_DEPTH else settings.cfg)
+    samples = guider.sample(
+        noise,
+        NestedTensor([task.rgb, task.depth]),
+        comfy.samplers.sampler_object(settings.sampler_name),
+        _sigmas(patched, task.mode, settings),
+        denoise_mask=task.noise_mask,
+        callback=progress,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    rgb, depth = samples.unbind()
+    # The sampler's arithmetic brings a frozen stream back only to rounding.
+    return (
+        task.rgb if task.mode == IMAGE_TO_DEPTH else rgb.to(task.rgb.device),
+        task.depth if task.mode == DEPTH_TO_IMAGE else depth.to(task.depth.device),
+    )
+
+
+def _sigmas(model: Any, mode: str, settings: Settings) -> Tensor:
+    """Noise levels of the stream that is denoised, from the release's schedule or one of core's."""
+    name, steps = settings.sampler_name, settings.steps
+    if settings.scheduler != RELEASED:
+        core = comfy.samplers.KSampler(model, steps, model.load_device, name, settings.scheduler)
+        return core.sigmas
+    # Core gives these samplers one more step and drops the last but one noise level.
+    discard = name in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
+    schedule = model.model.diffusion_model.schedule
+    t_rgb, t_depth = rollout_times(steps + discard, mode=mode, schedule=schedule)
+    sigmas = t_depth if mode == IMAGE_TO_DEPTH else t_rgb
+    return torch.cat([sigmas[:-2], sigmas[-1:]]) if discard else sigmas
+
+
+def sample_latent(
+    node: str,
+    model: Any,
+    positive: Any,
+    negative: Any,
+    latent: Latent,
+    mode: str,
+    settings: Settings,
+    seed: int,
+    refine_depth: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Everything MF Sampler does: task, noise, one run, and for joint tasks another that refines the depth.
+
+    Raises:
+        ValueError: naming ``node``, for inputs that do not fit.
+    """
+    if not isinstance(model.model, JointDiffusion):
+        raise ValueError(f"{node}: the model is not a Modality Forcing model; load one with Load MF Model.")
+    task = read_task(node, latent, mode)
+    empty = NestedTensor([task.rgb, task.depth])
+    noise = comfy.sample.prepare_noise(empty, seed, latent.get("batch_index"))
+    refine = refine_depth and task.mode == JOINT
+    total = settings.steps * (2 if refine else 1)
+    report = latent_preview.prepare_callback(model, total)
+
+    def progress(done: int) -> Progress:
+        return lambda step, x0, x, _steps: report(done + step, x0, x, total)
+
+    rgb, depth = run(model, positive, negative, task, noise, settings, seed, progress(0))
+    if refine:
+        blank = torch.zeros_like(depth)
+        second = Task(
+            IMAGE_TO_DEPTH, rgb, blank, freeze_mask(rgb, blank, freeze_rgb=True, freeze_depth=False)
+        )
+        depth = run(model, positive, negative, second, noise, settings, seed, progress(settings.steps))[1]
+    return rgb, depth
