@@ -1,12 +1,13 @@
 """The FLUX.2 autoencoder and the loading of every form of autoencoder file.
 
-Images go to 32 channels at 1/8 of their size, are packed 2x2 to 128 channels at 1/16, and are normalised by the
-running statistics of a batch norm. All sizes come from the shapes of the file's tensors.
+Images go to 32 channels at 1/8 of their size, are packed 2x2 to 128 channels at 1/16, and are normalised by
+the running statistics of a batch norm. All sizes come from the shapes of the file's tensors.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -38,7 +39,9 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.norm2 = group_norm(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
-        self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        self.nin_shortcut = (
+            nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(silu(self.norm1(x)))
@@ -97,7 +100,7 @@ class DownLevel(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, blocks: int, last: bool):
         super().__init__()
         widths = [channels_in] + [channels_out] * blocks
-        self.block = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.block = nn.Sequential(*(ResidualBlock(a, b) for a, b in pairwise(widths)))
         self.downsample = nn.Identity() if last else Downsample(channels_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -108,7 +111,7 @@ class UpLevel(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, blocks: int, last: bool):
         super().__init__()
         widths = [channels_in] + [channels_out] * blocks
-        self.block = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.block = nn.Sequential(*(ResidualBlock(a, b) for a, b in pairwise(widths)))
         self.upsample = nn.Identity() if last else Upsample(channels_out)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -134,7 +137,9 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         inputs = (widths[0], *widths)
         last = len(widths) - 1
-        self.down = nn.Sequential(*(DownLevel(inputs[i], widths[i], blocks, i == last) for i in range(len(widths))))
+        self.down = nn.Sequential(
+            *(DownLevel(inputs[i], widths[i], blocks, i == last) for i in range(len(widths)))
+        )
         self.mid = Middle(widths[-1])
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1)
@@ -192,14 +197,16 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(sizes.encoder_widths, sizes.encoder_blocks, sizes.latent_channels)
         self.decoder = Decoder(sizes.decoder_widths, sizes.decoder_blocks, sizes.latent_channels)
         self.latent_channels = 4 * sizes.latent_channels
-        self.spatial_factor = 2 ** len(sizes.encoder_widths)  # one halving fewer than levels, and the packing's
+        self.spatial_factor = 2 ** len(
+            sizes.encoder_widths
+        )  # one halving fewer than levels, and the packing's
         self.bn = LatentNorm(self.latent_channels)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> normalised posterior means (B, latent_channels, H/f, W/f).
 
-        H and W must be divisible by f = `spatial_factor`. Computed in the weights' dtype, returned in the image's.
-        Raises ValueError for other shapes or values.
+        H and W must be divisible by f = `spatial_factor`. Computed in the weights' dtype, returned in the
+        image's. Raises ValueError for other shapes or values.
         """
         check_image(image, self.spatial_factor)
         mean, _ = self.encoder(image.to(self.encoder.conv_in.weight.dtype)).chunk(2, dim=1)
@@ -208,7 +215,8 @@ class Autoencoder(nn.Module):
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latents (B, latent_channels, h, w) -> images (B, 3, f h, f w), nominally in [-1, 1] (not clamped).
 
-        Computed in the weights' dtype, returned in the latent's. Raises ValueError for other shapes or values.
+        Computed in the weights' dtype, returned in the latent's. Raises ValueError for other shapes or
+        values.
         """
         check_latent(latent, self.latent_channels)
         own = unpack_2x2(self.bn.restore(latent)).to(self.decoder.conv_in.weight.dtype)
@@ -220,31 +228,41 @@ def load_autoencoder(
 ) -> Autoencoder | TinyAutoencoder:
     """Loads an autoencoder for inference.
 
-    `path` is a folder (with the release's `ae_encoder.safetensors` and `ae_decoder.safetensors`, or with one file
-    called `autoencoder.safetensors`, `ae.safetensors` or `flux2-vae.safetensors`) or a file (the FLUX.2
-    autoencoder as one file, one of the release's two with the other beside it, or the tiny one). `dtype` of the
-    weights: None keeps the file's, except that float16, in which activations overflow, becomes float32.
+    `path` is a folder or a file. A folder has the release's `ae_encoder.safetensors` and
+    `ae_decoder.safetensors`, or one file called `autoencoder.safetensors`, `ae.safetensors` or
+    `flux2-vae.safetensors`. A file is the FLUX.2 autoencoder as one file, one of the release's two with the
+    other beside it, or the tiny one. `dtype` of the weights: None keeps the file's, except that float16, in
+    which activations overflow, becomes float32.
 
     The result has `encode`, `decode`, `spatial_factor` and `latent_channels`.
 
-    Raises AutoencoderError or CheckpointError, both ValueErrors, for files that are missing, truncated, foreign,
-    or whose tensors are not the ones needed.
+    Raises AutoencoderError or CheckpointError, both ValueErrors, for files that are missing, truncated,
+    foreign, or whose tensors are not the ones needed.
     """
     path = Path(path)
     tensors = read_tensors(path)
     check_values(tensors, path)
     with torch.device("meta"):
-        model = TinyAutoencoder() if "taesd_decoder.1.weight" in tensors else Autoencoder(infer_sizes(tensors, path))
+        model = (
+            TinyAutoencoder()
+            if "taesd_decoder.1.weight" in tensors
+            else Autoencoder(infer_sizes(tensors, path))
+        )
     expected = {name: value.shape for name, value in model.state_dict().items()}
     check_names_and_shapes(tensors, expected, path)
     if dtype is None:
-        stored = next(value.dtype for name, value in tensors.items() if name.endswith("conv_in.weight") or "taesd" in name)
+        stored = next(
+            value.dtype
+            for name, value in tensors.items()
+            if name.endswith("conv_in.weight") or "taesd" in name
+        )
         dtype = torch.float32 if stored == torch.float16 else stored
     if dtype not in (torch.float32, torch.bfloat16):
         raise AutoencoderError(f"An autoencoder runs in float32 or bfloat16, not {dtype}.")
     # The latent's statistics stay in float32: they are few, and their error would reach every pixel.
     state = {
-        name: value.to(device, torch.float32 if name.startswith("bn.") else dtype) for name, value in tensors.items()
+        name: value.to(device, torch.float32 if name.startswith("bn.") else dtype)
+        for name, value in tensors.items()
     }
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
@@ -273,7 +291,8 @@ def find_one_file(folder: Path) -> Path:
         if (folder / name).exists():
             return folder / name
     raise AutoencoderError(
-        f"There is no autoencoder in {folder}: it needs {ENCODER_FILE} with {DECODER_FILE}, or {ONE_FILE_NAMES[0]}."
+        f"There is no autoencoder in {folder}: it needs {ENCODER_FILE} with {DECODER_FILE}, or "
+        f"{ONE_FILE_NAMES[0]}."
     )
 
 
@@ -289,7 +308,9 @@ def read_two_files(folder: Path) -> dict[str, torch.Tensor]:
             if not name.startswith("bn."):
                 tensors[f"{part}.{name}"] = value
             elif name in tensors and not torch.equal(tensors[name], value):
-                raise AutoencoderError(f"{ENCODER_FILE} and {DECODER_FILE} in {folder} are of different models.")
+                raise AutoencoderError(
+                    f"{ENCODER_FILE} and {DECODER_FILE} in {folder} are of different models."
+                )
             else:
                 tensors[name] = value
     return tensors
@@ -309,13 +330,18 @@ def infer_sizes(tensors: dict[str, torch.Tensor], path: Path) -> Sizes:
         hint = ""
         if any(".down_blocks." in name for name in tensors):
             hint = " It is in the diffusers layout; use the original or the ComfyUI file."
-        raise AutoencoderError(f"{path} is not a FLUX.2 autoencoder, neither the full nor the tiny one.{hint}")
+        raise AutoencoderError(
+            f"{path} is not a FLUX.2 autoencoder, neither the full nor the tiny one.{hint}"
+        )
     if "bn.running_mean" not in tensors:
-        raise AutoencoderError(f"{path} has no latent statistics (bn.running_mean); it is of an older model than FLUX.2.")
+        raise AutoencoderError(
+            f"{path} has no latent statistics (bn.running_mean): it is of an older model than FLUX.2."
+        )
     widths = {*encoder_widths, *decoder_widths}
     if len(encoder_widths) != len(decoder_widths) or any(width % NORM_GROUPS for width in widths):
         raise AutoencoderError(
-            f"{path}: the widths of its levels, {encoder_widths} and {decoder_widths}, are not those of an autoencoder."
+            f"{path}: the widths of its levels, {encoder_widths} and {decoder_widths}, are not those of an "
+            "autoencoder."
         )
     return Sizes(quant.shape[0], encoder_widths, encoder_blocks, decoder_widths, decoder_blocks)
 
@@ -331,21 +357,32 @@ def level_sizes(tensors: dict[str, torch.Tensor], prefix: str) -> tuple[tuple[in
     return tuple(widths), blocks
 
 
-def check_names_and_shapes(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Size], path: Path) -> None:
-    for problem, names in (("lacks", expected.keys() - tensors.keys()), ("has", tensors.keys() - expected.keys())):
+def check_names_and_shapes(
+    tensors: dict[str, torch.Tensor], expected: dict[str, torch.Size], path: Path
+) -> None:
+    for problem, names in (
+        ("lacks", expected.keys() - tensors.keys()),
+        ("has", tensors.keys() - expected.keys()),
+    ):
         if names:
             unknown = " unknown" if problem == "has" else ""
             listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-            raise AutoencoderError(f"{path} {problem} {len(names)}{unknown} tensor(s) of an autoencoder: {listed}.")
+            raise AutoencoderError(
+                f"{path} {problem} {len(names)}{unknown} tensor(s) of an autoencoder: {listed}."
+            )
     for name, shape in expected.items():
         if tensors[name].shape != shape:
-            raise AutoencoderError(f"{path}: {name} has the shape {tuple(tensors[name].shape)}, not {tuple(shape)}.")
+            raise AutoencoderError(
+                f"{path}: {name} has the shape {tuple(tensors[name].shape)}, not {tuple(shape)}."
+            )
 
 
 def check_values(tensors: dict[str, torch.Tensor], path: Path) -> None:
     for name, value in tensors.items():
         if not value.is_floating_point():
-            raise AutoencoderError(f"{path}: {name} is stored as {value.dtype}; quantised autoencoders are not supported.")
+            raise AutoencoderError(
+                f"{path}: {name} is stored as {value.dtype}; quantised autoencoders are not supported."
+            )
         if not torch.isfinite(value.float()).all():
             raise AutoencoderError(f"{path}: {name} has values that are not finite; download the file again.")
     if (variance := tensors.get("bn.running_var")) is not None and not (variance >= 0).all():

@@ -17,14 +17,12 @@ def unpack_2x2(latent: torch.Tensor) -> torch.Tensor:
 
 
 def check_image(image: torch.Tensor, spatial_factor: int) -> None:
-    """Raises ValueError unless `image` is (B, 3, H, W) in about [-1, 1] with sides divisible by the factor."""
+    """Raises ValueError unless `image` is (B, 3, H, W) in about [-1, 1], sides divisible by the factor."""
     if image.ndim != 4 or image.shape[1] != 3:
         raise ValueError(f"An image must have the shape (batch, 3, height, width), not {tuple(image.shape)}.")
     height, width = image.shape[-2:]
     if height % spatial_factor or width % spatial_factor or image.numel() == 0:
-        raise ValueError(
-            f"The image is {width}x{height}; make both sides multiples of {spatial_factor}."
-        )
+        raise ValueError(f"The image is {width}x{height}; make both sides multiples of {spatial_factor}.")
     if not image.is_floating_point():
         raise ValueError(f"The image has whole numbers ({image.dtype}); scale it to floats in [-1, 1].")
     # Resampling overshoots a little past 1; NaN fails the comparison too.

@@ -105,7 +105,8 @@ class TinyAutoencoder(nn.Module):
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
         """Latents (B, 128, h, w) -> images (B, 3, 16h, 16w), nominally in [-1, 1] (not clamped).
 
-        Computed in the weights' dtype, returned in the latent's. Raises ValueError for other shapes or values.
+        Computed in the weights' dtype, returned in the latent's. Raises ValueError for other shapes or
+        values.
         """
         check_latent(latent, self.latent_channels)
         own = (latent.to(self.vae_scale.dtype) - self.vae_shift) * self.vae_scale

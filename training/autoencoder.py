@@ -1,13 +1,17 @@
-"""Trains the tiny autoencoder (`mforce_core.tiny_autoencoder`) on shards of rendered scenes.
+"""Makes a tiny autoencoder (`mforce_core.tiny_autoencoder`) for shards of rendered scenes.
+
+The encoder is computed, not trained: the principal components of 8x8 pixels. It is ready in seconds, so the
+diffusion model can be trained on its latents while this script trains the decoder.
 
     python -m mforce.training.autoencoder SHARDS OUT --minutes 20
     python -m mforce.training.autoencoder SHARDS OUT --steps 4000
 
 SHARDS is a folder of safetensors files, each with `rgb` uint8 (n, 3, H, W). OUT receives
-`autoencoder.safetensors` (the finished model), `checkpoint.safetensors` (continue by giving the same command
-again) and `log.jsonl`. Made for a few CPU cores: bf16 convolutions in channels-last order, small random crops
-for most of the run and whole images at its end, because the group norms of the middle blocks see statistics
-of the whole input.
+`encoder.safetensors` (at once: the final encoder with an untrained decoder), `autoencoder.safetensors`
+(the finished model), `checkpoint.safetensors` (continue by giving the same command again) and `log.jsonl`.
+
+Made for a few CPU cores: bf16 convolutions in channels-last order, small random crops for most of the run and
+whole images at its end, because the group norms of the middle blocks see statistics of the whole input.
 """
 
 from __future__ import annotations
@@ -26,8 +30,8 @@ from torch.nn.functional import avg_pool2d, l1_loss, mse_loss, pad, pixel_unshuf
 from ..mforce_core.tiny_autoencoder import LATENT_CHANNELS, WIDTH, TinyAutoencoder, save_tiny_autoencoder
 
 CALIBRATION_IMAGES = 512
-# The layers of the encoder before this one only rearrange pixels; see `start_from_principal_components`.
-FIRST_LEARNT_LAYER = 7
+# The layers of the encoder before this one only rearrange pixels; see `set_principal_components`.
+FIRST_PROJECTING_LAYER = 7
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -96,31 +100,24 @@ def edge_loss(output: torch.Tensor, target: torch.Tensor, scales: int = 3) -> to
     return total / scales
 
 
-def latent_penalty(latent: torch.Tensor) -> torch.Tensor:
-    """Keeps latents centred and inside the range that the decoder's soft limit passes almost unchanged."""
-    too_large = (latent.abs() - 2).relu().square().mean()
-    off_centre = latent.mean(dim=(0, 2, 3)).square().mean()
-    return too_large + off_centre
-
-
 def loss_of(model: TinyAutoencoder, target: torch.Tensor, latent_noise: float) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
-        rearranged = pixel_unshuffle(pixel_unshuffle(target, 2), 2)
-        rearranged = pad(rearranged, (0, 0, 0, 0, 0, WIDTH - rearranged.shape[1]))
-        rearranged = rearranged.contiguous(memory_format=torch.channels_last)
-        latent = model.taesd_encoder[FIRST_LEARNT_LAYER:](rearranged)
-        noise = torch.randn_like(latent) * (latent_noise * latent.detach().float().std())
-        output = model.taesd_decoder(latent + noise)
-    output, latent = output.float(), latent.float()
-    image_loss = l1_loss(output, target) + 2 * mse_loss(output, target) + edge_loss(output, target)
-    return image_loss + 0.01 * latent_penalty(latent)
+        with torch.no_grad():
+            rearranged = pixel_unshuffle(pixel_unshuffle(target, 2), 2)
+            rearranged = pad(rearranged, (0, 0, 0, 0, 0, WIDTH - rearranged.shape[1]))
+            rearranged = rearranged.contiguous(memory_format=torch.channels_last)
+            latent = model.taesd_encoder[FIRST_PROJECTING_LAYER:](rearranged)
+            latent = latent + torch.randn_like(latent) * (latent_noise * latent.float().std())
+        output = model.taesd_decoder(latent)
+    output = output.float()
+    return l1_loss(output, target) + 2 * mse_loss(output, target) + edge_loss(output, target)
 
 
 def keep_signal_size(model: TinyAutoencoder) -> None:
     """Initialisation that keeps the signal's size from end to end, so that a short run is spent on learning.
 
-    Every residual block starts as the identity wherever its input is not negative, as after another block, and
-    the decoder's enlarging convolutions start as near copies.
+    Every residual block starts as the identity wherever its input is not negative, as after another block,
+    and the decoder's enlarging convolutions start as near copies.
     """
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Conv2d):
@@ -136,13 +133,13 @@ def keep_signal_size(model: TinyAutoencoder) -> None:
 
 
 @torch.no_grad()
-def start_from_principal_components(model: TinyAutoencoder, images: torch.Tensor) -> None:
-    """Starts the encoder as the 32 principal components of 8x8 pixels, which needs no learning to be a good latent.
+def set_principal_components(model: TinyAutoencoder, images: torch.Tensor) -> None:
+    """Makes the encoder the 32 principal components of 8x8 pixels, a good latent that needs no learning.
 
-    Its first two reductions become exact rearrangements of pixels to channels (3 -> 12 -> 48) and stay as they are,
-    so training can skip the layers that cost most. The third reduction projects to the components with both signs,
-    which the ReLUs pass, and the last layer takes their difference. A component's deviation is the square root of
-    what it is in the data: between keeping the large ones dominant and making all equally robust to noise.
+    The first two reductions become exact rearrangements of pixels to channels (3 -> 12 -> 48), which
+    training may skip. The third projects to the components with both signs, which the ReLUs pass, and the
+    last layer takes their difference. A component's deviation is the square root of what it is in the data:
+    the large ones stay dominant, yet the small ones survive some noise.
     """
     layers = model.taesd_encoder
     layers[0].weight.zero_()
@@ -170,7 +167,6 @@ def start_from_principal_components(model: TinyAutoencoder, images: torch.Tensor
     layers[14].weight[:, :LATENT_CHANNELS, 1, 1] = torch.eye(LATENT_CHANNELS)
     layers[14].weight[:, LATENT_CHANNELS:, 1, 1] = -torch.eye(LATENT_CHANNELS)
     layers[14].bias.copy_(-projection @ patches.mean(dim=0))
-    layers[:FIRST_LEARNT_LAYER].requires_grad_(False)
 
 
 @torch.no_grad()
@@ -235,8 +231,13 @@ def train(options: argparse.Namespace) -> TinyAutoencoder:
 
     torch.manual_seed(options.seed)
     model = TinyAutoencoder()
-    keep_signal_size(model)
-    start_from_principal_components(model, images[torch.randperm(len(images))[:CALIBRATION_IMAGES]])
+    if not checkpoint.exists():
+        # Not when continuing: more shards would give another encoder than the one already in use.
+        keep_signal_size(model)
+        set_principal_components(model, images[torch.randperm(len(images))[:CALIBRATION_IMAGES]])
+        calibrate(model, images[torch.randperm(len(images))[:CALIBRATION_IMAGES]])
+        save_tiny_autoencoder(model, options.out / "encoder.safetensors")
+    model.taesd_encoder.requires_grad_(False)
     model.to(memory_format=torch.channels_last)
     average = TinyAutoencoder().to(memory_format=torch.channels_last).requires_grad_(False)
     average.load_state_dict(model.state_dict())
@@ -282,12 +283,12 @@ def train(options: argparse.Namespace) -> TinyAutoencoder:
             optimizer.step()
             step += 1
             decay = min(options.ema, (1 + step) / (10 + step))
-            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
             if step % 25 == 0:
                 record = {"step": step, "seconds": round(seconds), "loss": loss.item(), "lr": rate}
                 log.write(json.dumps(record) + "\n")
 
-        calibrate(average, images[torch.randperm(len(images))[:CALIBRATION_IMAGES]])
         save_tiny_autoencoder(average, options.out / "autoencoder.safetensors")
         log.write(json.dumps({"step": step, "final_held_out_psnr": psnr(average, held_out)}) + "\n")
     return average
