@@ -1,0 +1,285 @@
+"""The commands of ``mforce``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import options
+from .errors import report_errors
+from .settings import BUILT_IN, DEFAULT_CFG, Settings, parse_size
+
+app = typer.Typer(
+    name="mforce",
+    help="Modality Forcing: an image and its depth from text, depth from an image, an image from depth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Entry point of the ``mforce`` script."""
+    app()
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        print(f"mforce {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def joint(
+    prompt: Annotated[str, typer.Argument(help="What to show.")],
+    tilt: options.Tilt = 5.0,
+    refine_depth: options.RefineDepth = False,
+    steps: options.Steps = 50,
+    cfg: options.Cfg = None,
+    guidance: options.Guidance = None,
+    seed: options.Seed = 0,
+    count: options.Count = 1,
+    size: options.Size = None,
+    fov: options.Fov = 65.0,
+    edge_threshold: options.EdgeThreshold = 0.04,
+    keep_outliers: options.KeepOutliers = False,
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Text to image, depth and point cloud."""
+    with report_errors(debug):
+        settings = _settings(
+            "joint", prompt, source=None, tilt=tilt, refine_depth=refine_depth, steps=steps, cfg=cfg,
+            guidance=guidance, seed=seed, size=size, fov=fov, edge_threshold=edge_threshold,
+            keep_outliers=keep_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
+            dtype=dtype,
+        )  # fmt: skip
+        _generate(settings, count, output, overwrite)
+
+
+@app.command()
+def i2d(
+    image: Annotated[Path, typer.Argument(help="Picture: png, jpg, webp, tiff...")],
+    prompt: Annotated[str, typer.Option(help="What the picture shows, if that is known.")] = "",
+    steps: options.Steps = 50,
+    cfg: options.Cfg = None,
+    guidance: options.Guidance = None,
+    seed: options.Seed = 0,
+    count: options.Count = 1,
+    size: options.Size = None,
+    fit: options.Fit = "pad",
+    fov: options.Fov = 65.0,
+    edge_threshold: options.EdgeThreshold = 0.04,
+    keep_outliers: options.KeepOutliers = False,
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Image to depth and point cloud."""
+    with report_errors(debug):
+        settings = _settings(
+            "i2d", prompt, source=image, steps=steps, cfg=cfg, guidance=guidance, seed=seed, size=size,
+            fit=fit, fov=fov, edge_threshold=edge_threshold, keep_outliers=keep_outliers, model=model,
+            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype,
+        )  # fmt: skip
+        _generate(settings, count, output, overwrite)
+
+
+@app.command()
+def d2i(
+    depth: Annotated[
+        Path, typer.Argument(help="Depth map: npy, exr, 16-bit png or tiff. 0 and NaN are missing.")
+    ],
+    prompt: Annotated[str, typer.Argument(help="What to show.")],
+    disparity: Annotated[
+        bool, typer.Option("--disparity", help="The file holds inverse depth.", rich_help_panel=options.INPUT)
+    ] = False,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Image, black where the depth is not to be used.",
+            show_default=False,
+            rich_help_panel=options.INPUT,
+        ),
+    ] = None,
+    steps: options.Steps = 50,
+    cfg: options.Cfg = None,
+    guidance: options.Guidance = None,
+    seed: options.Seed = 0,
+    count: options.Count = 1,
+    size: options.Size = None,
+    fit: options.Fit = "pad",
+    fov: options.Fov = 65.0,
+    edge_threshold: options.EdgeThreshold = 0.04,
+    keep_outliers: options.KeepOutliers = False,
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Depth to image."""
+    with report_errors(debug):
+        settings = _settings(
+            "d2i", prompt, source=depth, disparity=disparity, mask=mask, steps=steps, cfg=cfg,
+            guidance=guidance, seed=seed, size=size, fit=fit, fov=fov, edge_threshold=edge_threshold,
+            keep_outliers=keep_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
+            dtype=dtype,
+        )  # fmt: skip
+        _generate(settings, count, output, overwrite)
+
+
+@app.command()
+def rerun(
+    metadata: Annotated[Path, typer.Argument(help="metadata.json of a result, or its folder.")],
+    new_input: Annotated[
+        Path | None, typer.Option("--input", help="Where the input file is now.", show_default=False)
+    ] = None,
+    new_mask: Annotated[
+        Path | None, typer.Option("--mask", help="Where the mask is now.", show_default=False)
+    ] = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    debug: options.Debug = False,
+) -> None:
+    """Make a result again from its metadata.json and compare the files."""
+    with report_errors(debug):
+        from . import generation
+        from .output_folder import default_output
+        from .progress import say
+
+        before = generation.read_metadata(metadata)
+        settings = Settings.from_dict(before["settings"])
+        settings = _moved(settings, new_input, new_mask)
+        generation.check_inputs(before, settings)
+        settings, parts = generation.prepare(settings)
+        output = output or default_output("rerun")
+        generation.generate_folder([settings], parts, output, overwrite=overwrite)
+        changed = generation.differences(before, output)
+        say(
+            f"Different from the original: {', '.join(changed)}." if changed else "Identical to the original."
+        )
+        print(output)
+
+
+@app.command()
+def demo(
+    steps: options.Steps = 50,
+    seed: options.Seed = 0,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    model: options.Model = BUILT_IN,
+    debug: options.Debug = False,
+) -> None:
+    """Try all three modes on the built-in model."""
+    with report_errors(debug):
+        from .demo import run_demo
+        from .output_folder import default_output
+
+        run_demo(output or default_output("demo"), model, steps, seed, device, overwrite=overwrite)
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[str, typer.Argument(help="Release folder, .safetensors file, or nano.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Describe a checkpoint without loading it. Exits with 1 where it has problems."""
+    with report_errors(debug):
+        from .checkpoint_info import describe_checkpoint
+
+        found = describe_checkpoint(Path(checkpoint))
+        if as_json:
+            print(json.dumps(found, indent=2))
+        else:
+            from .tables import print_checkpoint
+
+            print_checkpoint(found)
+        if found["problems"]:
+            raise typer.Exit(1)
+
+
+@app.command(name="eval")
+def evaluate(
+    model: options.Model = BUILT_IN,
+    scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
+    steps: options.Steps = 50,
+    seed: options.Seed = 0,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write the numbers to this file.", show_default=False),
+    ] = None,
+    device: options.Device = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Measure a small model on held-out scenes."""
+    with report_errors(debug):
+        from .evaluation import run_evaluation
+        from .tables import print_metrics
+
+        metrics = run_evaluation(model, scenes, seed, steps, device, json_file)
+        print_metrics(metrics)
+
+
+def _settings(mode: str, prompt: str, *, source: Path | None, keep_outliers: bool, **values: Any) -> Settings:
+    """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
+    values["cfg"] = DEFAULT_CFG[mode] if values["cfg"] is None else values["cfg"]
+    values["size"] = parse_size(values["size"])
+    values["input"] = source
+    for name in ("input", "mask", "text_encoder", "vae"):
+        if values.get(name) is not None:
+            values[name] = str(Path(values[name]).absolute())
+    if values["model"] != BUILT_IN:
+        values["model"] = str(Path(values["model"]).absolute())
+    return Settings(mode, prompt, remove_outliers=not keep_outliers, **values)
+
+
+def _moved(settings: Settings, new_input: Path | None, new_mask: Path | None) -> Settings:
+    moved = {"input": new_input, "mask": new_mask}
+    return replace(
+        settings, **{name: str(path.absolute()) for name, path in moved.items() if path is not None}
+    )
+
+
+def _generate(settings: Settings, count: int, output: Path | None, overwrite: bool) -> None:
+    from . import generation
+    from .output_folder import check_output, default_output
+
+    jobs = generation.numbered(settings, count)
+    output = output or default_output(settings.mode)
+    check_output(output, overwrite=overwrite)
+    resolved, parts = generation.prepare(jobs[0])
+    jobs = [replace(resolved, seed=job.seed) for job in jobs]
+    print(generation.generate_folder(jobs, parts, output, overwrite=overwrite) / "sheet.png")

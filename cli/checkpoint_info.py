@@ -1,0 +1,87 @@
+"""What is in a checkpoint, from its header alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ..mforce_core.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.checkpoint import CheckpointHeader, check_tensors, read_header
+from ..mforce_core.config import VARIANTS, Architecture, ConfigError
+from .settings import BUILT_IN
+
+#: FLUX.2-klein sizes by hidden size.
+_KLEIN = {3072: "klein-4B", 4096: "klein-9B"}
+
+_LICENCES = {
+    "release": "The released Modality Forcing weights are CC BY-NC 4.0: not for commercial use.",
+    "klein-4B": "FLUX.2-klein-4B weights are Apache-2.0; what you train from them is yours.",
+    "klein-9B": "FLUX.2-klein-9B is under the FLUX non-commercial licence; so is what is trained from it.",
+    "nano": "The built-in weights are under this package's licence, Apache-2.0.",
+    "other": "The file does not say; ask where it came from.",
+}
+
+
+def describe_checkpoint(path: Path) -> dict[str, Any]:
+    """Architecture, size and problems of a checkpoint; no weight is read.
+
+    Returns:
+        JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``prefix``,
+        ``architecture`` (None where it cannot be told), ``schedule``, ``other_tensors``, ``beside`` (the
+        other parts found in the folder), ``licence``, ``problems`` (sentences, empty when the checkpoint can
+        be used).
+
+    Raises:
+        ValueError: nothing there, a truncated or foreign file.
+    """
+    built_in = Path(__file__).parent.parent / "models" / BUILT_IN
+    is_built_in = str(path) == BUILT_IN
+    path = built_in if is_built_in else path
+    header = read_header(path)
+    problems, architecture = [], None
+    try:
+        architecture = header.architecture
+        problems = check_tensors(header.shapes, architecture)
+    except ConfigError as error:
+        problems.append(str(error))
+    kind = "nano" if is_built_in or path.resolve() == built_in.resolve() else _kind(header, architecture)
+    return {
+        "path": str(path),
+        "kind": kind,
+        "variant": header.config.variant or _variant(architecture),
+        "parameters": sum(prod(shape) for shape in header.shapes.values()),
+        "tensors": len(header.shapes),
+        "bytes": sum(file.stat().st_size for file in set(header.files.values())),
+        "dtypes": dict(Counter(header.dtypes.values()).most_common()),
+        "prefix": header.prefix,
+        "architecture": None if architecture is None else architecture.to_dict(),
+        "schedule": vars(header.config.schedule),
+        "other_tensors": len(header.others),
+        "beside": _beside(path),
+        "licence": _LICENCES[kind],
+        "problems": problems,
+    }
+
+
+def _variant(architecture: Architecture | None) -> str | None:
+    return next((name for name, sizes in VARIANTS.items() if sizes == architecture), None)
+
+
+def _kind(header: CheckpointHeader, architecture: Architecture | None) -> str:
+    if header.config.variant in VARIANTS or _variant(architecture) is not None:
+        return "release"
+    if architecture is None or architecture.hidden_size not in _KLEIN:
+        return "other"
+    base = _KLEIN[architecture.hidden_size]
+    context = {"klein-4B": 7680, "klein-9B": 12288}[base]
+    return base if replace(architecture, context_in_dim=context) == architecture else "other"
+
+
+def _beside(path: Path) -> list[str]:
+    if not path.is_dir():
+        return []
+    names = ("text_encoder.safetensors", ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
+    return [name for name in names if (path / name).exists()]

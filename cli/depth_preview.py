@@ -1,0 +1,35 @@
+"""A depth map as a colour picture: inverse depth, near = warm."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# ColorBrewer's 11-class Spectral, from far to near.
+_SPECTRAL = (
+    (94, 79, 162), (50, 136, 189), (102, 194, 165), (171, 221, 164), (230, 245, 152), (255, 255, 191),
+    (254, 224, 139), (253, 174, 97), (244, 109, 67), (213, 62, 79), (158, 1, 66),
+)  # fmt: skip
+_MISSING = (40, 40, 40)
+
+
+def nearness(depth: np.ndarray) -> np.ndarray:
+    """Inverse depth (H, W), its 2nd to 98th percentile stretched to [0, 1]; NaN where depth is missing."""
+    inverse = 1.0 / depth.astype(np.float64)
+    low, high = np.nanpercentile(inverse, (2, 98))
+    if high <= low:
+        return np.where(np.isnan(inverse), np.nan, 0.5)
+    return np.clip((inverse - low) / (high - low), 0, 1)
+
+
+def depth_preview(depth: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 colours of a depth map (H, W); dark grey where it is missing."""
+    near = nearness(depth)
+    known = ~np.isnan(near)
+    stops = np.linspace(0, 1, len(_SPECTRAL))
+    colors = np.stack(
+        [np.interp(near[known], stops, channel) for channel in zip(*_SPECTRAL, strict=True)], -1
+    )
+    picture = np.empty((*depth.shape, 3), dtype=np.uint8)
+    picture[:] = _MISSING
+    picture[known] = colors.round().astype(np.uint8)
+    return picture

@@ -1,0 +1,60 @@
+"""What a person reads when something goes wrong: one sentence, and an exit code for scripts."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+USER_ERROR, INTERNAL_ERROR, CANCELLED = 2, 1, 130
+
+
+@contextmanager
+def report_errors(debug: bool) -> Iterator[None]:
+    """Turn exceptions of a command into a sentence on stderr and an exit code.
+
+    2: the input or the machine is at fault and the sentence says how. 130: cancelled with Ctrl-C. 1: a fault
+    in this program. With ``debug`` the traceback comes before the sentence.
+    """
+    try:
+        yield
+    except (typer.Exit, typer.Abort):
+        raise
+    except KeyboardInterrupt:
+        _say("Cancelled. Nothing half-finished was left behind.")
+        raise typer.Exit(CANCELLED) from None
+    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"Error: {_sentence(error)}")
+        raise typer.Exit(USER_ERROR) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if _is_out_of_memory(error):
+            _say(
+                "Error: the device ran out of memory. Use a smaller --size, --dtype bfloat16 or --device cpu."
+            )
+            raise typer.Exit(USER_ERROR) from None
+        _say(f"Internal error, please report it: {type(error).__name__}: {error}")
+        if not debug:
+            _say("Run the same command with --debug to see where it happened.")
+        raise typer.Exit(INTERNAL_ERROR) from None
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, MemoryError):
+        return "this machine ran out of memory. Use a smaller --size or --dtype bfloat16."
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and "memory" in str(error).lower()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

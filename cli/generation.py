@@ -1,0 +1,167 @@
+"""From settings to a finished output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .contact_sheet import stack
+from .depth_files import place_depth, read_depth
+from .fitting import Fit, plan_fit
+from .images import place_picture, read_picture
+from .output_folder import output_folder
+from .outputs import write_result
+from .pipeline import Parts, Pipeline, Result, find_parts, resolve
+from .progress import progress_bar, say
+from .provenance import identify, identify_model, versions
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Given:
+    """The clean stream of i2d or d2i on the model's canvas, and how it got there."""
+
+    rgb: np.ndarray | None = None
+    depth: np.ndarray | None = None
+    fit: Fit | None = None
+    notes: tuple[str, ...] = ()
+
+
+def prepare(settings: Settings) -> tuple[Settings, Parts]:
+    """Find the model and fill the settings in; nothing is loaded yet."""
+    parts = find_parts(settings)
+    return resolve(settings, parts), parts
+
+
+def generate_folder(
+    jobs: Sequence[Settings],
+    parts: Parts,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    pipeline: Pipeline | None = None,
+) -> Path:
+    """Run every job (resolved settings that share a model) into one folder.
+
+    One job fills ``output`` itself; several get ``output/000``, ``001``... and a sheet of all in ``output``.
+    The folder appears when everything in it is finished.
+    """
+    with output_folder(output, overwrite=overwrite) as work:
+        givens = [_read_given(job) for job in jobs]
+        for note in dict.fromkeys(note for given in givens for note in given.notes):
+            say(note)
+        if pipeline is None:
+            pipeline = load_pipeline(jobs, parts)
+        model_files = {
+            role: identify_model(path)
+            for role, path in (
+                ("model", parts.model),
+                ("text_encoder", parts.text_encoder),
+                ("vae", parts.vae),
+            )
+        }
+        for number, (job, given) in enumerate(zip(jobs, givens, strict=True)):
+            folder = work if len(jobs) == 1 else work / f"{number:03d}"
+            folder.mkdir(exist_ok=True)
+            label = job.mode if len(jobs) == 1 else f"{job.mode} {number + 1}/{len(jobs)}"
+            with progress_bar(label) as advance:
+                result = pipeline.generate(job, advance, rgb=given.rgb, depth=given.depth)
+            if given.fit is not None:
+                result = Result(given.fit.cut(result.rgb), np.ascontiguousarray(given.fit.cut(result.depth)))
+            origin = {
+                "model_files": model_files,
+                "input_files": _input_files(job),
+                "versions": versions(),
+                "notes": list(given.notes),
+            }
+            write_result(folder, result, job, origin)
+        if len(jobs) > 1:
+            stack([Image.open(sheet) for sheet in sorted(work.glob("*/sheet.png"))]).save(work / "sheet.png")
+    return output
+
+
+def load_pipeline(jobs: Sequence[Settings], parts: Parts) -> Pipeline:
+    """Load the model for these jobs."""
+    from .progress import messages
+
+    with messages.status("Loading the model"):
+        return Pipeline(jobs[0], parts, [job.prompt for job in jobs], say)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """A ``metadata.json`` (or the folder that holds it).
+
+    Raises:
+        ValueError: not a file of ours.
+    """
+    file = path / "metadata.json" if path.is_dir() else path
+    try:
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{file} does not exist: give the metadata.json of a result.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is not readable JSON ({error}).") from None
+    if not isinstance(metadata, dict) or metadata.get("format") != 1 or "settings" not in metadata:
+        raise ValueError(f"{file} is not the metadata of a result of this version of mforce.")
+    return metadata
+
+
+def check_inputs(metadata: dict[str, Any], settings: Settings) -> None:
+    """Refuse to repeat a result from an input file that is gone or has changed."""
+    for role, path in (("input", settings.input), ("mask", settings.mask)):
+        if path is None:
+            continue
+        if not Path(path).is_file():
+            raise ValueError(
+                f"The {role} file {path} of this result is gone: say where it is with --input or --mask."
+            )
+        if metadata.get("input_files", {}).get(role) != identify(Path(path)):
+            raise ValueError(f"The {role} file {path} is not the one that this result was made from.")
+
+
+def differences(metadata: dict[str, Any], folder: Path) -> list[str]:
+    """Names of the files in ``folder`` that differ from those that ``metadata`` describes."""
+    again = read_metadata(folder)
+    names = sorted(set(metadata["sha256"]) | set(again["sha256"]))
+    return [name for name in names if metadata["sha256"].get(name) != again["sha256"].get(name)]
+
+
+def numbered(settings: Settings, count: int) -> list[Settings]:
+    """The same job ``count`` times with consecutive seeds, so that each can be repeated alone."""
+    if count < 1:
+        raise ValueError(f"--count must be at least 1, got {count}.")
+    return [replace(settings, seed=settings.seed + i) for i in range(count)]
+
+
+def _read_given(settings: Settings) -> Given:
+    if settings.mode == "joint":
+        return Given()
+    path = Path(settings.input)
+    if settings.mode == "i2d":
+        picture = read_picture(path)
+        fit = plan_fit(picture.image.size, settings.size, settings.fit)
+        return Given(rgb=place_picture(picture.image, fit), fit=fit, notes=_notes(picture.notes, fit, path))
+    mask = None if settings.mask is None else Path(settings.mask)
+    measured = read_depth(path, disparity=settings.disparity, mask=mask)
+    height, width = measured.depth.shape
+    fit = plan_fit((width, height), settings.size, settings.fit)
+    depth = place_depth(measured.depth, fit)
+    if not np.isfinite(depth).any():
+        raise ValueError(f"{path} has no measured pixel left after --fit crop: use --fit pad.")
+    return Given(depth=depth, fit=fit, notes=_notes(measured.notes, fit, path))
+
+
+def _notes(notes: tuple[str, ...], fit: Fit, path: Path) -> tuple[str, ...]:
+    described = fit.describe(path.name)
+    return notes if described is None else (*notes, described)
+
+
+def _input_files(settings: Settings) -> dict[str, Any]:
+    paths = {"input": settings.input, "mask": settings.mask}
+    return {role: identify(Path(path)) for role, path in paths.items() if path is not None}

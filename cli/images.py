@@ -1,0 +1,74 @@
+"""Read any picture as 8-bit RGB."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .fitting import Fit
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright RGB picture and the sentences about what was changed while reading it."""
+
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open and fully decode an image file, or say in one sentence why not."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: give the path of an image file.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path)
+            image.load()
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image that Pillow can read: save it as PNG or JPEG.") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(f"{path} has too many pixels to be opened safely: shrink it first.") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be decoded ({error}): the file may be cut short; copy it again."
+        ) from None
+    return image
+
+
+def read_picture(path: Path) -> Picture:
+    """Read a picture of any mode as RGB, turned by the camera's orientation, transparency put on white."""
+    image = open_image(path)
+    notes = []
+    if getattr(image, "n_frames", 1) > 1:
+        notes.append(f"{path.name} has {image.n_frames} frames; only the first is used.")
+    # Turns by the camera's orientation tag, where there is one.
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _wide_grey(image, path)
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        if layers.getextrema()[3][0] < 255:
+            notes.append(f"{path.name} has transparent pixels; they were put on white.")
+        white = Image.new("RGBA", layers.size, "white")
+        image = Image.alpha_composite(white, layers)
+    return Picture(image.convert("RGB"), tuple(notes))
+
+
+def place_picture(image: Image.Image, fit: Fit) -> np.ndarray:
+    """The picture on its canvas, (H, W, 3) uint8; margins continue the picture's border pixels."""
+    content = np.asarray(image.resize(fit.content_size, Image.Resampling.LANCZOS, box=fit.box))
+    return np.pad(content, (*fit.margins, (0, 0)), mode="edge")
+
+
+def _wide_grey(image: Image.Image, path: Path) -> Image.Image:
+    """8-bit grey of a 16-bit or floating-point picture; Pillow's own conversion clips at 255."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError(f"{path} holds negative or non-finite values: give an ordinary picture.")
+    white = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
+    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8), "L")

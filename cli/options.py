@@ -1,0 +1,115 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SAMPLING, INPUT, CLOUD, FILES = "Sampling", "Input", "Point cloud", "Model and files"
+
+Steps = Annotated[int, typer.Option(help="Denoising steps.", rich_help_panel=SAMPLING)]
+Cfg = Annotated[
+    float | None,
+    typer.Option(
+        help="Classifier-free guidance; above 1 follows the prompt harder and takes twice as long. "
+        "Default: 4 (joint, d2i), 1 (i2d).",
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="Scale for models that embed one.", show_default=False, rich_help_panel=SAMPLING),
+]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same picture.", rich_help_panel=SAMPLING)]
+Count = Annotated[
+    int,
+    typer.Option(
+        help="How many, with consecutive seeds, each in a folder of its own.", rich_help_panel=SAMPLING
+    ),
+]
+Tilt = Annotated[
+    float,
+    typer.Option(
+        help="log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth "
+        "first.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+RefineDepth = Annotated[
+    bool,
+    typer.Option(
+        "--refine-depth", help="Sample the depth once more from the finished image.", rich_help_panel=SAMPLING
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WxH",
+        help="Working size in pixels, multiples of 16. Default: what the model was trained for.",
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
+Fit = Annotated[
+    str,
+    typer.Option(
+        help="A picture of another shape: pad letterboxes it (margins are cut off again), crop cuts its "
+        "middle.",
+        rich_help_panel=INPUT,
+    ),
+]
+Fov = Annotated[
+    float, typer.Option(help="Horizontal field of view of the saved picture, degrees.", rich_help_panel=CLOUD)
+]
+EdgeThreshold = Annotated[
+    float,
+    typer.Option(
+        help="Leave out points where depth jumps by more than this fraction.", rich_help_panel=CLOUD
+    ),
+]
+KeepOutliers = Annotated[
+    bool, typer.Option("--keep-outliers", help="Keep points far from all others.", rich_help_panel=CLOUD)
+]
+Model = Annotated[
+    str, typer.Option(help="Release folder or .safetensors file; nano is built in.", rich_help_panel=FILES)
+]
+TextEncoder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with Qwen3 (8B for the release), for models without a text encoder of their own.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
+]
+Vae = Annotated[
+    Path | None,
+    typer.Option(
+        help="FLUX.2 autoencoder, file or folder, where it is not beside the model.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Folder to make. Default: the next free mforce_out/NAME-001.",
+        show_default=False, rich_help_panel=FILES,
+    ),
+]  # fmt: skip
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an output folder of mforce.", rich_help_panel=FILES)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps...", rich_help_panel=FILES)]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        help="float32, bfloat16 or auto: float32 for small models on a CPU, bfloat16 otherwise.",
+        rich_help_panel=FILES,
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=FILES)
+]

@@ -1,0 +1,116 @@
+"""The files of one result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..mforce_core.point_cloud import PointCloud, depth_edges, intrinsics_from_fov, unproject
+from ..mforce_core.point_cloud_files import to_glb, to_ply
+from .cloud_view import draw_cloud
+from .contact_sheet import contact_sheet
+from .depth_files import write_16_bit, write_exr
+from .depth_preview import depth_preview
+from .output_folder import MARKER
+from .pipeline import Result
+from .settings import Settings
+
+#: With fewer than this share of the measured pixels away from edges, a map is sparse: nearly every pixel has
+#: a missing one beside it, which is then no reason to leave it out of the cloud.
+_SPARSE = 0.1
+
+#: Viewpoints of the sheet: title, yaw and pitch in degrees.
+_VIEWS = (("point cloud, from the left", -22.0, 8.0), ("point cloud, from the right", 22.0, 20.0))
+
+
+def write_result(folder: Path, result: Result, settings: Settings, origin: dict[str, Any]) -> None:
+    """Write a result's files into an existing folder, ``metadata.json`` last.
+
+    Args:
+        origin: what else belongs into the metadata: files, versions, notes.
+    """
+    height, width = result.depth.shape
+    cloud = _cloud(result, settings)
+    Image.fromarray(result.rgb).save(folder / "rgb.png")
+    np.save(folder / "depth.npy", result.depth)
+    write_exr(folder / "depth.exr", result.depth)
+    scale = write_16_bit(folder / "depth_16.png", result.depth)
+    preview = depth_preview(result.depth)
+    Image.fromarray(preview).save(folder / "depth_preview.png")
+    (folder / "cloud.ply").write_bytes(to_ply(cloud.centred()))
+    (folder / "cloud.glb").write_bytes(to_glb(cloud.centred()))
+    tiles = [
+        ("image", result.rgb),
+        ("depth, warm is near", preview),
+        *_views(cloud, settings.fov, (width, height)),
+    ]
+    contact_sheet(tiles, settings.prompt, _small_print(settings)).save(folder / "sheet.png")
+
+    known = result.depth[np.isfinite(result.depth)]
+    metadata = {
+        "format": 1,
+        "settings": settings.to_dict(),
+        **origin,
+        "depth": {
+            "width": width,
+            "height": height,
+            "unit": "as in the input" if settings.mode == "d2i" else "relative, larger is farther",
+            "missing_pixels": int(result.depth.size - known.size),
+            "missing_value": "NaN in depth.npy and depth.exr, 0 in depth_16.png",
+            "min": float(known.min()),
+            "max": float(known.max()),
+            "depth_16.png": scale,
+        },
+        "cloud": {
+            "points": len(cloud),
+            "axes": "glTF: x right, y up, camera looking along -z; moved so that the median is the origin",
+            "normalised_intrinsics": intrinsics_from_fov(height, width, settings.fov).tolist(),
+        },
+        "sha256": {
+            file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())
+        },
+    }
+    text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / MARKER).write_text(text + "\n", encoding="utf-8")
+
+
+def _cloud(result: Result, settings: Settings) -> PointCloud:
+    depth = torch.from_numpy(result.depth)
+    known = torch.isfinite(depth)
+    inner = known & ~depth_edges(depth, settings.edge_threshold)
+    sparse = inner.sum() < _SPARSE * known.sum()
+    return unproject(
+        depth,
+        fov_degrees=settings.fov,
+        rgb=torch.from_numpy(result.rgb.copy()),
+        edge_threshold=None if sparse else settings.edge_threshold,
+        remove_outliers=settings.remove_outliers and not sparse,
+    )
+
+
+def _views(cloud: PointCloud, fov: float, size: tuple[int, int]) -> list[tuple[str, np.ndarray]]:
+    # Drawn larger than the depth map: the sheet shows tiles of about this height.
+    factor = 288 / size[1]
+    large = max(32, round(size[0] * factor)), 288
+    points, colors = cloud.points.numpy(), cloud.colors.numpy()
+    return [
+        (title, draw_cloud(points, colors, fov=fov, size=large, yaw=yaw, pitch=pitch))
+        for title, yaw, pitch in _VIEWS
+    ]
+
+
+def _small_print(settings: Settings) -> str:
+    parts = [settings.mode, f"seed {settings.seed}", f"{settings.steps} steps", f"cfg {settings.cfg:g}"]
+    if settings.tilt is not None:
+        parts.append(f"tilt {settings.tilt:g}")
+    if settings.refine_depth:
+        parts.append("refined depth")
+    return " · ".join(
+        [*parts, "x".join(map(str, settings.size)), f"fov {settings.fov:g}", Path(settings.model).name]
+    )

@@ -1,0 +1,277 @@
+"""Text encoder, autoencoder and transformer, loaded one after the other and run on one picture at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..mforce_core import (
+    decode_depth,
+    encode_depth,
+    load_autoencoder,
+    load_model,
+    load_text_encoder,
+    sample,
+)
+from ..mforce_core.autoencoder import DECODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.checkpoint import check_tensors, read_header
+from ..mforce_core.depth_codec import fill_missing
+from ..mforce_core.sampling import draw_noise
+from .settings import BUILT_IN, GRID, Settings
+
+#: Side of the pictures that the release was made for, and the small word-level models of this repository.
+_RELEASE_SIDE, _SMALL_SIDE = 512, 128
+
+#: Models up to this size run in float32 on a CPU; it is as fast there and exact.
+_SMALL_PARAMETERS = 10**9
+
+#: progress(step, steps) after every denoising step.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the three networks of a model are."""
+
+    model: Path
+    text_encoder: Path
+    vae: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """rgb (H, W, 3) uint8 and relative depth (H, W) float32 with NaN where there is none."""
+
+    rgb: np.ndarray
+    depth: np.ndarray
+
+
+def find_parts(settings: Settings) -> Parts:
+    """Locate the model's files.
+
+    Raises:
+        ValueError: a folder or file is missing; the sentence says which option names it.
+    """
+    model = Path(__file__).parent.parent / "models" / BUILT_IN
+    if settings.model != BUILT_IN:
+        model = Path(settings.model)
+    if not model.exists():
+        raise ValueError(
+            f"The model {model} does not exist: give a release folder or .safetensors file with --model."
+        )
+    text_encoder, vae = settings.text_encoder, settings.vae
+    if text_encoder is None:
+        text_encoder = model / "text_encoder.safetensors"
+        if not text_encoder.exists():
+            raise ValueError(
+                f"{model} has no text encoder of its own: give a folder with Qwen3 (8B for the release, "
+                "4B for one trained from klein-4B) with --text-encoder."
+            )
+    if vae is None:
+        vae = model if model.is_dir() else model.parent
+        if not any((vae / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
+            raise ValueError(f"{model} has no autoencoder beside it: give the FLUX.2 autoencoder with --vae.")
+    for option, path in (("--text-encoder", Path(text_encoder)), ("--vae", Path(vae))):
+        if not path.exists():
+            raise ValueError(f"{path}, given with {option}, does not exist.")
+    return Parts(model, Path(text_encoder), Path(vae))
+
+
+def resolve(settings: Settings, parts: Parts) -> Settings:
+    """Fill in what was left to the model and the machine: size, device, dtype and threads.
+
+    Raises:
+        ValueError: the checkpoint is damaged or foreign, or the device is not there.
+    """
+    header = read_header(parts.model)
+    problems = check_tensors(header.shapes, header.architecture)
+    if problems:
+        raise ValueError(f"{parts.model} does not hold the model it should: {'; '.join(problems)}.")
+    if not header.architecture.has_depth:
+        raise ValueError(
+            f"{parts.model} is a text-to-image base without a depth stream: give a trained model."
+        )
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    _check_device(device)
+    dtype = settings.dtype
+    if dtype == "auto":
+        parameters = sum(int(np.prod(shape)) for shape in header.shapes.values())
+        small = device == "cpu" and parameters <= _SMALL_PARAMETERS
+        stored_exactly = set(header.dtypes.values()) == {"F32"}
+        dtype = "float32" if small or stored_exactly else "bfloat16"
+    return replace(
+        settings,
+        device=device,
+        dtype=dtype,
+        size=settings.size or _trained_size(parts),
+        threads=settings.threads or torch.get_num_threads(),
+    )
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"The device {device!r} cannot be used ({reason}): use --device cpu.") from None
+
+
+def _trained_size(parts: Parts) -> tuple[int, int]:
+    """Picture size the model was trained for: ``image_size`` of its config.json, or that of its kind."""
+    config = parts.model / "config.json"
+    if config.is_file():
+        side = json.loads(config.read_text(encoding="utf-8")).get("image_size")
+        if side is not None:
+            return (side, side) if isinstance(side, int) else tuple(side)
+    side = _SMALL_SIDE if parts.text_encoder.name == "text_encoder.safetensors" else _RELEASE_SIDE
+    return side, side
+
+
+class Pipeline:
+    """A loaded model with the encodings of the prompts it will be asked for.
+
+    Args:
+        settings: resolved; its device, dtype and threads are used.
+        prompts: every prompt that `generate` will get. They are encoded first and the text encoder is let go
+        before
+            the transformer is loaded, so that the two never share the memory.
+        say: called with sentences for the person.
+    """
+
+    def __init__(
+        self, settings: Settings, parts: Parts, prompts: Iterable[str], say: Callable[[str], None]
+    ) -> None:
+        torch.backends.cudnn.deterministic = True
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.device = torch.device(settings.device)
+        context = read_header(parts.model).architecture.context_in_dim
+        self._texts = _encode_prompts({*prompts, ""}, parts.text_encoder, context, self.device, say)
+        self.autoencoder = load_autoencoder(parts.vae, device=self.device, dtype=torch.float32)
+        self.model = load_model(parts.model, device=self.device, dtype=getattr(torch, settings.dtype))
+        channels = self.autoencoder.latent_channels
+        if channels != self.model.config.in_channels:
+            raise ValueError(
+                f"The autoencoder {parts.vae} has {channels} latent channels and the model needs "
+                f"{self.model.config.in_channels}: give the one that belongs to the model with --vae."
+            )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        settings: Settings,
+        progress: Progress,
+        *,
+        rgb: np.ndarray | None = None,
+        depth: np.ndarray | None = None,
+    ) -> Result:
+        """Sample one picture.
+
+        Args:
+            rgb: (H, W, 3) uint8, the given picture of mode i2d.
+            depth: (H, W) float32 with NaN where missing, the given depth of mode d2i.
+        """
+        config = self.model.config
+        width, height = settings.size
+        grid = height // GRID, width // GRID
+        common = {"guidance": settings.guidance, "seed": settings.seed}
+        if config.use_guidance_embed and settings.guidance is None:
+            raise ValueError("This model embeds a guidance scale: give one with --guidance, for example 4.")
+        shapes = [
+            (1, grid[0] * grid[1], channels) for channels in (config.in_channels, config.depth_channels)
+        ]
+        passes = 2 if settings.refine_depth else 1
+        if rgb is not None:
+            common["rgb"] = self._rgb_tokens(rgb)
+        if depth is not None:
+            noise = draw_noise(*shapes, settings.seed)[1]
+            common["depth"] = _depth_tokens(depth, config.depth_patch_size, noise)
+
+        def each(first: int) -> Callable:
+            return lambda step, steps, *_: progress(first + step, passes * steps)
+
+        rgb_tokens, depth_tokens = sample(
+            self.model,
+            self._texts[settings.prompt],
+            grid,
+            mode=settings.mode,
+            steps=settings.steps,
+            cfg=settings.cfg,
+            log2_alpha=settings.tilt if settings.mode == "joint" else None,
+            null_text=self._texts[""],
+            callback=each(0),
+            **common,
+        )
+        if settings.refine_depth:
+            again = {**common, "rgb": rgb_tokens}
+            null = self._texts[""]
+            _, depth_tokens = sample(
+                self.model, null, grid, mode="i2d", steps=settings.steps, cfg=1.0,
+                callback=each(settings.steps), **again,
+            )  # fmt: skip
+        return Result(
+            rgb if settings.mode == "i2d" else self._picture(rgb_tokens, grid),
+            depth if settings.mode == "d2i" else _depth_map(depth_tokens, grid),
+        )
+
+    def _rgb_tokens(self, rgb: np.ndarray) -> Tensor:
+        image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].to(self.device, torch.float32)
+        return self.autoencoder.encode(image / 127.5 - 1).flatten(2).transpose(1, 2).float()
+
+    def _picture(self, tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
+        latent = tokens.transpose(1, 2).unflatten(2, grid).contiguous()
+        image = self.autoencoder.decode(latent)[0].float()
+        if not torch.isfinite(image).all():
+            raise ValueError(
+                "The picture came out as NaN: use --dtype float32 or bfloat16, and a lower --cfg."
+            )
+        return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def _depth_tokens(depth: np.ndarray, patch_size: int, noise: Tensor) -> Tensor:
+    """Tokens (1, N, p * p) of a given depth map, noise in the pixels without a measurement."""
+    tokens = encode_depth(torch.from_numpy(depth)[None], patch_size=patch_size).flatten(1, 2)
+    return fill_missing(tokens, noise)
+
+
+def _depth_map(tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
+    depth = decode_depth(tokens.unflatten(1, grid))[0].cpu().numpy()
+    if not np.isfinite(depth).any():
+        raise ValueError(
+            "The depth came out with no valid pixel: the model is untrained or does not fit --size."
+        )
+    return depth
+
+
+def _encode_prompts(
+    prompts: set[str], path: Path, context: int, device: torch.device, say: Callable[[str], None]
+) -> dict[str, Tensor]:
+    """Text features (1, T, context) by prompt; the encoder is gone when this returns."""
+    ordered = sorted(prompts)
+    if path.is_dir() and not (path / "text_encoder.safetensors").exists():
+        from ..mforce_core.qwen import load_qwen_text_encoder
+
+        encoder = load_qwen_text_encoder(path, device=device)
+    else:
+        encoder = load_text_encoder(path)
+        unknown = list(dict.fromkeys(word for prompt in ordered for word in encoder.unknown_words(prompt)))
+        if unknown:
+            say(
+                f"The small model does not know: {', '.join(unknown)}. It knows: "
+                f"{' '.join(encoder.vocabulary)}."
+            )
+    features = torch.cat([encoder.encode([prompt]) for prompt in ordered])
+    if features.shape[-1] != context:
+        raise ValueError(
+            f"The text encoder {path} gives {features.shape[-1]} features and the model needs {context}: "
+            "Qwen3-8B is for klein-9B models such as the release, Qwen3-4B for klein-4B."
+        )
+    return {prompt: features[i : i + 1] for i, prompt in enumerate(ordered)}

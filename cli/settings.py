@@ -1,0 +1,123 @@
+"""Everything that decides a result: what is written to ``metadata.json`` and read back to make it again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+#: Sides of pictures are multiples of this many pixels: one token covers 16x16.
+GRID = 16
+
+#: Name of the model that comes with the package.
+BUILT_IN = "nano"
+
+#: Guidance scale of the release by mode.
+DEFAULT_CFG = {"joint": 4.0, "i2d": 1.0, "d2i": 4.0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of one generation.
+
+    ``size`` is (width, height) in pixels, ``fov`` the horizontal field of view in degrees, ``tilt`` log2 of
+    alpha. ``size``, ``device``, ``dtype`` and ``threads`` may be None, "auto", "auto" and None until the
+    model is known.
+    """
+
+    mode: str
+    prompt: str
+    seed: int = 0
+    steps: int = 50
+    cfg: float = 4.0
+    tilt: float | None = None
+    refine_depth: bool = False
+    guidance: float | None = None
+    size: tuple[int, int] | None = None
+    fit: str = "pad"
+    input: str | None = None
+    mask: str | None = None
+    disparity: bool = False
+    fov: float = 65.0
+    edge_threshold: float = 0.04
+    remove_outliers: bool = True
+    model: str = BUILT_IN
+    text_encoder: str | None = None
+    vae: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            object.__setattr__(self, "size", tuple(self.size))
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse what cannot work before any model is loaded."""
+        if self.mode not in DEFAULT_CFG:
+            raise ValueError(f"The mode must be one of {', '.join(DEFAULT_CFG)}, got {self.mode!r}.")
+        if self.steps < 1:
+            raise ValueError(f"--steps must be at least 1, got {self.steps}.")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"--seed must be a number from 0 to 2^63 - 1, got {self.seed}.")
+        if not (math.isfinite(self.cfg) and self.cfg >= 0):
+            raise ValueError(f"--cfg must be a finite number of at least 0, got {self.cfg}.")
+        if self.tilt is not None and not abs(self.tilt) <= 30:
+            raise ValueError(f"--tilt must lie between -30 and 30, got {self.tilt}.")
+        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise ValueError(f"--guidance must be a finite number of at least 0, got {self.guidance}.")
+        if not 0 < self.fov < 180:
+            raise ValueError(f"--fov must be between 0 and 180 degrees, got {self.fov}.")
+        if not (math.isfinite(self.edge_threshold) and self.edge_threshold > 0):
+            raise ValueError(f"--edge-threshold must be a finite number above 0, got {self.edge_threshold}.")
+        if self.fit not in ("pad", "crop"):
+            raise ValueError(f"--fit must be pad or crop, got {self.fit!r}.")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"--dtype must be float32, bfloat16 or auto, got {self.dtype!r}.")
+        if self.size is not None:
+            check_grid(*self.size)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        return values | {"size": None if self.size is None else list(self.size)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """The settings in a ``metadata.json``.
+
+        Raises:
+            ValueError: a setting that this version does not know, or an impossible value.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(
+                f"The settings hold {', '.join(unknown)}, which this version of mforce does not know."
+            )
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"The settings are incomplete or of the wrong type: {error}.") from error
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """``"512x384"`` -> (512, 384), width first; ``"512"`` is a square."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"--size must look like 512x384 (width x height), got {text!r}.")
+    width, height = int(parts[0]), int(parts[-1])
+    check_grid(width, height)
+    return width, height
+
+
+def check_grid(width: int, height: int) -> None:
+    """Refuse sizes off the token grid, naming the nearest that is on it."""
+    if width % GRID or height % GRID or width < GRID or height < GRID:
+        near = "x".join(str(max(GRID, round(side / GRID) * GRID)) for side in (width, height))
+        raise ValueError(
+            f"The size {width}x{height} is off the grid: width and height must be multiples of {GRID}. "
+            f"Use --size {near}."
+        )

@@ -1,0 +1,54 @@
+"""Tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def print_checkpoint(found: Mapping[str, Any]) -> None:
+    """Print the answer of `describe_checkpoint`."""
+    architecture = found["architecture"] or {}
+    rows = {
+        "kind": found["kind"] if found["variant"] is None else f"{found['kind']}, {found['variant']}",
+        "parameters": f"{found['parameters']:,} in {found['tensors']} tensors",
+        "file size": f"{found['bytes'] / 2**20:,.1f} MiB",
+        "dtype": ", ".join(f"{name} ({count})" for name, count in found["dtypes"].items()),
+        "name prefix": repr(found["prefix"]),
+        "beside it": ", ".join(found["beside"]) or "nothing",
+        **{name: str(value) for name, value in architecture.items()},
+        "licence": found["licence"],
+    }
+    if found["other_tensors"]:
+        rows["other tensors"] = f"{found['other_tensors']} outside the prefix"
+    table = Table(title=escape(found["path"]), show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    console = Console()
+    console.print(table)
+    for problem in found["problems"]:
+        console.print(f"Problem: {problem}", markup=False, style="red")
+    if not found["problems"]:
+        console.print("No problems found: every tensor has the name and shape that the architecture needs.")
+
+
+def print_metrics(metrics: Mapping[str, Any]) -> None:
+    """Print numbers by name; nested mappings become ``outer / inner``."""
+    table = Table("metric", "value")
+    for name, value in _flat(metrics):
+        table.add_row(escape(name), f"{value:.4f}" if isinstance(value, float) else escape(str(value)))
+    Console().print(table)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name} / ")
+        else:
+            rows.append((prefix + name, value))
+    return rows
