@@ -271,7 +271,8 @@ def load_autoencoder(
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of whichever form lies at `path`, by the names of `Autoencoder` or `TinyAutoencoder`."""
     folder = path if path.is_dir() else path.parent
-    if path.name in (ENCODER_FILE, DECODER_FILE) or (path.is_dir() and (folder / ENCODER_FILE).exists()):
+    halves = [folder / ENCODER_FILE, folder / DECODER_FILE]
+    if path in halves or (path.is_dir() and any(half.exists() for half in halves)):
         return read_two_files(folder)
     if path.is_dir():
         path = find_one_file(folder)

@@ -1,7 +1,8 @@
 """The tiny FLUX.2 autoencoder: 3 x H x W images to 128 x H/16 x W/16 latents and back, in 5 MB.
 
-Layer sizes, tensor names and the two latent scalars are those of the TAESD family for FLUX.2, so a file
-written by `save_tiny_autoencoder` is also a VAE that ComfyUI loads with its own loader.
+Layer sizes, tensor names and the two latent scalars are those of the TAESD family for FLUX.2, so ComfyUI's
+own VAE class also loads a file written by `save_tiny_autoencoder`, given {"tae_latent_channels": 128} as its
+metadata (with an int; a file's own metadata can only hold the string).
 """
 
 from __future__ import annotations

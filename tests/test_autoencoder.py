@@ -1,0 +1,328 @@
+"""The autoencoders: agreement with the release, all file forms, bad files and inputs, training."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mforce.mforce_core import load_autoencoder
+from mforce.mforce_core.autoencoder import Autoencoder, AutoencoderError, Sizes
+from mforce.mforce_core.latent_space import pack_2x2, unpack_2x2
+from mforce.mforce_core.tiny_autoencoder import TinyAutoencoder, save_tiny_autoencoder
+from mforce.training import autoencoder as training
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+GOLDEN = Path(__file__).parent / "golden" / "vae"
+
+
+@pytest.fixture(scope="module")
+def io() -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / "io.safetensors")
+
+
+@pytest.fixture
+def one_file() -> dict[str, torch.Tensor]:
+    """The golden autoencoder's tensors as the single file of BFL."""
+    tensors = {}
+    for part in ("encoder", "decoder"):
+        for name, value in load_file(GOLDEN / f"ae_{part}.safetensors").items():
+            tensors[name if name.startswith("bn.") else f"{part}.{name}"] = value
+    return tensors
+
+
+@pytest.fixture
+def tiny() -> TinyAutoencoder:
+    torch.manual_seed(0)
+    model = TinyAutoencoder().requires_grad_(False)
+    model.vae_scale.fill_(0.5)
+    model.vae_shift.fill_(-0.25)
+    return model
+
+
+def save(tensors: dict[str, torch.Tensor], path: Path, **options) -> Path:
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, **options)
+    return path
+
+
+class TestRelease:
+    def test_encodes_and_decodes_as_the_release(self, io):
+        model = load_autoencoder(GOLDEN)
+        torch.testing.assert_close(model.encode(io["image"]), io["latent"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(model.decode(io["random_latent"]), io["decoded"], atol=1e-4, rtol=0)
+        assert (model.spatial_factor, model.latent_channels) == (4, 32)
+
+    def test_one_file_is_the_same_model(self, io, one_file, tmp_path):
+        expected = load_autoencoder(GOLDEN).encode(io["image"])
+        bfl = load_autoencoder(save(one_file, tmp_path / "flux2.safetensors"))
+        assert torch.equal(bfl.encode(io["image"]), expected)
+
+        beside = {
+            re.sub(r"^(en|de)coder\.(post_)?quant_conv\.", r"\2quant_conv.", k): v
+            for k, v in one_file.items()
+        }
+        beside.pop("bn.num_batches_tracked")
+        assert "post_quant_conv.weight" in beside
+        comfy = load_autoencoder(save(beside, tmp_path / "comfy.safetensors"))
+        assert torch.equal(
+            comfy.decode(io["random_latent"]), load_autoencoder(GOLDEN).decode(io["random_latent"])
+        )
+
+    def test_either_half_stands_for_both(self, io):
+        whole, half = load_autoencoder(GOLDEN), load_autoencoder(GOLDEN / "ae_decoder.safetensors")
+        assert torch.equal(half.encode(io["image"]), whole.encode(io["image"]))
+
+    def test_folder_with_one_file(self, one_file, tmp_path):
+        save(one_file, tmp_path / "ae.safetensors")
+        assert isinstance(load_autoencoder(tmp_path), Autoencoder)
+
+    def test_bfloat16_weights_keep_the_callers_dtype(self, io):
+        model = load_autoencoder(GOLDEN, dtype=torch.bfloat16)
+        latent = model.encode(io["image"])
+        assert latent.dtype == torch.float32
+        assert model.bn.running_var.dtype == torch.float32
+        assert (latent - io["latent"]).norm() / io["latent"].norm() < 0.05
+
+    def test_sizes_of_the_published_model(self):
+        widths = (128, 256, 512, 512)
+        with torch.device("meta"):
+            model = Autoencoder(Sizes(32, widths, 2, widths, 3))
+        assert (model.spatial_factor, model.latent_channels) == (16, 128)
+        names = model.state_dict()
+        assert names["encoder.quant_conv.weight"].shape == (64, 64, 1, 1)
+        assert names["decoder.up.3.upsample.conv.weight"].shape == (512, 512, 3, 3)
+        assert names["encoder.down.2.block.0.nin_shortcut.weight"].shape == (512, 256, 1, 1)
+
+
+class TestTiny:
+    def test_round_trip_through_a_file(self, tiny, tmp_path):
+        path = tmp_path / "autoencoder.safetensors"
+        save_tiny_autoencoder(tiny, path, dtype=torch.float32)
+        for loaded in (load_autoencoder(path), load_autoencoder(tmp_path)):
+            image = torch.rand(1, 3, 32, 48) * 2 - 1
+            latent = tiny.encode(image)
+            assert latent.shape == (1, 128, 2, 3)
+            assert torch.equal(loaded.encode(image), latent)
+            assert torch.equal(loaded.decode(latent), tiny.decode(latent))
+
+    def test_half_precision_file_runs_in_float32(self, tiny, tmp_path):
+        path = tmp_path / "tiny.safetensors"
+        save_tiny_autoencoder(tiny, path)
+        assert load_file(path)["taesd_encoder.0.weight"].dtype == torch.float16
+        assert load_autoencoder(path).taesd_encoder[0].weight.dtype == torch.float32
+
+    def test_names_and_metadata_are_those_of_the_family(self, tiny, tmp_path):
+        path = tmp_path / "tiny.safetensors"
+        save_tiny_autoencoder(tiny, path)
+        with safe_open(path, framework="pt") as file:
+            assert file.metadata()["tae_latent_channels"] == "128"
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        assert shapes["taesd_encoder.0.weight"] == (64, 3, 3, 3)
+        assert shapes["taesd_encoder.14.weight"] == (32, 64, 3, 3)
+        assert shapes["taesd_decoder.1.weight"] == (64, 32, 3, 3)
+        assert shapes["taesd_decoder.19.weight"] == (3, 64, 3, 3)
+        assert shapes["vae_scale"] == shapes["vae_shift"] == ()
+        wide = {name.rsplit(".", 2)[0] for name in shapes if name.endswith("pool.0.weight")}
+        assert wide == {f"taesd_{part}.pool" for part in ("encoder.11", "encoder.12", "encoder.13")} | {
+            f"taesd_{part}.pool" for part in ("decoder.3", "decoder.4", "decoder.5")
+        }
+        assert not any("skip" in name for name in shapes)
+        without_bias = {
+            int(n.split(".")[1]) for n in shapes if re.fullmatch(r"taesd_decoder\.\d+\.weight", n)
+        }
+        without_bias -= {int(n.split(".")[1]) for n in shapes if re.fullmatch(r"taesd_decoder\.\d+\.bias", n)}
+        assert without_bias == {7, 12, 17}
+
+    def test_scale_and_shift_are_undone(self, tiny):
+        """Other latent scalars change the latents and not the round trip."""
+        image = torch.rand(1, 3, 16, 16) * 2 - 1
+        latent, result = tiny.encode(image), tiny.decode(tiny.encode(image))
+        tiny.vae_scale.fill_(2.0)
+        tiny.vae_shift.fill_(1.0)
+        torch.testing.assert_close(tiny.encode(image), (latent + 0.25) * 0.5 / 2.0 + 1.0)
+        torch.testing.assert_close(tiny.decode(tiny.encode(image)), result, atol=1e-4, rtol=1e-4)
+
+
+def test_packing_order():
+    latent = torch.arange(2 * 4 * 6).reshape(1, 2, 4, 6)
+    packed = pack_2x2(latent)
+    for channel in range(2):
+        for row in range(2):
+            for column in range(2):
+                expected = latent[0, channel, row::2, column::2]
+                assert torch.equal(packed[0, 4 * channel + 2 * row + column], expected)
+    assert torch.equal(unpack_2x2(packed), latent)
+
+
+class TestBadFiles:
+    def refuse(self, path: Path, pattern: str) -> None:
+        with pytest.raises(ValueError, match=pattern) as caught:
+            load_autoencoder(path)
+        assert path.name in str(caught.value)
+
+    def test_missing(self, tmp_path):
+        self.refuse(tmp_path, "no autoencoder")
+        self.refuse(tmp_path / "none.safetensors", "does not exist")
+
+    def test_only_one_half(self, tmp_path):
+        (tmp_path / "ae_decoder.safetensors").write_bytes((GOLDEN / "ae_decoder.safetensors").read_bytes())
+        for path in (tmp_path, tmp_path / "ae_decoder.safetensors"):
+            with pytest.raises(AutoencoderError, match=r"ae_encoder\.safetensors is missing"):
+                load_autoencoder(path)
+
+    def test_halves_of_different_models(self, tmp_path):
+        for half in ("ae_encoder", "ae_decoder"):
+            tensors = load_file(GOLDEN / f"{half}.safetensors")
+            if half == "ae_decoder":
+                tensors["bn.running_mean"] += 1
+            save(tensors, tmp_path / f"{half}.safetensors")
+        self.refuse(tmp_path, "different models")
+
+    def test_truncated_and_foreign(self, one_file, tmp_path):
+        path = save(one_file, tmp_path / "ae.safetensors")
+        path.write_bytes(path.read_bytes()[:-100])
+        self.refuse(path, "not a complete .safetensors file")
+        path.write_bytes(b"PK\x03\x04 a pickle")
+        self.refuse(path, "not a complete .safetensors file")
+
+    def test_other_models(self, tmp_path):
+        other = tmp_path / "other.safetensors"
+        self.refuse(save({"img_in.weight": torch.zeros(2, 2)}, other), "not a FLUX.2 autoencoder")
+        self.refuse(save({"encoder.down_blocks.0.x": torch.zeros(2)}, other), "diffusers layout")
+
+    @pytest.mark.parametrize(
+        ("change", "pattern"),
+        [
+            ({"encoder.mid.attn_1.q.bias": None}, "lacks 1 tensor.*encoder.mid.attn_1.q.bias"),
+            ({"encoder.extra": torch.zeros(1)}, "has 1 unknown tensor.*encoder.extra"),
+            (
+                {"decoder.conv_out.bias": torch.zeros(4)},
+                r"decoder.conv_out.bias has the shape \(4,\), not \(3,\)",
+            ),
+            ({"bn.running_mean": None}, "latent statistics"),
+            ({"bn.running_var": -torch.ones(32)}, "negative"),
+            ({"encoder.conv_in.bias": torch.full((32,), torch.nan)}, "not finite"),
+            ({"encoder.conv_in.bias": torch.zeros(32, dtype=torch.int8)}, "quantised"),
+            ({"decoder.up.1.block.0.conv1.weight": torch.zeros(48, 64, 3, 3)}, "widths"),
+        ],
+    )
+    def test_wrong_tensors(self, one_file, tmp_path, change, pattern):
+        tensors = {name: value for name, value in {**one_file, **change}.items() if value is not None}
+        self.refuse(save(tensors, tmp_path / "ae.safetensors"), pattern)
+
+    def test_wrong_tiny_tensors(self, tiny, tmp_path):
+        tensors = dict(tiny.state_dict())
+        tensors.pop("vae_shift")
+        self.refuse(save(tensors, tmp_path / "a.safetensors"), "lacks 1 tensor.*vae_shift")
+        self.refuse(
+            save({**tiny.state_dict(), "vae_scale": torch.tensor(0.0)}, tmp_path / "b.safetensors"),
+            "vae_scale",
+        )
+
+    def test_dtype(self):
+        with pytest.raises(AutoencoderError, match="float16"):
+            load_autoencoder(GOLDEN, dtype=torch.float16)
+
+
+class TestBadInputs:
+    @pytest.fixture(params=["release", "tiny"])
+    def model(self, request, tiny):
+        return tiny if request.param == "tiny" else load_autoencoder(GOLDEN)
+
+    @pytest.mark.parametrize(
+        ("image", "pattern"),
+        [
+            (torch.zeros(1, 4, 16, 16), r"\(batch, 3, height, width\)"),
+            (torch.zeros(3, 16, 16), r"\(batch, 3, height, width\)"),
+            (torch.zeros(1, 3, 16, 18), "18x16.*multiples"),
+            (torch.zeros(0, 3, 16, 16), "multiples|empty"),
+            (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "uint8"),
+            (torch.full((1, 3, 16, 16), 255.0), "outside"),
+            (torch.full((1, 3, 16, 16), torch.nan), "not finite"),
+        ],
+    )
+    def test_images(self, model, image, pattern):
+        with pytest.raises(ValueError, match=pattern):
+            model.encode(image)
+
+    def test_latents(self, model):
+        channels = model.latent_channels
+        with pytest.raises(ValueError, match=rf"\(batch, {channels}, height, width\)"):
+            model.decode(torch.zeros(1, channels // 4, 2, 2))
+        with pytest.raises(ValueError, match="not finite"):
+            model.decode(torch.full((1, channels, 1, 1), torch.inf))
+        with pytest.raises(ValueError, match="whole numbers"):
+            model.decode(torch.zeros(1, channels, 1, 1, dtype=torch.long))
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    """Smooth pictures with one edge, uint8 (24, 3, 32, 32)."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(24, 3, 3, 3, generator=generator) * 255
+    smooth = torch.nn.functional.interpolate(coarse, size=32, mode="bilinear", align_corners=True)
+    smooth[:, :, 20:, :] *= 0.4
+    return smooth.to(torch.uint8)
+
+
+class TestTraining:
+    def test_components_encode_like_a_projection(self, images):
+        """The encoder network computes exactly the orthogonal projection that it is made from."""
+        model = TinyAutoencoder().requires_grad_(False)
+        training.keep_signal_size(model)
+        training.set_principal_components(model, images)
+        latent = model.taesd_encoder(images.float() / 255)
+
+        patches = (
+            images.float().div(255).unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(-1, 192)
+        )
+        flat = latent.permute(0, 2, 3, 1).reshape(-1, 32)
+        assert flat.mean(dim=0).abs().max() < 1e-4
+        # The components of the data with the most variance are kept, so a linear map restores the patches.
+        centred = patches - patches.mean(dim=0)
+        restored = flat @ torch.linalg.lstsq(flat, centred).solution
+        variances = torch.linalg.eigvalsh(torch.cov(patches.T))
+        lost = (restored - centred).square().sum() / (len(patches) - 1)
+        torch.testing.assert_close(lost, variances[:-32].clamp_min(0).sum(), rtol=0.05, atol=1e-5)
+
+    def test_calibrated_latents_are_standard(self, images):
+        model = TinyAutoencoder().requires_grad_(False)
+        training.keep_signal_size(model)
+        training.set_principal_components(model, images)
+        training.calibrate(model, images)
+        latents = model.encode(images.float() / 127.5 - 1)
+        assert abs(latents.mean()) < 1e-3
+        assert abs(latents.std() - 1) < 1e-3
+
+    def test_learns_writes_and_continues(self, images, tmp_path):
+        shards, out = tmp_path / "shards", tmp_path / "out"
+        shards.mkdir()
+        save({"rgb": images}, shards / "scenes-00000.safetensors")
+        common = [str(shards), str(out), "--batch-size", "2", "--whole-batch-size", "2", "--crop", "16"]
+        common += ["--held-out", "4", "--validate-every", "1000", "--lr", "2e-3"]
+        training.train(training.parse_arguments([*common, "--steps", "2"]))
+        encoder = load_file(out / "encoder.safetensors")
+
+        # Another shard must not change the encoder, on whose latents other models may depend.
+        save({"rgb": 255 - images}, shards / "scenes-00001.safetensors")
+        training.train(training.parse_arguments([*common, "--steps", "40"]))
+        finished = load_file(out / "autoencoder.safetensors")
+        for name, value in encoder.items():
+            if not name.startswith("taesd_decoder."):
+                assert torch.equal(value, finished[name])
+        records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        qualities = [record["held_out_psnr"] for record in records if "held_out_psnr" in record]
+        assert [record["step"] for record in records if "held_out_psnr" in record] == [2, 40]
+        assert qualities[1] > qualities[0] + 1
+        assert load_autoencoder(out).spatial_factor == 16
+
+    def test_wrong_shards(self, tmp_path):
+        options = training.parse_arguments([str(tmp_path), str(tmp_path / "out"), "--steps", "1"])
+        with pytest.raises(ValueError, match=r"no \.safetensors shards"):
+            training.train(options)
+        save({"depth": torch.zeros(1)}, tmp_path / "x.safetensors")
+        with pytest.raises(ValueError, match="no tensor named rgb"):
+            training.train(options)
+        with pytest.raises(SystemExit):
+            training.parse_arguments([str(tmp_path), str(tmp_path)])
