@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from .layout import MAX_OBJECTS, SceneLayout
 from .vocabulary import COLOURS, FLOORS, LARGE_WORDS, SHAPE_SYNONYMS, SHAPES, SMALL_WORDS, WALLS
 
 MAX_WORDS = 16
 _ONE_OPENINGS = (
-    "",
-    "",
-    "",
-    "",
-    "",
+    *[""] * 5,
     "one",
     "there is",
     "a photo of",
@@ -23,7 +16,7 @@ _ONE_OPENINGS = (
     "a scene with",
     "a room with",
 )
-_MANY_OPENINGS = ("", "", "", "", "", "there is", "a photo of", "a room with")
+_MANY_OPENINGS = (*[""] * 5, "there is", "a photo of", "a room with")
 
 
 def captions(layout: SceneLayout) -> list[str]:
@@ -36,28 +29,28 @@ def _caption(layout: SceneLayout, row: int) -> str:
     present = [slot for slot in range(MAX_OBJECTS) if bool(layout.exists[row, slot])]
     with_size, with_pattern = dice[0] < 0.5, dice[1] < 0.7
     nouns = {slot: _noun(layout, row, slot, with_size, with_pattern, dice[12 + slot]) for slot in present}
-    floor = f"on a {FLOORS[int(layout.floor[row])]} floor"
-    wall = WALLS[int(layout.wall[row])]
+    openings = _ONE_OPENINGS if len(present) == 1 else _MANY_OPENINGS
+    opening = openings[int(dice[2] * len(openings))]
 
     if len(present) == 1:
-        subject, relation = _one(layout, row, present[0], nouns, dice), ""
-        openings = _ONE_OPENINGS
+        place = _place(layout, row, present[0]) if dice[3] < 0.3 else ""
+        noun = nouns[present[0]]
+        subject = (noun if opening == "one" else _article(noun)) + place
     else:
-        relation = _relation(layout, row, present, dice) if len(present) == 2 and dice[4] < 0.5 else ""
-        subject = _many(nouns, present, relation, swap=relation == "" and dice[5] < 0.5)
-        openings = _MANY_OPENINGS
-    opening = openings[int(dice[2] * len(openings))] if not relation else ""
-    walls = (f"{wall} wall", f"with a {wall} wall", f"in front of a {wall} wall", f"and a {wall} wall")
+        first, second = present[:2] if dice[9] < 0.5 else present[1::-1]
+        relation = _relation(layout, row, first, second) if len(present) == 2 and dice[4] < 0.5 else ""
+        if relation:
+            subject, opening = f"{_article(nouns[first])} {relation} {_article(nouns[second])}", ""
+        else:
+            subject = _list([nouns[slot] for slot in (present[::-1] if dice[5] < 0.5 else present)])
 
     parts = [opening, subject]
-    if dice[6] < 0.6:
-        parts.append(floor)
+    with_floor = dice[6] < 0.6
+    if with_floor:
+        parts.append(f"on a {FLOORS[int(layout.floor[row])]} floor")
     if dice[7] < 0.45:
-        style = int(dice[8] * 3) if len(parts) == 3 else (2 if len(present) == 1 and dice[8] < 0.4 else 1)
-        if len(present) > 1 and style == 2:
-            style = 1
-        parts.append(walls[style])
-    return _fit(parts, opening)
+        parts.append(_wall(WALLS[int(layout.wall[row])], len(present) == 1, with_floor, dice[8]))
+    return _fit(parts)
 
 
 def _noun(layout: SceneLayout, row: int, slot: int, with_size: bool, with_pattern: bool, die: float) -> str:
@@ -78,53 +71,49 @@ def _article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def _one(layout: SceneLayout, row: int, slot: int, nouns: dict[int, str], dice: list[float]) -> str:
+def _place(layout: SceneLayout, row: int, slot: int) -> str:
+    """Where in the picture a lone object is, empty where no word fits clearly."""
     centre = float(layout.bounds[row, slot, 0::2].mean())
-    place = ""
-    if dice[3] < 0.3:
-        if centre < -0.3:
-            place = " on the left"
-        elif centre > 0.3:
-            place = " on the right"
-        elif abs(centre) < 0.15:
-            place = " in the middle"
-    noun = nouns[slot]
-    opening = _ONE_OPENINGS[int(dice[2] * len(_ONE_OPENINGS))]
-    return (noun if opening == "one" else _article(noun)) + place
+    if abs(centre) > 0.3:
+        return " on the left" if centre < 0 else " on the right"
+    return " in the middle" if abs(centre) < 0.15 else ""
 
 
-def _many(nouns: dict[int, str], present: list[int], relation: str, swap: bool) -> str:
-    if relation:
-        first, second = int(relation[0]), int(relation[1])
-        return f"{_article(nouns[first])} {relation[3:]} {_article(nouns[second])}"
-    order = present[::-1] if swap else present
-    named = [_article(nouns[slot]) for slot in order]
+def _list(nouns: list[str]) -> str:
+    named = [_article(noun) for noun in nouns]
     return " ".join(named[:-1]) + " and " + named[-1]
 
 
-def _relation(layout: SceneLayout, row: int, present: list[int], dice: list[float]) -> str:
-    """A relation as "<slot><slot> words", empty where none holds clearly."""
-    first, second = present if dice[9] < 0.5 else present[::-1]
-    bounds = layout.bounds[row]
-    depth = layout.position[row, :, 1]
-    apart = float(bounds[first, 0::2].mean() - bounds[second, 0::2].mean())
-    shared = float(
-        torch.minimum(bounds[first, 2], bounds[second, 2])
-        - torch.maximum(bounds[first, 0], bounds[second, 0])
-    )
-    narrow = float((bounds[:, 2] - bounds[:, 0])[[first, second]].min())
-    nearer = float(depth[second] - depth[first])
-    options = []
-    if shared < 0.25 * narrow and abs(apart) > 0.3:
-        options.append("to the left of" if apart < 0 else "to the right of")
-    if shared > 0.3 * narrow and abs(nearer) > 0.5:
-        options.append("in front of" if nearer > 0 else "behind")
-    return f"{first}{second} {options[0]}" if options else ""
+def _relation(layout: SceneLayout, row: int, first: int, second: int) -> str:
+    """How the first object stands to the second in the picture, empty where no relation holds clearly."""
+    bounds = layout.bounds[row, [first, second]]
+    centres, widths = bounds[:, 0::2].mean(dim=1), bounds[:, 2] - bounds[:, 0]
+    apart = float(centres[0] - centres[1])
+    shared = float((bounds[:, 2].min() - bounds[:, 0].max()) / widths.min())
+    nearer = float(layout.position[row, second, 1] - layout.position[row, first, 1])
+    if shared < 0.25 and abs(apart) > 0.3:
+        return "to the left of" if apart < 0 else "to the right of"
+    if shared > 0.3 and abs(nearer) > 0.5:
+        return "in front of" if nearer > 0 else "behind"
+    return ""
 
 
-def _fit(parts: list[str], opening: str) -> str:
-    """Drop the opening, then the last part, until the caption is short enough."""
-    kept = [part for part in parts if part]
+def _wall(name: str, alone: bool, with_floor: bool, die: float) -> str:
+    # "a cube and a cone in front of a wall" would leave open which of the two is in front.
+    if alone and (die >= 2 / 3 if with_floor else die < 0.4):
+        return f"in front of a {name} wall"
+    return f"{name} wall" if with_floor and die < 1 / 3 else f"with a {name} wall"
+
+
+def _fit(parts: list[str]) -> str:
+    """Join opening, subject and details; where that is too long, without the opening, then without details."""
+    opening, *kept = parts
+    if opening and opening != "one":
+        longer = " ".join([opening, *kept])
+        if len(longer.split()) <= MAX_WORDS:
+            return longer
+    elif opening:
+        kept = [f"{opening} {kept[0]}", *kept[1:]]
     while len(" ".join(kept).split()) > MAX_WORDS:
-        kept = kept[1:] if opening and kept[0] == opening and opening != "one" else kept[:-1]
+        kept.pop()
     return " ".join(kept)

@@ -18,6 +18,7 @@ from .layout import FOV_DEGREES, sample_layouts
 from .render import render
 
 _RENDER_BATCH = 256
+_WORTH_COMPILING = 1000
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def write_dataset(
 ) -> list[Path]:
     """Write `count` scenes of sequence `seed` as `scenes-00000.safetensors`, ... and return the paths.
 
-    Shards that are already complete are kept, so a run that was stopped continues where it was. Raises ValueError
-    if a shard in the folder was written with another seed, size or shard size.
+    Shards that are already complete are kept, so a run that was stopped continues where it was. Raises
+    ValueError if a shard in the folder was written with another seed, size or shard size.
     """
     if count < 1 or shard_size < 1:
         raise ValueError(f"count and shard_size must be at least 1; got {count} and {shard_size}.")
@@ -71,7 +72,7 @@ def _write_shard(path: Path, facts: dict[str, int], bar: tqdm) -> None:
     for first in range(0, n, _RENDER_BATCH):
         last = min(first + _RENDER_BATCH, n)
         layout = sample_layouts(last - first, facts["seed"], facts["start"] + first)
-        picture, distance = render(layout, size, facts["supersample"])
+        picture, distance = render(layout, size, facts["supersample"], compiled=n >= _WORTH_COMPILING)
         rgb[first:last] = (picture * 255.0).round().to(torch.uint8)
         depth[first:last] = distance.to(torch.float16)
         words += captions(layout)

@@ -1,7 +1,7 @@
 """Analytic ray intersections with the room and with the solids, without branches.
 
-Every argument is a tensor that broadcasts against the rays. Directions are not normalised: the camera's rays have
-unit z-depth, so the ray parameter of a hit *is* its depth.
+Every argument is a tensor that broadcasts against the rays. Directions are not normalised: the camera's rays
+have unit z-depth, so the ray parameter of a hit *is* its depth.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ Vector = tuple[Tensor, Tensor, Tensor]
 def quadric(
     origin: Vector, ray: Vector, top: Tensor, cap: Tensor, a: Tensor, b: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """First hit with x^2 + z^2 + a y^2 + 2 b y + c = 0 for 0 <= y <= top, closed above by a disc of radius `cap`.
+    """First hit with x^2 + z^2 + a y^2 + 2 b y + c = 0 for 0 <= y <= top, under a disc of radius `cap`.
 
-    Spheres (a=1, b=-r, c=0), cylinders (0, 0, -r^2) and cones standing on y = 0 are all of this form; none needs its
-    lower disc, since light and camera are above the floor it stands on. Returns the ray parameter, MISS where there
-    is no hit, and whether the hit is on the disc.
+    Spheres (a=1, b=-r, c=0), cylinders (0, 0, -r^2) and cones standing on y = 0 are all of this form; none
+    needs its lower disc, since light and camera are above the floor it stands on. Returns the ray parameter,
+    MISS where there is no hit, and whether the hit is on the disc.
     """
     ox, oy, oz = origin
     dx, dy, dz = ray
@@ -51,7 +51,7 @@ def quadric(
 def box(origin: Vector, ray: Vector, half: Tensor, top: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """First hit with |x| <= half, |z| <= half, 0 <= y <= top for rays that start outside.
 
-    Returns the ray parameter (MISS where there is no hit) and whether the hit is on an x face and on a y face.
+    Returns the ray parameter (MISS where there is no hit) then whether the hit is on an x face, on a y face.
     """
     ox, oy, oz = origin
     inverse_x, inverse_y, inverse_z = (1.0 / torch.where(d.abs() < 1e-7, 1e-7, d) for d in ray)
@@ -66,19 +66,18 @@ def box(origin: Vector, ray: Vector, half: Tensor, top: Tensor) -> tuple[Tensor,
 
 
 def room(
-    origin: Vector, ray: Vector, left: Tensor, right: Tensor, back: Tensor, ceiling: Tensor
+    eye: Tensor, ray: Vector, left: Tensor, right: Tensor, back: Tensor, ceiling: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where a ray that heads for the back (ray z > 0) leaves the room, in the room's frame.
+    """Where a ray from the eye that heads for the back (ray z > 0) leaves the room, in the room's frame.
 
     Returns the ray parameter and whether the hit is on a side wall and on the floor or ceiling.
     """
-    ox, oy, oz = origin
     dx, dy, dz = ray
     dx = torch.where(dx.abs() < 1e-7, 1e-7, dx)
     dy = torch.where(dy.abs() < 1e-7, 1e-7, dy)
-    to_side = (torch.where(dx > 0, right, -left) - ox) / dx
-    to_level = (torch.where(dy > 0, ceiling, 0.0) - oy) / dy
-    to_back = (back - oz) / dz
+    to_side = torch.where(dx > 0, right, -left) / dx
+    to_level = (torch.where(dy > 0, ceiling, 0.0) - eye) / dy
+    to_back = back / dz
     distance = torch.minimum(torch.minimum(to_side, to_level), to_back)
     on_level = to_level <= torch.minimum(to_side, to_back)
     return distance, ~on_level & (to_side < to_back), on_level

@@ -1,8 +1,8 @@
 """Random scene parameters.
 
 The scene frame has its origin on the floor under the camera: x right, y up, z along the camera's horizontal
-heading, in metres. The room is turned about the vertical by `yaw`, which is the same picture as a camera turned the
-other way and keeps the placement of objects in the view simple.
+heading, in metres. The room is turned about the vertical by `yaw`, which is the same picture as a camera
+turned the other way and keeps the placement of objects in the view simple.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ _MARGIN = 0.96
 class SceneLayout:
     """Parameters of B scenes; the second axis of the object fields is the slot (MAX_OBJECTS).
 
-    Lengths are metres, angles radians. `room` holds the distances from the camera to the left, right, back and front
-    walls and the height of the ceiling. `colour`, `shape`, `floor` and `wall` index the vocabulary's tuples.
+    Lengths are metres, angles radians. `room` holds the distances from the camera to the left, right and
+    back walls and the height of the ceiling. `colour`, `shape`, `floor` and `wall` index the
+    vocabulary's tuples.
     """
 
     camera_height: Tensor  # (B,)
     pitch: Tensor  # (B,) downwards
     yaw: Tensor  # (B,)
-    room: Tensor  # (B, 5)
+    room: Tensor  # (B, 4)
     light: Tensor  # (B, 3) position
     floor: Tensor  # (B,) int64
     wall: Tensor  # (B,) int64
@@ -89,15 +90,15 @@ def sample_layouts(count: int, seed: int, start: int = 0) -> SceneLayout:
             _between(scene[:, 3], 1.9, 3.4),
             _between(scene[:, 4], 1.9, 3.4),
             _between(scene[:, 5], 3.8, 7.5),
-            torch.full_like(scene[:, 0], 1.5),
             _between(scene[:, 6], 2.5, 3.3),
         ),
         dim=1,
     )
     light = torch.stack(
-        (_between(scene[:, 7], -1.5, 1.5), room[:, 4] - 0.25, _between(scene[:, 8], -0.4, 2.2)), dim=1
+        (_between(scene[:, 7], -1.5, 1.5), room[:, 3] - 0.25, _between(scene[:, 8], -0.4, 2.2)), dim=1
     )
-    # Some slots find no room, so slightly more are asked for: about 45% of the scenes show one object, 20% three.
+    # Some slots find no room, so slightly more are asked for: about 45% of the
+    # scenes show one object, 20% three.
     wanted = 1 + (scene[:, 9] > 0.43).long() + (scene[:, 9] > 0.75).long()
 
     # Colours are drawn without replacement, so a caption's "red cube" is never ambiguous.
@@ -172,8 +173,8 @@ def _place(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The first acceptable candidate of every slot in turn: (exists, position, height, bounds).
 
-    A slot none of whose candidates is acceptable stays empty. The first slot takes its least bad candidate instead,
-    so that no scene is without an object.
+    A slot none of whose candidates is acceptable stays empty. The first slot takes its least bad candidate
+    instead, so that no scene is without an object.
     """
     count = len(share)
     column = (slice(None), None, None)
@@ -192,7 +193,7 @@ def _place(
     excess = bounds.abs().amax(dim=-1) - _MARGIN
     cos, sin = torch.cos(yaw)[column], torch.sin(yaw)[column]
     room_x, room_z = x * cos + z * sin, z * cos - x * sin
-    left, right, back, _, ceiling = (room[:, i][column] for i in range(5))
+    left, right, back, ceiling = (room[:, i][column] for i in range(4))
     for outside in (
         room_x + reach + 0.1 - right,
         -room_x + reach + 0.1 - left,

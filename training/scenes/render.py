@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -17,17 +18,24 @@ from .vocabulary import SHAPES
 CHUNK = 4
 STRIPES = 5.0
 
+_CEILING = tuple(
+    float(c) for c in surfaces.to_linear(surfaces.hsv_to_rgb(*torch.tensor(surfaces.CEILING_TONE)))
+)
+
 log = logging.getLogger(__name__)
 
 Scene = dict[str, Tensor]
 
 
-def render(layout: SceneLayout, size: int = 128, supersample: int = 2) -> tuple[Tensor, Tensor]:
+def render(
+    layout: SceneLayout, size: int = 128, supersample: int = 2, *, compiled: bool = False
+) -> tuple[Tensor, Tensor]:
     """Render B scenes.
 
-    Returns rgb (B, 3, size, size) in [0, 1], averaged over supersample^2 rays a pixel, and depth (B, size, size),
-    the float32 z-depth in metres of the ray through the pixel's centre. Scenes are rendered in chunks of CHUNK by a
-    compiled function where a compiler is available. Raises ValueError if size or supersample is below 1.
+    Returns rgb (B, 3, size, size) in [0, 1], averaged over supersample^2 rays a pixel, and depth (B, size,
+    size), the float32 z-depth in metres of the ray through the pixel's centre. `compiled` is worth its start-
+    up time from some thousand scenes on; where there is no compiler the scenes are rendered without it.
+    Raises ValueError if size or supersample is below 1.
     """
     if size < 1 or supersample < 1:
         raise ValueError(f"size and supersample must be at least 1; got {size} and {supersample}.")
@@ -38,9 +46,10 @@ def render(layout: SceneLayout, size: int = 128, supersample: int = 2) -> tuple[
     # The compiled function takes one batch size only, so the last chunk is filled up with the last scene.
     filled = torch.arange(-(-count // CHUNK) * CHUNK).clamp_max(count - 1)
     packed = _pack(layout[filled])
+    compiled = compiled and can_compile(size, supersample)
     for start in range(0, count, CHUNK):
         stop = min(start + CHUNK, count)
-        picture, distance = _run_chunk(packed[start : start + CHUNK], size, supersample)
+        picture, distance = _run_chunk(packed[start : start + CHUNK], size, supersample, compiled)
         rgb[start:stop], depth[start:stop] = picture[: stop - start], distance[: stop - start]
     return rgb, depth
 
@@ -78,7 +87,7 @@ def _scalars(layout: SceneLayout) -> dict[str, Tensor]:
         "left": layout.room[:, 0],
         "right": layout.room[:, 1],
         "back": layout.room[:, 2],
-        "ceiling": layout.room[:, 4],
+        "ceiling": layout.room[:, 3],
         "floor": layout.floor,
         "wall": layout.wall,
         "scale": 0.8 + 0.5 * layout.surface[:, 0],
@@ -112,9 +121,9 @@ def _scalars(layout: SceneLayout) -> dict[str, Tensor]:
         "top": h,
         "half": r,
         "cap": torch.where(cylinder, r, zero),
-        "a": torch.where(sphere, 1.0, torch.where(cone, -slope, zero)),
-        "b": torch.where(sphere, -r, torch.where(cone, slope * h, zero)),
-        "c": torch.where(sphere, zero, torch.where(cone, -slope * h * h, -r * r)),
+        "quadric_a": torch.where(sphere, 1.0, torch.where(cone, -slope, zero)),
+        "quadric_b": torch.where(sphere, -r, torch.where(cone, slope * h, zero)),
+        "quadric_c": torch.where(sphere, zero, torch.where(cone, -slope * h * h, -r * r)),
         "cos": layout.angle.cos(),
         "sin": layout.angle.sin(),
         "cube": cube & layout.exists,
@@ -124,7 +133,7 @@ def _scalars(layout: SceneLayout) -> dict[str, Tensor]:
         "striped": layout.striped.float(),
     }
     colour = surfaces.to_linear(surfaces.hsv_to_rgb(*layout.hsv.unbind(-1)))
-    solids.update(zip(("r", "g", "b_"), colour, strict=True))
+    solids.update(zip(("red", "green", "blue"), colour, strict=True))
     for name, values in solids.items():
         for slot in range(MAX_OBJECTS):
             scene[f"{name}{slot}"] = values[:, slot]
@@ -149,7 +158,7 @@ def _hit_solid(scene: Scene, slot: int, origin: Vector, ray: Vector) -> tuple[Te
     """First hit with the solid in a slot: the ray parameter, then on the disc, on an x face, on a y face."""
     ox, oy, oz = origin[0] - scene[f"x{slot}"], origin[1], origin[2] - scene[f"z{slot}"]
     top = scene[f"top{slot}"]
-    quadric_terms = (scene[f"{name}{slot}"] for name in ("cap", "a", "b", "c"))
+    quadric_terms = (scene[f"{name}{slot}"] for name in ("cap", "quadric_a", "quadric_b", "quadric_c"))
     curved, on_disc = intersect.quadric((ox, oy, oz), ray, top, *quadric_terms)
     cos, sin = scene[f"cos{slot}"], scene[f"sin{slot}"]
     turned = (ox * cos + oz * sin, oy, oz * cos - ox * sin)
@@ -165,7 +174,7 @@ def _solid_normal(
 ) -> Vector:
     on_disc, on_x, on_y = on
     x, y, z = point[0] - scene[f"x{slot}"], point[1], point[2] - scene[f"z{slot}"]
-    slope = scene[f"a{slot}"] * y + scene[f"b{slot}"]
+    slope = scene[f"quadric_a{slot}"] * y + scene[f"quadric_b{slot}"]
     length = torch.rsqrt(x * x + z * z + slope * slope + 1e-12)
     nx = torch.where(on_disc, 0.0, x * length)
     ny = torch.where(on_disc, 1.0, slope * length)
@@ -186,9 +195,8 @@ def _solid_normal(
 
 def _room_hit(scene: Scene, ray: Vector) -> tuple[Tensor, Tensor, Tensor]:
     ray_x, ray_z = _to_room(scene, ray[0], ray[2])
-    origin = (torch.zeros_like(scene["eye"]), scene["eye"], torch.zeros_like(scene["eye"]))
     walls = (scene[name] for name in ("left", "right", "back", "ceiling"))
-    return intersect.room(origin, (ray_x, ray[1], ray_z), *walls)
+    return intersect.room(scene["eye"], (ray_x, ray[1], ray_z), *walls)
 
 
 def trace_depth(scene: Scene, u: Tensor, v: Tensor) -> Tensor:
@@ -223,9 +231,9 @@ def trace_colour(scene: Scene, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
         normal = tuple(torch.where(here, new, old) for new, old in zip(solid_normal, normal, strict=True))
         band = torch.remainder(torch.floor(point[1] / scene[f"top{slot}"] * STRIPES), 2.0)
         shade = 1.0 - 0.68 * band * scene[f"striped{slot}"]
-        red = torch.where(here, scene[f"r{slot}"] * shade, red)
-        green = torch.where(here, scene[f"g{slot}"] * shade, green)
-        blue = torch.where(here, scene[f"b_{slot}"] * shade, blue)
+        red = torch.where(here, scene[f"red{slot}"] * shade, red)
+        green = torch.where(here, scene[f"green{slot}"] * shade, green)
+        blue = torch.where(here, scene[f"blue{slot}"] * shade, blue)
         shine = torch.where(here, scene[f"shine{slot}"], shine)
         is_floor = is_floor & ~here
 
@@ -241,10 +249,8 @@ def _room_colour(
     floor_share, floor_tone = surfaces.floor_mix(scene["floor"], x, z, scene["scale"], scene["phase"])
     along = torch.where(on_side, z, x)
     wall_share, wall_tone = surfaces.wall_mix(scene["wall"], along, point[1], scene["phase"])
-    hue, saturation, value = surfaces.CEILING_TONE
-    ceiling = surfaces.to_linear(surfaces.hsv_to_rgb(*(torch.tensor(t) for t in (hue, saturation, value))))
     colour = []
-    for channel, above in zip("rgb", ceiling, strict=True):
+    for channel, above in zip("rgb", _CEILING, strict=True):
         floor_first, floor_second = scene[f"floor_0_{channel}"], scene[f"floor_1_{channel}"]
         wall_first, wall_second = scene[f"wall_0_{channel}"], scene[f"wall_1_{channel}"]
         floor = (floor_first + (floor_second - floor_first) * floor_share) * floor_tone
@@ -293,11 +299,7 @@ def _light(
     half_x, half_y, half_z = (t * inverse - d * length for t, d in zip(to_light, ray, strict=True))
     half_length = torch.rsqrt(half_x * half_x + half_y * half_y + half_z * half_z + 1e-9)
     gloss = ((nx * half_x + ny * half_y + nz * half_z) * half_length).clamp_min(0.0)
-    gloss = gloss * gloss
-    gloss = gloss * gloss
-    gloss = gloss * gloss
-    gloss = gloss * gloss
-    gloss = gloss * gloss
+    gloss = gloss**32
     return diffuse + ambient, gloss * (1.0 - shadow) * (facing > 0)
 
 
@@ -316,19 +318,23 @@ def _render_chunk(packed: Tensor, size: int, supersample: int) -> tuple[Tensor, 
 
 
 @cache
-def _compiled(size: int, supersample: int):
+def _compiled() -> Callable[[Tensor, int, int], tuple[Tensor, Tensor]]:
     return torch.compile(_render_chunk, dynamic=False, fullgraph=True)
 
 
-_state = {"compile": True}
-
-
 @torch.no_grad()
-def _run_chunk(packed: Tensor, size: int, supersample: int) -> tuple[Tensor, Tensor]:
-    if _state["compile"]:
-        try:
-            return _compiled(size, supersample)(packed, size, supersample)
-        except Exception as error:  # any failure of the toolchain: the eager path gives the same picture
-            log.warning("Rendering without torch.compile: %s", str(error).splitlines()[0])
-            _state["compile"] = False
+def _run_chunk(packed: Tensor, size: int, supersample: int, compiled: bool) -> tuple[Tensor, Tensor]:
+    if compiled:
+        return _compiled()(packed, size, supersample)
     return _render_chunk(packed, size, supersample)
+
+
+@cache
+def can_compile(size: int, supersample: int) -> bool:
+    """Whether the compiled renderer works here; the first call compiles it, for about a minute."""
+    try:
+        _run_chunk(_pack(sample_layouts(CHUNK, 0)), size, supersample, True)
+    except Exception as error:  # the compiler's toolchain fails in too many ways to name them
+        log.warning("Rendering without torch.compile: %s", str(error).strip().splitlines()[0])
+        return False
+    return True

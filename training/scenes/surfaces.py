@@ -1,7 +1,7 @@
 """Colours and patterns of the room and of the objects.
 
-Colours are display-referred until `to_linear`; a pure power law keeps hue and saturation under any light level,
-so the objects keep the hue their caption names and the room stays muted.
+Colours are display-referred until `to_linear`; a pure power law keeps hue and saturation under any light
+level, so the objects keep the hue their caption names and the room stays muted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ GAMMA = 2.2
 
 Colour = tuple[Tensor, Tensor, Tensor]
 
-# HSV (hue in degrees) of the two tones of each texture, in the vocabulary's order; saturation stays below 0.3.
+# HSV (hue in degrees) of the two tones of each texture, in the vocabulary's order; all below 0.3 saturation.
 FLOOR_TONES = (
     ((27.0, 0.27, 0.66), (27.0, 0.28, 0.52)),  # wooden: planks from the one to the other
     ((40.0, 0.05, 0.90), (220.0, 0.05, 0.32)),  # checkered: two squares
@@ -26,7 +26,7 @@ WALL_TONES = (
     ((38.0, 0.20, 0.84), (38.0, 0.20, 0.82)),  # beige
     ((14.0, 0.28, 0.62), (30.0, 0.08, 0.76)),  # brick: brick, mortar
 )
-# Brighter than white: the point light only grazes the ceiling, which in a real room is lit by the floor and walls.
+# Brighter than white: the point light only grazes the ceiling, which a real room's floor and walls light too.
 CEILING_TONE = (50.0, 0.02, 1.22)
 
 
@@ -45,7 +45,7 @@ def to_linear(colour: Colour) -> Colour:
 
 
 def cell_noise(x: Tensor, y: Tensor) -> Tensor:
-    """A value in [0, 1) for each integer cell. The gain is low, so that rounding does not change it visibly."""
+    """A value in [0, 1) for each integer cell; the gain is low, so that rounding does not show."""
     wave = torch.sin(x * 12.9898 + y * 78.233) * 437.585
     return wave - wave.floor()
 
@@ -68,7 +68,7 @@ def floor_mix(kind: Tensor, x: Tensor, z: Tensor, scale: Tensor, phase: Tensor) 
     x, z = x + phase, z + 3.1 * phase
     plank = 0.24 * scale
     column = torch.floor(x / plank)
-    along = z + 5.0 * cell_noise(column, phase * 0)
+    along = z + 5.0 * cell_noise(column, torch.zeros_like(column))
     row = torch.floor(along / (1.6 * scale))
     wood = 0.15 + 0.7 * cell_noise(column, row) + 0.12 * torch.sin(60.0 * x + 3.0 * torch.sin(2.5 * along))
     seam = torch.maximum(line_mask(x, plank, 0.016), line_mask(along, 1.6 * scale, 0.018))

@@ -25,10 +25,33 @@ WALLS: tuple[str, ...] = ("white", "grey", "beige", "brick")
 SMALL_WORDS: tuple[str, ...] = ("small", "little")
 LARGE_WORDS: tuple[str, ...] = ("large", "big")
 
-_GRAMMAR = (
-    "a an and behind floor front image in is left middle of on one photo picture right room scene striped the there "
-    "to wall with"
-).split()
+_GRAMMAR: tuple[str, ...] = (
+    "a",
+    "an",
+    "and",
+    "behind",
+    "floor",
+    "front",
+    "image",
+    "in",
+    "is",
+    "left",
+    "middle",
+    "of",
+    "on",
+    "one",
+    "photo",
+    "picture",
+    "right",
+    "room",
+    "scene",
+    "striped",
+    "the",
+    "there",
+    "to",
+    "wall",
+    "with",
+)
 
 VOCABULARY: tuple[str, ...] = tuple(
     sorted(
