@@ -7,8 +7,9 @@ diffusion model can be trained on its latents while this script trains the decod
     python -m mforce.training.autoencoder SHARDS OUT --steps 4000
 
 SHARDS is a folder of safetensors files, each with `rgb` uint8 (n, 3, H, W). OUT receives
-`encoder.safetensors` (at once: the final encoder with an untrained decoder), `autoencoder.safetensors`
-(the finished model), `checkpoint.safetensors` (continue by giving the same command again) and `log.jsonl`.
+`encoder.safetensors` (at once: the final encoder with an untrained decoder; one that is already there is kept
+and used), `autoencoder.safetensors` (the finished model), `checkpoint.safetensors` (continue by giving the
+same command again) and `log.jsonl`.
 
 Made for a few CPU cores: bf16 convolutions in channels-last order, small random crops for most of the run and
 whole images at its end, because the group norms of the middle blocks see statistics of the whole input.
@@ -24,7 +25,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import avg_pool2d, conv2d, l1_loss, mse_loss, pad, pixel_unshuffle
 
 from ..mforce_core.tiny_autoencoder import LATENT_CHANNELS, WIDTH, TinyAutoencoder, save_tiny_autoencoder
@@ -244,12 +245,17 @@ def train(options: argparse.Namespace) -> TinyAutoencoder:
 
     torch.manual_seed(options.seed)
     model = TinyAutoencoder()
-    if not checkpoint.exists():
-        # Not when continuing: more shards would give another encoder than the one already in use.
-        keep_signal_size(model)
+    keep_signal_size(model)
+    encoder_file = options.out / "encoder.safetensors"
+    if encoder_file.exists():
+        # Other models may already use its latents, and other shards would give another encoder.
+        tensors = load_file(encoder_file)
+        own = {name: value for name, value in tensors.items() if not name.startswith("taesd_decoder.")}
+        model.load_state_dict(own, strict=False)
+    else:
         set_principal_components(model, images[torch.randperm(len(images))[:CALIBRATION_IMAGES]])
         calibrate(model, images[torch.randperm(len(images))[:CALIBRATION_IMAGES]])
-        save_tiny_autoencoder(model, options.out / "encoder.safetensors")
+        save_tiny_autoencoder(model, encoder_file)
     model.taesd_encoder.requires_grad_(False)
     model.to(memory_format=torch.channels_last)
     average = TinyAutoencoder().to(memory_format=torch.channels_last).requires_grad_(False)
