@@ -106,7 +106,7 @@ def _wall(name: str, alone: bool, with_floor: bool, die: float) -> str:
 
 
 def _fit(parts: list[str]) -> str:
-    """Join opening, subject and details; where that is too long, without the opening, then without details."""
+    """Join opening, subject and details; if that is too long, without the opening, then without details."""
     opening, *kept = parts
     if opening and opening != "one":
         longer = " ".join([opening, *kept])

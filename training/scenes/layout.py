@@ -203,7 +203,8 @@ def _place(
         excess = torch.maximum(excess, outside)
 
     rows = torch.arange(count)
-    exists, picks = [], []
+    exists: list[Tensor] = []
+    picks: list[Tensor] = []
     for slot in range(MAX_OBJECTS):
         bad = excess[:, slot].clamp_min(0.0)
         for other, pick in enumerate(picks):

@@ -170,9 +170,8 @@ def _hit_solid(scene: Scene, slot: int, origin: Vector, ray: Vector) -> tuple[Te
 
 
 def _solid_normal(
-    scene: Scene, slot: int, point: Vector, ray: Vector, on: tuple[Tensor, Tensor, Tensor]
+    scene: Scene, slot: int, point: Vector, ray: Vector, on_disc: Tensor, on_x: Tensor, on_y: Tensor
 ) -> Vector:
-    on_disc, on_x, on_y = on
     x, y, z = point[0] - scene[f"x{slot}"], point[1], point[2] - scene[f"z{slot}"]
     slope = scene[f"quadric_a{slot}"] * y + scene[f"quadric_b{slot}"]
     length = torch.rsqrt(x * x + z * z + slope * slope + 1e-12)
@@ -202,7 +201,7 @@ def _room_hit(scene: Scene, ray: Vector) -> tuple[Tensor, Tensor, Tensor]:
 def trace_depth(scene: Scene, u: Tensor, v: Tensor) -> Tensor:
     """z-depth (B, rays...) of the first surface each camera ray meets."""
     ray = _camera_ray(scene, u, v)
-    origin = (0.0, scene["eye"], 0.0)
+    origin = (torch.zeros_like(u), scene["eye"], torch.zeros_like(u))
     depth = _room_hit(scene, ray)[0]
     for slot in range(MAX_OBJECTS):
         depth = torch.minimum(depth, _hit_solid(scene, slot, origin, ray)[0])
@@ -213,7 +212,7 @@ def trace_colour(scene: Scene, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
     """Display-referred red, green and blue (B, rays...) of each camera ray."""
     ray = _camera_ray(scene, u, v)
     eye = scene["eye"]
-    origin = (0.0, eye, 0.0)
+    origin = (torch.zeros_like(u), eye, torch.zeros_like(u))
     distance, on_side, on_level = _room_hit(scene, ray)
     hits = [_hit_solid(scene, slot, origin, ray) for slot in range(MAX_OBJECTS)]
     nearest = distance
@@ -222,24 +221,28 @@ def trace_colour(scene: Scene, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
     point = (nearest * ray[0], eye + nearest * ray[1], nearest * ray[2])
 
     is_floor = on_level & (ray[1] < 0)
-    red, green, blue = _room_colour(scene, point, on_side, on_level, is_floor)
+    colour = _room_colour(scene, point, on_side, on_level, is_floor)
     normal = _room_normal(scene, ray, on_side, on_level)
     shine = torch.zeros_like(nearest)
-    for slot, (hit, *on) in enumerate(hits):
-        here = hit <= nearest
-        solid_normal = _solid_normal(scene, slot, point, ray, tuple(on))
-        normal = tuple(torch.where(here, new, old) for new, old in zip(solid_normal, normal, strict=True))
+    for slot, (entry, *faces) in enumerate(hits):
+        here = entry <= nearest
+        normal = _choose(here, _solid_normal(scene, slot, point, ray, *faces), normal)
         band = torch.remainder(torch.floor(point[1] / scene[f"top{slot}"] * STRIPES), 2.0)
         shade = 1.0 - 0.68 * band * scene[f"striped{slot}"]
-        red = torch.where(here, scene[f"red{slot}"] * shade, red)
-        green = torch.where(here, scene[f"green{slot}"] * shade, green)
-        blue = torch.where(here, scene[f"blue{slot}"] * shade, blue)
+        paint = (scene[f"red{slot}"] * shade, scene[f"green{slot}"] * shade, scene[f"blue{slot}"] * shade)
+        colour = _choose(here, paint, colour)
         shine = torch.where(here, scene[f"shine{slot}"], shine)
         is_floor = is_floor & ~here
 
     lit, gloss = _light(scene, point, normal, ray, is_floor)
     gloss = gloss * shine
-    return tuple(_display(channel * lit + gloss) for channel in (red, green, blue))
+    red, green, blue = (_display(channel * lit + gloss) for channel in colour)
+    return red, green, blue
+
+
+def _choose(mask: Tensor, chosen: Vector, other: Vector) -> Vector:
+    first, second, third = (torch.where(mask, new, old) for new, old in zip(chosen, other, strict=True))
+    return first, second, third
 
 
 def _room_colour(
@@ -249,14 +252,15 @@ def _room_colour(
     floor_share, floor_tone = surfaces.floor_mix(scene["floor"], x, z, scene["scale"], scene["phase"])
     along = torch.where(on_side, z, x)
     wall_share, wall_tone = surfaces.wall_mix(scene["wall"], along, point[1], scene["phase"])
-    colour = []
+    colour: list[Tensor] = []
     for channel, above in zip("rgb", _CEILING, strict=True):
         floor_first, floor_second = scene[f"floor_0_{channel}"], scene[f"floor_1_{channel}"]
         wall_first, wall_second = scene[f"wall_0_{channel}"], scene[f"wall_1_{channel}"]
         floor = (floor_first + (floor_second - floor_first) * floor_share) * floor_tone
         wall = (wall_first + (wall_second - wall_first) * wall_share) * wall_tone
         colour.append(torch.where(is_floor, floor, torch.where(on_level, above, wall)))
-    return tuple(colour)
+    red, green, blue = colour
+    return red, green, blue
 
 
 def _room_normal(scene: Scene, ray: Vector, on_side: Tensor, on_level: Tensor) -> Vector:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .vocabulary import FLOORS, WALLS
+
 GAMMA = 2.2
 
 Colour = tuple[Tensor, Tensor, Tensor]
@@ -41,7 +43,8 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Colour:
 
 
 def to_linear(colour: Colour) -> Colour:
-    return tuple(c.clamp_min(0.0) ** GAMMA for c in colour)
+    red, green, blue = (channel.clamp_min(0.0) ** GAMMA for channel in colour)
+    return red, green, blue
 
 
 def cell_noise(x: Tensor, y: Tensor) -> Tensor:
@@ -80,10 +83,9 @@ def floor_mix(kind: Tensor, x: Tensor, z: Tensor, scale: Tensor, phase: Tensor) 
     tile_tone = 1.0 - 0.08 * cell_noise(tile_x, tile_z)
     concrete = blotches(x, z, 6.0 * phase)
 
-    mix = torch.where(
-        kind == 0, wood, torch.where(kind == 1, checker, torch.where(kind == 2, grout, concrete))
-    )
-    bright = torch.where(kind == 0, 1.0 - 0.35 * seam, torch.where(kind == 2, tile_tone, 1.0))
+    wooden, checkered, tiled = (kind == FLOORS.index(name) for name in ("wooden", "checkered", "tiled"))
+    mix = torch.where(wooden, wood, torch.where(checkered, checker, torch.where(tiled, grout, concrete)))
+    bright = torch.where(wooden, 1.0 - 0.35 * seam, torch.where(tiled, tile_tone, 1.0))
     return mix, bright
 
 
@@ -94,12 +96,7 @@ def wall_mix(kind: Tensor, along: Tensor, y: Tensor, phase: Tensor) -> tuple[Ten
     shifted = along + 10.0 + phase + 0.5 * brick_length * torch.remainder(course, 2.0)
     mortar = torch.maximum(line_mask(y, course_height, 0.022), line_mask(shifted, brick_length, 0.022))
     brick_tone = 1.0 - 0.22 * cell_noise(course, torch.floor(shifted / brick_length)) * (1.0 - mortar)
-    is_brick = kind == 3
+    is_brick = kind == WALLS.index("brick")
     skirting = 1.0 - 0.25 * ((y < 0.1) & ~is_brick).to(y.dtype)
-    return torch.where(is_brick, mortar, blotches(along, y, phase)), torch.where(
-        is_brick, brick_tone, skirting
-    )
-
-
-def lerp(first: Colour, second: Colour, share: Tensor) -> Colour:
-    return tuple(a + (b - a) * share for a, b in zip(first, second, strict=True))
+    mix = torch.where(is_brick, mortar, blotches(along, y, phase))
+    return mix, torch.where(is_brick, brick_tone, skirting)
