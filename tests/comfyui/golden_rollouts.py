@@ -3,18 +3,11 @@
 Usage: golden_rollouts.py PACK_ROOT GOLDEN_VARIANT_FOLDER
 """
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
-
-def load_pack(root: Path):
-    """Import the pack the way ComfyUI does: by path, under a name of ComfyUI's choosing."""
-    spec = importlib.util.spec_from_file_location("pack_under_test", root / "__init__.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+from pack_loading import load_pack
 
 
 def main(root: Path, folder: Path) -> None:
@@ -71,9 +64,4 @@ def main(root: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    arguments = [Path(argument) for argument in sys.argv[1:]]
-    sys.argv = [sys.argv[0], "--cpu"]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    main(*arguments)
+    main(*map(Path, sys.argv[1:]))
