@@ -29,13 +29,13 @@ Progress = Callable[[int, int], None]
 
 
 def colour_prompts() -> list[tuple[str, str]]:
-    """(prompt, colour): every colour with every shape, floors in turn; "a red sphere on a wooden floor"."""
-    prompts = []
-    for i, colour in enumerate(COLOURS):
-        for j, shape in enumerate(SHAPES):
-            article = "an" if colour[0] in "aeiou" else "a"
-            prompts.append((f"{article} {colour} {shape} on a {FLOORS[(i + j) % len(FLOORS)]} floor", colour))
-    return prompts
+    """(prompt, colour): every colour, shape and floor once; "a red sphere on a wooden floor"."""
+    return [
+        (f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape} on a {floor} floor", colour)
+        for colour in COLOURS
+        for shape in SHAPES
+        for floor in FLOORS
+    ]
 
 
 def evaluate_nano(

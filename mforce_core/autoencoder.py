@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, 
 
 from .checkpoint import open_safetensors
 from .latent_space import check_image, check_latent, pack_2x2, unpack_2x2
+from .patch_autoencoder import PatchAutoencoder
 from .tiny_autoencoder import TinyAutoencoder
 
 NORM_GROUPS = 32
@@ -225,13 +226,13 @@ class Autoencoder(nn.Module):
 
 def load_autoencoder(
     path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> Autoencoder | TinyAutoencoder:
+) -> Autoencoder | TinyAutoencoder | PatchAutoencoder:
     """Loads an autoencoder for inference.
 
     `path` is a folder or a file. A folder has the release's `ae_encoder.safetensors` and
     `ae_decoder.safetensors`, or one file called `autoencoder.safetensors`, `ae.safetensors` or
     `flux2-vae.safetensors`. A file is the FLUX.2 autoencoder as one file, one of the release's two with the
-    other beside it, or the tiny one. `dtype` of the weights: None keeps the file's, except that float16, in
+    other beside it, the tiny one, or this project's patch autoencoder. `dtype` of the weights: None keeps the file's, except that float16, in
     which activations overflow, becomes float32.
 
     The result has `encode`, `decode`, `spatial_factor` and `latent_channels`.
@@ -243,18 +244,20 @@ def load_autoencoder(
     tensors = read_tensors(path)
     check_values(tensors, path)
     with torch.device("meta"):
-        model = (
-            TinyAutoencoder()
-            if "taesd_decoder.1.weight" in tensors
-            else Autoencoder(infer_sizes(tensors, path))
-        )
+        model: Autoencoder | TinyAutoencoder | PatchAutoencoder
+        if "taesd_decoder.1.weight" in tensors:
+            model = TinyAutoencoder()
+        elif "components.weight" in tensors:
+            model = PatchAutoencoder()
+        else:
+            model = Autoencoder(infer_sizes(tensors, path))
     expected = {name: value.shape for name, value in model.state_dict().items()}
     check_names_and_shapes(tensors, expected, path)
     if dtype is None:
         stored = next(
             value.dtype
             for name, value in tensors.items()
-            if name.endswith("conv_in.weight") or "taesd" in name
+            if name.endswith(("conv_in.weight", "components.weight")) or "taesd" in name
         )
         dtype = torch.float32 if stored == torch.float16 else stored
     if dtype not in (torch.float32, torch.bfloat16):
@@ -269,7 +272,7 @@ def load_autoencoder(
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of whichever form lies at `path`, by the names of `Autoencoder` or `TinyAutoencoder`."""
+    """The tensors of whichever form lies at `path`, by the names of the module that holds it."""
     folder = path if path.is_dir() else path.parent
     halves = [folder / ENCODER_FILE, folder / DECODER_FILE]
     if path in halves or (path.is_dir() and any(half.exists() for half in halves)):
@@ -277,7 +280,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     if path.is_dir():
         path = find_one_file(folder)
     tensors = read_file(path)
-    if any(name.startswith("taesd_") for name in tensors):
+    if any(name.startswith(("taesd_", "components.")) for name in tensors):
         return tensors
     # ComfyUI and older files keep the two 1x1 convolutions beside the encoder and decoder, not inside.
     moved = {"quant_conv.": "encoder.quant_conv.", "post_quant_conv.": "decoder.post_quant_conv."}

@@ -74,7 +74,10 @@ def check_tensors(found: Mapping[str, tuple[int, ...]], architecture: Architectu
         model = ModalityForcingTransformer(architecture)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     problems = []
-    for verb, names in (("missing", expected.keys() - found.keys()), ("unexpected", found.keys() - expected.keys())):
+    for verb, names in (
+        ("missing", expected.keys() - found.keys()),
+        ("unexpected", found.keys() - expected.keys()),
+    ):
         if names:
             listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
             problems.append(f"{len(names)} {verb} tensor(s): {listed}")
@@ -156,7 +159,9 @@ def load_model(
     if dtype is None:
         dtype = torch.float32 if header.dtypes[_LANDMARK] == "F32" else torch.bfloat16
     if dtype not in (torch.float32, torch.bfloat16):
-        raise CheckpointError(f"dtype {dtype} is not supported: float16 overflows in this model, use bfloat16 or float32")
+        raise CheckpointError(
+            f"dtype {dtype} is not supported: float16 overflows in this model, use bfloat16 or float32"
+        )
 
     with torch.device("meta"):
         model = ModalityForcingTransformer(architecture, schedule=header.config.schedule, dtype=dtype)
@@ -171,14 +176,19 @@ def load_model(
     return model.requires_grad_(False).eval()
 
 
-def save_model(model: ModalityForcingTransformer, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+def save_model(
+    model: ModalityForcingTransformer, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16
+) -> None:
     """Write ``config.json`` and ``model.safetensors`` in the release's layout; :func:`load_model` opens the folder."""
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = {"architecture": model.config.to_dict(), "schedule": vars(model.schedule)}
-    tensors = {"dit." + name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {
+        "dit." + name: tensor.detach().cpu().to(dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     partial = folder / "model.safetensors.part"
     save_file(tensors, partial, metadata={"format": "pt"})
     partial.replace(folder / "model.safetensors")

@@ -51,7 +51,11 @@ class Architecture:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}"
             )
-        if len(self.axes_dim) != 4 or sum(self.axes_dim) != self.head_dim or any(d % 2 for d in self.axes_dim):
+        if (
+            len(self.axes_dim) != 4
+            or sum(self.axes_dim) != self.head_dim
+            or any(d % 2 for d in self.axes_dim)
+        ):
             raise ConfigError(
                 f"axes_dim {list(self.axes_dim)} must be four even numbers that sum to the head size "
                 f"{self.head_dim}"

@@ -17,6 +17,7 @@ from torch import Tensor
 MAX_POINTS = 1_200_000
 EDGE_THRESHOLD = 0.04
 FOV_DEGREES = 65.0
+RELEASE_SIDE = 512
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,15 @@ def depth_edges(depth: Tensor, threshold: float = EDGE_THRESHOLD) -> Tensor:
     highest = F.max_pool2d(window, 3, stride=1, padding=1)
     lowest = -F.max_pool2d(-window, 3, stride=1, padding=1)
     return (highest - lowest > threshold * window)[0, 0]
+
+
+def scaled_edge_threshold(side: int) -> float:
+    """The release's edge threshold, made for 512 pixels, for a picture whose longer side is `side` pixels.
+
+    The coarser the pixels, the larger the step of depth from one to the next on the same slanted surface: with
+    the release's number itself, a small picture loses its floors and walls.
+    """
+    return EDGE_THRESHOLD * max(1.0, RELEASE_SIDE / side)
 
 
 def inliers(points: Tensor, *, neighbours: int = 5, std_ratio: float = 1.0) -> Tensor:

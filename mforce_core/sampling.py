@@ -117,7 +117,9 @@ def sample(
     """
     config = model.config
     if not config.has_depth:
-        raise ValueError("this checkpoint is a text-to-image base without a depth stream; train one on it first")
+        raise ValueError(
+            "this checkpoint is a text-to-image base without a depth stream; train one on it first"
+        )
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     cfg = DEFAULT_CFG[mode] if cfg is None else cfg
@@ -148,11 +150,22 @@ def sample(
     if guidance is not None:
         guidance = torch.as_tensor(guidance, dtype=torch.float32, device=device).expand(batch)
 
-    t_rgb, t_depth = rollout_times(steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule or model.schedule)
+    t_rgb, t_depth = rollout_times(
+        steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule or model.schedule
+    )
     for i in range(steps):
         now, after = (t_rgb[i], t_depth[i]), (t_rgb[i + 1], t_depth[i + 1])
         prediction = guided_prediction(
-            model, state["rgb"], state["depth"], text, null_text, float(now[0]), float(now[1]), grid, cfg, guidance
+            model,
+            state["rgb"],
+            state["depth"],
+            text,
+            null_text,
+            float(now[0]),
+            float(now[1]),
+            grid,
+            cfg,
+            guidance,
         )
         if mode != "i2d":
             state["rgb"] = state["rgb"] + float(after[0] - now[0]) * prediction.rgb_velocity

@@ -1,16 +1,11 @@
 """The tiny FLUX.2 autoencoder: 3 x H x W images to 128 x H/16 x W/16 latents and back, in 5 MB.
 
-Layer sizes, tensor names and the two latent scalars are those of the TAESD family for FLUX.2, so ComfyUI's
-own VAE class also loads a file written by `save_tiny_autoencoder`, given {"tae_latent_channels": 128} as its
-metadata (with an int; a file's own metadata can only hold the string).
+Layer sizes, tensor names and the two latent scalars are those of the TAESD family for FLUX.2.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from .latent_space import check_image, check_latent, pack_2x2, unpack_2x2
@@ -112,11 +107,3 @@ class TinyAutoencoder(nn.Module):
         check_latent(latent, self.latent_channels)
         own = (latent.to(self.vae_scale.dtype) - self.vae_shift) * self.vae_scale
         return (self.taesd_decoder(unpack_2x2(own)) * 2 - 1).to(latent.dtype)
-
-
-def save_tiny_autoencoder(
-    model: TinyAutoencoder, path: str | Path, *, dtype: torch.dtype = torch.float16
-) -> None:
-    """Writes one safetensors file; its `tae_latent_channels` says that latents are packed to 128 channels."""
-    tensors = {name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}
-    save_file(tensors, str(path), metadata={"tae_latent_channels": str(PACKED_CHANNELS)})

@@ -364,7 +364,10 @@ class SingleStreamBlock(nn.Module):
         """(B, L, C) modulated tokens -> (B, L, C) the residual branch before its gate."""
         qkv, mlp = self.linear1(h).split(self.widths, dim=-1)
         q, k, v = qk_norm_rope(
-            qkv.unflatten(-1, (3, self.heads, -1)), self.norm.query_norm.scale, self.norm.key_norm.scale, table
+            qkv.unflatten(-1, (3, self.heads, -1)),
+            self.norm.query_norm.scale,
+            self.norm.key_norm.scale,
+            table,
         )
         return self.linear2(torch.cat((attention(q, k, v), swiglu(mlp)), dim=-1))
 

@@ -9,7 +9,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from .loading import load_joint_model, load_tiny_vae, load_word_clip
+from .loading import load_joint_model, load_small_vae, load_word_clip
 
 NANO = "nano (built-in)"
 NANO_FOLDER = Path(__file__).resolve().parents[1] / "models" / "nano"
@@ -98,7 +98,7 @@ class MFLoadModel(io.ComfyNode):
         dtype, fp8_matmul = _WEIGHT_DTYPES[weight_dtype]
         if model_name == NANO:
             model = load_joint_model(str(NANO_FOLDER), dtype, fp8_matmul)
-            return io.NodeOutput(model, load_word_clip(NANO_FOLDER), load_tiny_vae(NANO_FOLDER))
+            return io.NodeOutput(model, load_word_clip(NANO_FOLDER), load_small_vae(NANO_FOLDER))
         if not model_name.endswith(".safetensors"):
             raise ValueError(
                 f"Load MF Model: {model_name} is not a .safetensors file, and other formats can run code when"

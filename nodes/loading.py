@@ -17,9 +17,11 @@ import comfy.supported_models_base
 import comfy.utils
 import torch
 
+from ..mforce_core.autoencoder import load_autoencoder
 from ..mforce_core.checkpoint import CheckpointError, CheckpointHeader, check_tensors, read_header
 from ..mforce_core.config import read_config
 from ..mforce_core.text import WordTextEncoder, load_text_encoder
+from ..mforce_core.tiny_autoencoder import TinyAutoencoder
 from .model import JointModelConfig, begin_joint_run
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
@@ -160,10 +162,20 @@ class WordTextModel(torch.nn.Module):
         """There is no layer to choose."""
 
 
-def load_tiny_vae(folder: Path) -> comfy.sd.VAE:
-    """The built-in model's autoencoder in ComfyUI's own class for the tiny FLUX.2 autoencoder."""
-    tensors = comfy.utils.load_torch_file(str(folder / "autoencoder.safetensors"), safe_load=True)
-    vae = comfy.sd.VAE(sd=tensors, metadata={"tae_latent_channels": 128})
+def load_small_vae(folder: Path) -> comfy.sd.VAE:
+    """The built-in model's autoencoder behind ComfyUI's VAE class.
+
+    The class builds its network from the tensors that it recognises. Those of the tiny FLUX.2 autoencoder, which has the
+    same latent shape, give it every setting; then the built-in network takes that one's place.
+    """
+    vae = comfy.sd.VAE(sd=TinyAutoencoder().state_dict(), metadata={"tae_latent_channels": 128})
+    network = load_autoencoder(folder, dtype=vae.vae_dtype)
+    vae.first_stage_model = network
+    vae.patcher = comfy.model_patcher.CoreModelPatcher(
+        network, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
+    )
+    vae.size = None
+    vae.model_size()
     # ComfyUI assumes the TAESD factor of 8 and would crop to it; with 2x2 packing it is 16.
     vae.downscale_ratio = vae.upscale_ratio = 16
     return vae

@@ -9,9 +9,9 @@ import torch
 from mforce.mforce_core import load_autoencoder
 from mforce.mforce_core.autoencoder import Autoencoder, AutoencoderError, Sizes
 from mforce.mforce_core.latent_space import pack_2x2, unpack_2x2
-from mforce.mforce_core.tiny_autoencoder import TinyAutoencoder, save_tiny_autoencoder
+from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
+from mforce.mforce_core.tiny_autoencoder import TinyAutoencoder
 from mforce.training import autoencoder as training
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 GOLDEN = Path(__file__).parent / "golden" / "vae"
@@ -98,7 +98,7 @@ class TestRelease:
 class TestTiny:
     def test_round_trip_through_a_file(self, tiny, tmp_path):
         path = tmp_path / "autoencoder.safetensors"
-        save_tiny_autoencoder(tiny, path, dtype=torch.float32)
+        save(tiny.state_dict(), path)
         for loaded in (load_autoencoder(path), load_autoencoder(tmp_path)):
             image = torch.rand(1, 3, 32, 48) * 2 - 1
             latent = tiny.encode(image)
@@ -108,16 +108,11 @@ class TestTiny:
 
     def test_half_precision_file_runs_in_float32(self, tiny, tmp_path):
         path = tmp_path / "tiny.safetensors"
-        save_tiny_autoencoder(tiny, path)
-        assert load_file(path)["taesd_encoder.0.weight"].dtype == torch.float16
+        save({name: value.half() for name, value in tiny.state_dict().items()}, path)
         assert load_autoencoder(path).taesd_encoder[0].weight.dtype == torch.float32
 
-    def test_names_and_metadata_are_those_of_the_family(self, tiny, tmp_path):
-        path = tmp_path / "tiny.safetensors"
-        save_tiny_autoencoder(tiny, path)
-        with safe_open(path, framework="pt") as file:
-            assert file.metadata()["tae_latent_channels"] == "128"
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    def test_names_are_those_of_the_family(self, tiny):
+        shapes = {name: tuple(tensor.shape) for name, tensor in tiny.state_dict().items()}
         assert shapes["taesd_encoder.0.weight"] == (64, 3, 3, 3)
         assert shapes["taesd_encoder.14.weight"] == (32, 64, 3, 3)
         assert shapes["taesd_decoder.1.weight"] == (64, 32, 3, 3)
@@ -266,70 +261,69 @@ def images() -> torch.Tensor:
     return smooth.to(torch.uint8)
 
 
-def encoder_of(out: Path) -> dict[str, list]:
-    tensors = load_file(out / "autoencoder.safetensors").items()
-    return {name: value.tolist() for name, value in tensors if not name.startswith("taesd_decoder.")}
+class TestPatch:
+    @pytest.fixture
+    def patch(self, images) -> PatchAutoencoder:
+        torch.manual_seed(0)
+        model = PatchAutoencoder().requires_grad_(False)
+        model.set_principal_components(training.to_float(images))
+        return model
+
+    def test_linear_round_trip_is_the_best_of_rank_32(self, patch, images):
+        """Against the eigenvalues of the patches' covariance: what 32 components cannot hold, and nothing more."""
+        target = training.to_float(images)
+        patches = target.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(-1, 192).double()
+        lost = torch.linalg.eigvalsh(torch.cov(patches.T))[:-32].clamp(min=0).sum() * (len(patches) - 1)
+        # The mean patch comes back as its mean colour: its pattern is lost when the components do not hold it.
+        pattern = patches.mean(0).view(3, -1)
+        lost = lost + len(patches) * (pattern - pattern.mean(1, keepdim=True)).square().sum()
+        error = (patch.decode(patch.encode(target)) - target).double().square().sum()
+        assert error <= lost * 1.001
+        assert error >= lost * 0.2
+
+    def test_latents_are_standard(self, patch, images):
+        latent = patch.encode(training.to_float(images))
+        assert latent.shape == (24, 128, 2, 2)
+        assert abs(latent.mean()) < 1e-3
+        assert abs(latent.std() - 1) < 1e-3
+
+    def test_file_round_trip(self, patch, images, tmp_path):
+        save_patch_autoencoder(patch, tmp_path / "autoencoder.safetensors")
+        loaded = load_autoencoder(tmp_path)
+        image = training.to_float(images[:2])
+        assert torch.equal(loaded.decode(loaded.encode(image)), patch.decode(patch.encode(image)))
+        assert (loaded.spatial_factor, loaded.latent_channels) == (16, 128)
+
+    def test_encodes_like_a_convolution_of_its_parts(self, patch, images):
+        """Latent channel c * 4 + 2 * row + column is component c of the patch at (row, column) of its 2x2."""
+        image = training.to_float(images[:1])
+        latent = patch.encode(image)
+        piece = image[0, :, 8:16, 16:24]  # row 1 of patch row 0, column 0 of patch column 1
+        expected = (patch.components.weight * piece).sum((1, 2, 3)) + patch.components.bias
+        torch.testing.assert_close(latent[0, 2::4, 0, 1], expected, rtol=1e-4, atol=1e-5)
 
 
 class TestTraining:
-    def test_components_encode_like_a_projection(self, images):
-        """The encoder network computes exactly the orthogonal projection that it is made from."""
-        model = TinyAutoencoder().requires_grad_(False)
-        training.keep_signal_size(model)
-        training.set_principal_components(model, images)
-        latent = model.taesd_encoder(images.float() / 255)
+    @pytest.fixture
+    def shards(self, images, tmp_path) -> Path:
+        folder = tmp_path / "shards"
+        folder.mkdir()
+        large = torch.nn.functional.interpolate(images.float(), size=64).to(torch.uint8)
+        save({"rgb": large.repeat(4, 1, 1, 1)}, folder / "scenes-00000.safetensors")
+        return folder
 
-        patches = (
-            images.float().div(255).unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(-1, 192)
-        )
-        flat = latent.permute(0, 2, 3, 1).reshape(-1, 32)
-        assert flat.mean(dim=0).abs().max() < 1e-4
-        # The components of the data with the most variance are kept, so a linear map restores the patches.
-        centred = patches - patches.mean(dim=0)
-        restored = flat @ torch.linalg.lstsq(flat, centred).solution
-        variances = torch.linalg.eigvalsh(torch.cov(patches.T))
-        lost = (restored - centred).square().sum() / (len(patches) - 1)
-        torch.testing.assert_close(lost, variances[:-32].clamp_min(0).sum(), rtol=0.05, atol=1e-5)
-
-    def test_calibrated_latents_are_standard(self, images):
-        model = TinyAutoencoder().requires_grad_(False)
-        training.keep_signal_size(model)
-        training.set_principal_components(model, images)
-        training.calibrate(model, images)
-        latents = model.encode(images.float() / 127.5 - 1)
-        assert abs(latents.mean()) < 1e-3
-        assert abs(latents.std() - 1) < 1e-3
-
-    def test_learns_writes_and_continues(self, images, tmp_path):
-        shards, out = tmp_path / "shards", tmp_path / "out"
-        shards.mkdir()
-        save({"rgb": images}, shards / "scenes-00000.safetensors")
-        common = [str(shards), str(out), "--batch-size", "2", "--whole-batch-size", "2", "--crop", "16"]
-        common += ["--held-out", "4", "--validate-every", "1000", "--lr", "2e-3"]
-        training.train(training.parse_arguments([*common, "--steps", "2"]))
-        encoder = encoder_of(out)
-
-        # Another shard must not change the encoder, on whose latents other models may depend.
-        save({"rgb": 255 - images}, shards / "scenes-00001.safetensors")
-        training.train(training.parse_arguments([*common, "--steps", "40"]))
-        assert encoder_of(out) == encoder
-        records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-        qualities = [record["held_out_psnr"] for record in records if "held_out_psnr" in record]
-        assert [record["step"] for record in records if "held_out_psnr" in record] == [2, 40]
-        assert qualities[1] > qualities[0] + 1
-        assert load_autoencoder(out).spatial_factor == 16
-
-        # Nor may a run that was stopped before its first checkpoint.
-        (out / "checkpoint.safetensors").unlink()
-        training.train(training.parse_arguments([*common, "--steps", "1"]))
-        assert encoder_of(out) == encoder
+    def test_cleaning_improves_and_keeps_the_encoder(self, shards, tmp_path):
+        out = tmp_path / "autoencoder.safetensors"
+        first = training.train(shards, out, steps=2, seed=0, keep_encoder=False)
+        encoder = load_file(out)["components.weight"]
+        second = training.train(shards, out, steps=60, seed=1, keep_encoder=True)
+        assert torch.equal(load_file(out)["components.weight"], encoder)
+        assert second["psnr"] > first["linear_psnr"] + 0.1
+        assert json.loads((tmp_path / "autoencoder_log.json").read_text())["steps"] == 60
 
     def test_wrong_shards(self, tmp_path):
-        options = training.parse_arguments([str(tmp_path), str(tmp_path / "out"), "--steps", "1"])
         with pytest.raises(ValueError, match=r"no \.safetensors shards"):
-            training.train(options)
+            training.read_images(tmp_path)
         save({"depth": torch.zeros(1)}, tmp_path / "x.safetensors")
         with pytest.raises(ValueError, match="no tensor named rgb"):
-            training.train(options)
-        with pytest.raises(SystemExit):
-            training.parse_arguments([str(tmp_path), str(tmp_path)])
+            training.read_images(tmp_path)

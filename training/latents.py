@@ -16,8 +16,6 @@ from tqdm import tqdm
 
 from ..mforce_core import load_autoencoder
 from ..mforce_core.text import WordTextEncoder
-from ..mforce_core.tiny_autoencoder import TinyAutoencoder
-from .autoencoder import encode_principal_components
 
 
 class LatentDataset:
@@ -30,7 +28,9 @@ class LatentDataset:
     def __init__(self, folder: Path, text_encoder: WordTextEncoder) -> None:
         shards = sorted(folder.glob("latents-*.safetensors"))
         if not shards:
-            raise FileNotFoundError(f"{folder} holds no latents-*.safetensors: run python -m mforce.training.latents first")
+            raise FileNotFoundError(
+                f"{folder} holds no latents-*.safetensors: run python -m mforce.training.latents first"
+            )
         rgb, depth, captions = [], [], []
         for shard in shards:
             with safe_open(shard, framework="pt") as handle:
@@ -50,22 +50,26 @@ class LatentDataset:
         rows = []
         while len(rows) < batch_size:
             epoch, offset = divmod(first + len(rows), len(self))
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+            order = torch.randperm(
+                len(self), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+            )
             rows += order[offset : offset + batch_size - len(rows)].tolist()
         return torch.tensor(rows)
 
 
 @torch.no_grad()
-def encode_shard(scenes: Path, out: Path, autoencoder: TinyAutoencoder, *, batch_size: int = 64) -> None:
+def encode_shard(scenes: Path, out: Path, autoencoder: torch.nn.Module, *, batch_size: int = 64) -> None:
     """Encode one shard of scenes; the file appears only when it is complete."""
     with safe_open(scenes, framework="pt") as handle:
         images, depth, metadata = handle.get_tensor("rgb"), handle.get_tensor("depth"), handle.metadata()
     latents = [
-        encode_principal_components(autoencoder, batch).to(torch.float16) for batch in images.split(batch_size)
+        autoencoder.encode(batch.float() / 127.5 - 1).to(torch.float16) for batch in images.split(batch_size)
     ]
     partial = out.with_suffix(".part")
     save_file(
-        {"rgb": torch.cat(latents), "depth": depth.to(torch.float16)}, partial, metadata={"captions": metadata["captions"]}
+        {"rgb": torch.cat(latents), "depth": depth.to(torch.float16)},
+        partial,
+        metadata={"captions": metadata["captions"]},
     )
     partial.replace(out)
 

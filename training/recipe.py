@@ -52,7 +52,10 @@ def draw_noise(batch: Batch, recipe: RecipeConfig, generator: torch.Generator) -
     t_rgb, t_depth = t_rgb.masked_fill(i2d, 0), t_depth.masked_fill(d2i, 0)
     depth = batch.depth.flatten(1, 2)
     return Noise(
-        t_rgb, t_depth, torch.randn(batch.rgb.shape, generator=generator), torch.randn(depth.shape, generator=generator)
+        t_rgb,
+        t_depth,
+        torch.randn(batch.rgb.shape, generator=generator),
+        torch.randn(depth.shape, generator=generator),
     )
 
 
@@ -125,7 +128,11 @@ def t2i_losses(model: ModalityForcingTransformer, batch: Batch, noise: Noise) ->
 
 
 def mf_losses(
-    model: ModalityForcingTransformer, teacher: ModalityForcingTransformer, batch: Batch, noise: Noise, recipe: RecipeConfig
+    model: ModalityForcingTransformer,
+    teacher: ModalityForcingTransformer,
+    batch: Batch,
+    noise: Noise,
+    recipe: RecipeConfig,
 ) -> dict[str, Tensor]:
     """The losses of one Modality Forcing step; their sum is minimised.
 

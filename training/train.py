@@ -40,11 +40,16 @@ def build_optimizers(model: torch.nn.Module, config: OptimizerConfig) -> list[to
     if blocks:
         muon = getattr(torch.optim, "Muon", None)
         if muon is None:
-            raise ConfigError(f"optimizer muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw")
+            raise ConfigError(
+                f"optimizer muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw"
+            )
         # With RMS matching the learning rate means the same as AdamW's.
         optimizers.append(
             muon(
-                blocks, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+                blocks,
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
             )
         )
     return optimizers
@@ -140,7 +145,10 @@ class Trainer:
         self.step += 1
         decay = min(self.config.optimizer.ema_decay, self.step / (self.step + 10))
         torch._foreach_lerp_(list(self.average.values()), list(self.model.state_dict().values()), 1 - decay)
-        return {name: loss.item() for name, loss in losses.items()} | {"gradient_norm": norm.item(), "lr": rate}
+        return {name: loss.item() for name, loss in losses.items()} | {
+            "gradient_norm": norm.item(),
+            "lr": rate,
+        }
 
     def save(self) -> None:
         """Write the resumable state and the averaged weights as a model folder."""
@@ -169,7 +177,9 @@ def train(config: TrainConfig) -> None:
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, request_stop)
     count = sum(p.numel() for p in trainer.model.parameters())
-    print(f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.data)} images, from step {trainer.step}")
+    print(
+        f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.data)} images, from step {trainer.step}"
+    )
     started, images = time.perf_counter(), 0
     with (config.out / "log.jsonl").open("a") as log:
         while trainer.step < config.steps and not stop:
@@ -177,7 +187,11 @@ def train(config: TrainConfig) -> None:
             images += config.batch_size
             if trainer.step % config.log_every == 0:
                 elapsed = time.perf_counter() - started
-                entry = {"step": trainer.step} | entry | {"seconds": elapsed, "images_per_second": images / elapsed}
+                entry = (
+                    {"step": trainer.step}
+                    | entry
+                    | {"seconds": elapsed, "images_per_second": images / elapsed}
+                )
                 line = json.dumps({k: float(f"{v:.6g}") for k, v in entry.items()})
                 print(line, file=log, flush=True)
                 print(line, flush=True)
