@@ -57,8 +57,8 @@ def joint(
     count: options.Count = 1,
     size: options.Size = None,
     fov: options.Fov = 65.0,
-    edge_threshold: options.EdgeThreshold = 0.04,
-    keep_outliers: options.KeepOutliers = False,
+    edge_threshold: options.EdgeThreshold = None,
+    remove_outliers: options.RemoveOutliers = False,
     model: options.Model = BUILT_IN,
     text_encoder: options.TextEncoder = None,
     vae: options.Vae = None,
@@ -73,7 +73,7 @@ def joint(
         settings = _settings(
             "joint", prompt, source=None, tilt=tilt, refine_depth=refine_depth, steps=steps, cfg=cfg,
             guidance=guidance, seed=seed, size=size, fov=fov, edge_threshold=edge_threshold,
-            keep_outliers=keep_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
+            remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
             dtype=dtype,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
@@ -91,8 +91,8 @@ def i2d(
     size: options.Size = None,
     fit: options.Fit = "pad",
     fov: options.Fov = 65.0,
-    edge_threshold: options.EdgeThreshold = 0.04,
-    keep_outliers: options.KeepOutliers = False,
+    edge_threshold: options.EdgeThreshold = None,
+    remove_outliers: options.RemoveOutliers = False,
     model: options.Model = BUILT_IN,
     text_encoder: options.TextEncoder = None,
     vae: options.Vae = None,
@@ -106,7 +106,7 @@ def i2d(
     with report_errors(debug):
         settings = _settings(
             "i2d", prompt, source=image, steps=steps, cfg=cfg, guidance=guidance, seed=seed, size=size,
-            fit=fit, fov=fov, edge_threshold=edge_threshold, keep_outliers=keep_outliers, model=model,
+            fit=fit, fov=fov, edge_threshold=edge_threshold, remove_outliers=remove_outliers, model=model,
             text_encoder=text_encoder, vae=vae, device=device, dtype=dtype,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
@@ -114,9 +114,7 @@ def i2d(
 
 @app.command()
 def d2i(
-    depth: Annotated[
-        Path, typer.Argument(help="Depth map: npy, exr, 16-bit png or tiff. 0 and NaN are missing.")
-    ],
+    depth: Annotated[Path, typer.Argument(help="Depth map: npy, exr, 16-bit png or tiff. 0 and NaN are missing.")],
     prompt: Annotated[str, typer.Argument(help="What to show.")],
     disparity: Annotated[
         bool, typer.Option("--disparity", help="The file holds inverse depth.", rich_help_panel=options.INPUT)
@@ -137,8 +135,8 @@ def d2i(
     size: options.Size = None,
     fit: options.Fit = "pad",
     fov: options.Fov = 65.0,
-    edge_threshold: options.EdgeThreshold = 0.04,
-    keep_outliers: options.KeepOutliers = False,
+    edge_threshold: options.EdgeThreshold = None,
+    remove_outliers: options.RemoveOutliers = False,
     model: options.Model = BUILT_IN,
     text_encoder: options.TextEncoder = None,
     vae: options.Vae = None,
@@ -153,7 +151,7 @@ def d2i(
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, mask=mask, steps=steps, cfg=cfg,
             guidance=guidance, seed=seed, size=size, fit=fit, fov=fov, edge_threshold=edge_threshold,
-            keep_outliers=keep_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
+            remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
             dtype=dtype,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
@@ -165,9 +163,7 @@ def rerun(
     new_input: Annotated[
         Path | None, typer.Option("--input", help="Where the input file is now.", show_default=False)
     ] = None,
-    new_mask: Annotated[
-        Path | None, typer.Option("--mask", help="Where the mask is now.", show_default=False)
-    ] = None,
+    new_mask: Annotated[Path | None, typer.Option("--mask", help="Where the mask is now.", show_default=False)] = None,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
@@ -186,9 +182,7 @@ def rerun(
         output = output or default_output("rerun")
         generation.generate_folder([settings], parts, output, overwrite=overwrite)
         changed = generation.differences(before, output)
-        say(
-            f"Different from the original: {', '.join(changed)}." if changed else "Identical to the original."
-        )
+        say(f"Different from the original: {', '.join(changed)}." if changed else "Identical to the original.")
         print(output)
 
 
@@ -236,7 +230,7 @@ def evaluate(
     model: options.Model = BUILT_IN,
     scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
     steps: options.Steps = 50,
-    seed: options.Seed = 0,
+    seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Also write the numbers to this file.", show_default=False),
@@ -253,7 +247,7 @@ def evaluate(
         print_metrics(metrics)
 
 
-def _settings(mode: str, prompt: str, *, source: Path | None, keep_outliers: bool, **values: Any) -> Settings:
+def _settings(mode: str, prompt: str, *, source: Path | None, **values: Any) -> Settings:
     """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
     values["cfg"] = DEFAULT_CFG[mode] if values["cfg"] is None else values["cfg"]
     values["size"] = parse_size(values["size"])
@@ -263,14 +257,12 @@ def _settings(mode: str, prompt: str, *, source: Path | None, keep_outliers: boo
             values[name] = str(Path(values[name]).absolute())
     if values["model"] != BUILT_IN:
         values["model"] = str(Path(values["model"]).absolute())
-    return Settings(mode, prompt, remove_outliers=not keep_outliers, **values)
+    return Settings(mode, prompt, **values)
 
 
 def _moved(settings: Settings, new_input: Path | None, new_mask: Path | None) -> Settings:
     moved = {"input": new_input, "mask": new_mask}
-    return replace(
-        settings, **{name: str(path.absolute()) for name, path in moved.items() if path is not None}
-    )
+    return replace(settings, **{name: str(path.absolute()) for name, path in moved.items() if path is not None})
 
 
 def _generate(settings: Settings, count: int, output: Path | None, overwrite: bool) -> None:

@@ -14,9 +14,7 @@ _SCENES = ("a red sphere on a wooden floor", "a blue cube and a yellow cone on a
 _REPAINT = "a green sphere on a stone floor"
 
 
-def run_demo(
-    output: Path, model: str, steps: int, seed: int, device: str, *, overwrite: bool = False
-) -> None:
+def run_demo(output: Path, model: str, steps: int, seed: int, device: str, *, overwrite: bool = False) -> None:
     """Text to RGB-D, depth of the first picture, a new picture on that depth: folders in ``output``."""
     names = ("1-text-to-image-and-depth", "2-image-to-depth", "3-depth-to-image")
     folders = [output / name for name in names]
@@ -33,9 +31,7 @@ def run_demo(
         cfg=DEFAULT_CFG["joint"],
     )
     base, parts = prepare(base)
-    joint = [
-        replace(job, prompt=prompt) for job, prompt in zip(numbered(base, len(_SCENES)), _SCENES, strict=True)
-    ]
+    joint = [replace(job, prompt=prompt) for job, prompt in zip(numbered(base, len(_SCENES)), _SCENES, strict=True)]
     first = folders[0].absolute() / "000"
     alone = replace(base, tilt=None)
     i2d = replace(alone, mode="i2d", prompt="", cfg=DEFAULT_CFG["i2d"], input=str(first / "rgb.png"))

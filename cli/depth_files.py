@@ -39,9 +39,7 @@ def read_depth(path: Path, *, disparity: bool = False, mask: Path | None = None)
         ValueError: not such a file, or not one usable pixel in it.
     """
     if not path.is_file():
-        raise ValueError(
-            f"{path} does not exist: give the path of a depth map (.npy, .exr, 16-bit .png or .tif)."
-        )
+        raise ValueError(f"{path} does not exist: give the path of a depth map (.npy, .exr, 16-bit .png or .tif).")
     readers = {
         ".npy": _read_npy,
         ".exr": _read_exr,
@@ -51,9 +49,7 @@ def read_depth(path: Path, *, disparity: bool = False, mask: Path | None = None)
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(
-            f"{path} is not a depth map that mforce reads: use .npy, .exr, or a 16-bit .png or .tif."
-        )
+        raise ValueError(f"{path} is not a depth map that mforce reads: use .npy, .exr, or a 16-bit .png or .tif.")
     values = reader(path).astype(np.float32)
 
     notes = []
@@ -173,12 +169,8 @@ def _read_image(path: Path) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return np.asarray(image)
     if image.mode in ("L", "1", "P"):
-        raise ValueError(
-            f"{path} has only 8 bits a pixel, too coarse for depth: use a 16-bit png or tiff, npy or exr."
-        )
-    raise ValueError(
-        f"{path} is a colour picture ({image.mode}): depth needs one channel; use 16-bit png, npy or exr."
-    )
+        raise ValueError(f"{path} has only 8 bits a pixel, too coarse for depth: use a 16-bit png or tiff, npy or exr.")
+    raise ValueError(f"{path} is a colour picture ({image.mode}): depth needs one channel; use 16-bit png, npy or exr.")
 
 
 def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:

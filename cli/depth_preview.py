@@ -26,9 +26,7 @@ def depth_preview(depth: np.ndarray) -> np.ndarray:
     near = nearness(depth)
     known = ~np.isnan(near)
     stops = np.linspace(0, 1, len(_SPECTRAL))
-    colors = np.stack(
-        [np.interp(near[known], stops, channel) for channel in zip(*_SPECTRAL, strict=True)], -1
-    )
+    colors = np.stack([np.interp(near[known], stops, channel) for channel in zip(*_SPECTRAL, strict=True)], -1)
     picture = np.empty((*depth.shape, 3), dtype=np.uint8)
     picture[:] = _MISSING
     picture[known] = colors.round().astype(np.uint8)

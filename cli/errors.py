@@ -35,9 +35,7 @@ def report_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         if _is_out_of_memory(error):
-            _say(
-                "Error: the device ran out of memory. Use a smaller --size, --dtype bfloat16 or --device cpu."
-            )
+            _say("Error: the device ran out of memory. Use a smaller --size, --dtype bfloat16 or --device cpu.")
             raise typer.Exit(USER_ERROR) from None
         _say(f"Internal error, please report it: {type(error).__name__}: {error}")
         if not debug:

@@ -24,9 +24,7 @@ def run_evaluation(
     parts = find_parts(settings)
     settings = resolve(settings, parts)
     if not (parts.model / "text_encoder.safetensors").exists():
-        raise ValueError(
-            f"{parts.model} is not a small model folder: the evaluation's captions are for those."
-        )
+        raise ValueError(f"{parts.model} is not a small model folder: the evaluation's captions are for those.")
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ValueError(f"The folder of {json_file} does not exist: make it first.")
     with progress_bar("evaluating") as advance:

@@ -118,9 +118,7 @@ def check_inputs(metadata: dict[str, Any], settings: Settings) -> None:
         if path is None:
             continue
         if not Path(path).is_file():
-            raise ValueError(
-                f"The {role} file {path} of this result is gone: say where it is with --input or --mask."
-            )
+            raise ValueError(f"The {role} file {path} of this result is gone: say where it is with --input or --mask.")
         if metadata.get("input_files", {}).get(role) != identify(Path(path)):
             raise ValueError(f"The {role} file {path} is not the one that this result was made from.")
 

@@ -34,9 +34,7 @@ def open_image(path: Path) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{path} has too many pixels to be opened safely: shrink it first.") from None
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"{path} cannot be decoded ({error}): the file may be cut short; copy it again."
-        ) from None
+        raise ValueError(f"{path} cannot be decoded ({error}): the file may be cut short; copy it again.") from None
     return image
 
 

@@ -26,15 +26,12 @@ Guidance = Annotated[
 Seed = Annotated[int, typer.Option(help="The same seed gives the same picture.", rich_help_panel=SAMPLING)]
 Count = Annotated[
     int,
-    typer.Option(
-        help="How many, with consecutive seeds, each in a folder of its own.", rich_help_panel=SAMPLING
-    ),
+    typer.Option(help="How many, with consecutive seeds, each in a folder of its own.", rich_help_panel=SAMPLING),
 ]
 Tilt = Annotated[
     float,
     typer.Option(
-        help="log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth "
-        "first.",
+        help="log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth first.",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -56,8 +53,7 @@ Size = Annotated[
 Fit = Annotated[
     str,
     typer.Option(
-        help="A picture of another shape: pad letterboxes it (margins are cut off again), crop cuts its "
-        "middle.",
+        help="A picture of another shape: pad letterboxes it (margins are cut off again), crop cuts its middle.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -65,13 +61,21 @@ Fov = Annotated[
     float, typer.Option(help="Horizontal field of view of the saved picture, degrees.", rich_help_panel=CLOUD)
 ]
 EdgeThreshold = Annotated[
-    float,
+    float | None,
     typer.Option(
-        help="Leave out points where depth jumps by more than this fraction.", rich_help_panel=CLOUD
+        help="Leave out points where depth jumps by more than this fraction within 3x3 pixels. Default: 0.04 "
+        "as in the release from 512 pixels on, and more in smaller pictures.",
+        show_default=False,
+        rich_help_panel=CLOUD,
     ),
 ]
-KeepOutliers = Annotated[
-    bool, typer.Option("--keep-outliers", help="Keep points far from all others.", rich_help_panel=CLOUD)
+RemoveOutliers = Annotated[
+    bool,
+    typer.Option(
+        "--remove-outliers",
+        help="Leave out points that are unusually far from their neighbours.",
+        rich_help_panel=CLOUD,
+    ),
 ]
 Model = Annotated[
     str, typer.Option(help="Release folder or .safetensors file; nano is built in.", rich_help_panel=FILES)
@@ -110,6 +114,4 @@ Dtype = Annotated[
         rich_help_panel=FILES,
     ),
 ]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=FILES)
-]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=FILES)]

@@ -72,9 +72,7 @@ def write_result(folder: Path, result: Result, settings: Settings, origin: dict[
             "axes": "glTF: x right, y up, camera looking along -z; moved so that the median is the origin",
             "normalised_intrinsics": intrinsics_from_fov(height, width, settings.fov).tolist(),
         },
-        "sha256": {
-            file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())
-        },
+        "sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())},
     }
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / MARKER).write_text(text + "\n", encoding="utf-8")
@@ -100,8 +98,7 @@ def _views(cloud: PointCloud, fov: float, size: tuple[int, int]) -> list[tuple[s
     large = max(32, round(size[0] * factor)), 288
     points, colors = cloud.points.numpy(), cloud.colors.numpy()
     return [
-        (title, draw_cloud(points, colors, fov=fov, size=large, yaw=yaw, pitch=pitch))
-        for title, yaw, pitch in _VIEWS
+        (title, draw_cloud(points, colors, fov=fov, size=large, yaw=yaw, pitch=pitch)) for title, yaw, pitch in _VIEWS
     ]
 
 
@@ -111,6 +108,4 @@ def _small_print(settings: Settings) -> str:
         parts.append(f"tilt {settings.tilt:g}")
     if settings.refine_depth:
         parts.append("refined depth")
-    return " · ".join(
-        [*parts, "x".join(map(str, settings.size)), f"fov {settings.fov:g}", Path(settings.model).name]
-    )
+    return " · ".join([*parts, "x".join(map(str, settings.size)), f"fov {settings.fov:g}", Path(settings.model).name])

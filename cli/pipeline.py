@@ -22,6 +22,7 @@ from ..mforce_core import (
 from ..mforce_core.autoencoder import DECODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.checkpoint import check_tensors, read_header
 from ..mforce_core.depth_codec import fill_missing
+from ..mforce_core.point_cloud import scaled_edge_threshold
 from ..mforce_core.sampling import draw_noise
 from .settings import BUILT_IN, GRID, Settings
 
@@ -62,9 +63,7 @@ def find_parts(settings: Settings) -> Parts:
     if settings.model != BUILT_IN:
         model = Path(settings.model)
     if not model.exists():
-        raise ValueError(
-            f"The model {model} does not exist: give a release folder or .safetensors file with --model."
-        )
+        raise ValueError(f"The model {model} does not exist: give a release folder or .safetensors file with --model.")
     text_encoder, vae = settings.text_encoder, settings.vae
     if text_encoder is None:
         text_encoder = model / "text_encoder.safetensors"
@@ -94,9 +93,7 @@ def resolve(settings: Settings, parts: Parts) -> Settings:
     if problems:
         raise ValueError(f"{parts.model} does not hold the model it should: {'; '.join(problems)}.")
     if not header.architecture.has_depth:
-        raise ValueError(
-            f"{parts.model} is a text-to-image base without a depth stream: give a trained model."
-        )
+        raise ValueError(f"{parts.model} is a text-to-image base without a depth stream: give a trained model.")
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -107,11 +104,13 @@ def resolve(settings: Settings, parts: Parts) -> Settings:
         small = device == "cpu" and parameters <= _SMALL_PARAMETERS
         stored_exactly = set(header.dtypes.values()) == {"F32"}
         dtype = "float32" if small or stored_exactly else "bfloat16"
+    size = settings.size or _trained_size(parts)
     return replace(
         settings,
         device=device,
         dtype=dtype,
-        size=settings.size or _trained_size(parts),
+        size=size,
+        edge_threshold=settings.edge_threshold or scaled_edge_threshold(max(size)),
         threads=settings.threads or torch.get_num_threads(),
     )
 
@@ -146,9 +145,7 @@ class Pipeline:
         say: called with sentences for the person.
     """
 
-    def __init__(
-        self, settings: Settings, parts: Parts, prompts: Iterable[str], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, settings: Settings, parts: Parts, prompts: Iterable[str], say: Callable[[str], None]) -> None:
         torch.backends.cudnn.deterministic = True
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
@@ -185,9 +182,7 @@ class Pipeline:
         common = {"guidance": settings.guidance, "seed": settings.seed}
         if config.use_guidance_embed and settings.guidance is None:
             raise ValueError("This model embeds a guidance scale: give one with --guidance, for example 4.")
-        shapes = [
-            (1, grid[0] * grid[1], channels) for channels in (config.in_channels, config.depth_channels)
-        ]
+        shapes = [(1, grid[0] * grid[1], channels) for channels in (config.in_channels, config.depth_channels)]
         passes = 2 if settings.refine_depth else 1
         if rgb is not None:
             common["rgb"] = self._rgb_tokens(rgb)
@@ -230,9 +225,7 @@ class Pipeline:
         latent = tokens.transpose(1, 2).unflatten(2, grid).contiguous()
         image = self.autoencoder.decode(latent)[0].float()
         if not torch.isfinite(image).all():
-            raise ValueError(
-                "The picture came out as NaN: use --dtype float32 or bfloat16, and a lower --cfg."
-            )
+            raise ValueError("The picture came out as NaN: use --dtype float32 or bfloat16, and a lower --cfg.")
         return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 
 
@@ -245,9 +238,7 @@ def _depth_tokens(depth: np.ndarray, patch_size: int, noise: Tensor) -> Tensor:
 def _depth_map(tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
     depth = decode_depth(tokens.unflatten(1, grid))[0].cpu().numpy()
     if not np.isfinite(depth).any():
-        raise ValueError(
-            "The depth came out with no valid pixel: the model is untrained or does not fit --size."
-        )
+        raise ValueError("The depth came out with no valid pixel: the model is untrained or does not fit --size.")
     return depth
 
 
@@ -264,10 +255,7 @@ def _encode_prompts(
         encoder = load_text_encoder(path)
         unknown = list(dict.fromkeys(word for prompt in ordered for word in encoder.unknown_words(prompt)))
         if unknown:
-            say(
-                f"The small model does not know: {', '.join(unknown)}. It knows: "
-                f"{' '.join(encoder.vocabulary)}."
-            )
+            say(f"The small model does not know: {', '.join(unknown)}. It knows: {' '.join(encoder.vocabulary)}.")
     features = torch.cat([encoder.encode([prompt]) for prompt in ordered])
     if features.shape[-1] != context:
         raise ValueError(

@@ -22,8 +22,8 @@ class Settings:
     """Settings of one generation.
 
     ``size`` is (width, height) in pixels, ``fov`` the horizontal field of view in degrees, ``tilt`` log2 of
-    alpha. ``size``, ``device``, ``dtype`` and ``threads`` may be None, "auto", "auto" and None until the
-    model is known.
+    alpha. ``size``, ``edge_threshold`` and ``threads`` may be None, ``device`` and ``dtype`` "auto", until the
+    the model is known.
     """
 
     mode: str
@@ -40,8 +40,8 @@ class Settings:
     mask: str | None = None
     disparity: bool = False
     fov: float = 65.0
-    edge_threshold: float = 0.04
-    remove_outliers: bool = True
+    edge_threshold: float | None = None
+    remove_outliers: bool = False
     model: str = BUILT_IN
     text_encoder: str | None = None
     vae: str | None = None
@@ -70,7 +70,7 @@ class Settings:
             raise ValueError(f"--guidance must be a finite number of at least 0, got {self.guidance}.")
         if not 0 < self.fov < 180:
             raise ValueError(f"--fov must be between 0 and 180 degrees, got {self.fov}.")
-        if not (math.isfinite(self.edge_threshold) and self.edge_threshold > 0):
+        if self.edge_threshold is not None and not 0 < self.edge_threshold < math.inf:
             raise ValueError(f"--edge-threshold must be a finite number above 0, got {self.edge_threshold}.")
         if self.fit not in ("pad", "crop"):
             raise ValueError(f"--fit must be pad or crop, got {self.fit!r}.")
@@ -92,9 +92,7 @@ class Settings:
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
-            raise ValueError(
-                f"The settings hold {', '.join(unknown)}, which this version of mforce does not know."
-            )
+            raise ValueError(f"The settings hold {', '.join(unknown)}, which this version of mforce does not know.")
         try:
             return cls(**values)
         except TypeError as error:

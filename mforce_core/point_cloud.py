@@ -144,7 +144,7 @@ def depth_edges(depth: Tensor, threshold: float = EDGE_THRESHOLD) -> Tensor:
 def scaled_edge_threshold(side: int) -> float:
     """The release's edge threshold, made for 512 pixels, for a picture whose longer side is `side` pixels.
 
-    The coarser the pixels, the larger the step of depth from one to the next on the same slanted surface: with
+    The coarser the pixels, the larger the step of depth between two of them on the same slanted surface: with
     the release's number itself, a small picture loses its floors and walls.
     """
     return EDGE_THRESHOLD * max(1.0, RELEASE_SIDE / side)

@@ -21,8 +21,8 @@ from mforce.cli.app import app
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.mforce_core.checkpoint import save_model
 from mforce.mforce_core.config import Architecture
+from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.text import WordTextEncoder
-from mforce.mforce_core.tiny_autoencoder import TinyAutoencoder, save_tiny_autoencoder
 from mforce.mforce_core.transformer import ModalityForcingTransformer
 from typer.testing import CliRunner
 
@@ -64,7 +64,7 @@ def model(tmp_path_factory) -> Path:
     config = json.loads((folder / "config.json").read_text()) | {"image_size": 32}
     (folder / "config.json").write_text(json.dumps(config))
     WordTextEncoder.random(["red", "ball"], 24, 4).save(folder / "text_encoder.safetensors")
-    save_tiny_autoencoder(TinyAutoencoder(), folder / "autoencoder.safetensors")
+    save_patch_autoencoder(PatchAutoencoder(), folder / "autoencoder.safetensors")
     return folder
 
 
@@ -327,8 +327,24 @@ def command(*arguments) -> list[str]:
 
 
 def test_help_does_not_import_torch():
-    code = "import sys; sys.argv = ['mforce', '--help']\ntry: import mforce.cli.app as a; a.main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    code = "import sys, mforce.cli.app; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_eval_prints_and_writes_its_numbers(model, tmp_path):
+    file = tmp_path / "numbers.json"
+    printed = run("eval", "--model", model, "--scenes", 1, "--steps", 1, "--json", file)
+    numbers = json.loads(file.read_text())
+    assert numbers["scenes"] == 1
+    assert {
+        "i2d_absrel",
+        "constant_absrel",
+        "joint_absrel",
+        "d2i_absrel",
+        "colour_accuracy",
+    } <= numbers.keys()
+    assert all(name in printed for name in numbers)
+    assert "The folder of" in refuse("eval", "--model", model, "--json", tmp_path / "no" / "numbers.json")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")

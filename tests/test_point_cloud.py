@@ -15,6 +15,7 @@ from mforce.mforce_core.point_cloud import (
     depth_edges,
     inliers,
     intrinsics_from_fov,
+    scaled_edge_threshold,
     unproject,
 )
 from mforce.mforce_core.point_cloud_files import to_glb, to_ply
@@ -40,6 +41,18 @@ def test_edges_valid_pixels_and_points_are_those_of_the_release(golden):
     cloud = unproject(depth)
     assert torch.equal(cloud.pixels, golden["valid"].flatten().nonzero().squeeze(1))
     torch.testing.assert_close(cloud.points, golden["points"], rtol=0, atol=5e-7)
+
+
+def test_a_slanted_floor_is_no_edge_at_any_resolution():
+    """Depth 1 / row, as of a floor: whole at 512 pixels, and with the scaled threshold at 128 too."""
+    kept = []
+    for side in (512, 128):
+        below_horizon = (torch.arange(side) + 0.5) / side + 0.25
+        floor = (1 / below_horizon)[:, None].repeat(1, side)
+        kept.append((~depth_edges(floor, scaled_edge_threshold(side))).float().mean())
+        coarse = (~depth_edges(floor)).float().mean()
+    assert kept == [1, 1]
+    assert coarse < 0.9
 
 
 def test_outliers_are_those_of_the_release(golden):
