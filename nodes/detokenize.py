@@ -38,10 +38,7 @@ class MFDepthDetokenize(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip=(
-                        "The picture that belongs to the depth; it gives point clouds and meshes their"
-                        " colours."
-                    ),
+                    tooltip=("The picture that belongs to the depth; it gives point clouds and meshes their colours."),
                 ),
                 io.Float.Input(
                     "fov_degrees",
@@ -55,13 +52,9 @@ class MFDepthDetokenize(io.ComfyNode):
             outputs=[
                 Geometry.Output(
                     display_name="geometry",
-                    tooltip=(
-                        "Raw depth with mask, camera and picture, for To Point Cloud and core's MoGe nodes."
-                    ),
+                    tooltip=("Raw depth with mask, camera and picture, for To Point Cloud and core's MoGe nodes."),
                 ),
-                io.Image.Output(
-                    display_name="preview", tooltip="Depth in colours, near is red, invalid is black."
-                ),
+                io.Image.Output(display_name="preview", tooltip="Depth in colours, near is red, invalid is black."),
                 io.Image.Output(
                     display_name="controlnet",
                     tooltip="1/depth stretched to 0..1, near is white, as depth ControlNets expect it.",
@@ -78,9 +71,7 @@ class MFDepthDetokenize(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, depth: Latent, image: Tensor | None = None, fov_degrees: float = FOV_DEGREES
-    ) -> io.NodeOutput:
+    def execute(cls, depth: Latent, image: Tensor | None = None, fov_degrees: float = FOV_DEGREES) -> io.NodeOutput:
         stream = depth_stream(NAME, depth).float().cpu()
         maps = decode_depth(stream.movedim(1, -1))
         valid = torch.isfinite(maps)
@@ -96,8 +87,7 @@ class MFDepthDetokenize(io.ComfyNode):
         else:
             if image.shape[0] not in (1, maps.shape[0]):
                 raise ValueError(
-                    f"{NAME}: there are {image.shape[0]} images for {maps.shape[0]} depth maps; give one for"
-                    " each."
+                    f"{NAME}: there are {image.shape[0]} images for {maps.shape[0]} depth maps; give one for each."
                 )
             picture = resize_image(to_rgb(image).cpu(), *maps.shape[1:]).expand(*maps.shape, 3)
         geometry = make_geometry(maps, valid, picture, fov_degrees)

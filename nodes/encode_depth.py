@@ -73,9 +73,7 @@ class MFEncodeDepth(io.ComfyNode):
                     tooltip="White where the depth is known. Without it every positive, finite pixel counts.",
                 ),
             ],
-            outputs=[
-                io.Latent.Output(display_name="depth", tooltip="Depth stream for MF Depth to Image Latent.")
-            ],
+            outputs=[io.Latent.Output(display_name="depth", tooltip="Depth stream for MF Depth to Image Latent.")],
         )
 
     @classmethod
@@ -101,9 +99,7 @@ class MFEncodeDepth(io.ComfyNode):
         try:
             tokens = encode_depth(maps, usable, patch_size=CELL)
         except DepthError as error:
-            raise ValueError(
-                f"{NAME}: {error}. Check the depth input, its meaning and the valid mask."
-            ) from error
+            raise ValueError(f"{NAME}: {error}. Check the depth input, its meaning and the valid mask.") from error
         noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(fill_seed))
         stream = fill_missing(tokens, noise).movedim(-1, 1).to(comfy.model_management.intermediate_device())
         return io.NodeOutput({"samples": stream.contiguous(), "depth_valid": usable})
@@ -128,8 +124,7 @@ def _match(mask: Tensor, maps: Tensor) -> Tensor:
     mask = mask.reshape(-1, *mask.shape[-2:])
     if mask.shape[0] not in (1, maps.shape[0]):
         raise ValueError(
-            f"{NAME}: there are {mask.shape[0]} valid masks for {maps.shape[0]} depth maps; give one, or one"
-            " for each."
+            f"{NAME}: there are {mask.shape[0]} valid masks for {maps.shape[0]} depth maps; give one, or one for each."
         )
     if mask.shape[-2:] != maps.shape[-2:]:
         mask = interpolate(mask[:, None].float(), maps.shape[-2:], mode="nearest-exact")[:, 0]

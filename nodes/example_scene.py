@@ -38,9 +38,7 @@ class MFExampleScene(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture, 128x128."),
-                io.Image.Output(
-                    display_name="depth", tooltip="Its exact depth: far is bright, black is unknown."
-                ),
+                io.Image.Output(display_name="depth", tooltip="Its exact depth: far is bright, black is unknown."),
                 io.String.Output(display_name="caption", tooltip="What the picture shows."),
             ],
         )

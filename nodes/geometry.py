@@ -47,9 +47,7 @@ def geometry_depth(node: str, geometry: dict[str, Any]) -> tuple[Tensor, Tensor]
         ValueError: naming ``node``, if the geometry has no depth.
     """
     if "depth" not in geometry:
-        raise ValueError(
-            f"{node}: the geometry has no depth; connect Depth Detokenize or Run MoGe Inference."
-        )
+        raise ValueError(f"{node}: the geometry has no depth; connect Depth Detokenize or Run MoGe Inference.")
     depth = geometry["depth"].float().cpu()
     mask = geometry.get("mask")
     return depth, valid_pixels(depth, None if mask is None else mask.cpu() > 0.5)

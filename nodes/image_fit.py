@@ -81,9 +81,7 @@ def place(node: str, source: tuple[int, int], width: int, height: int, fit: str)
         scale = min(height / rows, width / columns)
         size = (max(1, round(rows * scale)), max(1, round(columns * scale)))
         left, top = (width - size[1]) // 2, (height - size[0]) // 2
-        return Placement(
-            (0, 0, rows, columns), size, (left, width - size[1] - left, top, height - size[0] - top)
-        )
+        return Placement((0, 0, rows, columns), size, (left, width - size[1] - left, top, height - size[0] - top))
     crop = (0, 0, rows, columns)
     if fit == CROP:
         scale = max(height / rows, width / columns)

@@ -31,9 +31,7 @@ def check_size(node: str, width: int, height: int) -> None:
     for name, size in (("width", width), ("height", height)):
         if size < CELL or size % CELL:
             below = max(CELL, size // CELL * CELL)
-            raise ValueError(
-                f"{node}: {name} {size} is not a multiple of {CELL}; use {below} or {below + CELL}."
-            )
+            raise ValueError(f"{node}: {name} {size} is not a multiple of {CELL}; use {below} or {below + CELL}.")
 
 
 def joint(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool = False, freeze_depth: bool = False) -> Latent:

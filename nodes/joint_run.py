@@ -25,9 +25,7 @@ class JointRun:
     depth_frozen: bool = False
 
     @classmethod
-    def from_mask(
-        cls, denoise_mask: Tensor | None, latent_shapes: Sequence[Sequence[int]], alpha: float
-    ) -> JointRun:
+    def from_mask(cls, denoise_mask: Tensor | None, latent_shapes: Sequence[Sequence[int]], alpha: float) -> JointRun:
         """A stream whose denoise mask is zero everywhere is frozen, and then there is nothing to tilt.
 
         Args:
@@ -42,9 +40,7 @@ class JointRun:
             return cls(alpha)
         rgb, depth = (not mask.any() for mask in comfy.utils.unpack_latents(denoise_mask, latent_shapes))
         if rgb and depth:
-            raise ValueError(
-                "Both the RGB and the depth stream are masked out: leave one of them to be denoised."
-            )
+            raise ValueError("Both the RGB and the depth stream are masked out: leave one of them to be denoised.")
         return cls(1.0 if rgb or depth else alpha, bool(rgb), bool(depth))
 
     def depth_factor(self, sigma: Tensor) -> Tensor:

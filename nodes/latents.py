@@ -31,8 +31,7 @@ class MFEmptyLatent(io.ComfyNode):
             display_name="MF Empty Latent",
             category=CATEGORY,
             description=(
-                "Start of text to image and depth: an empty joint latent whose two streams are both made "
-                "from noise."
+                "Start of text to image and depth: an empty joint latent whose two streams are both made from noise."
             ),
             search_aliases=["modality forcing", "joint latent", "rgbd latent", "empty rgb depth"],
             inputs=[
@@ -42,9 +41,7 @@ class MFEmptyLatent(io.ComfyNode):
                     min=CELL,
                     max=8192,
                     step=CELL,
-                    tooltip=(
-                        "Width in pixels, a multiple of 16: 128 for nano, about 512 for the released model."
-                    ),
+                    tooltip=("Width in pixels, a multiple of 16: 128 for nano, about 512 for the released model."),
                 ),
                 io.Int.Input(
                     "height",
@@ -52,19 +49,11 @@ class MFEmptyLatent(io.ComfyNode):
                     min=CELL,
                     max=8192,
                     step=CELL,
-                    tooltip=(
-                        "Height in pixels, a multiple of 16: 128 for nano, about 512 for the released model."
-                    ),
+                    tooltip=("Height in pixels, a multiple of 16: 128 for nano, about 512 for the released model."),
                 ),
-                io.Int.Input(
-                    "batch_size", default=1, min=1, max=4096, tooltip="How many pictures to make at once."
-                ),
+                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="How many pictures to make at once."),
             ],
-            outputs=[
-                io.Latent.Output(
-                    display_name="latent", tooltip="Joint latent for MF Sampler or a core sampler."
-                )
-            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="Joint latent for MF Sampler or a core sampler.")],
         )
 
     @classmethod
@@ -72,9 +61,7 @@ class MFEmptyLatent(io.ComfyNode):
         check_size("MF Empty Latent", width, height)
         grid = (height // CELL, width // CELL)
         return io.NodeOutput(
-            joint(
-                empty_stream(batch_size, RGB_CHANNELS, *grid), empty_stream(batch_size, DEPTH_CHANNELS, *grid)
-            )
+            joint(empty_stream(batch_size, RGB_CHANNELS, *grid), empty_stream(batch_size, DEPTH_CHANNELS, *grid))
         )
 
 
@@ -86,17 +73,12 @@ class MFImageToDepthLatent(io.ComfyNode):
             display_name="MF Image to Depth Latent",
             category=CATEGORY,
             description=(
-                "Start of image to depth: a joint latent that holds the picture, frozen, and depth to be"
-                " made."
+                "Start of image to depth: a joint latent that holds the picture, frozen, and depth to be made."
             ),
             search_aliases=["modality forcing", "i2d", "depth estimation", "image to depth", "vae encode"],
             inputs=[
-                io.Image.Input(
-                    "image", tooltip="The picture whose depth is wanted. Transparent parts become white."
-                ),
-                io.Vae.Input(
-                    "vae", tooltip="The model's VAE: of MF Load Model for nano, else the FLUX.2 VAE."
-                ),
+                io.Image.Input("image", tooltip="The picture whose depth is wanted. Transparent parts become white."),
+                io.Vae.Input("vae", tooltip="The model's VAE: of MF Load Model for nano, else the FLUX.2 VAE."),
                 *size_inputs(),
             ],
             outputs=[
@@ -134,8 +116,7 @@ class MFDepthToImageLatent(io.ComfyNode):
             display_name="MF Depth to Image Latent",
             category=CATEGORY,
             description=(
-                "Start of depth to image: a joint latent that holds the depth, frozen, and a picture to be"
-                " made."
+                "Start of depth to image: a joint latent that holds the depth, frozen, and a picture to be made."
             ),
             search_aliases=["modality forcing", "d2i", "depth control", "depth to image"],
             inputs=[

@@ -9,7 +9,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from .loading import load_joint_model, load_small_vae, load_word_clip
+from .loading import load_joint_model, load_small_vae, load_word_clip, preview_like
 
 NANO = "nano (built-in)"
 NANO_FOLDER = Path(__file__).resolve().parents[1] / "models" / "nano"
@@ -78,18 +78,14 @@ class MFLoadModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output(
-                    tooltip="Denoises joint (RGB, depth) latents, with MF Sampler or any core sampler."
-                ),
+                io.Model.Output(tooltip="Denoises joint (RGB, depth) latents, with MF Sampler or any core sampler."),
                 io.Clip.Output(
                     tooltip=(
                         "nano's text encoder. For other checkpoints use CLIPLoader, type flux2, with the"
                         " Qwen3 of the model's size (8B for the released weights)."
                     )
                 ),
-                io.Vae.Output(
-                    tooltip="nano's autoencoder. For other checkpoints use VAELoader with the FLUX.2 VAE."
-                ),
+                io.Vae.Output(tooltip="nano's autoencoder. For other checkpoints use VAELoader with the FLUX.2 VAE."),
             ],
         )
 
@@ -97,8 +93,9 @@ class MFLoadModel(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
         dtype, fp8_matmul = _WEIGHT_DTYPES[weight_dtype]
         if model_name == NANO:
-            model = load_joint_model(str(NANO_FOLDER), dtype, fp8_matmul)
-            return io.NodeOutput(model, load_word_clip(NANO_FOLDER), load_small_vae(NANO_FOLDER))
+            model, vae = load_joint_model(str(NANO_FOLDER), dtype, fp8_matmul), load_small_vae(NANO_FOLDER)
+            preview_like(model, vae)
+            return io.NodeOutput(model, load_word_clip(NANO_FOLDER), vae)
         if not model_name.endswith(".safetensors"):
             raise ValueError(
                 f"Load MF Model: {model_name} is not a .safetensors file, and other formats can run code when"
@@ -106,8 +103,6 @@ class MFLoadModel(io.ComfyNode):
             )
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
         model = load_joint_model(path, dtype, fp8_matmul)
-        clip = MissingPart(
-            "text encoder", model_name, "Add a CLIPLoader of type flux2 with Qwen3 and connect that."
-        )
+        clip = MissingPart("text encoder", model_name, "Add a CLIPLoader of type flux2 with Qwen3 and connect that.")
         vae = MissingPart("VAE", model_name, "Add a VAELoader with the FLUX.2 VAE and connect that.")
         return io.NodeOutput(model, clip, vae)

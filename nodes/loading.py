@@ -71,12 +71,8 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     model.to(offload_device)
-    patcher = comfy.model_patcher.CoreModelPatcher(
-        model, load_device=load_device, offload_device=offload_device
-    )
-    patcher.add_wrapper_with_key(
-        comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "modality_forcing", begin_joint_run
-    )
+    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "modality_forcing", begin_joint_run)
     patcher.cached_patcher_init = (load_joint_model, (path, dtype, fp8_matmul))
     return patcher
 
@@ -121,14 +117,10 @@ def load_word_clip(folder: Path) -> comfy.sd.CLIP:
 class WordTokenizer:
     """Passes the prompt on as it is: words are looked up by :class:`WordTextModel`."""
 
-    def __init__(
-        self, embedding_directory: Any = None, tokenizer_data: Any = None, *, encoder: WordTextEncoder
-    ):
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None, *, encoder: WordTextEncoder):
         self.encoder = encoder
 
-    def tokenize_with_weights(
-        self, text: str, return_word_ids: bool = False, **_options: Any
-    ) -> dict[str, list[str]]:
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_options: Any) -> dict[str, list[str]]:
         unknown = self.encoder.unknown_words(text)
         if unknown:
             logging.info("Nano does not know these words of the prompt: %s", ", ".join(unknown))
@@ -143,9 +135,7 @@ class WordTextModel(torch.nn.Module):
 
     dtypes = frozenset({torch.float32})
 
-    def __init__(
-        self, dtype: Any = None, device: Any = None, model_options: Any = None, *, encoder: WordTextEncoder
-    ):
+    def __init__(self, dtype: Any = None, device: Any = None, model_options: Any = None, *, encoder: WordTextEncoder):
         super().__init__()
         self.encoder = encoder
         self.table = torch.nn.Parameter(encoder.table.to(device), requires_grad=False)
@@ -165,8 +155,8 @@ class WordTextModel(torch.nn.Module):
 def load_small_vae(folder: Path) -> comfy.sd.VAE:
     """The built-in model's autoencoder behind ComfyUI's VAE class.
 
-    The class builds its network from the tensors that it recognises. Those of the tiny FLUX.2 autoencoder, which has the
-    same latent shape, give it every setting; then the built-in network takes that one's place.
+    The class builds its network from the tensors that it recognises. Those of the tiny FLUX.2 autoencoder, which has
+    the same latent shape, give it every setting; then the built-in network takes that one's place.
     """
     vae = comfy.sd.VAE(sd=TinyAutoencoder().state_dict(), metadata={"tae_latent_channels": 128})
     network = load_autoencoder(folder, dtype=vae.vae_dtype)
@@ -179,3 +169,11 @@ def load_small_vae(folder: Path) -> comfy.sd.VAE:
     # ComfyUI assumes the TAESD factor of 8 and would crop to it; with 2x2 packing it is 16.
     vae.downscale_ratio = vae.upscale_ratio = 16
     return vae
+
+
+def preview_like(model: Any, vae: comfy.sd.VAE) -> None:
+    """Let live previews show the latents of the built-in autoencoder: its linear decoding, one pixel a patch."""
+    inverse = vae.first_stage_model.inverse
+    latent_format = model.model.latent_format
+    latent_format.latent_rgb_factors = inverse.weight.float().mean((2, 3)).tolist()
+    latent_format.latent_rgb_factors_bias = inverse.bias.float().tolist()

@@ -68,9 +68,7 @@ class JointModelConfig(comfy.supported_models_base.BASE):
         )
         self.memory_usage_factor = 2.0 * 2.0 * 2.0 * architecture.hidden_size / 2604
 
-    def get_model(
-        self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None
-    ) -> JointDiffusion:
+    def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> JointDiffusion:
         return JointDiffusion(self, device=device)
 
 
@@ -109,9 +107,7 @@ class JointDiffusion(comfy.model_base.Flux):
     """MODEL whose latent is a pair: RGB (B, 128, h, w) and depth (B, 256, h, w)."""
 
     def __init__(self, model_config: JointModelConfig, device: Any = None) -> None:
-        super().__init__(
-            model_config, comfy.model_base.ModelType.FLUX, device=device, unet_model=ComfyTransformer
-        )
+        super().__init__(model_config, comfy.model_base.ModelType.FLUX, device=device, unet_model=ComfyTransformer)
         self.architecture: Architecture = model_config.unet_config["architecture"]
         self.model_sampling = JointModelSampling(model_config.unet_config["schedule"])
         self.memory_usage_factor_conds = ()
@@ -197,9 +193,7 @@ class JointDiffusion(comfy.model_base.Flux):
         clean_depth = depth - t * depth_velocity(depth, predicted, t)
         return comfy.utils.pack_latents([clean_rgb, clean_depth / run.alpha])[0]
 
-    def scale_latent_inpaint(
-        self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any
-    ) -> Tensor:
+    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
         """What masked-out regions hold during the run: a frozen stream its clean value, others noise."""
         noisy = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
         frozen = (self.run.rgb_frozen, self.run.depth_frozen)

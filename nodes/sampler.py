@@ -46,8 +46,7 @@ class MFSampler(io.ComfyNode):
                 io.Latent.Input(
                     "latent",
                     tooltip=(
-                        "Decides the task: MF Empty Latent, MF Image to Depth Latent or MF Depth to Image"
-                        " Latent."
+                        "Decides the task: MF Empty Latent, MF Image to Depth Latent or MF Depth to Image Latent."
                     ),
                 ),
                 io.Int.Input(
@@ -67,9 +66,7 @@ class MFSampler(io.ComfyNode):
                         " d2i: depth to image."
                     ),
                 ),
-                io.Int.Input(
-                    "steps", default=50, min=1, max=10000, tooltip="Sampling steps; fewer are faster."
-                ),
+                io.Int.Input("steps", default=50, min=1, max=10000, tooltip="Sampling steps; fewer are faster."),
                 io.Float.Input(
                     "cfg",
                     default=4.0,
@@ -98,9 +95,7 @@ class MFSampler(io.ComfyNode):
                 io.Boolean.Input(
                     "refine_depth",
                     default=False,
-                    tooltip=(
-                        "Joint only: make the depth a second time from the finished picture. Twice the steps."
-                    ),
+                    tooltip=("Joint only: make the depth a second time from the finished picture. Twice the steps."),
                 ),
                 io.Combo.Input(
                     "sampler_name",
@@ -130,9 +125,7 @@ class MFSampler(io.ComfyNode):
             outputs=[
                 io.Latent.Output(display_name="rgb", tooltip="The picture, for VAE Decode."),
                 io.Latent.Output(display_name="depth", tooltip="The depth, for Depth Detokenize."),
-                io.Latent.Output(
-                    display_name="joint", tooltip="Both streams in one latent, for another sampler."
-                ),
+                io.Latent.Output(display_name="joint", tooltip="Both streams in one latent, for another sampler."),
             ],
         )
 

@@ -55,22 +55,16 @@ def read_task(node: str, latent: Latent, mode: str) -> Task:
     rgb, depth = split(node, latent)
     mask = latent.get("noise_mask")
     if mode == AUTO:
-        frozen = (
-            [not part.any() for part in mask.unbind()] if mask is not None and mask.is_nested else [False] * 2
-        )
+        frozen = [not part.any() for part in mask.unbind()] if mask is not None and mask.is_nested else [False] * 2
         if all(frozen):
             raise ValueError(f"{node}: both streams of the latent are frozen, so there is nothing to sample.")
         mode = IMAGE_TO_DEPTH if frozen[0] else DEPTH_TO_IMAGE if frozen[1] else JOINT
         return Task(mode, rgb, depth, mask)
     if mode == JOINT:
         return Task(mode, rgb, depth)
-    given, source = (
-        (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
-    )
+    given, source = (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
     if not given.any():
-        raise ValueError(
-            f"{node}: mode {mode} needs something to start from; connect {source} to the latent input."
-        )
+        raise ValueError(f"{node}: mode {mode} needs something to start from; connect {source} to the latent input.")
     mask = freeze_mask(rgb, depth, freeze_rgb=mode == IMAGE_TO_DEPTH, freeze_depth=mode == DEPTH_TO_IMAGE)
     return Task(mode, rgb, depth, mask)
 
@@ -166,8 +160,6 @@ def sample_latent(
     rgb, depth = run(model, positive, negative, task, noise, settings, seed, progress(0))
     if refine:
         blank = torch.zeros_like(depth)
-        second = Task(
-            IMAGE_TO_DEPTH, rgb, blank, freeze_mask(rgb, blank, freeze_rgb=True, freeze_depth=False)
-        )
+        second = Task(IMAGE_TO_DEPTH, rgb, blank, freeze_mask(rgb, blank, freeze_rgb=True, freeze_depth=False))
         depth = run(model, positive, negative, second, noise, settings, seed, progress(settings.steps))[1]
     return rgb, depth

@@ -28,22 +28,18 @@ class Installation:
         """The last line that a script prints; ComfyUI's Python runs it, with ComfyUI importable."""
         environment = {**os.environ, "PYTHONPATH": str(self.root)}
         command = [self.python, script, *arguments]
-        done = subprocess.run(
-            [str(part) for part in command], env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run([str(part) for part in command], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-4000:]
         return done.stdout.strip().splitlines()[-1]
 
 
 def find_installation() -> Installation:
-    """ComfyUI at COMFYUI_PATH or ~/ComfyUI with its virtual environment; skips the test where there is none."""
+    """ComfyUI at COMFYUI_PATH or ~/ComfyUI and its Python; skips the test where there is none."""
     root = Path(os.environ.get("COMFYUI_PATH", "~/ComfyUI")).expanduser()
     if not (root / "comfy" / "samplers.py").is_file():
         pytest.skip(f"no ComfyUI at {root}: set COMFYUI_PATH to a checkout of ComfyUI 0.33 or newer")
     folders = [root / ".venv", root / "venv", root / "python_embeded", root.parent / "python_embeded"]
-    pythons = [
-        folder / name for folder in folders for name in ("bin/python", "Scripts/python.exe", "python.exe")
-    ]
+    pythons = [folder / name for folder in folders for name in ("bin/python", "Scripts/python.exe", "python.exe")]
     named = os.environ.get("COMFYUI_PYTHON")
     for python in [Path(named)] if named else [*pythons, Path(sys.executable)]:
         if python.is_file() and _can_import_comfyui(python, root):
@@ -75,9 +71,7 @@ class Server:
             *("--database-url", "sqlite:///:memory:", "--preview-method", "latent2rgb"),
         ]
         with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                command, cwd=installation.root, stdout=log, stderr=subprocess.STDOUT
-            )
+            self._process = subprocess.Popen(command, cwd=installation.root, stdout=log, stderr=subprocess.STDOUT)
 
     @property
     def log(self) -> str:

@@ -15,9 +15,7 @@ RECORD = HERE / "data" / "object_info.json"
 
 def relevant(object_info: dict) -> dict:
     """Definitions of the pack's nodes and the workflows' others, without the names of local files."""
-    used = {
-        node["type"] for path in WORKFLOWS.glob("*.json") for node in json.loads(path.read_text())["nodes"]
-    }
+    used = {node["type"] for path in WORKFLOWS.glob("*.json") for node in json.loads(path.read_text())["nodes"]}
     kept = {name: info for name, info in object_info.items() if name in used or name.startswith("MF")}
     for info in kept.values():
         info["python_module"] = info["python_module"].partition(".")[0]
