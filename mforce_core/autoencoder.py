@@ -232,8 +232,8 @@ def load_autoencoder(
     `path` is a folder or a file. A folder has the release's `ae_encoder.safetensors` and
     `ae_decoder.safetensors`, or one file called `autoencoder.safetensors`, `ae.safetensors` or
     `flux2-vae.safetensors`. A file is the FLUX.2 autoencoder as one file, one of the release's two with the
-    other beside it, the tiny one, or this project's patch autoencoder. `dtype` of the weights: None keeps the file's, except that float16, in
-    which activations overflow, becomes float32.
+    other beside it, the tiny FLUX.2 autoencoder, or this project's patch autoencoder. `dtype` of the weights:
+    None keeps the file's, except that float16, in which activations overflow, becomes float32.
 
     The result has `encode`, `decode`, `spatial_factor` and `latent_channels`.
 

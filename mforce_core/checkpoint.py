@@ -203,7 +203,7 @@ def open_safetensors(path: Path) -> safe_open:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"{path} is not a complete .safetensors file ({error}): download it again, and convert pickled formats first"
+            f"{path} is not a complete .safetensors file ({error}): download it again; convert pickled formats first"
         ) from None
 
 

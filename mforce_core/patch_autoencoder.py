@@ -1,9 +1,9 @@
-"""The built-in model's autoencoder: principal components of 8x8 patches, and a small network that cleans their decoding.
+"""The built-in model's autoencoder: principal components of 8x8 patches, and a small cleaning network.
 
-Encoding is one strided convolution: the 32 components with the most variance, scaled so that the latents have about zero
-mean and unit deviation, packed 2x2 to 128 channels at 1/16, which is the shape of a FLUX.2 latent. Decoding is its
-transpose and a residual network at 1/4 of the image's size that removes the seams between patches. Both cost little on a
-CPU, and the latents need no training.
+Encoding is one strided convolution: the 32 components with the most variance, scaled so that the latents have
+about zero mean and unit deviation, packed 2x2 to 128 channels at 1/16, which is the shape of a FLUX.2 latent. Decoding
+is its transpose and a residual network at 1/4 of the image's size that removes the seams between patches. Both cost
+little on a CPU, and the latents need no training.
 """
 
 from pathlib import Path
@@ -44,7 +44,7 @@ class PatchAutoencoder(nn.Module):
         )
 
     def encode(self, image: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1], sides divisible by 16 -> latents (B, 128, H / 16, W / 16) in the image's dtype.
+        """Images (B, 3, H, W) in [-1, 1], sides divisible by 16 -> latents (B, 128, H / 16, W / 16).
 
         Raises:
             ValueError: other shapes or values.

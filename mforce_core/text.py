@@ -31,7 +31,8 @@ class WordTextEncoder:
     def __init__(self, vocabulary: Sequence[str], table: Tensor, length: int) -> None:
         if table.ndim != 2 or table.shape[0] != _SPECIAL + len(vocabulary):
             raise CheckpointError(
-                f"the word table has shape {tuple(table.shape)}, {len(vocabulary)} words need {_SPECIAL + len(vocabulary)} rows"
+                f"the word table has shape {tuple(table.shape)}, its {len(vocabulary)} words need "
+                f"{_SPECIAL + len(vocabulary)} rows"
             )
         self.vocabulary = tuple(vocabulary)
         self.table = table.float()

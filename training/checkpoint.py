@@ -1,4 +1,4 @@
-"""Training state in safetensors: weights, their moving average and the optimisers' moments; written whole or not at all."""
+"""Training state in safetensors: weights, their moving average and the optimisers' moments."""
 
 import json
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Encode rendered scenes once, so that training reads latents instead of running the autoencoder.
 
-``python -m mforce.training.latents --scenes FOLDER --autoencoder FILE --out FOLDER`` writes one shard of latents a shard
-of scenes: ``rgb`` (n, C, h, w) float16, ``depth`` (n, H, W) float16 in metres, captions in the metadata.
+``python -m mforce.training.latents --scenes FOLDER --autoencoder FILE --out FOLDER`` writes one shard of latents
+a shard of scenes: ``rgb`` (n, C, h, w) float16, ``depth`` (n, H, W) float16 in metres, captions in the metadata.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The Modality Forcing recipe (Duisterhof et al., arXiv 2606.13676) as functions of a batch.
 
-Disclosed by the paper: the task mix, velocity loss on RGB, x-prediction loss on the valid pixels of depth, missing pixels
-fed as noise, self-distillation weighted ``high * t_depth + low * (1 - t_depth)``. Open, hence options: the time
+Disclosed by the paper: the task mix, velocity loss on RGB, x-prediction loss on the valid pixels of depth, missing
+pixels fed as noise, self-distillation weighted ``high * t_depth + low * (1 - t_depth)``. Open, hence options: the time
 distribution (logit-normal with FLUX.2's shift), the weights, the weighting of depth errors.
 """
 
@@ -19,7 +19,7 @@ _MIN_RELATIVE = 0.1
 
 
 class Batch(NamedTuple):
-    """``rgb`` (B, N, C) clean latents, ``depth`` (B, h, w, p * p) clean tokens with 0 = not measured, ``text`` (B, T, D)."""
+    """``rgb`` (B, N, C) clean latents, ``text`` (B, T, D), ``depth`` (B, h, w, p * p) clean tokens, 0 = not measured."""
 
     rgb: Tensor
     depth: Tensor
@@ -65,7 +65,7 @@ def sparse_mask(shape: tuple[int, int, int], probability: float, generator: torc
     With ``probability`` a map loses pixels, in one of three ways with equal chance: random pixels stay (2% to 50%),
     scan lines stay (every 2nd to 8th row), or a rectangle is dropped.
     """
-    batch, height, width = shape
+    height, width = shape[1:]
     mask = torch.ones(shape, dtype=torch.bool)
 
     def draw() -> float:
