@@ -1,0 +1,1 @@
+"""Measurements of speed and memory; results of named machines are in `results/`."""
