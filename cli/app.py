@@ -11,7 +11,7 @@ import typer
 
 from . import options
 from .errors import report_errors
-from .settings import BUILT_IN, DEFAULT_CFG, Settings, parse_size
+from .settings import BUILT_IN, DEFAULT_CFG, Mode, Settings, parse_size
 
 app = typer.Typer(
     name="mforce",
@@ -247,7 +247,7 @@ def evaluate(
         print_metrics(metrics)
 
 
-def _settings(mode: str, prompt: str, *, source: Path | None, **values: Any) -> Settings:
+def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:
     """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
     values["cfg"] = DEFAULT_CFG[mode] if values["cfg"] is None else values["cfg"]
     values["size"] = parse_size(values["size"])
@@ -261,8 +261,11 @@ def _settings(mode: str, prompt: str, *, source: Path | None, **values: Any) -> 
 
 
 def _moved(settings: Settings, new_input: Path | None, new_mask: Path | None) -> Settings:
-    moved = {"input": new_input, "mask": new_mask}
-    return replace(settings, **{name: str(path.absolute()) for name, path in moved.items() if path is not None})
+    if new_input is not None:
+        settings = replace(settings, input=str(new_input.absolute()))
+    if new_mask is not None:
+        settings = replace(settings, mask=str(new_mask.absolute()))
+    return settings
 
 
 def _generate(settings: Settings, count: int, output: Path | None, overwrite: bool) -> None:

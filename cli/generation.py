@@ -138,17 +138,17 @@ def numbered(settings: Settings, count: int) -> list[Settings]:
 
 
 def _read_given(settings: Settings) -> Given:
-    if settings.mode == "joint":
+    if settings.input is None:
         return Given()
     path = Path(settings.input)
     if settings.mode == "i2d":
         picture = read_picture(path)
-        fit = plan_fit(picture.image.size, settings.size, settings.fit)
+        fit = plan_fit(picture.image.size, settings.canvas, settings.fit)
         return Given(rgb=place_picture(picture.image, fit), fit=fit, notes=_notes(picture.notes, fit, path))
     mask = None if settings.mask is None else Path(settings.mask)
     measured = read_depth(path, disparity=settings.disparity, mask=mask)
     height, width = measured.depth.shape
-    fit = plan_fit((width, height), settings.size, settings.fit)
+    fit = plan_fit((width, height), settings.canvas, settings.fit)
     depth = place_depth(measured.depth, fit)
     if not np.isfinite(depth).any():
         raise ValueError(f"{path} has no measured pixel left after --fit crop: use --fit pad.")

@@ -42,15 +42,16 @@ def read_picture(path: Path) -> Picture:
     """Read a picture of any mode as RGB, turned by the camera's orientation, transparency put on white."""
     image = open_image(path)
     notes = []
-    if getattr(image, "n_frames", 1) > 1:
-        notes.append(f"{path.name} has {image.n_frames} frames; only the first is used.")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        notes.append(f"{path.name} has {frames} frames; only the first is used.")
     # Turns by the camera's orientation tag, where there is one.
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _wide_grey(image, path)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
-        if layers.getextrema()[3][0] < 255:
+        if np.asarray(layers.getchannel("A")).min() < 255:
             notes.append(f"{path.name} has transparent pixels; they were put on white.")
         white = Image.new("RGBA", layers.size, "white")
         image = Image.alpha_composite(white, layers)

@@ -14,7 +14,7 @@ from PIL import Image
 from ..mforce_core.point_cloud import PointCloud, depth_edges, intrinsics_from_fov, unproject
 from ..mforce_core.point_cloud_files import to_glb, to_ply
 from .cloud_view import draw_cloud
-from .contact_sheet import contact_sheet
+from .contact_sheet import TILE_HEIGHT, contact_sheet, tile_width
 from .depth_files import write_16_bit, write_exr
 from .depth_preview import depth_preview
 from .output_folder import MARKER
@@ -79,6 +79,7 @@ def write_result(folder: Path, result: Result, settings: Settings, origin: dict[
 
 
 def _cloud(result: Result, settings: Settings) -> PointCloud:
+    assert settings.edge_threshold is not None  # filled in with the size
     depth = torch.from_numpy(result.depth)
     known = torch.isfinite(depth)
     inner = known & ~depth_edges(depth, settings.edge_threshold)
@@ -93,9 +94,9 @@ def _cloud(result: Result, settings: Settings) -> PointCloud:
 
 
 def _views(cloud: PointCloud, fov: float, size: tuple[int, int]) -> list[tuple[str, np.ndarray]]:
-    # Drawn larger than the depth map: the sheet shows tiles of about this height.
-    factor = 288 / size[1]
-    large = max(32, round(size[0] * factor)), 288
+    """The cloud from both sides, drawn at the height of the sheet's tiles in the picture's proportions."""
+    large = tile_width(*size), TILE_HEIGHT
+    assert cloud.colors is not None
     points, colors = cloud.points.numpy(), cloud.colors.numpy()
     return [
         (title, draw_cloud(points, colors, fov=fov, size=large, yaw=yaw, pitch=pitch)) for title, yaw, pitch in _VIEWS
@@ -108,4 +109,4 @@ def _small_print(settings: Settings) -> str:
         parts.append(f"tilt {settings.tilt:g}")
     if settings.refine_depth:
         parts.append("refined depth")
-    return " · ".join([*parts, "x".join(map(str, settings.size)), f"fov {settings.fov:g}", Path(settings.model).name])
+    return " · ".join([*parts, "x".join(map(str, settings.canvas)), f"fov {settings.fov:g}", Path(settings.model).name])

@@ -23,11 +23,16 @@ from ..mforce_core.autoencoder import DECODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.checkpoint import check_tensors, read_header
 from ..mforce_core.depth_codec import fill_missing
 from ..mforce_core.point_cloud import scaled_edge_threshold
+from ..mforce_core.qwen import QwenTextEncoder, load_qwen_text_encoder
 from ..mforce_core.sampling import draw_noise
+from ..mforce_core.text import WordTextEncoder
 from .settings import BUILT_IN, GRID, Settings
 
 #: Side of the pictures that the release was made for, and the small word-level models of this repository.
 _RELEASE_SIDE, _SMALL_SIDE = 512, 128
+
+#: Word-level text encoder in the folder of a small model.
+WORDS_FILE = "text_encoder.safetensors"
 
 #: Models up to this size run in float32 on a CPU; it is as fast there and exact.
 _SMALL_PARAMETERS = 10**9
@@ -64,22 +69,20 @@ def find_parts(settings: Settings) -> Parts:
         model = Path(settings.model)
     if not model.exists():
         raise ValueError(f"The model {model} does not exist: give a release folder or .safetensors file with --model.")
-    text_encoder, vae = settings.text_encoder, settings.vae
-    if text_encoder is None:
-        text_encoder = model / "text_encoder.safetensors"
-        if not text_encoder.exists():
-            raise ValueError(
-                f"{model} has no text encoder of its own: give a folder with Qwen3 (8B for the release, "
-                "4B for one trained from klein-4B) with --text-encoder."
-            )
-    if vae is None:
-        vae = model if model.is_dir() else model.parent
-        if not any((vae / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
-            raise ValueError(f"{model} has no autoencoder beside it: give the FLUX.2 autoencoder with --vae.")
-    for option, path in (("--text-encoder", Path(text_encoder)), ("--vae", Path(vae))):
+    text_encoder = model / WORDS_FILE if settings.text_encoder is None else Path(settings.text_encoder)
+    if settings.text_encoder is None and not text_encoder.exists():
+        raise ValueError(
+            f"{model} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
+            "trained from klein-4B) with --text-encoder."
+        )
+    beside = model if model.is_dir() else model.parent
+    vae = beside if settings.vae is None else Path(settings.vae)
+    if settings.vae is None and not any((vae / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
+        raise ValueError(f"{model} has no autoencoder beside it: give the FLUX.2 autoencoder with --vae.")
+    for option, path in (("--text-encoder", text_encoder), ("--vae", vae)):
         if not path.exists():
             raise ValueError(f"{path}, given with {option}, does not exist.")
-    return Parts(model, Path(text_encoder), Path(vae))
+    return Parts(model, text_encoder, vae)
 
 
 def resolve(settings: Settings, parts: Parts) -> Settings:
@@ -130,7 +133,7 @@ def _trained_size(parts: Parts) -> tuple[int, int]:
         side = json.loads(config.read_text(encoding="utf-8")).get("image_size")
         if side is not None:
             return (side, side) if isinstance(side, int) else tuple(side)
-    side = _SMALL_SIDE if parts.text_encoder.name == "text_encoder.safetensors" else _RELEASE_SIDE
+    side = _SMALL_SIDE if parts.text_encoder.name == WORDS_FILE else _RELEASE_SIDE
     return side, side
 
 
@@ -154,6 +157,12 @@ class Pipeline:
         self._texts = _encode_prompts({*prompts, ""}, parts.text_encoder, context, self.device, say)
         self.autoencoder = load_autoencoder(parts.vae, device=self.device, dtype=torch.float32)
         self.model = load_model(parts.model, device=self.device, dtype=getattr(torch, settings.dtype))
+        if {self.autoencoder.spatial_factor, self.model.config.depth_patch_size} != {GRID}:
+            raise ValueError(
+                f"mforce works with {GRID}-pixel tokens; {parts.model} has depth patches of "
+                f"{self.model.config.depth_patch_size} pixels and {parts.vae} cells of "
+                f"{self.autoencoder.spatial_factor}."
+            )
         channels = self.autoencoder.latent_channels
         if channels != self.model.config.in_channels:
             raise ValueError(
@@ -177,21 +186,13 @@ class Pipeline:
             depth: (H, W) float32 with NaN where missing, the given depth of mode d2i.
         """
         config = self.model.config
-        width, height = settings.size
-        grid = height // GRID, width // GRID
-        common = {"guidance": settings.guidance, "seed": settings.seed}
         if config.use_guidance_embed and settings.guidance is None:
             raise ValueError("This model embeds a guidance scale: give one with --guidance, for example 4.")
-        shapes = [(1, grid[0] * grid[1], channels) for channels in (config.in_channels, config.depth_channels)]
+        width, height = settings.canvas
+        grid = height // GRID, width // GRID
+        rgb_tokens = None if rgb is None else self._rgb_tokens(rgb)
+        depth_tokens = None if depth is None else self._depth_tokens(depth, settings.seed)
         passes = 2 if settings.refine_depth else 1
-        if rgb is not None:
-            common["rgb"] = self._rgb_tokens(rgb)
-        if depth is not None:
-            noise = draw_noise(*shapes, settings.seed)[1]
-            common["depth"] = _depth_tokens(depth, config.depth_patch_size, noise)
-
-        def each(first: int) -> Callable:
-            return lambda step, steps, *_: progress(first + step, passes * steps)
 
         rgb_tokens, depth_tokens = sample(
             self.model,
@@ -202,24 +203,40 @@ class Pipeline:
             cfg=settings.cfg,
             log2_alpha=settings.tilt if settings.mode == "joint" else None,
             null_text=self._texts[""],
-            callback=each(0),
-            **common,
+            rgb=rgb_tokens,
+            depth=depth_tokens,
+            seed=settings.seed,
+            guidance=settings.guidance,
+            callback=lambda step, steps, *_: progress(step, passes * steps),
         )
         if settings.refine_depth:
-            again = {**common, "rgb": rgb_tokens}
-            null = self._texts[""]
             _, depth_tokens = sample(
-                self.model, null, grid, mode="i2d", steps=settings.steps, cfg=1.0,
-                callback=each(settings.steps), **again,
-            )  # fmt: skip
+                self.model,
+                self._texts[""],
+                grid,
+                mode="i2d",
+                steps=settings.steps,
+                cfg=1.0,
+                rgb=rgb_tokens,
+                seed=settings.seed,
+                guidance=settings.guidance,
+                callback=lambda step, steps, *_: progress(steps + step, passes * steps),
+            )
         return Result(
-            rgb if settings.mode == "i2d" else self._picture(rgb_tokens, grid),
-            depth if settings.mode == "d2i" else _depth_map(depth_tokens, grid),
+            self._picture(rgb_tokens, grid) if rgb is None else rgb,
+            _depth_map(depth_tokens, grid) if depth is None else depth,
         )
 
     def _rgb_tokens(self, rgb: np.ndarray) -> Tensor:
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].to(self.device, torch.float32)
         return self.autoencoder.encode(image / 127.5 - 1).flatten(2).transpose(1, 2).float()
+
+    def _depth_tokens(self, depth: np.ndarray, seed: int) -> Tensor:
+        """Tokens (1, N, p * p) of a given depth map, noise in the pixels without a measurement."""
+        config = self.model.config
+        tokens = encode_depth(torch.from_numpy(depth)[None], patch_size=config.depth_patch_size).flatten(1, 2)
+        _, noise = draw_noise((1, tokens.shape[1], config.in_channels), tuple(tokens.shape), seed)
+        return fill_missing(tokens, noise)
 
     def _picture(self, tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
         latent = tokens.transpose(1, 2).unflatten(2, grid).contiguous()
@@ -227,12 +244,6 @@ class Pipeline:
         if not torch.isfinite(image).all():
             raise ValueError("The picture came out as NaN: use --dtype float32 or bfloat16, and a lower --cfg.")
         return ((image.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-
-
-def _depth_tokens(depth: np.ndarray, patch_size: int, noise: Tensor) -> Tensor:
-    """Tokens (1, N, p * p) of a given depth map, noise in the pixels without a measurement."""
-    tokens = encode_depth(torch.from_numpy(depth)[None], patch_size=patch_size).flatten(1, 2)
-    return fill_missing(tokens, noise)
 
 
 def _depth_map(tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
@@ -247,15 +258,15 @@ def _encode_prompts(
 ) -> dict[str, Tensor]:
     """Text features (1, T, context) by prompt; the encoder is gone when this returns."""
     ordered = sorted(prompts)
-    if path.is_dir() and not (path / "text_encoder.safetensors").exists():
-        from ..mforce_core.qwen import load_qwen_text_encoder
-
+    encoder: QwenTextEncoder | WordTextEncoder
+    if path.is_dir() and not (path / WORDS_FILE).exists():
         encoder = load_qwen_text_encoder(path, device=device)
     else:
         encoder = load_text_encoder(path)
         unknown = list(dict.fromkeys(word for prompt in ordered for word in encoder.unknown_words(prompt)))
         if unknown:
-            say(f"The small model does not know: {', '.join(unknown)}. It knows: {' '.join(encoder.vocabulary)}.")
+            known = " ".join(encoder.vocabulary)
+            say(f"The small model does not know: {', '.join(unknown)}. It knows: {known}.")
     features = torch.cat([encoder.encode([prompt]) for prompt in ordered])
     if features.shape[-1] != context:
         raise ValueError(

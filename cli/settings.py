@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
+
+Mode = Literal["joint", "i2d", "d2i"]
 
 #: Sides of pictures are multiples of this many pixels: one token covers 16x16.
 GRID = 16
@@ -14,7 +16,7 @@ GRID = 16
 BUILT_IN = "nano"
 
 #: Guidance scale of the release by mode.
-DEFAULT_CFG = {"joint": 4.0, "i2d": 1.0, "d2i": 4.0}
+DEFAULT_CFG: dict[Mode, float] = {"joint": 4.0, "i2d": 1.0, "d2i": 4.0}
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,11 @@ class Settings:
     """Settings of one generation.
 
     ``size`` is (width, height) in pixels, ``fov`` the horizontal field of view in degrees, ``tilt`` log2 of
-    alpha. ``size``, ``edge_threshold`` and ``threads`` may be None, ``device`` and ``dtype`` "auto", until the
-    the model is known.
+    alpha. Until the model is known, ``size``, ``edge_threshold`` and ``threads`` may be None, ``device`` and
+    ``dtype`` "auto".
     """
 
-    mode: str
+    mode: Mode
     prompt: str
     seed: int = 0
     steps: int = 50
@@ -58,6 +60,8 @@ class Settings:
         """Refuse what cannot work before any model is loaded."""
         if self.mode not in DEFAULT_CFG:
             raise ValueError(f"The mode must be one of {', '.join(DEFAULT_CFG)}, got {self.mode!r}.")
+        if (self.mode == "joint") != (self.input is None):
+            raise ValueError(f"The mode {self.mode} does not go with the input file {self.input}.")
         if self.steps < 1:
             raise ValueError(f"--steps must be at least 1, got {self.steps}.")
         if not 0 <= self.seed < 2**63:
@@ -78,6 +82,12 @@ class Settings:
             raise ValueError(f"--dtype must be float32, bfloat16 or auto, got {self.dtype!r}.")
         if self.size is not None:
             check_grid(*self.size)
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """``size`` of settings whose model is known."""
+        assert self.size is not None
+        return self.size
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)

@@ -28,9 +28,7 @@ class QwenTextEncoder:
         model: Qwen3 without its language-model head; it needs no more layers than the last of ``layers``.
     """
 
-    def __init__(
-        self, tokenizer: Any, model: Any, *, layers: Sequence[int] = LAYERS, length: int = LENGTH
-    ) -> None:
+    def __init__(self, tokenizer: Any, model: Any, *, layers: Sequence[int] = LAYERS, length: int = LENGTH) -> None:
         self.tokenizer = tokenizer
         self.model = model
         self.layers = tuple(layers)
@@ -97,7 +95,7 @@ def load_qwen_text_encoder(
     words = path / "tokenizer" if (path / "tokenizer").is_dir() else path
     if not (weights / "config.json").is_file():
         raise ValueError(f"{path} is not a folder with Qwen3: it needs config.json, a tokenizer and weights.")
-    local = {"local_files_only": True, "trust_remote_code": False}
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(weights, **local)
         if config.model_type != "qwen3":

@@ -1,8 +1,14 @@
 """The Qwen3 text features, on a tiny random Qwen3 and a tokenizer made here."""
 
+import json
+
 import pytest
 import torch
+from mforce.mforce_core.checkpoint import save_model
+from mforce.mforce_core.config import Architecture
+from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.qwen import LAYERS, LENGTH, load_qwen_text_encoder
+from mforce.mforce_core.transformer import ModalityForcingTransformer
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -51,9 +57,7 @@ def test_features_are_the_hidden_states_of_the_chat_prompt(qwen):
     text = "<|im_start|>user\na red ball<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     ids = encoder.tokenizer(text).input_ids
     assert ids.count(encoder.tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
-    padded = torch.tensor(
-        [ids + [encoder.tokenizer.convert_tokens_to_ids("<|endoftext|>")] * (512 - len(ids))]
-    )
+    padded = torch.tensor([ids + [encoder.tokenizer.convert_tokens_to_ids("<|endoftext|>")] * (512 - len(ids))])
     mask = (torch.arange(512) < len(ids)).long()[None]
     with torch.no_grad():
         states = whole(input_ids=padded, attention_mask=mask, output_hidden_states=True).hidden_states
@@ -77,6 +81,40 @@ def test_pipeline_folders_are_read(qwen, tmp_path):
         (tmp_path / part).symlink_to(folder, target_is_directory=True)
     pair = [load_qwen_text_encoder(path).encode(["ball"]) for path in (folder, tmp_path)]
     assert torch.equal(*pair)
+
+
+def test_the_command_line_runs_a_model_without_text_encoder(qwen, tmp_path):
+    pytest.importorskip("OpenEXR")
+    typer_testing = pytest.importorskip("typer.testing")
+    from mforce.cli.app import app
+
+    def run(features, out):
+        architecture = Architecture(
+            context_in_dim=features,
+            hidden_size=32,
+            num_heads=2,
+            depth_double=1,
+            depth_single=1,
+            depth_decoder_num_layers=1,
+            axes_dim=(4, 4, 4, 4),
+        )
+        torch.manual_seed(0)
+        transformer = ModalityForcingTransformer(architecture)
+        for parameter in transformer.parameters():
+            torch.nn.init.normal_(parameter, 0, 0.05)
+        save_model(transformer, tmp_path / "model", dtype=torch.float32)
+        arguments = ["joint", "a ball", "--model", tmp_path / "model", "--text-encoder", qwen[0]]
+        arguments += ["--vae", tmp_path / "vae.safetensors", "--size", 32, "--steps", 1, "-o", out]
+        return typer_testing.CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    save_patch_autoencoder(PatchAutoencoder(), tmp_path / "vae.safetensors")
+    done = run(3 * HIDDEN, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    files = json.loads((tmp_path / "out" / "metadata.json").read_text())["model_files"]
+    assert "model.safetensors" in files["text_encoder"]
+    refused = run(3 * HIDDEN + 1, tmp_path / "no")
+    assert refused.exit_code == 2
+    assert "48 features and the model needs 49" in refused.output
 
 
 def test_other_folders_are_named(tmp_path):
