@@ -9,11 +9,13 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
+from ..mforce_core.schedule import Mode
 from ..training.scenes import captions, render, sample_layouts
 from ..training.scenes.vocabulary import COLOUR_HUES, COLOURS, FLOORS, SHAPES
 from .metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
@@ -75,10 +77,8 @@ def evaluate_nano(
         if progress is not None:
             progress(done, total)
 
-    def run(text: Tensor, mode: str, **given: Tensor | float) -> tuple[Tensor, Tensor]:
-        return sample(
-            model, text, GRID, mode=mode, steps=steps, null_text=null, seed=seed, callback=step, **given
-        )
+    def run(text: Tensor, mode: Mode, **given: Any) -> tuple[Tensor, Tensor]:
+        return sample(model, text, GRID, mode=mode, steps=steps, null_text=null, seed=seed, callback=step, **given)
 
     def image_to_depth(tokens: Tensor) -> Tensor:
         _, sampled = run(null.expand(len(tokens), -1, -1), "i2d", rgb=tokens)
@@ -112,8 +112,7 @@ def evaluate_nano(
         tokens, _ = run(text, "joint", log2_alpha=LOG2_ALPHA)
         images = autoencoder.decode(tokens.transpose(1, 2).unflatten(2, GRID)).clamp(-1, 1).cpu() / 2 + 0.5
         right += sum(
-            dominant_hue(image, hues) == COLOURS.index(colours[i][1])
-            for image, i in zip(images, rows, strict=True)
+            dominant_hue(image, hues) == COLOURS.index(colours[i][1]) for image, i in zip(images, rows, strict=True)
         )
     metrics = {name: float(torch.cat(values).mean()) for name, values in columns.items()}
     return metrics | {"colour_accuracy": right / len(colours), "scenes": scenes, "steps": steps, "seed": seed}

@@ -177,6 +177,8 @@ class LatentNorm(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
+        self.running_mean: torch.Tensor
+        self.running_var: torch.Tensor
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -352,7 +354,7 @@ def infer_sizes(tensors: dict[str, torch.Tensor], path: Path) -> Sizes:
 
 def level_sizes(tensors: dict[str, torch.Tensor], prefix: str) -> tuple[tuple[int, ...], int]:
     """Output widths of the levels `prefix`.0, .1, ... and the number of residual blocks in each."""
-    widths = []
+    widths: list[int] = []
     while (weight := tensors.get(f"{prefix}.{len(widths)}.block.0.conv1.weight")) is not None:
         widths.append(weight.shape[0])
     blocks = 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import trange
 
 from ..mforce_core import load_autoencoder
@@ -52,7 +52,7 @@ def to_float(images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def psnr(model: nn.Module, images: Tensor) -> float:
+def psnr(model: PatchAutoencoder, images: Tensor) -> float:
     """Mean PSNR in dB of the round trip of uint8 images, pixels in [0, 1]."""
     target = to_float(images)
     error = (model.decode(model.encode(target)).clamp(-1, 1) - target) / 2
@@ -64,9 +64,7 @@ def random_crops(images: Tensor, generator: torch.Generator) -> Tensor:
     rows = torch.randint(len(images), (BATCH,), generator=generator)
     corners = torch.randint((images.shape[-1] - CROP) // 16 + 1, (BATCH, 2), generator=generator) * 16
     return to_float(
-        torch.stack(
-            [images[i, :, y : y + CROP, x : x + CROP] for i, (y, x) in zip(rows, corners, strict=True)]
-        )
+        torch.stack([images[i, :, y : y + CROP, x : x + CROP] for i, (y, x) in zip(rows, corners, strict=True)])
     )
 
 
@@ -85,7 +83,7 @@ def train(scenes: Path, out: Path, *, steps: int, seed: int, keep_encoder: bool)
         save_patch_autoencoder(model, out)
     result = {"linear_psnr": psnr(model, held_out)}
 
-    network = model.requires_grad_(False).cleaning.requires_grad_(True).to(memory_format=torch.channels_last)
+    network = model.requires_grad_(False).cleaning.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(seed)

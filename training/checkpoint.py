@@ -25,9 +25,7 @@ def save_state(
         for index, moments in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{index}.{key}": torch.as_tensor(v) for key, v in moments.items()}
     partial = folder / (STATE_FILE + ".part")
-    save_file(
-        {k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata={"step": json.dumps(step)}
-    )
+    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata={"step": json.dumps(step)})
     partial.replace(folder / STATE_FILE)
 
 
@@ -41,9 +39,7 @@ def load_state(
     with safe_open(path, framework="pt") as handle:
         tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         step = json.loads(handle.metadata()["step"])
-    model.load_state_dict(
-        {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    )
+    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
     for name, tensor in average.items():
         tensor.copy_(tensors[f"average.{name}"])
     for number, optimizer in enumerate(optimizers):

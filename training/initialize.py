@@ -43,9 +43,7 @@ def initialize(model: ModalityForcingTransformer, seed: int) -> None:
 
 
 @torch.no_grad()
-def initialize_from_base(
-    model: ModalityForcingTransformer, base: ModalityForcingTransformer, seed: int
-) -> None:
+def initialize_from_base(model: ModalityForcingTransformer, base: ModalityForcingTransformer, seed: int) -> None:
     """Every tensor of the base moves in 1:1; the depth stream starts from the image stream's weights.
 
     New are ``depth_in``, the depth head and the cross-stream time MLPs; ``cross_alpha`` is zero, so those do not act

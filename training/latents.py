@@ -15,7 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..mforce_core import load_autoencoder
+from ..mforce_core.autoencoder import Autoencoder
+from ..mforce_core.patch_autoencoder import PatchAutoencoder
 from ..mforce_core.text import WordTextEncoder
+from ..mforce_core.tiny_autoencoder import TinyAutoencoder
 
 
 class LatentDataset:
@@ -47,24 +50,22 @@ class LatentDataset:
         """Indices of a step: a fresh permutation every epoch, a function of the arguments alone so that a resumed run
         sees the data that an uninterrupted one would."""
         first = step * batch_size
-        rows = []
+        rows: list[int] = []
         while len(rows) < batch_size:
             epoch, offset = divmod(first + len(rows), len(self))
-            order = torch.randperm(
-                len(self), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            )
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
             rows += order[offset : offset + batch_size - len(rows)].tolist()
         return torch.tensor(rows)
 
 
 @torch.no_grad()
-def encode_shard(scenes: Path, out: Path, autoencoder: torch.nn.Module, *, batch_size: int = 64) -> None:
+def encode_shard(
+    scenes: Path, out: Path, autoencoder: Autoencoder | TinyAutoencoder | PatchAutoencoder, *, batch_size: int = 64
+) -> None:
     """Encode one shard of scenes; the file appears only when it is complete."""
     with safe_open(scenes, framework="pt") as handle:
         images, depth, metadata = handle.get_tensor("rgb"), handle.get_tensor("depth"), handle.metadata()
-    latents = [
-        autoencoder.encode(batch.float() / 127.5 - 1).to(torch.float16) for batch in images.split(batch_size)
-    ]
+    latents = [autoencoder.encode(batch.float() / 127.5 - 1).to(torch.float16) for batch in images.split(batch_size)]
     partial = out.with_suffix(".part")
     save_file(
         {"rgb": torch.cat(latents), "depth": depth.to(torch.float16)},

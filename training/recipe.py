@@ -5,35 +5,40 @@ pixels fed as noise, self-distillation weighted ``high * t_depth + low * (1 - t_
 distribution (logit-normal with FLUX.2's shift), the weights, the weighting of depth errors.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..mforce_core.depth_codec import encode_depth
-from ..mforce_core.transformer import ModalityForcingTransformer
 from .config import RecipeConfig
 
 #: Floor of the relative weighting: a pixel at 1/10 of the map's mean depth weighs as much as one nearer still.
 _MIN_RELATIVE = 0.1
 
 
+#: A transformer or its compiled form: (rgb, depth, text, t_rgb, t_depth, grid) -> (velocity, depth_x0).
+Denoiser = Callable[..., tuple[Tensor, Tensor]]
+
+
 class Batch(NamedTuple):
-    """``rgb`` (B, N, C) clean latents, ``text`` (B, T, D), ``depth`` (B, h, w, p * p) clean tokens, 0 = not measured."""
+    """``rgb`` (B, N, C) clean latents, ``text`` (B, T, D), ``depth`` (B, h, w, p * p) clean tokens, 0 = not measured;
+    None where only images are trained."""
 
     rgb: Tensor
-    depth: Tensor
+    depth: Tensor | None
     text: Tensor
     grid: tuple[int, int]
 
 
 class Noise(NamedTuple):
-    """Noise levels (B,) and the Gaussian noise of both streams, in token shapes."""
+    """Noise levels (B,) and the Gaussian noise of the streams, in token shapes; no depth where the batch has none."""
 
     t_rgb: Tensor
-    t_depth: Tensor
+    t_depth: Tensor | None
     rgb: Tensor
-    depth: Tensor
+    depth: Tensor | None
 
 
 def logit_normal_times(count: int, mu: float, generator: torch.Generator) -> Tensor:
@@ -47,16 +52,12 @@ def draw_noise(batch: Batch, recipe: RecipeConfig, generator: torch.Generator) -
     t_rgb = logit_normal_times(count, recipe.time_mu, generator)
     t_depth = logit_normal_times(count, recipe.time_mu, generator)
     task = torch.rand(count, generator=generator)
-    i2d = task < recipe.probability_i2d
-    d2i = task > 1 - recipe.probability_d2i
-    t_rgb, t_depth = t_rgb.masked_fill(i2d, 0), t_depth.masked_fill(d2i, 0)
-    depth = batch.depth.flatten(1, 2)
-    return Noise(
-        t_rgb,
-        t_depth,
-        torch.randn(batch.rgb.shape, generator=generator),
-        torch.randn(depth.shape, generator=generator),
-    )
+    rgb = torch.randn(batch.rgb.shape, generator=generator)
+    if batch.depth is None:
+        return Noise(t_rgb, None, rgb, None)
+    depth = torch.randn(batch.depth.flatten(1, 2).shape, generator=generator)
+    i2d, d2i = task < recipe.probability_i2d, task > 1 - recipe.probability_d2i
+    return Noise(t_rgb.masked_fill(i2d, 0), t_depth.masked_fill(d2i, 0), rgb, depth)
 
 
 def sparse_mask(shape: tuple[int, int, int], probability: float, generator: torch.Generator) -> Tensor:
@@ -120,37 +121,33 @@ def velocity_loss(velocity: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((velocity.float() - target).square().mean((1, 2)) * weight).mean()
 
 
-def t2i_losses(model: ModalityForcingTransformer, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-    """Flow matching on RGB latents."""
-    t = noise.t_rgb[:, None, None]
-    velocity, _ = model(torch.lerp(batch.rgb, noise.rgb, t), None, batch.text, noise.t_rgb, None, batch.grid)
-    return {"rgb": velocity_loss(velocity, noise.rgb - batch.rgb, torch.ones_like(noise.t_rgb))}
-
-
-def mf_losses(
-    model: ModalityForcingTransformer,
-    teacher: ModalityForcingTransformer,
-    batch: Batch,
-    noise: Noise,
-    recipe: RecipeConfig,
+def losses(
+    model: Denoiser, teacher: Denoiser | None, batch: Batch, noise: Noise, recipe: RecipeConfig
 ) -> dict[str, Tensor]:
-    """The losses of one Modality Forcing step; their sum is minimised.
+    """The losses of one step, by name; their sum is minimised.
 
-    ``teacher`` is the frozen text-to-image model that the student started from.
+    Args:
+        model: the student, called like :class:`..mforce_core.transformer.ModalityForcingTransformer`.
+        teacher: the frozen text-to-image model that the student started from; None leaves self-distillation out.
+        batch, noise: without depth this is flow matching on RGB latents alone.
     """
     rgb = torch.lerp(batch.rgb, noise.rgb, noise.t_rgb[:, None, None])
+    target = noise.rgb - batch.rgb
+    if batch.depth is None or noise.depth is None or noise.t_depth is None:
+        velocity, _ = model(rgb, None, batch.text, noise.t_rgb, None, batch.grid)
+        return {"rgb": velocity_loss(velocity, target, torch.ones_like(noise.t_rgb))}
+
     clean_depth = batch.depth.flatten(1, 2)
     depth = noisy_depth(clean_depth, noise.depth, noise.t_depth)
     velocity, depth_x0 = model(rgb, depth, batch.text, noise.t_rgb, noise.t_depth, batch.grid)
     noisy_rgb = (noise.t_rgb > 0).float()
-    losses = {
-        "rgb": velocity_loss(velocity, noise.rgb - batch.rgb, noisy_rgb),
-        "depth": recipe.depth_loss_weight
-        * depth_loss(depth_x0, clean_depth, noise.t_depth, recipe.depth_weighting),
+    terms = {
+        "rgb": velocity_loss(velocity, target, noisy_rgb),
+        "depth": recipe.depth_loss_weight * depth_loss(depth_x0, clean_depth, noise.t_depth, recipe.depth_weighting),
     }
-    if recipe.distillation_high or recipe.distillation_low:
+    if teacher is not None and (recipe.distillation_high or recipe.distillation_low):
         with torch.no_grad():
-            target, _ = teacher(rgb, None, batch.text, noise.t_rgb, None, batch.grid)
+            original, _ = teacher(rgb, None, batch.text, noise.t_rgb, None, batch.grid)
         weight = recipe.distillation_high * noise.t_depth + recipe.distillation_low * (1 - noise.t_depth)
-        losses["distillation"] = velocity_loss(velocity, target.float(), weight * noisy_rgb)
-    return losses
+        terms["distillation"] = velocity_loss(velocity, original.float(), weight * noisy_rgb)
+    return terms

@@ -23,12 +23,13 @@ from .checkpoint import load_state, save_state
 from .config import OptimizerConfig, TrainConfig, read_train_config
 from .initialize import build, initialize, initialize_from_base
 from .latents import LatentDataset
-from .recipe import Batch, depth_tokens, draw_noise, mf_losses, t2i_losses
+from .recipe import Batch, depth_tokens, draw_noise, losses
 
 
 def build_optimizers(model: torch.nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al., 2024) orthogonalises updates of the blocks' matrices; everything else takes AdamW."""
-    blocks, rest = [], []
+    blocks: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         in_block = "blocks." in name and parameter.ndim == 2 and config.name == "muon"
         (blocks if in_block else rest).append(parameter)
@@ -40,9 +41,7 @@ def build_optimizers(model: torch.nn.Module, config: OptimizerConfig) -> list[to
     if blocks:
         muon = getattr(torch.optim, "Muon", None)
         if muon is None:
-            raise ConfigError(
-                f"optimizer muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw"
-            )
+            raise ConfigError(f"optimizer muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw")
         # With RMS matching the learning rate means the same as AdamW's.
         optimizers.append(
             muon(
@@ -66,7 +65,7 @@ def start_model(config: TrainConfig) -> tuple[ModalityForcingTransformer, Modali
     """The student and, for stage mf, its frozen text-to-image teacher."""
     precision = getattr(torch, config.precision)
     model = build(config.sizes(), precision)
-    if config.stage == "t2i":
+    if config.base is None:  # stage t2i
         initialize(model, config.seed)
         return model.to(config.device), None
     base = load_model(config.base, dtype=torch.float32)
@@ -97,39 +96,24 @@ class Trainer:
         ids = data.token_ids[rows]
         dropped = torch.rand(len(rows), generator=generator) < config.data.caption_dropout
         ids = torch.where(dropped[:, None], self.text_encoder.tokenize([""]), ids)
+        depth = None
         if config.stage == "mf":
-            depth = depth_tokens(
-                data.depth[rows], config.recipe, self.model.config.depth_patch_size, generator
-            )
-        else:
-            depth = torch.empty(0)
+            depth = depth_tokens(data.depth[rows], config.recipe, self.model.config.depth_patch_size, generator)
         tokens = latents.flatten(2).transpose(1, 2).contiguous()
         return Batch(tokens, depth, self.text_encoder.table[ids], (latents.shape[2], latents.shape[3]))
 
-    def losses(self) -> dict[str, Tensor]:
-        config = self.config
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
+    def forward_losses(self) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         batch = self.batch(generator)
-        if config.stage == "t2i":
-            # Depth noise is drawn for nothing here but it is empty; RGB noise levels never hit the frozen tasks.
-            recipe = config.recipe.model_copy(update={"probability_i2d": 0.0, "probability_d2i": 0.0})
-            batch = batch._replace(depth=batch.rgb[:, :0, None])
-            noise = draw_noise(batch, recipe, generator)
-            return t2i_losses(self.forward, _to(batch, config.device), _to(noise, config.device))
-        noise = draw_noise(batch, config.recipe, generator)
-        return mf_losses(
-            self.forward,
-            self.teacher_forward,
-            _to(batch, config.device),
-            _to(noise, config.device),
-            config.recipe,
-        )
+        noise = draw_noise(batch, self.config.recipe, generator)
+        device = self.config.device
+        return losses(self.forward, self.teacher_forward, _to(batch, device), _to(noise, device), self.config.recipe)
 
     def train_step(self) -> dict[str, float]:
         """One optimiser step; returns the losses, the gradient norm and the learning rate."""
         rate = learning_rate(self.step, self.config.steps, self.config.optimizer)
-        losses = self.losses()
-        sum(losses.values()).backward()
+        terms = self.forward_losses()
+        torch.stack(list(terms.values())).sum().backward()
         norm = torch.nn.utils.clip_grad_norm_(
             self.model.parameters(), self.config.optimizer.gradient_clip, foreach=True
         )
@@ -145,7 +129,7 @@ class Trainer:
         self.step += 1
         decay = min(self.config.optimizer.ema_decay, self.step / (self.step + 10))
         torch._foreach_lerp_(list(self.average.values()), list(self.model.state_dict().values()), 1 - decay)
-        return {name: loss.item() for name, loss in losses.items()} | {
+        return {name: term.item() for name, term in terms.items()} | {
             "gradient_norm": norm.item(),
             "lr": rate,
         }
@@ -177,9 +161,7 @@ def train(config: TrainConfig) -> None:
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, request_stop)
     count = sum(p.numel() for p in trainer.model.parameters())
-    print(
-        f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.data)} images, from step {trainer.step}"
-    )
+    print(f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.data)} images, from step {trainer.step}")
     started, images = time.perf_counter(), 0
     with (config.out / "log.jsonl").open("a") as log:
         while trainer.step < config.steps and not stop:
@@ -187,11 +169,7 @@ def train(config: TrainConfig) -> None:
             images += config.batch_size
             if trainer.step % config.log_every == 0:
                 elapsed = time.perf_counter() - started
-                entry = (
-                    {"step": trainer.step}
-                    | entry
-                    | {"seconds": elapsed, "images_per_second": images / elapsed}
-                )
+                entry = {"step": trainer.step} | entry | {"seconds": elapsed, "images_per_second": images / elapsed}
                 line = json.dumps({k: float(f"{v:.6g}") for k, v in entry.items()})
                 print(line, file=log, flush=True)
                 print(line, flush=True)

@@ -8,9 +8,7 @@ from .dataset import write_dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="mforce.training.scenes", description="Write RGB + depth + caption scenes."
-    )
+    parser = argparse.ArgumentParser(prog="mforce.training.scenes", description="Write RGB + depth + caption scenes.")
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
     parser.add_argument("--out", required=True, help="folder of the shards; complete ones are kept")
     parser.add_argument("--seed", type=int, default=0, help="sequence of scenes (default 0)")

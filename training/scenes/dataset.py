@@ -88,18 +88,14 @@ def _check(path: Path, facts: dict[str, int]) -> None:
     with safe_open(path, framework="pt") as shard:
         found = json.loads((shard.metadata() or {}).get("facts", "{}"))
     if found != facts:
-        raise ValueError(
-            f"{path} holds other scenes ({found}) than asked for ({facts}); choose an empty folder."
-        )
+        raise ValueError(f"{path} holds other scenes ({found}) than asked for ({facts}); choose an empty folder.")
 
 
 def read_shards(folder: str | Path) -> Iterator[Shard]:
     """Read the shards of a folder in order. Raises FileNotFoundError if it holds none."""
     paths = sorted(Path(folder).glob("scenes-*.safetensors"))
     if not paths:
-        raise FileNotFoundError(
-            f"No scenes-*.safetensors in {folder}; write some with mforce.training.scenes first."
-        )
+        raise FileNotFoundError(f"No scenes-*.safetensors in {folder}; write some with mforce.training.scenes first.")
     for path in paths:
         with safe_open(path, framework="pt") as shard:
             words = json.loads(shard.metadata()["captions"])

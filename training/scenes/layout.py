@@ -94,9 +94,7 @@ def sample_layouts(count: int, seed: int, start: int = 0) -> SceneLayout:
         ),
         dim=1,
     )
-    light = torch.stack(
-        (_between(scene[:, 7], -1.5, 1.5), room[:, 3] - 0.25, _between(scene[:, 8], -0.4, 2.2)), dim=1
-    )
+    light = torch.stack((_between(scene[:, 7], -1.5, 1.5), room[:, 3] - 0.25, _between(scene[:, 8], -0.4, 2.2)), dim=1)
     # Some slots find no room, so slightly more are asked for: about 45% of the
     # scenes show one object, 20% three.
     wanted = 1 + (scene[:, 9] > 0.43).long() + (scene[:, 9] > 0.75).long()
@@ -120,12 +118,8 @@ def sample_layouts(count: int, seed: int, start: int = 0) -> SceneLayout:
     slimness = slimness.gather(-1, shape[..., None])[..., 0]
     # A cube seen on its corner is wider than the other solids of its height.
     share = share * torch.where(shape == SHAPES.index("cube"), 0.88, 1.0)
-    hue = torch.tensor(list(COLOUR_HUES.values()), dtype=torch.float64)[colour] + _between(
-        slots[..., 4], -4.0, 4.0
-    )
-    hsv = torch.stack(
-        (hue % 360, _between(slots[..., 5], 0.80, 0.95), _between(slots[..., 6], 0.82, 0.98)), dim=-1
-    )
+    hue = torch.tensor(list(COLOUR_HUES.values()), dtype=torch.float64)[colour] + _between(slots[..., 4], -4.0, 4.0)
+    hsv = torch.stack((hue % 360, _between(slots[..., 5], 0.80, 0.95), _between(slots[..., 6], 0.82, 0.98)), dim=-1)
 
     candidates = slots[..., _OBJECT_UNIFORMS:].view(count, MAX_OBJECTS, _CANDIDATES, 2)
     exists, position, height, bounds = _place(
@@ -183,11 +177,7 @@ def _place(
     z = nearest[column] + candidates[..., 0] * (farthest - nearest)[column]
     x = (2 * candidates[..., 1] - 1) * (0.85 * HALF_VIEW) * z
     height = share[..., None] * z
-    reach = (
-        height
-        * slimness[..., None]
-        * torch.where(shape == SHAPES.index("cube"), math.sqrt(2.0), 1.0)[..., None]
-    )
+    reach = height * slimness[..., None] * torch.where(shape == SHAPES.index("cube"), math.sqrt(2.0), 1.0)[..., None]
     bounds = project_bounds(x, z, reach, height, camera_height[column], pitch[column])
 
     excess = bounds.abs().amax(dim=-1) - _MARGIN
@@ -208,9 +198,7 @@ def _place(
     for slot in range(MAX_OBJECTS):
         bad = excess[:, slot].clamp_min(0.0)
         for other, pick in enumerate(picks):
-            apart = torch.hypot(
-                x[:, slot] - x[rows, other, pick][:, None], z[:, slot] - z[rows, other, pick][:, None]
-            )
+            apart = torch.hypot(x[:, slot] - x[rows, other, pick][:, None], z[:, slot] - z[rows, other, pick][:, None])
             near = reach[:, slot] + reach[rows, other, pick][:, None] + 0.08
             hidden = _overlap(bounds[:, slot], bounds[rows, other, pick][:, None])
             clash = (apart < near) | (hidden > _MAX_OCCLUSION)
@@ -234,9 +222,7 @@ def _place(
     return torch.stack(exists, dim=1), position, take(height), picked_bounds
 
 
-def project_bounds(
-    x: Tensor, z: Tensor, reach: Tensor, height: Tensor, camera_height: Tensor, pitch: Tensor
-) -> Tensor:
+def project_bounds(x: Tensor, z: Tensor, reach: Tensor, height: Tensor, camera_height: Tensor, pitch: Tensor) -> Tensor:
     """Image bounds (..., 4) of upright boxes: left, top, right, bottom in [-1, 1] units of the half image."""
     cos, sin = torch.cos(pitch), torch.sin(pitch)
     across, down = [], []

@@ -18,9 +18,7 @@ from .vocabulary import SHAPES
 CHUNK = 4
 STRIPES = 5.0
 
-_CEILING = tuple(
-    float(c) for c in surfaces.to_linear(surfaces.hsv_to_rgb(*torch.tensor(surfaces.CEILING_TONE)))
-)
+_CEILING = tuple(float(c) for c in surfaces.to_linear(surfaces.hsv_to_rgb(*torch.tensor(surfaces.CEILING_TONE))))
 
 log = logging.getLogger(__name__)
 
@@ -102,17 +100,13 @@ def _scalars(layout: SceneLayout) -> dict[str, Tensor]:
     for name, tones, kind, column in tables:
         for tone in (0, 1):
             hsv = torch.tensor([pair[tone] for pair in tones])[kind]
-            colour = surfaces.to_linear(
-                surfaces.hsv_to_rgb(hsv[:, 0], hsv[:, 1], hsv[:, 2] * gain[:, column])
-            )
+            colour = surfaces.to_linear(surfaces.hsv_to_rgb(hsv[:, 0], hsv[:, 1], hsv[:, 2] * gain[:, column]))
             for channel, value in zip("rgb", colour, strict=True):
                 scene[f"{name}_{tone}_{channel}"] = value
 
     kind = layout.shape
     r, h = layout.radius, layout.height
-    sphere, cube, cylinder, cone = (
-        kind == SHAPES.index(name) for name in ("sphere", "cube", "cylinder", "cone")
-    )
+    sphere, cube, cylinder, cone = (kind == SHAPES.index(name) for name in ("sphere", "cube", "cylinder", "cone"))
     slope = (r / h) ** 2
     zero = torch.zeros_like(r)
     solids = {
@@ -272,9 +266,7 @@ def _room_normal(scene: Scene, ray: Vector, on_side: Tensor, on_level: Tensor) -
     return normal_x * cos - normal_z * sin, normal_y, normal_x * sin + normal_z * cos
 
 
-def _light(
-    scene: Scene, point: Vector, normal: Vector, ray: Vector, is_floor: Tensor
-) -> tuple[Tensor, Tensor]:
+def _light(scene: Scene, point: Vector, normal: Vector, ray: Vector, is_floor: Tensor) -> tuple[Tensor, Tensor]:
     """Diffuse and ambient light, and the specular term, at a point."""
     px, py, pz = point
     nx, ny, nz = normal

@@ -54,7 +54,5 @@ _GRAMMAR: tuple[str, ...] = (
 )
 
 VOCABULARY: tuple[str, ...] = tuple(
-    sorted(
-        {*COLOURS, *SHAPES, *SHAPE_SYNONYMS.values(), *FLOORS, *WALLS, *SMALL_WORDS, *LARGE_WORDS, *_GRAMMAR}
-    )
+    sorted({*COLOURS, *SHAPES, *SHAPE_SYNONYMS.values(), *FLOORS, *WALLS, *SMALL_WORDS, *LARGE_WORDS, *_GRAMMAR})
 )
