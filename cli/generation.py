@@ -16,7 +16,7 @@ from .depth_files import place_depth, read_depth
 from .fitting import Fit, plan_fit
 from .images import place_picture, read_picture
 from .output_folder import output_folder
-from .outputs import write_result
+from .outputs import check_writers, write_result
 from .pipeline import Parts, Pipeline, Result, find_parts, resolve
 from .progress import progress_bar, say
 from .provenance import identify, identify_model, versions
@@ -52,6 +52,7 @@ def generate_folder(
     One job fills ``output`` itself; several get ``output/000``, ``001``... and a sheet of all in ``output``.
     The folder appears when everything in it is finished.
     """
+    check_writers()
     with output_folder(output, overwrite=overwrite) as work:
         givens = [_read_given(job) for job in jobs]
         for note in dict.fromkeys(note for given in givens for note in given.notes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,17 @@ _SPARSE = 0.1
 
 #: Viewpoints of the sheet: title, yaw and pitch in degrees.
 _VIEWS = (("point cloud, from the left", -22.0, 8.0), ("point cloud, from the right", 22.0, 20.0))
+
+
+def check_writers() -> None:
+    """Refuse to start where a library that the files need is missing.
+
+    Raises:
+        ModuleNotFoundError: with a sentence on how to install it.
+    """
+    for package in ("OpenEXR", "trimesh", "scipy"):
+        if find_spec(package) is None:
+            raise ModuleNotFoundError(f"The output files need {package}: pip install {package}.")
 
 
 def write_result(folder: Path, result: Result, settings: Settings, origin: dict[str, Any]) -> None:

@@ -263,6 +263,13 @@ def test_an_unwritable_output_is_refused_first(model, tmp_path):
     assert "is a file" in refuse("joint", "ball", "--model", model, "-o", tmp_path / "file")
 
 
+def test_a_missing_library_is_named_before_sampling(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("mforce.cli.outputs.find_spec", lambda name: None if name == "OpenEXR" else name)
+    message = refuse("joint", "ball", "--model", model, "-o", tmp_path / "out")
+    assert "pip install OpenEXR" in message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_words_are_named(model, tmp_path):
     printed = run("joint", "a red zebra", "--model", model, "--steps", 1, "-o", tmp_path / "out")
     assert "does not know: a, zebra" in printed
