@@ -1,0 +1,89 @@
+"""What imports what: light start-up, no ComfyUI outside nodes, no pickles, nothing above its layer."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: Package -> packages of this project that it may import.
+LAYERS: dict[str, set[str]] = {
+    "kernels": set(),
+    "mforce_core": {"kernels"},
+    "nodes": {"mforce_core"},
+    "training": {"mforce_core"},
+    "evaluation": {"mforce_core", "training"},
+    "cli": {"mforce_core", "evaluation"},
+    "benchmarks": {"mforce_core"},
+}
+
+
+def imports(file: Path) -> list[tuple[int, str]]:
+    """(level, module) of every import statement, level 0 for absolute ones."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or ""))
+    return found
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_layers(package: str) -> None:
+    assert sources(package)
+    for file in sources(package):
+        depth = len(file.relative_to(ROOT).parts) - 1
+        for level, module in imports(file):
+            if level == 0:
+                top = module.split(".")[0]
+                assert top != "mforce", f"{file}: absolute import of {module}"
+                assert top not in {"triton", "xformers"}, f"{file} imports {module} at its head or inside"
+                if package != "nodes":
+                    assert not top.startswith("comfy"), f"{file} imports {module}"
+            elif level > depth:  # reaches the pack's root, so `module` starts with a package
+                target = module.split(".")[0]
+                assert target in LAYERS[package] | {package, ""}, f"{file} imports {module}"
+
+
+def test_nothing_unpickles() -> None:
+    for package in LAYERS:
+        for file in sources(package):
+            text = file.read_text(encoding="utf-8")
+            assert "torch.load(" not in text, file
+            assert not any(module.split(".")[0] in {"pickle", "joblib", "dill"} for _, module in imports(file)), file
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(' '.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in run.stdout.split()}
+
+
+def test_importing_the_package_is_light() -> None:
+    assert not modules_after("import mforce") & {"torch", "numpy", "comfy", "comfy_api", "triton", "typer"}
+
+
+def test_importing_the_core_needs_neither_optional_libraries_nor_hosts() -> None:
+    code = "sys.modules |= dict.fromkeys(('triton', 'xformers', 'typer', 'rich', 'OpenEXR', 'transformers', 'pydantic'))"
+    loaded = modules_after(f"{code}; import mforce.mforce_core")
+    assert "torch" in loaded
+    assert not loaded & {"comfy", "comfy_api", "scipy", "trimesh"}
+
+
+def test_the_pack_root_is_not_on_the_path() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "import mforce, sys; print(*sys.path, sep='\\n')"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT.parent,
+    )
+    assert str(ROOT) not in run.stdout.splitlines()
