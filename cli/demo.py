@@ -11,7 +11,7 @@ from .progress import say
 from .settings import DEFAULT_CFG, Settings
 
 _SCENES = ("a red sphere on a wooden floor", "a blue cube and a yellow cone on a checkered floor")
-_REPAINT = "a green sphere on a stone floor"
+_REPAINT = "a green sphere on a concrete floor"
 
 
 def run_demo(output: Path, model: str, steps: int, seed: int, device: str, *, overwrite: bool = False) -> None:

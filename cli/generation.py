@@ -19,7 +19,7 @@ from .output_folder import output_folder
 from .outputs import check_writers, write_result
 from .pipeline import Parts, Pipeline, Result, find_parts, resolve
 from .progress import progress_bar, say
-from .provenance import identify, identify_model, versions
+from .provenance import identify, versions
 from .settings import Settings
 
 
@@ -59,14 +59,7 @@ def generate_folder(
             say(note)
         if pipeline is None:
             pipeline = load_pipeline(jobs, parts)
-        model_files = {
-            role: identify_model(path)
-            for role, path in (
-                ("model", parts.model),
-                ("text_encoder", parts.text_encoder),
-                ("vae", parts.vae),
-            )
-        }
+        model_files = {part: {file.name: identify(file) for file in files} for part, files in parts.files().items()}
         for number, (job, given) in enumerate(zip(jobs, givens, strict=True)):
             folder = work if len(jobs) == 1 else work / f"{number:03d}"
             folder.mkdir(exist_ok=True)

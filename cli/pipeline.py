@@ -19,7 +19,7 @@ from ..mforce_core import (
     load_text_encoder,
     sample,
 )
-from ..mforce_core.autoencoder import DECODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.checkpoint import check_tensors, read_header
 from ..mforce_core.depth_codec import fill_missing
 from ..mforce_core.point_cloud import scaled_edge_threshold
@@ -49,6 +49,15 @@ class Parts:
     text_encoder: Path
     vae: Path
 
+    def files(self) -> dict[str, list[Path]]:
+        """The files of each part that decide its output."""
+        autoencoders = (ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
+        return {
+            "model": sorted({*read_header(self.model).files.values(), *self.model.glob("config.json")}),
+            "text_encoder": _weights_and_settings(self.text_encoder),
+            "vae": [f for f in _weights_and_settings(self.vae) if self.vae.is_file() or f.name in autoencoders],
+        }
+
 
 @dataclass(frozen=True)
 class Result:
@@ -56,6 +65,12 @@ class Result:
 
     rgb: np.ndarray
     depth: np.ndarray
+
+
+def _weights_and_settings(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".json") and file.is_file())
 
 
 def find_parts(settings: Settings) -> Parts:

@@ -27,14 +27,6 @@ def identify(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256_of_both_16MiB_ends": digest.hexdigest()}
 
 
-def identify_model(path: Path) -> dict[str, Any]:
-    """The weights and configuration of a model folder, by file name; or of one file."""
-    if path.is_file():
-        return {path.name: identify(path)}
-    files = sorted(p for p in path.rglob("*") if p.suffix in (".safetensors", ".json") and p.is_file())
-    return {file.relative_to(path).as_posix(): identify(file) for file in files}
-
-
 def versions() -> dict[str, str]:
     """Versions of everything that can change a result, and the machine's kind."""
     from .. import __version__
