@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from comfy_api.latest import Types, io
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from ..mforce_core.point_cloud import FOV_DEGREES, MAX_POINTS, scaled_edge_threshold, unproject
+from ..mforce_core.point_cloud import FOV_DEGREES, MAX_POINTS, depth_edges, scaled_edge_threshold, unproject
 from ..mforce_core.point_cloud_files import to_ply
 from .geometry import Geometry, geometry_depth, resize_image
 from .image_fit import to_rgb
@@ -20,6 +21,8 @@ NAME = "To Point Cloud"
 # ComfyUI's 3D viewer: its vertical field of view, and where the first look comes from.
 _VIEWER_FOV_DEGREES = 35.0
 _VIEW_DIRECTION = (0.4, 0.25, 1.0)
+_SOLID_SIDE = 512  # pixels of a picture whose points look like a closed surface there
+_IN_VIEW = 0.95  # of the points; the rest may be at the rim
 
 
 class MFToPointCloud(io.ComfyNode):
@@ -61,8 +64,16 @@ class MFToPointCloud(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "remove_outliers",
-                    default=True,
-                    tooltip="Leave out points that are unusually far from their neighbours.",
+                    default=False,
+                    tooltip="Leave out points that are unusually far from their neighbours. Takes distant, slanted floors along.",
+                ),
+                io.Int.Input(
+                    "density",
+                    default=0,
+                    min=0,
+                    max=8,
+                    tooltip="Points along the side of a pixel: above 1, surfaces are filled in between pixels. 0: as "
+                    "many as a small picture needs to look solid (4 at 128 pixels, 1 from 512 on).",
                 ),
                 io.Int.Input("batch_index", default=0, min=0, max=4096, tooltip="Which map of a batch to use, from 0."),
                 io.Int.Input(
@@ -90,6 +101,7 @@ class MFToPointCloud(io.ComfyNode):
         fov_degrees: float,
         edge_threshold: float,
         remove_outliers: bool,
+        density: int,
         batch_index: int,
         max_points: int,
         image: Tensor | None = None,
@@ -101,18 +113,22 @@ class MFToPointCloud(io.ComfyNode):
             )
         if image is None:
             image = geometry.get("image")
+        one, known = depth[batch_index], valid[batch_index]
+        side = max(one.shape)
+        known = known & ~depth_edges(one, edge_threshold or scaled_edge_threshold(side))
+        one, known = densify(one, known, density or math.ceil(_SOLID_SIDE / side))
         rgb = None
         if image is not None:
             picture = image[batch_index if image.shape[0] > 1 else 0][None]
-            rgb = resize_image(to_rgb(picture).cpu(), *depth.shape[1:])[0]
+            rgb = resize_image(to_rgb(picture).cpu(), *one.shape)[0]
         try:
             cloud = unproject(
-                depth[batch_index],
+                one,
                 fov_degrees=fov_degrees or FOV_DEGREES,
                 intrinsics=_camera(geometry, batch_index, fov_degrees),
                 rgb=rgb,
-                valid=valid[batch_index],
-                edge_threshold=edge_threshold or scaled_edge_threshold(max(depth.shape[1:])),
+                valid=known,
+                edge_threshold=None,
                 remove_outliers=remove_outliers,
                 max_points=max_points,
                 centre=True,
@@ -122,17 +138,41 @@ class MFToPointCloud(io.ComfyNode):
         return io.NodeOutput(Types.File3D(BytesIO(to_ply(cloud)), "ply"), viewpoint(cloud.points))
 
 
+def densify(depth: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Depth (H, W) and its valid pixels at ``factor`` times the size, interpolated between valid pixels only.
+
+    In 1 / depth, in which a flat surface is linear across the picture, so that it stays flat.
+    """
+    if factor == 1:
+        return depth, valid
+    size = [factor * side for side in depth.shape]
+    near = torch.where(valid, 1.0 / depth, torch.zeros_like(depth))
+
+    def enlarge(maps: Tensor) -> Tensor:
+        return interpolate(maps[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+
+    weight = enlarge(valid.float())
+    return weight / enlarge(near).clamp(min=1e-12), weight > 0.999
+
+
 def viewpoint(points: Tensor) -> dict[str, Any]:
-    """LOAD3D_CAMERA that sees a centred cloud (M, 3) whole, from a little right of and above its own camera."""
-    rank = max(1, math.ceil(0.98 * len(points)))
-    reach = points[:, :2].norm(dim=1).kthvalue(rank).values.item()
-    front = max(0.0, points[:, 2].kthvalue(rank).values.item())
-    distance = reach / math.tan(math.radians(_VIEWER_FOV_DEGREES / 2)) + front
-    length = math.hypot(*_VIEW_DIRECTION)
-    position = {axis: distance * part / length for axis, part in zip("xyz", _VIEW_DIRECTION, strict=True)}
+    """LOAD3D_CAMERA that sees a cloud (M, 3) whole, from a little right of and above the camera that took it.
+
+    In the viewer's own frame: it moves the middle of the bounding box to the origin and scales the farthest point to
+    distance 1.
+    """
+    low, high = points.min(dim=0).values, points.max(dim=0).values
+    centred = points - (low + high) / 2
+    centred = centred / centred.norm(dim=1).max().clamp(min=1e-12)
+    target = centred.mean(dim=0)
+    rank = max(1, math.ceil(_IN_VIEW * len(points)))
+    reach = (centred - target)[:, :2].norm(dim=1).kthvalue(rank).values.item()
+    distance = reach / math.tan(math.radians(_VIEWER_FOV_DEGREES / 2))
+    direction = torch.tensor(_VIEW_DIRECTION, device=target.device)
+    position = target + distance * direction / direction.norm()
     return {
-        "position": position,
-        "target": dict.fromkeys("xyz", 0.0),
+        "position": dict(zip("xyz", position.tolist(), strict=True)),
+        "target": dict(zip("xyz", target.tolist(), strict=True)),
         "zoom": 1,
         "cameraType": "perspective",
     }

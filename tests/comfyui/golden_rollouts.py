@@ -1,6 +1,6 @@
 """Run by ComfyUI's Python: every golden rollout through core's CFGGuider and euler sampler, errors as JSON.
 
-Usage: golden_rollouts.py PACK_ROOT GOLDEN_VARIANT_FOLDER
+Usage: golden_rollouts.py PACK_ROOT GOLDEN_VARIANT_FOLDER...
 """
 
 import json
@@ -10,9 +10,13 @@ from pathlib import Path
 from pack_loading import load_pack
 
 
-def main(root: Path, folder: Path) -> None:
+def main(root: Path, *folders: Path) -> None:
     load_pack(root)
-    import comfy.model_patcher
+    print(json.dumps({folder.name: rollout_errors(folder) for folder in folders}))
+
+
+def rollout_errors(folder: Path) -> dict[str, float]:
+    """Relative error of each stream of each rollout of a variant."""
     import comfy.samplers
     import torch
     from comfy.nested_tensor import NestedTensor
@@ -60,7 +64,7 @@ def main(root: Path, folder: Path) -> None:
         for stream, result in zip(("rgb", "depth"), out.unbind(), strict=True):
             wanted = grid(data[f"{name}.out_{stream}"])
             errors[f"{name}.{stream}"] = float((result - wanted).norm() / wanted.norm())
-    print(json.dumps(errors))
+    return errors
 
 
 if __name__ == "__main__":
