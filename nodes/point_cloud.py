@@ -65,7 +65,8 @@ class MFToPointCloud(io.ComfyNode):
                 io.Boolean.Input(
                     "remove_outliers",
                     default=False,
-                    tooltip="Leave out points that are unusually far from their neighbours. Takes distant, slanted floors along.",
+                    tooltip="Leave out points that are unusually far from their neighbours. "
+                    "Takes distant, slanted floors along.",
                 ),
                 io.Int.Input(
                     "density",
