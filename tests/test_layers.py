@@ -78,6 +78,10 @@ def test_importing_the_core_needs_neither_optional_libraries_nor_hosts() -> None
     assert not loaded & {"comfy", "comfy_api", "scipy", "trimesh"}
 
 
+def test_the_evaluation_needs_no_training_extra() -> None:
+    modules_after("sys.modules |= dict.fromkeys(('tqdm', 'pydantic')); import mforce.cli.evaluation")
+
+
 def test_the_pack_root_is_not_on_the_path() -> None:
     run = subprocess.run(
         [sys.executable, "-c", "import mforce, sys; print(*sys.path, sep='\\n')"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from .captions import captions
 from .layout import FOV_DEGREES, sample_layouts
@@ -47,6 +46,9 @@ def write_dataset(
     """
     if count < 1 or shard_size < 1:
         raise ValueError(f"count and shard_size must be at least 1; got {count} and {shard_size}.")
+    # Only writing wants a progress bar: reading and rendering work without the training extra.
+    from tqdm import tqdm
+
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -59,12 +61,12 @@ def write_dataset(
                 _check(path, facts)
                 bar.update(n)
             else:
-                _write_shard(path, facts, bar)
+                _write_shard(path, facts, bar.update)
             paths.append(path)
     return paths
 
 
-def _write_shard(path: Path, facts: dict[str, int], bar: tqdm) -> None:
+def _write_shard(path: Path, facts: dict[str, int], advance: Callable[[int], object]) -> None:
     n, size = facts["count"], facts["size"]
     rgb = torch.empty(n, 3, size, size, dtype=torch.uint8)
     depth = torch.empty(n, size, size, dtype=torch.float16)
@@ -76,7 +78,7 @@ def _write_shard(path: Path, facts: dict[str, int], bar: tqdm) -> None:
         rgb[first:last] = (picture * 255.0).round().to(torch.uint8)
         depth[first:last] = distance.to(torch.float16)
         words += captions(layout)
-        bar.update(last - first)
+        advance(last - first)
     metadata = {"captions": json.dumps(words), "facts": json.dumps(facts), "fov_degrees": str(FOV_DEGREES)}
     partial = path.with_suffix(".partial")
     save_file({"rgb": rgb, "depth": depth}, partial, metadata)
