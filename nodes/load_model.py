@@ -102,7 +102,11 @@ class MFLoadModel(io.ComfyNode):
                 " opened; convert it first."
             )
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
-        model = load_joint_model(path, dtype, fp8_matmul)
+        try:
+            model = load_joint_model(path, dtype, fp8_matmul)
+        except ValueError as error:
+            reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+            raise ValueError(f"Load MF Model cannot use {model_name}: {reason}.") from error
         clip = MissingPart("text encoder", model_name, "Add a CLIPLoader of type flux2 with Qwen3 and connect that.")
         vae = MissingPart("VAE", model_name, "Add a VAELoader with the FLUX.2 VAE and connect that.")
         return io.NodeOutput(model, clip, vae)

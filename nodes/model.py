@@ -97,7 +97,7 @@ class ComfyTransformer(ModalityForcingTransformer):
         **_host_options: Any,
     ) -> tuple[Tensor, Tensor]:
         """RGB and depth states (B, C, h, w) to RGB velocity and clean depth in the same layout, float32."""
-        grid = tuple(x[0].shape[-2:])
+        grid = (x[0].shape[-2], x[0].shape[-1])
         rgb, depth = (stream.flatten(2).transpose(1, 2) for stream in x)
         velocity, clean = super().forward(rgb, depth, context, *timestep, grid, guidance)
         return tuple(out.float().transpose(1, 2).unflatten(2, grid) for out in (velocity, clean))

@@ -14,7 +14,7 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
-from ..mforce_core.schedule import rollout_times
+from ..mforce_core.schedule import Mode, rollout_times
 from .joint_latent import Latent, freeze_mask, split
 from .model import JointDiffusion, JointModelSampling
 
@@ -40,7 +40,7 @@ class Settings:
 class Task:
     """What a joint latent asks for: one of the three modes, and its streams (B, C, h, w)."""
 
-    mode: str
+    mode: Mode
     rgb: Tensor
     depth: Tensor
     noise_mask: Any = None
@@ -115,7 +115,7 @@ def run(
     )
 
 
-def _sigmas(model: Any, mode: str, settings: Settings) -> Tensor:
+def _sigmas(model: Any, mode: Mode, settings: Settings) -> Tensor:
     """Noise levels of the stream that is denoised, from the release's schedule or one of core's."""
     name, steps = settings.sampler_name, settings.steps
     if settings.scheduler != RELEASED:
