@@ -1,7 +1,7 @@
 """Time and memory of the built-in model: ``python -m mforce.benchmarks.nano [--out FILE.json]``.
 
-Measures, on this machine: a joint rollout (50 steps, CFG 4, 128x128) with decoding, its peak memory, and the peak memory
-of loading a large checkpoint relative to the file (weights touched, in a process of its own).
+Measures, on this machine: a joint rollout (50 steps, CFG 4, 128x128) with decoding, its peak memory, and the peak
+memory of loading a large checkpoint relative to the file (weights touched, in a process of its own).
 """
 
 import argparse

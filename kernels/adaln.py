@@ -64,9 +64,7 @@ def gated_residual(x: Tensor, y: Tensor, segments: Sequence[Segment]) -> Tensor:
     """``x + gate * y`` with each segment's own gate; x, y and the result are (B, L, C)."""
     parts = [
         torch.addcmul(part_x, _gate(m)[:, None], part_y)
-        for part_x, part_y, (_, m) in zip(
-            _per_segment(x, segments), _per_segment(y, segments), segments, strict=True
-        )
+        for part_x, part_y, (_, m) in zip(_per_segment(x, segments), _per_segment(y, segments), segments, strict=True)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 

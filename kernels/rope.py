@@ -41,9 +41,7 @@ def _rotate(x: Tensor, table: Tensor) -> Tensor:
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
 
 
-def qk_norm_rope(
-    qkv: Tensor, query_scale: Tensor, key_scale: Tensor, table: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def qk_norm_rope(qkv: Tensor, query_scale: Tensor, key_scale: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values from what the packed Linear wrote, ready for attention.
 
     The norm is taken in float32 and cast back before its scale, the rotation in float32: the order decides what

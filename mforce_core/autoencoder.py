@@ -40,9 +40,7 @@ class ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
         self.norm2 = group_norm(channels_out)
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
-        self.nin_shortcut = (
-            nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-        )
+        self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(silu(self.norm1(x)))
@@ -138,9 +136,7 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         inputs = (widths[0], *widths)
         last = len(widths) - 1
-        self.down = nn.Sequential(
-            *(DownLevel(inputs[i], widths[i], blocks, i == last) for i in range(len(widths)))
-        )
+        self.down = nn.Sequential(*(DownLevel(inputs[i], widths[i], blocks, i == last) for i in range(len(widths))))
         self.mid = Middle(widths[-1])
         self.norm_out = group_norm(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 2 * latent_channels, 3, padding=1)
@@ -200,9 +196,7 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(sizes.encoder_widths, sizes.encoder_blocks, sizes.latent_channels)
         self.decoder = Decoder(sizes.decoder_widths, sizes.decoder_blocks, sizes.latent_channels)
         self.latent_channels = 4 * sizes.latent_channels
-        self.spatial_factor = 2 ** len(
-            sizes.encoder_widths
-        )  # one halving fewer than levels, and the packing's
+        self.spatial_factor = 2 ** len(sizes.encoder_widths)  # one halving fewer than levels, and the packing's
         self.bn = LatentNorm(self.latent_channels)
 
     def encode(self, image: torch.Tensor) -> torch.Tensor:
@@ -266,8 +260,7 @@ def load_autoencoder(
         raise AutoencoderError(f"An autoencoder runs in float32 or bfloat16, not {dtype}.")
     # The latent's statistics stay in float32: they are few, and their error would reach every pixel.
     state = {
-        name: value.to(device, torch.float32 if name.startswith("bn.") else dtype)
-        for name, value in tensors.items()
+        name: value.to(device, torch.float32 if name.startswith("bn.") else dtype) for name, value in tensors.items()
     }
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
@@ -297,8 +290,7 @@ def find_one_file(folder: Path) -> Path:
         if (folder / name).exists():
             return folder / name
     raise AutoencoderError(
-        f"There is no autoencoder in {folder}: it needs {ENCODER_FILE} with {DECODER_FILE}, or "
-        f"{ONE_FILE_NAMES[0]}."
+        f"There is no autoencoder in {folder}: it needs {ENCODER_FILE} with {DECODER_FILE}, or {ONE_FILE_NAMES[0]}."
     )
 
 
@@ -314,9 +306,7 @@ def read_two_files(folder: Path) -> dict[str, torch.Tensor]:
             if not name.startswith("bn."):
                 tensors[f"{part}.{name}"] = value
             elif name in tensors and not torch.equal(tensors[name], value):
-                raise AutoencoderError(
-                    f"{ENCODER_FILE} and {DECODER_FILE} in {folder} are of different models."
-                )
+                raise AutoencoderError(f"{ENCODER_FILE} and {DECODER_FILE} in {folder} are of different models.")
             else:
                 tensors[name] = value
     return tensors
@@ -336,9 +326,7 @@ def infer_sizes(tensors: dict[str, torch.Tensor], path: Path) -> Sizes:
         hint = ""
         if any(".down_blocks." in name for name in tensors):
             hint = " It is in the diffusers layout; use the original or the ComfyUI file."
-        raise AutoencoderError(
-            f"{path} is not a FLUX.2 autoencoder, neither the full nor the tiny one.{hint}"
-        )
+        raise AutoencoderError(f"{path} is not a FLUX.2 autoencoder, neither the full nor the tiny one.{hint}")
     if "bn.running_mean" not in tensors:
         raise AutoencoderError(
             f"{path} has no latent statistics (bn.running_mean): it is of an older model than FLUX.2."
@@ -346,8 +334,7 @@ def infer_sizes(tensors: dict[str, torch.Tensor], path: Path) -> Sizes:
     widths = {*encoder_widths, *decoder_widths}
     if len(encoder_widths) != len(decoder_widths) or any(width % NORM_GROUPS for width in widths):
         raise AutoencoderError(
-            f"{path}: the widths of its levels, {encoder_widths} and {decoder_widths}, are not those of an "
-            "autoencoder."
+            f"{path}: the widths of its levels, {encoder_widths} and {decoder_widths}, are not those of an autoencoder."
         )
     return Sizes(quant.shape[0], encoder_widths, encoder_blocks, decoder_widths, decoder_blocks)
 
@@ -363,9 +350,7 @@ def level_sizes(tensors: dict[str, torch.Tensor], prefix: str) -> tuple[tuple[in
     return tuple(widths), blocks
 
 
-def check_names_and_shapes(
-    tensors: dict[str, torch.Tensor], expected: dict[str, torch.Size], path: Path
-) -> None:
+def check_names_and_shapes(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Size], path: Path) -> None:
     for problem, names in (
         ("lacks", expected.keys() - tensors.keys()),
         ("has", tensors.keys() - expected.keys()),
@@ -373,14 +358,10 @@ def check_names_and_shapes(
         if names:
             unknown = " unknown" if problem == "has" else ""
             listed = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-            raise AutoencoderError(
-                f"{path} {problem} {len(names)}{unknown} tensor(s) of an autoencoder: {listed}."
-            )
+            raise AutoencoderError(f"{path} {problem} {len(names)}{unknown} tensor(s) of an autoencoder: {listed}.")
     for name, shape in expected.items():
         if tensors[name].shape != shape:
-            raise AutoencoderError(
-                f"{path}: {name} has the shape {tuple(tensors[name].shape)}, not {tuple(shape)}."
-            )
+            raise AutoencoderError(f"{path}: {name} has the shape {tuple(tensors[name].shape)}, not {tuple(shape)}.")
 
 
 def check_values(tensors: dict[str, torch.Tensor], path: Path) -> None:

@@ -176,9 +176,7 @@ def load_model(
     return model.requires_grad_(False).eval()
 
 
-def save_model(
-    model: ModalityForcingTransformer, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16
-) -> None:
+def save_model(model: ModalityForcingTransformer, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
     """Write ``config.json`` and ``model.safetensors`` in the release's layout; :func:`load_model` opens the folder."""
     from safetensors.torch import save_file
 
@@ -186,8 +184,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     config = {"architecture": model.config.to_dict(), "schedule": vars(model.schedule)}
     tensors = {
-        "dit." + name: tensor.detach().cpu().to(dtype).contiguous()
-        for name, tensor in model.state_dict().items()
+        "dit." + name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }
     partial = folder / "model.safetensors.part"
     save_file(tensors, partial, metadata={"format": "pt"})

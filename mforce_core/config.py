@@ -48,17 +48,10 @@ class Architecture:
             if not isinstance(value, int) or value < 1:
                 raise ConfigError(f"architecture.{name} must be a positive integer, got {value!r}")
         if self.hidden_size % self.num_heads:
+            raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
+        if len(self.axes_dim) != 4 or sum(self.axes_dim) != self.head_dim or any(d % 2 for d in self.axes_dim):
             raise ConfigError(
-                f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}"
-            )
-        if (
-            len(self.axes_dim) != 4
-            or sum(self.axes_dim) != self.head_dim
-            or any(d % 2 for d in self.axes_dim)
-        ):
-            raise ConfigError(
-                f"axes_dim {list(self.axes_dim)} must be four even numbers that sum to the head size "
-                f"{self.head_dim}"
+                f"axes_dim {list(self.axes_dim)} must be four even numbers that sum to the head size {self.head_dim}"
             )
         if self.has_depth and math.isqrt(self.depth_channels) ** 2 != self.depth_channels:
             raise ConfigError(f"depth_channels {self.depth_channels} is not the area of a square patch")
@@ -86,9 +79,7 @@ class Architecture:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(
-                f"unknown architecture key(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-            )
+            raise ConfigError(f"unknown architecture key(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -162,9 +153,7 @@ def infer_architecture(shapes: Mapping[str, Sequence[int]]) -> Architecture:
 
     def shape(name: str) -> Sequence[int]:
         if name not in shapes:
-            raise ConfigError(
-                f"this is not a Modality Forcing or FLUX.2 transformer: the tensor {name!r} is missing"
-            )
+            raise ConfigError(f"this is not a Modality Forcing or FLUX.2 transformer: the tensor {name!r} is missing")
         return shapes[name]
 
     hidden_size, in_channels = shape("img_in.weight")

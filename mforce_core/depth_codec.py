@@ -27,9 +27,7 @@ def expand(z: Tensor) -> Tensor:
 
 def patchify(maps: Tensor, patch_size: int) -> Tensor:
     """(B, h * p, w * p) -> (B, h, w, p * p), row-major inside a patch."""
-    return (
-        maps.unflatten(2, (-1, patch_size)).unflatten(1, (-1, patch_size)).permute(0, 1, 3, 2, 4).flatten(3)
-    )
+    return maps.unflatten(2, (-1, patch_size)).unflatten(1, (-1, patch_size)).permute(0, 1, 3, 2, 4).flatten(3)
 
 
 def unpatchify(tokens: Tensor) -> Tensor:
@@ -62,9 +60,7 @@ def encode_depth(depth: Tensor, valid: Tensor | None = None, *, patch_size: int 
     if depth.ndim != 3:
         raise DepthError(f"depth must be (B, H, W), got shape {tuple(depth.shape)}")
     if valid is not None and valid.shape != depth.shape:
-        raise DepthError(
-            f"the valid mask {tuple(valid.shape)} must have the depth's shape {tuple(depth.shape)}"
-        )
+        raise DepthError(f"the valid mask {tuple(valid.shape)} must have the depth's shape {tuple(depth.shape)}")
     height, width = depth.shape[1:]
     if height % patch_size or width % patch_size or not height or not width:
         raise DepthError(

@@ -73,9 +73,7 @@ class PatchAutoencoder(nn.Module):
         A component's scale is the square root of its deviation's inverse: between keeping the large ones dominant and
         giving all the same share of a denoiser's attention.
         """
-        patches = (
-            images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        )
+        patches = images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
         patches = patches.flatten(1).double()
         mean = patches.mean(0)
         variances, vectors = torch.linalg.eigh(torch.cov(patches.T))
@@ -83,20 +81,17 @@ class PatchAutoencoder(nn.Module):
         weight = vectors[:, -LATENT_CHANNELS:].T / deviations.sqrt()[:, None]
         weight = weight / ((patches - mean) @ weight.T).std()
         inverse = torch.linalg.pinv(weight)  # (pixels, components)
-        shape = self.components.weight.shape
-        self.components.weight.copy_(weight.view(shape))
-        self.components.bias.copy_(-weight @ mean)
-        self.inverse.weight.copy_(inverse.T.view(shape))
+        state = self.state_dict()
+        state["components.weight"].copy_(weight.view_as(state["components.weight"]))
+        state["components.bias"].copy_(-weight @ mean)
+        state["inverse.weight"].copy_(inverse.T.view_as(state["inverse.weight"]))
         # A transposed convolution has one bias a colour: the mean patch is put back as its mean colour.
-        self.inverse.bias.copy_(mean.view(3, -1).mean(1))
-        nn.init.zeros_(self.cleaning[-1].weight)
-        nn.init.zeros_(self.cleaning[-1].bias)
+        state["inverse.bias"].copy_(mean.view(3, -1).mean(1))
+        last = len(self.cleaning) - 1
+        state[f"cleaning.{last}.weight"].zero_()
+        state[f"cleaning.{last}.bias"].zero_()
 
 
-def save_patch_autoencoder(
-    model: PatchAutoencoder, path: str | Path, *, dtype: torch.dtype = torch.float32
-) -> None:
+def save_patch_autoencoder(model: PatchAutoencoder, path: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Write one safetensors file that :func:`..load_autoencoder` opens."""
-    save_file(
-        {name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}, str(path)
-    )
+    save_file({name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}, str(path))

@@ -117,9 +117,7 @@ def sample(
     """
     config = model.config
     if not config.has_depth:
-        raise ValueError(
-            "this checkpoint is a text-to-image base without a depth stream; train one on it first"
-        )
+        raise ValueError("this checkpoint is a text-to-image base without a depth stream; train one on it first")
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     cfg = DEFAULT_CFG[mode] if cfg is None else cfg
@@ -128,14 +126,14 @@ def sample(
     device = next(model.parameters()).device
     batch, tokens = text.shape[0], grid[0] * grid[1]
     shapes = {"rgb": (batch, tokens, config.in_channels), "depth": (batch, tokens, config.depth_channels)}
-    clean = {"i2d": ("rgb", rgb), "d2i": ("depth", depth)}.get(mode)
-    if clean is not None and clean[1] is None:
-        raise ValueError(f"mode {mode} needs the clean {clean[0]} tokens")
-    given = {"rgb": rgb if mode == "i2d" else None, "depth": depth if mode == "d2i" else None}
+    frozen = {"i2d": ("rgb", rgb), "d2i": ("depth", depth)}.get(mode, (None, None))
+    if mode != "joint" and frozen[1] is None:
+        raise ValueError(f"mode {mode} needs the clean {frozen[0]} tokens")
     start = noise or draw_noise(shapes["rgb"], shapes["depth"], seed)
     state = {}
-    for name, drawn in zip(("rgb", "depth"), start, strict=True):
-        value = given[name] if given[name] is not None else drawn
+    for name, value in zip(("rgb", "depth"), start, strict=True):
+        if name == frozen[0] and frozen[1] is not None:
+            value = frozen[1]
         if tuple(value.shape) != shapes[name]:
             raise ValueError(f"{name} tokens must be {shapes[name]}, got {tuple(value.shape)}")
         state[name] = value.to(device, torch.float32)
@@ -150,9 +148,7 @@ def sample(
     if guidance is not None:
         guidance = torch.as_tensor(guidance, dtype=torch.float32, device=device).expand(batch)
 
-    t_rgb, t_depth = rollout_times(
-        steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule or model.schedule
-    )
+    t_rgb, t_depth = rollout_times(steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule or model.schedule)
     for i in range(steps):
         now, after = (t_rgb[i], t_depth[i]), (t_rgb[i + 1], t_depth[i + 1])
         prediction = guided_prediction(

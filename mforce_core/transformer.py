@@ -64,12 +64,8 @@ class ModalityForcingTransformer(nn.Module):
         self.double_stream_modulation_img = ModulationProjection(size, 2, **factory)
         self.double_stream_modulation_txt = ModulationProjection(size, 2, **factory)
         self.single_stream_modulation = ModulationProjection(size, 1, **factory)
-        self.double_blocks = nn.ModuleList(
-            DoubleStreamBlock(config, **factory) for _ in range(config.depth_double)
-        )
-        self.single_blocks = nn.ModuleList(
-            SingleStreamBlock(config, **factory) for _ in range(config.depth_single)
-        )
+        self.double_blocks = nn.ModuleList(DoubleStreamBlock(config, **factory) for _ in range(config.depth_double))
+        self.single_blocks = nn.ModuleList(SingleStreamBlock(config, **factory) for _ in range(config.depth_single))
         self.final_layer = FinalLayer(size, config.in_channels, **factory)
         if not config.has_depth:
             return
@@ -176,9 +172,7 @@ class ModalityForcingTransformer(nn.Module):
         if config.use_guidance_embed and guidance is None:
             raise ValueError("this checkpoint embeds a guidance scale: pass guidance (B,)")
 
-    def _time_vectors(
-        self, t_rgb: Tensor, t_depth: Tensor | None, guidance: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _time_vectors(self, t_rgb: Tensor, t_depth: Tensor | None, guidance: Tensor | None) -> tuple[Tensor, Tensor]:
         """Conditioning vectors (B, C) of the image and depth streams; cross-stream mixing adds the other's time."""
         rgb_sinusoid = timestep_embedding(t_rgb)
         vec_img = self.time_in(rgb_sinusoid)
@@ -194,9 +188,7 @@ class ModalityForcingTransformer(nn.Module):
             vec_depth = vec_depth + alpha_depth * self.time_in_rgb_to_depth(rgb_sinusoid)
         return vec_img, vec_depth
 
-    def _rope_table(
-        self, text_length: int, grid: tuple[int, int], *, with_depth: bool, device: torch.device
-    ) -> Tensor:
+    def _rope_table(self, text_length: int, grid: tuple[int, int], *, with_depth: bool, device: torch.device) -> Tensor:
         """(2, T + N or T + 2N, D / 2) for [txt, img, depth]."""
         text = torch.zeros(text_length, 4, device=device)
         text[:, 3] = torch.arange(text_length, device=device)
@@ -218,9 +210,7 @@ def timestep_embedding(t: Tensor) -> Tensor:
     ``t * 1000`` is rounded to t's dtype on purpose: the released weights were trained with that rounding.
     """
     half = TIME_FREQUENCIES // 2
-    frequencies = torch.exp(
-        -math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half
-    )
+    frequencies = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
     angles = (t * 1000.0)[:, None].float() * frequencies
     return torch.cat((angles.cos(), angles.sin()), dim=-1).to(t.dtype)
 
@@ -334,17 +324,22 @@ class DoubleStreamBlock(nn.Module):
         heads = []
         for (name, x), part in zip(streams.items(), table.split(lengths, dim=1), strict=True):
             h = adaln(x, [Segment(x.shape[1], modulations[name][0])])
-            heads.append(self.get_submodule(f"{name}_attn").heads_of(h, part))
+            heads.append(self._attention(name).heads_of(h, part))
         q, k, v = (torch.cat(parts, dim=1) for parts in zip(*heads, strict=True))
         attended = attention(q, k, v).split(lengths, dim=1)
 
         out = {}
         for (name, x), y in zip(streams.items(), attended, strict=True):
             first, second = ([Segment(x.shape[1], m)] for m in modulations[name])
-            y = self.get_submodule(f"{name}_attn").proj(y)
+            y = self._attention(name).proj(y)
             x, h = gated_residual_adaln(x, y, first, second)
             out[name] = gated_residual(x, self.get_submodule(f"{name}_mlp")(h), second)
         return out
+
+    def _attention(self, name: str) -> "StreamAttention":
+        module = self.get_submodule(f"{name}_attn")
+        assert isinstance(module, StreamAttention)
+        return module
 
 
 class SingleStreamBlock(nn.Module):

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from mforce.mforce_core import load_autoencoder
 from mforce.mforce_core.autoencoder import Autoencoder, AutoencoderError, Sizes
 from mforce.mforce_core.latent_space import pack_2x2, unpack_2x2
 from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.tiny_autoencoder import TinyAutoencoder
 from mforce.training import autoencoder as training
-from safetensors.torch import load_file, save_file
 
 GOLDEN = Path(__file__).parent / "golden" / "vae"
 
@@ -58,16 +59,11 @@ class TestRelease:
         bfl = load_autoencoder(save(one_file, tmp_path / "flux2.safetensors"))
         assert torch.equal(bfl.encode(io["image"]), expected)
 
-        beside = {
-            re.sub(r"^(en|de)coder\.(post_)?quant_conv\.", r"\2quant_conv.", k): v
-            for k, v in one_file.items()
-        }
+        beside = {re.sub(r"^(en|de)coder\.(post_)?quant_conv\.", r"\2quant_conv.", k): v for k, v in one_file.items()}
         beside.pop("bn.num_batches_tracked")
         assert "post_quant_conv.weight" in beside
         comfy = load_autoencoder(save(beside, tmp_path / "comfy.safetensors"))
-        assert torch.equal(
-            comfy.decode(io["random_latent"]), load_autoencoder(GOLDEN).decode(io["random_latent"])
-        )
+        assert torch.equal(comfy.decode(io["random_latent"]), load_autoencoder(GOLDEN).decode(io["random_latent"]))
 
     def test_either_half_stands_for_both(self, io):
         whole, half = load_autoencoder(GOLDEN), load_autoencoder(GOLDEN / "ae_decoder.safetensors")
@@ -123,9 +119,7 @@ class TestTiny:
             f"taesd_{part}.pool" for part in ("decoder.3", "decoder.4", "decoder.5")
         }
         assert not any("skip" in name for name in shapes)
-        without_bias = {
-            int(n.split(".")[1]) for n in shapes if re.fullmatch(r"taesd_decoder\.\d+\.weight", n)
-        }
+        without_bias = {int(n.split(".")[1]) for n in shapes if re.fullmatch(r"taesd_decoder\.\d+\.weight", n)}
         without_bias -= {int(n.split(".")[1]) for n in shapes if re.fullmatch(r"taesd_decoder\.\d+\.bias", n)}
         assert without_bias == {7, 12, 17}
 

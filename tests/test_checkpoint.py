@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from mforce.mforce_core import load_model
 from mforce.mforce_core.checkpoint import CheckpointError, read_header, save_model
 from mforce.mforce_core.config import ConfigError
-from safetensors.torch import load_file, save_file
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 
@@ -147,8 +148,6 @@ def test_peak_memory_of_a_load(tmp_path: Path) -> None:
     save_model(ModalityForcingTransformer(Architecture.from_dict(sizes)), tmp_path)
     size = (tmp_path / "model.safetensors").stat().st_size
     assert size > 150e6
-    run = subprocess.run(
-        [sys.executable, "-c", _MEASURE, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", _MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) * 1024 <= 1.15 * size
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0

@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 pytest.importorskip("typer")
 pytest.importorskip("OpenEXR")
 
+from typer.testing import CliRunner
+
 from mforce.cli.app import app
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.mforce_core.checkpoint import save_model
@@ -24,7 +26,6 @@ from mforce.mforce_core.config import Architecture
 from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.text import WordTextEncoder
 from mforce.mforce_core.transformer import ModalityForcingTransformer
-from typer.testing import CliRunner
 
 ARCHITECTURE = Architecture(
     in_channels=128,

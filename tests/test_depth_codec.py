@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mforce.mforce_core.depth_codec import (
     DepthError,
     decode_depth,
@@ -16,9 +17,7 @@ from mforce.mforce_core.depth_codec import (
 )
 
 
-@given(
-    seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1e4), rows=st.integers(1, 3), columns=st.integers(1, 3)
-)
+@given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1e4), rows=st.integers(1, 3), columns=st.integers(1, 3))
 @settings(max_examples=30, deadline=None)
 def test_round_trip_up_to_scale(seed: int, scale: float, rows: int, columns: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from mforce.mforce_core import load_model, rollout_times, sample
 from mforce.mforce_core.config import Schedule
 from mforce.mforce_core.depth_codec import decode_depth, encode_depth, expand, unpatchify
-from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -22,9 +23,7 @@ def grid_of(version: str) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-@pytest.mark.parametrize(
-    ("dtype", "suffix", "tolerance"), [("float32", "", 1e-5), ("bfloat16", "_bf16", 3e-2)]
-)
+@pytest.mark.parametrize(("dtype", "suffix", "tolerance"), [("float32", "", 1e-5), ("bfloat16", "_bf16", 3e-2)])
 def test_forward(version: str, dtype: str, suffix: str, tolerance: float) -> None:
     model = load_model(GOLDEN / version, dtype=getattr(torch, dtype))
     data = load_file(GOLDEN / version / "forward.safetensors")

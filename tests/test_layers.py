@@ -72,7 +72,8 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_importing_the_core_needs_neither_optional_libraries_nor_hosts() -> None:
-    code = "sys.modules |= dict.fromkeys(('triton', 'xformers', 'typer', 'rich', 'OpenEXR', 'transformers', 'pydantic'))"
+    missing = ("triton", "xformers", "typer", "rich", "OpenEXR", "transformers", "pydantic")
+    code = f"sys.modules |= dict.fromkeys({missing})"
     loaded = modules_after(f"{code}; import mforce.mforce_core")
     assert "torch" in loaded
     assert not loaded & {"comfy", "comfy_api", "scipy", "trimesh"}

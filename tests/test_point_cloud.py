@@ -9,6 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
+
 from mforce.mforce_core.point_cloud import (
     PointCloud,
     camera_points,
@@ -19,7 +21,6 @@ from mforce.mforce_core.point_cloud import (
     unproject,
 )
 from mforce.mforce_core.point_cloud_files import to_glb, to_ply
-from safetensors.torch import load_file
 
 GOLDEN = Path(__file__).parent / "golden" / "functions" / "point_cloud.safetensors"
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+
 from mforce.mforce_core.checkpoint import save_model
 from mforce.mforce_core.config import Architecture
 from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+
 from mforce.mforce_core import unproject
 from mforce.training.scenes import (
     MAX_OBJECTS,
@@ -36,9 +37,7 @@ def rays(layout, row, size):
     right, down = np.meshgrid(steps, steps)
     pitch = float(layout.pitch[row])
     camera = np.stack([right, -down, np.ones_like(right)], axis=-1).reshape(-1, 3)
-    turn = np.array(
-        [[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]]
-    )
+    turn = np.array([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
     return camera @ turn.T
 
 
@@ -69,9 +68,7 @@ def solid_distance(layout, row, slot, points):
 
 def scene_distance(layout, row, points):
     distances = [room_distance(layout, row, points)]
-    distances += [
-        solid_distance(layout, row, s, points) for s in range(MAX_OBJECTS) if bool(layout.exists[row, s])
-    ]
+    distances += [solid_distance(layout, row, s, points) for s in range(MAX_OBJECTS) if bool(layout.exists[row, s])]
     return np.minimum.reduce(distances)
 
 
@@ -224,9 +221,7 @@ def test_relations_hold_in_the_picture():
     layout = sample_layouts(160, seed=6)
     texts = captions(layout)
     any_colour = "|".join(COLOURS)
-    pattern = re.compile(
-        rf"({any_colour}) \w+ (to the left of|to the right of|in front of|behind) .*?({any_colour})"
-    )
+    pattern = re.compile(rf"({any_colour}) \w+ (to the left of|to the right of|in front of|behind) .*?({any_colour})")
     rows = [row for row, text in enumerate(texts) if pattern.search(text)]
     rgb, depth = render(layout[torch.tensor(rows)], SIZE)
     checked = set()

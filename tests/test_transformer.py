@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from mforce.mforce_core.config import VARIANTS, Architecture, ConfigError, infer_architecture
 from mforce.mforce_core.transformer import ModalityForcingTransformer
 
@@ -69,9 +70,7 @@ def test_published_model_runs_on_meta() -> None:
 @pytest.mark.parametrize(
     ("sizes", "context", "heads"), [((3072, 5, 20), 7680, 24), ((4096, 8, 24), 12288, 32)], ids=["4B", "9B"]
 )
-def test_klein_bases_are_recognised_from_their_tensors(
-    sizes: tuple[int, int, int], context: int, heads: int
-) -> None:
+def test_klein_bases_are_recognised_from_their_tensors(sizes: tuple[int, int, int], context: int, heads: int) -> None:
     hidden, double, single = sizes
     base = Architecture(
         depth_channels=0,
@@ -94,9 +93,7 @@ def test_variants_are_recognised_from_their_tensors(variant: str) -> None:
 
 
 def test_guidance_embedding_and_no_decoder_blocks() -> None:
-    architecture = Architecture(
-        **TINY.to_dict() | {"use_guidance_embed": True, "depth_decoder_num_layers": 0}
-    )
+    architecture = Architecture(**TINY.to_dict() | {"use_guidance_embed": True, "depth_decoder_num_layers": 0})
     torch.manual_seed(0)
     model = ModalityForcingTransformer(architecture)
     inputs = torch.randn(1, 4, 8), torch.randn(1, 4, 16), torch.randn(1, 3, 12), torch.ones(1), torch.ones(1)
@@ -136,9 +133,7 @@ def test_without_depth_the_model_is_its_text_to_image_half() -> None:
 def test_misfitting_shapes_are_named(rgb: tuple, text: tuple, message: str) -> None:
     model = ModalityForcingTransformer(TINY)
     with pytest.raises(ValueError, match=message):
-        model(
-            torch.zeros(rgb), torch.zeros(1, 4, 16), torch.zeros(text), torch.ones(1), torch.ones(1), (2, 2)
-        )
+        model(torch.zeros(rgb), torch.zeros(1, 4, 16), torch.zeros(text), torch.ones(1), torch.ones(1), (2, 2))
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,9 @@ def sparse_mask(shape: tuple[int, int, int], probability: float, generator: torc
 
 def depth_tokens(depth: Tensor, recipe: RecipeConfig, patch_size: int, generator: torch.Generator) -> Tensor:
     """Encode dense maps (B, H, W) after dropping pixels at random; see :class:`Batch`."""
-    return encode_depth(
-        depth, sparse_mask(tuple(depth.shape), recipe.sparse_probability, generator), patch_size=patch_size
-    )
+    batch, height, width = depth.shape
+    mask = sparse_mask((batch, height, width), recipe.sparse_probability, generator)
+    return encode_depth(depth, mask, patch_size=patch_size)
 
 
 def noisy_depth(clean: Tensor, noise: Tensor, t_depth: Tensor) -> Tensor:
