@@ -100,6 +100,7 @@ class ComfyTransformer(ModalityForcingTransformer):
         grid = (x[0].shape[-2], x[0].shape[-1])
         rgb, depth = (stream.flatten(2).transpose(1, 2) for stream in x)
         velocity, clean = super().forward(rgb, depth, context, *timestep, grid, guidance)
+        assert clean is not None  # there is always a depth stream here
         return tuple(out.float().transpose(1, 2).unflatten(2, grid) for out in (velocity, clean))
 
 

@@ -18,7 +18,10 @@ from ..mforce_core.schedule import Mode, rollout_times
 from .joint_latent import Latent, freeze_mask, split
 from .model import JointDiffusion, JointModelSampling
 
-AUTO, JOINT, IMAGE_TO_DEPTH, DEPTH_TO_IMAGE = "auto", "joint", "i2d", "d2i"
+AUTO = "auto"
+JOINT: Mode = "joint"
+IMAGE_TO_DEPTH: Mode = "i2d"
+DEPTH_TO_IMAGE: Mode = "d2i"
 RELEASED = "released"
 
 Progress = Callable[[int, Any, Any, int], None]
@@ -58,15 +61,14 @@ def read_task(node: str, latent: Latent, mode: str) -> Task:
         frozen = [not part.any() for part in mask.unbind()] if mask is not None and mask.is_nested else [False] * 2
         if all(frozen):
             raise ValueError(f"{node}: both streams of the latent are frozen, so there is nothing to sample.")
-        mode = IMAGE_TO_DEPTH if frozen[0] else DEPTH_TO_IMAGE if frozen[1] else JOINT
-        return Task(mode, rgb, depth, mask)
+        return Task(IMAGE_TO_DEPTH if frozen[0] else DEPTH_TO_IMAGE if frozen[1] else JOINT, rgb, depth, mask)
     if mode == JOINT:
-        return Task(mode, rgb, depth)
+        return Task(JOINT, rgb, depth)
     given, source = (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
     if not given.any():
         raise ValueError(f"{node}: mode {mode} needs something to start from; connect {source} to the latent input.")
     mask = freeze_mask(rgb, depth, freeze_rgb=mode == IMAGE_TO_DEPTH, freeze_depth=mode == DEPTH_TO_IMAGE)
-    return Task(mode, rgb, depth, mask)
+    return Task(IMAGE_TO_DEPTH if mode == IMAGE_TO_DEPTH else DEPTH_TO_IMAGE, rgb, depth, mask)
 
 
 def run(
