@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from .host import PACK
 from .workflow_prompt import NOTES, is_widget, node_inputs, to_prompt
@@ -84,3 +85,9 @@ def test_every_input_of_the_pack_explains_itself():
         assert all(info["output_tooltips"])
         for name, (_, options) in node_inputs(info).items():
             assert options.get("tooltip"), f"{info['name']}.{name} has no tooltip"
+
+
+def test_every_workflow_has_a_thumbnail():
+    for path in WORKFLOWS:
+        with Image.open(path.with_suffix(".jpg")) as thumbnail:
+            assert thumbnail.size == (512, 512)
