@@ -26,12 +26,16 @@ NANO = Path(__file__).parent.parent / "models" / "nano"
 GRID = (8, 8)
 
 _LOAD = """
-import resource, sys
+import re, sys
 from mforce.mforce_core import load_model
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():  # ru_maxrss would count the parent process too
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+before = peak()
 model = load_model(sys.argv[1])
 sum(float(p.sum()) for p in model.parameters())
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(peak() - before)
 """
 
 
@@ -56,7 +60,7 @@ def load_ratio() -> dict[str, float]:
         save_model(ModalityForcingTransformer(sizes), folder)
         size = (Path(folder) / "model.safetensors").stat().st_size
         run = subprocess.run([sys.executable, "-c", _LOAD, folder], capture_output=True, text=True, check=True)
-    return {"file_bytes": size, "peak_over_file": int(run.stdout) * 1024 / size}
+    return {"file_bytes": size, "peak_over_file": int(run.stdout) / size}
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """Opening every form of checkpoint, refusing every broken one, and the memory that a load takes."""
 
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -127,17 +126,20 @@ def test_float16_is_refused() -> None:
 
 
 _MEASURE = """
-import json, resource, sys, torch
+import re, sys
 from mforce.mforce_core import load_model
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-if sys.argv[1] != "nothing":
-    model = load_model(sys.argv[1])
-    total = sum(float(p.sum()) for p in model.parameters())
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+def peak():  # ru_maxrss would count the parent process too
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+before = peak()
+model = load_model(sys.argv[1])
+total = sum(float(p.sum()) for p in model.parameters())
+print(peak() - before)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has kilobytes on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_of_a_load(tmp_path: Path) -> None:
     """Load and touch every weight of a 200 MB file; the peak stays within 1.15 times the file."""
     from mforce.mforce_core.config import Architecture
@@ -149,5 +151,5 @@ def test_peak_memory_of_a_load(tmp_path: Path) -> None:
     size = (tmp_path / "model.safetensors").stat().st_size
     assert size > 150e6
     run = subprocess.run([sys.executable, "-c", _MEASURE, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert json.loads(run.stdout) * 1024 <= 1.15 * size
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
+    taken = int(run.stdout)
+    assert 0.9 * size < taken <= 1.15 * size  # below, nothing would have been measured

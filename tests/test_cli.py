@@ -362,6 +362,8 @@ def test_ctrl_c_leaves_nothing_behind(model, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # A test run in the background of a shell inherits that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # The model is loaded once the temporary folder has stood for a moment.
     deadline = time.monotonic() + 60
