@@ -21,10 +21,12 @@ def rope_table(positions: Tensor, axes_dim: Sequence[int], theta: float) -> Tens
     Returns:
         (2, L, D / 2) float32: cosines, sines.
     """
+    # Apple's GPUs have no float64.
+    dtype = torch.float32 if positions.device.type == "mps" else torch.float64
     angles = []
     for axis, dim in enumerate(axes_dim):
-        exponent = torch.arange(0, dim, 2, dtype=torch.float64, device=positions.device) / dim
-        angles.append(positions[:, axis, None].to(torch.float64) * theta**-exponent)
+        exponent = torch.arange(0, dim, 2, dtype=dtype, device=positions.device) / dim
+        angles.append(positions[:, axis, None].to(dtype) * theta**-exponent)
     angle = torch.cat(angles, dim=-1)
     return torch.stack((angle.cos(), angle.sin())).to(torch.float32)
 

@@ -75,8 +75,10 @@ def encode_depth(depth: Tensor, valid: Tensor | None = None, *, patch_size: int 
             f"depth map {empty[0]} has no valid pixel: every one is zero, negative, NaN, infinite or masked"
         )
     known = torch.where(usable, depth, torch.zeros_like(depth))
-    mean = known.double().sum((1, 2)) / counts
-    return patchify(contract((known.double() / mean[:, None, None]).float()), patch_size)
+    # Apple's GPUs have no float64.
+    known = known if known.device.type == "mps" else known.double()
+    mean = known.sum((1, 2)) / counts
+    return patchify(contract((known / mean[:, None, None]).float()), patch_size)
 
 
 def fill_missing(tokens: Tensor, noise: Tensor) -> Tensor:
