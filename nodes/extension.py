@@ -7,10 +7,12 @@ from comfy_api.latest import ComfyExtension, io
 from .detokenize import MFDepthDetokenize
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
-from .latents import MFDepthToImageLatent, MFEmptyLatent, MFImageToDepthLatent, MFSplitLatent
+from .latents import MFDepthToImageLatent, MFEmptyLatent, MFImageToDepthLatent
 from .load_model import MFLoadModel
 from .point_cloud import MFToPointCloud
 from .sampler import MFSampler
+from .streams import MFMergeLatent, MFSplitLatent
+from .tilt import MFTilt
 
 
 class ModalityForcingExtension(ComfyExtension):
@@ -22,7 +24,9 @@ class ModalityForcingExtension(ComfyExtension):
             MFDepthToImageLatent,
             MFEncodeDepth,
             MFSampler,
+            MFTilt,
             MFSplitLatent,
+            MFMergeLatent,
             MFDepthDetokenize,
             MFToPointCloud,
             MFExampleScene,

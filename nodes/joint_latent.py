@@ -1,8 +1,12 @@
 """ComfyUI's LATENT dictionaries that hold an RGB and a depth stream, and single depth streams.
 
 ``samples`` is a nested tensor of RGB (B, 128, h, w) and depth (B, 256, h, w) on one grid of 16-pixel cells.
-``noise_mask`` is nested likewise; zeros freeze a stream. ``depth_valid`` (B, 16 h, 16 w) marks the pixels
-whose depth means something: it follows the latent through the sampler to the decoder.
+``noise_mask`` is nested likewise, each part (B, 1, any height, any width): 0 keeps, 1 makes anew, and a stream whose
+mask is 0 everywhere is frozen. What else is known about the depth follows the latent through samplers to the decoder:
+
+- ``depth_valid`` (B, 16 h, 16 w) bool: pixels whose depth means something;
+- ``depth_scale`` (B,): the unit of depth that the stream's own, relative, depth was divided by;
+- ``placement``: how the input picture was cropped, scaled and padded to this size (:class:`.image_fit.Placement`).
 """
 
 from __future__ import annotations
@@ -17,6 +21,10 @@ from torch import Tensor
 CELL = 16  # pixels a side of one latent cell, for both streams
 RGB_CHANNELS = 128
 DEPTH_CHANNELS = CELL * CELL
+
+#: What a LATENT may say about its depth, and which of it has one entry a sample.
+DEPTH_RECORD = frozenset({"depth_valid", "depth_scale", "placement"})
+PER_SAMPLE = DEPTH_RECORD - {"placement"}
 
 Latent = dict[str, Any]
 
@@ -40,6 +48,11 @@ def joint(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool = False, freeze_depth:
     if freeze_rgb or freeze_depth:
         latent["noise_mask"] = freeze_mask(rgb, depth, freeze_rgb=freeze_rgb, freeze_depth=freeze_depth)
     return latent
+
+
+def depth_record(latent: Latent) -> Latent:
+    """What a LATENT says about its depth beside the stream itself."""
+    return {name: latent[name] for name in DEPTH_RECORD & latent.keys()}
 
 
 def freeze_mask(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool, freeze_depth: bool) -> NestedTensor:

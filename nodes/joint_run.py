@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import comfy.utils
+import torch
 from torch import Tensor
 
 
@@ -23,25 +24,33 @@ class JointRun:
     alpha: float = 1.0
     rgb_frozen: bool = False
     depth_frozen: bool = False
+    min_depth_time: float = 0.0
 
     @classmethod
-    def from_mask(cls, denoise_mask: Tensor | None, latent_shapes: Sequence[Sequence[int]], alpha: float) -> JointRun:
+    def from_mask(
+        cls,
+        denoise_mask: Tensor | None,
+        latent_shapes: Sequence[Sequence[int]],
+        alpha: float,
+        min_depth_time: float = 0.0,
+    ) -> JointRun:
         """A stream whose denoise mask is zero everywhere is frozen, and then there is nothing to tilt.
 
         Args:
             denoise_mask: packed like the latent, (B, 1, L); None denoises everything.
             latent_shapes: of the two streams.
             alpha: A for the case that both streams are denoised.
+            min_depth_time: see :meth:`depth_trust`.
 
         Raises:
             ValueError: both streams are frozen.
         """
         if denoise_mask is None:
-            return cls(alpha)
+            return cls(alpha, min_depth_time=min_depth_time)
         rgb, depth = (not mask.any() for mask in comfy.utils.unpack_latents(denoise_mask, latent_shapes))
         if rgb and depth:
             raise ValueError("Both the RGB and the depth stream are masked out: leave one of them to be denoised.")
-        return cls(1.0 if rgb or depth else alpha, bool(rgb), bool(depth))
+        return cls(1.0 if rgb or depth else alpha, bool(rgb), bool(depth), min_depth_time)
 
     def depth_factor(self, sigma: Tensor) -> Tensor:
         """f(s) / s, which turns the carried depth z into the model's depth y; finite at s = 0."""
@@ -53,3 +62,10 @@ class JointRun:
         t_rgb = zero if self.rgb_frozen else sigma
         t_depth = zero if self.depth_frozen else sigma * self.depth_factor(sigma)
         return t_rgb, t_depth
+
+    def depth_trust(self, t_depth: Tensor) -> Tensor:
+        """How far the clean depth lies from the noisy one towards the prediction, (B,): all the way, unless a floor of
+        the dividing noise level says less, as the release's does in its last steps when they are many."""
+        if not self.min_depth_time:
+            return torch.ones_like(t_depth)
+        return t_depth / t_depth.clamp(min=self.min_depth_time)

@@ -1,4 +1,4 @@
-"""Nodes: the latents of the three tasks, and taking a joint latent apart."""
+"""Nodes: the latents that the three tasks start from."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from .image_fit import fit_image, place, size_inputs
 from .joint_latent import (
     CELL,
     DEPTH_CHANNELS,
+    PER_SAMPLE,
     RGB_CHANNELS,
     Latent,
     check_size,
+    depth_record,
     depth_stream,
     empty_stream,
     joint,
-    split,
 )
 
 CATEGORY = "model/latent/modality forcing"
@@ -104,7 +105,7 @@ class MFImageToDepthLatent(io.ComfyNode):
                 " connect the VAE of MF Load Model or the FLUX.2 VAE."
             )
         latent = joint(rgb, empty_stream(batch, DEPTH_CHANNELS, *wanted[2:]), freeze_rgb=True)
-        latent["depth_valid"] = placement.inside(batch)
+        latent |= {"depth_valid": placement.inside(batch), "placement": placement}
         return io.NodeOutput(latent, pixels)
 
 
@@ -136,39 +137,7 @@ class MFDepthToImageLatent(io.ComfyNode):
     def execute(cls, depth: Latent, variations: int = 1) -> io.NodeOutput:
         stream = depth_stream("MF Depth to Image Latent", depth).repeat_interleave(variations, dim=0)
         rgb = empty_stream(stream.shape[0], RGB_CHANNELS, *stream.shape[2:])
-        latent = joint(rgb, stream, freeze_depth=True)
-        if "depth_valid" in depth:
-            latent["depth_valid"] = depth["depth_valid"].repeat_interleave(variations, dim=0)
+        latent = joint(rgb, stream, freeze_depth=True) | depth_record(depth)
+        for name in PER_SAMPLE & latent.keys():
+            latent[name] = latent[name].repeat_interleave(variations, dim=0)
         return io.NodeOutput(latent)
-
-
-class MFSplitLatent(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="MFSplitLatent",
-            display_name="MF Split Latent",
-            category=CATEGORY,
-            description=(
-                "Take the joint latent that a core sampler made apart. MF Sampler gives the two streams by "
-                "itself and does not need this node."
-            ),
-            search_aliases=["modality forcing", "separate latent", "unbind nested latent"],
-            inputs=[io.Latent.Input("latent", tooltip="Joint latent, for example from KSampler.")],
-            outputs=[
-                io.Latent.Output(display_name="rgb", tooltip="For VAE Decode."),
-                io.Latent.Output(display_name="depth", tooltip="For Depth Detokenize."),
-            ],
-        )
-
-    @classmethod
-    def execute(cls, latent: Latent) -> io.NodeOutput:
-        rgb, depth = split("MF Split Latent", latent)
-        return io.NodeOutput(*single_streams(latent, rgb, depth))
-
-
-def single_streams(latent: Latent, rgb: Tensor, depth: Tensor) -> tuple[Latent, Latent]:
-    """Two plain LATENTs that keep what belongs to each from the joint one they come from."""
-    shared = {key: latent[key] for key in ("batch_index",) if key in latent}
-    depth_only = {key: latent[key] for key in ("depth_valid",) if key in latent}
-    return {"samples": rgb, **shared}, {"samples": depth, **shared, **depth_only}

@@ -11,7 +11,6 @@ from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models_base
 import comfy.utils
@@ -22,7 +21,8 @@ from ..mforce_core.checkpoint import CheckpointError, CheckpointHeader, check_te
 from ..mforce_core.config import read_config
 from ..mforce_core.text import WordTextEncoder, load_text_encoder
 from ..mforce_core.tiny_autoencoder import TinyAutoencoder
-from .model import JointModelConfig, begin_joint_run
+from .model import JointModelConfig
+from .outer_run import add_run_wrappers
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 
@@ -72,7 +72,7 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
     offload_device = comfy.model_management.unet_offload_device()
     model.to(offload_device)
     patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
-    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "modality_forcing", begin_joint_run)
+    add_run_wrappers(patcher)
     patcher.cached_patcher_init = (load_joint_model, (path, dtype, fp8_matmul))
     return patcher
 

@@ -11,16 +11,17 @@ import comfy.model_base
 import comfy.model_management
 import comfy.model_sampling
 import comfy.nested_tensor
+import comfy.patcher_extension
 import comfy.supported_models_base
 import comfy.utils
 import torch
 from torch import Tensor
 
 from ..mforce_core.config import Architecture, Schedule
-from ..mforce_core.sampling import depth_velocity
 from ..mforce_core.schedule import shift
 from ..mforce_core.transformer import ModalityForcingTransformer
 from .joint_run import JointRun
+from .preview import SideBySide
 
 #: Tilt of the release: RGB is nearly clean before depth is resolved.
 DEFAULT_LOG2_ALPHA = 5.0
@@ -30,10 +31,18 @@ DEFAULT_GUIDANCE = 3.5
 
 
 class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
-    """Rectified flow on the RGB stream's shifted schedule, and the tilt of the depth stream against it."""
+    """Rectified flow on the RGB stream's shifted schedule, and the tilt of the depth stream against it.
 
-    def __init__(self, schedule: Schedule, log2_alpha: float = DEFAULT_LOG2_ALPHA) -> None:
-        self.schedule, self.log2_alpha = schedule, log2_alpha
+    Args:
+        log2_alpha: tilt, see :mod:`.joint_run`.
+        min_depth_time: floor of the noise level that divides in the depth velocity. The release has one of 0.05, which
+            leaves a rest of noise where a schedule takes small last steps; predictions of the clean depth need none.
+    """
+
+    def __init__(
+        self, schedule: Schedule, log2_alpha: float = DEFAULT_LOG2_ALPHA, *, min_depth_time: float = 0.0
+    ) -> None:
+        self.schedule, self.log2_alpha, self.min_depth_time = schedule, log2_alpha, min_depth_time
         super().__init__(None)
 
     def set_parameters(self, shift: float = 0.0, timesteps: int = 10000) -> None:
@@ -90,18 +99,36 @@ class ComfyTransformer(ModalityForcingTransformer):
 
     def forward(  # type: ignore[override]
         self,
-        x: tuple[Tensor, Tensor],
-        timestep: tuple[Tensor, Tensor],
+        x: list[Tensor],
+        timestep: list[Tensor],
         context: Tensor,
         guidance: Tensor | None = None,
-        **_host_options: Any,
-    ) -> tuple[Tensor, Tensor]:
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+    ) -> list[Tensor]:
         """RGB and depth states (B, C, h, w) to RGB velocity and clean depth in the same layout, float32."""
+        options = {} if transformer_options is None else transformer_options
+        if control is not None:
+            raise ValueError(
+                "ControlNets do not fit this model: to follow a depth map, give it the depth through Encode Depth."
+            )
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timestep, context, guidance, options)
+
+    def _forward(
+        self,
+        x: list[Tensor],
+        timestep: list[Tensor],
+        context: Tensor,
+        guidance: Tensor | None,
+        transformer_options: dict[str, Any],
+    ) -> list[Tensor]:
         grid = (x[0].shape[-2], x[0].shape[-1])
         rgb, depth = (stream.flatten(2).transpose(1, 2) for stream in x)
         velocity, clean = super().forward(rgb, depth, context, *timestep, grid, guidance)
         assert clean is not None  # there is always a depth stream here
-        return tuple(out.float().transpose(1, 2).unflatten(2, grid) for out in (velocity, clean))
+        return [out.float().transpose(1, 2).unflatten(2, grid) for out in (velocity, clean)]
 
 
 class JointDiffusion(comfy.model_base.Flux):
@@ -113,9 +140,11 @@ class JointDiffusion(comfy.model_base.Flux):
         self.model_sampling = JointModelSampling(model_config.unet_config["schedule"])
         self.memory_usage_factor_conds = ()
         self.run = JointRun()
+        self.preview = SideBySide(self.latent_format)
+        self.latent_format.latent_rgb_factors_reshape = self.preview
 
     def begin_run(self, sampling: Any, denoise_mask: Tensor | None, latent_shapes: list[Any]) -> None:
-        """Take up the settings of the run that starts now; see :func:`begin_joint_run`.
+        """Take up the settings of the run that starts now; see :func:`..outer_run.around_run`.
 
         Raises:
             ValueError: the latent is not a pair of this model's streams.
@@ -135,8 +164,9 @@ class JointDiffusion(comfy.model_base.Flux):
             )
         # A foreign model_sampling patch (core's ModelSamplingFlux node) knows no tilt.
         log2_alpha = getattr(sampling, "log2_alpha", DEFAULT_LOG2_ALPHA)
+        min_depth_time = getattr(sampling, "min_depth_time", 0.0)
         self.latent_shapes = latent_shapes
-        self.run = JointRun.from_mask(denoise_mask, latent_shapes, 2.0**log2_alpha)
+        self.run = JointRun.from_mask(denoise_mask, latent_shapes, 2.0**log2_alpha, min_depth_time)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         text = kwargs.get("cross_attn")
@@ -182,16 +212,15 @@ class JointDiffusion(comfy.model_base.Flux):
         dtype = self.get_dtype_inference()
         self.diffusion_model.compute_dtype = dtype
         velocity, predicted = self.diffusion_model(
-            (rgb, depth),
-            (t_rgb, t_depth),
+            [rgb, depth],
+            [t_rgb, t_depth],
             context=comfy.model_management.cast_to_device(c_crossattn, x.device, dtype),
             guidance=None if guidance is None else guidance.to(x.device),
             control=control,
             transformer_options={} if transformer_options is None else transformer_options,
         )
         clean_rgb = rgb - _per_sample(sigma) * velocity
-        t = _per_sample(t_depth)
-        clean_depth = depth - t * depth_velocity(depth, predicted, t)
+        clean_depth = torch.lerp(depth, predicted, _per_sample(run.depth_trust(t_depth)))
         return comfy.utils.pack_latents([clean_rgb, clean_depth / run.alpha])[0]
 
     def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
@@ -228,12 +257,10 @@ class JointDiffusion(comfy.model_base.Flux):
         return super().memory_required([input_shape[0], self.architecture.in_channels, tokens, 1])
 
 
-def begin_joint_run(executor: Any, *args: Any, **kwargs: Any) -> Any:
-    """Wrapper around ``CFGGuider.outer_sample``: the earliest point that knows masks and latent shapes."""
-    guider, denoise_mask = executor.class_obj, args[4]
-    patcher = guider.model_patcher
-    patcher.model.begin_run(patcher.get_model_object("model_sampling"), denoise_mask, kwargs["latent_shapes"])
-    return executor(*args, **kwargs)
+def check_joint(node: str, model: Any) -> None:
+    """Raise ValueError, naming ``node``, unless a MODEL is a joint one."""
+    if not isinstance(model.model, JointDiffusion):
+        raise ValueError(f"{node}: the model is not a Modality Forcing model; load one with Load MF Model.")
 
 
 def _per_sample(values: Tensor) -> Tensor:

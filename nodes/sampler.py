@@ -8,10 +8,10 @@ import comfy.model_management
 import comfy.samplers
 from comfy_api.latest import io
 
-from .joint_latent import Latent, joint
-from .latents import single_streams
+from .joint_latent import Latent, depth_record, joint
 from .model import DEFAULT_LOG2_ALPHA
 from .sampling import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELEASED, Settings, sample_latent
+from .streams import single_streams
 
 NAME = "MF Sampler"
 
@@ -121,6 +121,17 @@ class MFSampler(io.ComfyNode):
                     advanced=True,
                     tooltip="Guidance for image to depth and for refining, where 1 (off) is best.",
                 ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "Below 1: image to image (or depth to depth), from the latent of MF Merge Latent. Lower stays"
+                        " closer to it. Depth that a picture lacks is made first, in as many steps."
+                    ),
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="rgb", tooltip="The picture, for VAE Decode."),
@@ -145,9 +156,10 @@ class MFSampler(io.ComfyNode):
         sampler_name: str = "euler",
         scheduler: str = RELEASED,
         i2d_cfg: float = 1.0,
+        denoise: float = 1.0,
     ) -> io.NodeOutput:
-        settings = Settings(steps, cfg, i2d_cfg, tilt, sampler_name, scheduler)
+        settings = Settings(steps, cfg, i2d_cfg, tilt, sampler_name, scheduler, denoise)
         streams = sample_latent(NAME, model, positive, negative, latent, mode, settings, seed, refine_depth)
         device = comfy.model_management.intermediate_device()
         rgb, depth = (stream.to(device) for stream in streams)
-        return io.NodeOutput(*single_streams(latent, rgb, depth), joint(rgb, depth))
+        return io.NodeOutput(*single_streams(latent, rgb, depth), joint(rgb, depth) | depth_record(latent))

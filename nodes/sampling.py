@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.sample
@@ -14,9 +14,10 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
+from ..mforce_core.sampling import MIN_DEPTH_TIME
 from ..mforce_core.schedule import Mode, rollout_times
 from .joint_latent import Latent, freeze_mask, split
-from .model import JointDiffusion, JointModelSampling
+from .model import JointModelSampling, check_joint
 
 AUTO = "auto"
 JOINT: Mode = "joint"
@@ -29,7 +30,11 @@ Progress = Callable[[int, Any, Any, int], None]
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of a rollout. ``cfg`` is for joint and d2i, ``depth_cfg`` for i2d and the refining pass."""
+    """Options of a rollout.
+
+    ``cfg`` is for joint and d2i, ``depth_cfg`` for i2d and the refining pass; ``denoise`` below 1 starts from the latent's
+    content at a part of the noise.
+    """
 
     steps: int = 50
     cfg: float = 4.0
@@ -37,6 +42,7 @@ class Settings:
     log2_alpha: float = 5.0
     sampler_name: str = "euler"
     scheduler: str = RELEASED
+    denoise: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -67,8 +73,7 @@ def read_task(node: str, latent: Latent, mode: str) -> Task:
     given, source = (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
     if not given.any():
         raise ValueError(f"{node}: mode {mode} needs something to start from; connect {source} to the latent input.")
-    mask = freeze_mask(rgb, depth, freeze_rgb=mode == IMAGE_TO_DEPTH, freeze_depth=mode == DEPTH_TO_IMAGE)
-    return Task(IMAGE_TO_DEPTH if mode == IMAGE_TO_DEPTH else DEPTH_TO_IMAGE, rgb, depth, mask)
+    return _frozen(IMAGE_TO_DEPTH if mode == IMAGE_TO_DEPTH else DEPTH_TO_IMAGE, rgb, depth)
 
 
 def run(
@@ -94,7 +99,8 @@ def run(
     alone = task.mode != JOINT
     patched = model.clone()
     schedule = model.model.diffusion_model.schedule
-    sampling = JointModelSampling(schedule, 0.0 if alone else settings.log2_alpha)
+    floor = MIN_DEPTH_TIME if settings.scheduler == RELEASED else 0.0
+    sampling = JointModelSampling(schedule, 0.0 if alone else settings.log2_alpha, min_depth_time=floor)
     patched.add_object_patch("model_sampling", sampling)
     guider = comfy.samplers.CFGGuider(patched)
     guider.set_conds(positive, negative)
@@ -110,25 +116,27 @@ def run(
         seed=seed,
     )
     rgb, depth = samples.unbind()
-    # The sampler's arithmetic brings a frozen stream back only to rounding.
-    return (
-        task.rgb if task.mode == IMAGE_TO_DEPTH else rgb.to(task.rgb.device),
-        task.depth if task.mode == DEPTH_TO_IMAGE else depth.to(task.depth.device),
-    )
+    return rgb.to(task.rgb.device), depth.to(task.depth.device)
 
 
 def _sigmas(model: Any, mode: Mode, settings: Settings) -> Tensor:
     """Noise levels of the stream that is denoised, from the release's schedule or one of core's."""
     name, steps = settings.sampler_name, settings.steps
     if settings.scheduler != RELEASED:
-        core = comfy.samplers.KSampler(model, steps, model.load_device, name, settings.scheduler)
+        core = comfy.samplers.KSampler(
+            model, steps, model.load_device, name, settings.scheduler, denoise=settings.denoise
+        )
         return core.sigmas
+    # Below 1, the last of as many steps as the whole way would take at this spacing.
+    whole = max(steps, int(steps / settings.denoise))
     # Core gives these samplers one more step and drops the last but one noise level.
     discard = name in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
     schedule = model.model.diffusion_model.schedule
-    t_rgb, t_depth = rollout_times(steps + discard, mode=mode, schedule=schedule)
+    t_rgb, t_depth = rollout_times(whole + discard, mode=mode, schedule=schedule)
     sigmas = t_depth if mode == IMAGE_TO_DEPTH else t_rgb
-    return torch.cat([sigmas[:-2], sigmas[-1:]]) if discard else sigmas
+    if discard:
+        sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
+    return sigmas[-(steps + 1) :]
 
 
 def sample_latent(
@@ -147,21 +155,64 @@ def sample_latent(
     Raises:
         ValueError: naming ``node``, for inputs that do not fit.
     """
-    if not isinstance(model.model, JointDiffusion):
-        raise ValueError(f"{node}: the model is not a Modality Forcing model; load one with Load MF Model.")
+    check_joint(node, model)
     task = read_task(node, latent, mode)
+    first = _missing_content(node, task, settings)
+    refine = refine_depth and task.mode == JOINT
     empty = NestedTensor([task.rgb, task.depth])
     noise = comfy.sample.prepare_noise(empty, seed, latent.get("batch_index"))
-    refine = refine_depth and task.mode == JOINT
-    total = settings.steps * (2 if refine else 1)
+    total = settings.steps * (1 + refine + (first is not None))
     report = latent_preview.prepare_callback(model, total)
+    done = 0
 
-    def progress(done: int) -> Progress:
-        return lambda step, x0, x, _steps: report(done + step, x0, x, total)
+    def sample_one(task: Task, settings: Settings) -> tuple[Tensor, Tensor]:
+        nonlocal done
 
-    rgb, depth = run(model, positive, negative, task, noise, settings, seed, progress(0))
+        def progress(step: int, x0: Any, x: Any, _steps: int) -> None:
+            report(done + step, x0, x, total)
+
+        streams = run(model, positive, negative, task, noise, settings, seed, progress)
+        done += settings.steps
+        return streams
+
+    if first is not None:
+        content = sample_one(first, replace(settings, denoise=1.0))
+        task = replace(task, rgb=content[0], depth=content[1])
+    rgb, depth = sample_one(task, settings)
     if refine:
-        blank = torch.zeros_like(depth)
-        second = Task(IMAGE_TO_DEPTH, rgb, blank, freeze_mask(rgb, blank, freeze_rgb=True, freeze_depth=False))
-        depth = run(model, positive, negative, second, noise, settings, seed, progress(settings.steps))[1]
+        depth = sample_one(_refining(task, rgb), replace(settings, denoise=1.0))[1]
     return rgb, depth
+
+
+def _frozen(mode: Mode, rgb: Tensor, depth: Tensor) -> Task:
+    """The task of one stream from the other, whole."""
+    mask = freeze_mask(rgb, depth, freeze_rgb=mode == IMAGE_TO_DEPTH, freeze_depth=mode == DEPTH_TO_IMAGE)
+    return Task(mode, rgb, depth, mask)
+
+
+def _refining(task: Task, rgb: Tensor) -> Task:
+    """Depth once more for the finished picture, where the joint task was to make depth."""
+    whole = _frozen(IMAGE_TO_DEPTH, rgb, torch.zeros_like(task.depth))
+    if task.noise_mask is None or not task.noise_mask.is_nested:
+        return whole
+    mask = NestedTensor([whole.noise_mask.unbind()[0], task.noise_mask.unbind()[1]])
+    return replace(whole, depth=task.depth, noise_mask=mask)
+
+
+def _missing_content(node: str, task: Task, settings: Settings) -> Task | None:
+    """With ``denoise`` below 1 both streams start from content: the task that makes what one of them lacks.
+
+    Raises:
+        ValueError: naming ``node``, where there is nothing to start from.
+    """
+    if settings.denoise >= 1:
+        return None
+    has_rgb, has_depth = bool(task.rgb.any()), bool(task.depth.any())
+    if task.mode == JOINT and has_rgb != has_depth:
+        return _frozen(IMAGE_TO_DEPTH if has_rgb else DEPTH_TO_IMAGE, task.rgb, task.depth)
+    if not (has_rgb and has_depth):
+        raise ValueError(
+            f"{node}: denoise below 1 starts from the latent's content, and this latent has none in the stream that is"
+            " to be made: set denoise to 1, or connect MF Merge Latent with the picture and its depth."
+        )
+    return None

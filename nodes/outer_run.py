@@ -1,0 +1,102 @@
+"""What surrounds one sampling run of a joint model, whichever sampler node started it.
+
+ComfyUI calls wrappers around ``CFGGuider.outer_sample`` with the packed latent, noise levels and masks: the earliest
+point that knows all of them, and the latest that sees the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+#: Samplers of core that end at this noise level although 0 was asked for.
+_SHORT_OF_ZERO = {"sample_unipc": 0.001, "sample_unipc_bh2": 0.001}
+
+
+class OuterSample(NamedTuple):
+    """The arguments of ``CFGGuider.outer_sample``, in its order."""
+
+    noise: Tensor
+    latent_image: Tensor
+    sampler: Any
+    sigmas: Tensor
+    denoise_mask: Tensor | None = None
+    callback: Any = None
+    disable_pbar: bool = False
+    seed: int | None = None
+
+
+def add_run_wrappers(patcher: Any) -> None:
+    """Let a ModelPatcher of a joint model prepare and finish every run."""
+    types = comfy.patcher_extension.WrappersMP
+    patcher.add_wrapper_with_key(types.OUTER_SAMPLE, "modality_forcing", around_run)
+    patcher.add_wrapper_with_key(types.SAMPLER_SAMPLE, "modality_forcing", finish_denoising)
+
+
+def around_run(executor: Any, *args: Any, latent_shapes: list[Any], **kwargs: Any) -> Tensor:
+    """Give the model its settings for this run; afterwards put back what was masked out.
+
+    Raises:
+        ValueError: a latent or a patch that a joint model cannot run with.
+    """
+    run = OuterSample(*args, **kwargs)
+    guider = executor.class_obj
+    patcher = guider.model_patcher
+    refuse_foreign_patches(patcher.model_options.get("transformer_options", {}))
+    sampling = patcher.get_model_object("model_sampling")
+    for one in (patcher, *patcher.get_additional_models_with_key("multigpu")):
+        one.model.begin_run(sampling, run.denoise_mask, latent_shapes)
+    model = patcher.model
+    run = run._replace(callback=model.preview.watch(run.callback, latent_shapes, model.run.alpha))
+    to_the_end = float(run.sigmas[-1]) == 0  # before the run: uni_pc changes it in place
+    out = executor(*run, latent_shapes=latent_shapes)
+    if run.denoise_mask is None or not to_the_end:
+        return out
+    # A sampler's arithmetic brings masked-out values back only to rounding.
+    kept = (run.denoise_mask == 0).to(out.device)
+    return torch.where(kept, run.latent_image.to(out), out)
+
+
+def finish_denoising(executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Take the last step for samplers of core that stop short of a clean latent.
+
+    On most models the rest is invisible. The depth stream is carried at 1 / A of its size, so there it would be A times
+    as strong: 3% of the mean depth at the default tilt.
+    """
+    guider, sigmas, extra_args = args[:3]
+    to_the_end = float(sigmas[-1]) == 0
+    out = executor(*args, **kwargs)
+    rest = _SHORT_OF_ZERO.get(getattr(getattr(executor.class_obj, "sampler_function", None), "__name__", ""))
+    if rest is None or not to_the_end or guider.model_patcher.model.run.alpha == 1:
+        return out
+    sigma = torch.full((out.shape[0],), rest, device=out.device)
+    options = extra_args["model_options"]
+    return guider(out * (1 - rest), sigma, model_options=options, seed=extra_args.get("seed"))
+
+
+def refuse_foreign_patches(transformer_options: dict[str, Any]) -> None:
+    """Patches that were made for other transformers would do nothing here, or harm: say so.
+
+    Raises:
+        ValueError: naming the patch.
+    """
+    if "easycache" in transformer_options and not _is_lazy(transformer_options):
+        raise ValueError(
+            "EasyCache cannot follow a model with two streams and would lose the depth: use LazyCache on this model"
+            " instead, or remove EasyCache."
+        )
+    for kind in ("patches", "patches_replace"):
+        names = sorted(name for name, patches in transformer_options.get(kind, {}).items() if patches)
+        if names:
+            raise ValueError(
+                f"The model carries patches of its blocks ({', '.join(names)}) that were made for other transformers"
+                " and cannot act on this one: remove the node that adds them from the model's chain."
+            )
+
+
+def _is_lazy(transformer_options: dict[str, Any]) -> bool:
+    """LazyCache keeps its state under the same name; it works on the packed latent, as a whole."""
+    return type(transformer_options["easycache"]).__name__.startswith("Lazy")

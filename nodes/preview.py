@@ -1,0 +1,72 @@
+"""Live previews of both streams, side by side, for every sampler node.
+
+ComfyUI previews the first stream of a nested latent: the latent format's optional ``latent_rgb_factors_reshape`` gets
+its x0, then a linear map makes RGB of every latent cell. The hook below widens that x0: the picture on the left and, as
+latents that the linear map turns into the wanted colours, the depth on the right. A preview by TAESD shows the picture
+alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.utils
+import torch
+from comfy.ldm.colormap import turbo
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, pixel_shuffle
+
+from .joint_latent import CELL
+
+#: Preview pixels a side of a latent cell; the depth stream has 16 to give, which is more than a preview needs.
+_DETAIL = 8
+
+
+class SideBySide:
+    """The ``latent_rgb_factors_reshape`` of a joint model's latent format.
+
+    Args:
+        latent_format: whose linear map the preview goes through.
+    """
+
+    def __init__(self, latent_format: Any) -> None:
+        self.latent_format = latent_format
+        self.depth: Tensor | None = None
+
+    def __call__(self, rgb: Tensor) -> Tensor:
+        """RGB x0 (B, C, h, w) to (1, C, 8 h, 16 w), or unchanged while no depth is known."""
+        if self.depth is None:
+            return rgb
+        picture = interpolate(rgb[:1].float(), scale_factor=_DETAIL, mode="bilinear")
+        colours = turbo(_nearness(self.depth[:1].to(rgb.device, torch.float32)))[0]
+        factors = torch.tensor(self.latent_format.latent_rgb_factors, device=rgb.device, dtype=torch.float32)
+        bias = torch.tensor(self.latent_format.latent_rgb_factors_bias, device=rgb.device, dtype=torch.float32)
+        latents = (2 * colours - 1 - bias) @ torch.linalg.pinv(factors)
+        return torch.cat((picture, latents.movedim(-1, 0)[None]), dim=-1)
+
+    def watch(self, callback: Any, latent_shapes: list[Any], alpha: float) -> Any:
+        """A sampler callback that notes the depth of every step before it calls ``callback``.
+
+        Args:
+            callback: (step, x0, x, total steps) or None; x0 is nested, or packed as ComfyUI before 0.31 hands it over.
+            alpha: scale of the carried depth, see :mod:`.joint_run`.
+        """
+        self.depth = None
+        if callback is None:
+            return None
+
+        def noted(step: int, x0: Any, x: Any, total: int) -> Any:
+            nested = getattr(x0, "is_nested", False)
+            streams = x0.unbind() if nested else comfy.utils.unpack_latents(x0, latent_shapes)
+            self.depth = alpha * streams[1]
+            return callback(step, x0, x, total)
+
+        return noted
+
+
+def _nearness(depth: Tensor) -> Tensor:
+    """Contracted depth patches (B, 256, h, w) to (B, 8 h, 8 w) in [0, 1], near is 1."""
+    maps = pixel_shuffle(depth, CELL)
+    small = adaptive_avg_pool2d(maps, [side * _DETAIL // CELL for side in maps.shape[-2:]])[:, 0]
+    low, high = (small.amin((1, 2), keepdim=True), small.amax((1, 2), keepdim=True))
+    return (high - small) / (high - low).clamp(min=1e-6)
