@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-# ColorBrewer's 11-class Spectral, from far to near.
-_SPECTRAL = (
-    (94, 79, 162), (50, 136, 189), (102, 194, 165), (171, 221, 164), (230, 245, 152), (255, 255, 191),
-    (254, 224, 139), (253, 174, 97), (244, 109, 67), (213, 62, 79), (158, 1, 66),
-)  # fmt: skip
+from ..mforce_core.colormaps import colorize
+
 _MISSING = (40, 40, 40)
 
 
@@ -25,9 +22,7 @@ def depth_preview(depth: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 colours of a depth map (H, W); dark grey where it is missing."""
     near = nearness(depth)
     known = ~np.isnan(near)
-    stops = np.linspace(0, 1, len(_SPECTRAL))
-    colors = np.stack([np.interp(near[known], stops, channel) for channel in zip(*_SPECTRAL, strict=True)], -1)
     picture = np.empty((*depth.shape, 3), dtype=np.uint8)
     picture[:] = _MISSING
-    picture[known] = colors.round().astype(np.uint8)
+    picture[known] = (255 * colorize(near[known], "spectral")).round().astype(np.uint8)
     return picture

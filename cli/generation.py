@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..mforce_core.depth_files import read_depth
 from .contact_sheet import stack
-from .depth_files import place_depth, read_depth
+from .depth_placement import place_depth
 from .fitting import Fit, plan_fit
 from .images import place_picture, read_picture
 from .output_folder import output_folder
@@ -140,7 +141,7 @@ def _read_given(settings: Settings) -> Given:
         fit = plan_fit(picture.image.size, settings.canvas, settings.fit)
         return Given(rgb=place_picture(picture.image, fit), fit=fit, notes=_notes(picture.notes, fit, path))
     mask = None if settings.mask is None else Path(settings.mask)
-    measured = read_depth(path, disparity=settings.disparity, mask=mask)
+    measured = read_depth(path, disparity=settings.disparity or None, mask=mask)
     height, width = measured.depth.shape
     fit = plan_fit((width, height), settings.canvas, settings.fit)
     depth = place_depth(measured.depth, fit)

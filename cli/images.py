@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from ..mforce_core.image_files import open_image
 from .fitting import Fit
 
 
@@ -18,24 +18,6 @@ class Picture:
 
     image: Image.Image
     notes: tuple[str, ...]
-
-
-def open_image(path: Path) -> Image.Image:
-    """Open and fully decode an image file, or say in one sentence why not."""
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: give the path of an image file.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            image.load()
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that Pillow can read: save it as PNG or JPEG.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"{path} has too many pixels to be opened safely: shrink it first.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be decoded ({error}): the file may be cut short; copy it again.") from None
-    return image
 
 
 def read_picture(path: Path) -> Picture:

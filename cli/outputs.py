@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..mforce_core.depth_files import LEVELS, write_16_bit, write_exr, write_npy
 from ..mforce_core.point_cloud import PointCloud, depth_edges, intrinsics_from_fov, unproject
 from ..mforce_core.point_cloud_files import to_glb, to_ply
 from .cloud_view import draw_cloud
 from .contact_sheet import TILE_HEIGHT, contact_sheet, tile_width
-from .depth_files import write_16_bit, write_exr
 from .depth_preview import depth_preview
 from .output_folder import MARKER
 from .pipeline import Result
@@ -50,9 +50,9 @@ def write_result(folder: Path, result: Result, settings: Settings, origin: dict[
     height, width = result.depth.shape
     cloud = _cloud(result, settings)
     Image.fromarray(result.rgb).save(folder / "rgb.png")
-    np.save(folder / "depth.npy", result.depth)
+    write_npy(folder / "depth.npy", result.depth)
     write_exr(folder / "depth.exr", result.depth)
-    scale = write_16_bit(folder / "depth_16.png", result.depth)
+    step = write_16_bit(folder / "depth_16.png", result.depth)
     preview = depth_preview(result.depth)
     Image.fromarray(preview).save(folder / "depth_preview.png")
     (folder / "cloud.ply").write_bytes(to_ply(cloud.centred()))
@@ -74,10 +74,10 @@ def write_result(folder: Path, result: Result, settings: Settings, origin: dict[
             "height": height,
             "unit": "as in the input" if settings.mode == "d2i" else "relative, larger is farther",
             "missing_pixels": int(result.depth.size - known.size),
-            "missing_value": "NaN in depth.npy and depth.exr, 0 in depth_16.png",
+            "missing_value": "NaN in depth.npy, 0 in depth.exr (whose alpha is 0 there too) and in depth_16.png",
             "min": float(known.min()),
             "max": float(known.max()),
-            "depth_16.png": scale,
+            "depth_16.png": {"depth_per_step": step, "farthest": LEVELS * step},
         },
         "cloud": {
             "points": len(cloud),
