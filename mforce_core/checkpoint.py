@@ -5,15 +5,19 @@ weights twice.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from . import quantisation
 from .config import Architecture, ConfigError, ModelConfig, Schedule, infer_architecture, read_config
+from .quantisation import QuantisationError
 from .transformer import ModalityForcingTransformer
 
 #: Prefixes under which the transformer is stored: the release, ComfyUI checkpoints, ComfyUI diffusion models, BFL.
@@ -25,6 +29,8 @@ _LANDMARK = "img_in.weight"
 # Other parts of a release folder.
 _COMPANIONS = ("ae_", "autoencoder", "text_encoder", "vae")
 
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be opened or does not hold the model it should."""
@@ -34,16 +40,19 @@ class CheckpointError(ValueError):
 class CheckpointHeader:
     """What a checkpoint says of itself without its weights being read.
 
-    ``shapes`` and ``dtypes`` are of the transformer's tensors, by names without ``prefix``; ``others`` names the
-    tensors outside the prefix (a text encoder or autoencoder in the same file). ``files`` maps each transformer
-    tensor to its file.
+    ``shapes`` and ``dtypes`` are of the transformer's weights, by names without ``prefix``; shapes are the layers' own,
+    also where values are packed. ``quantised`` gives the settings of every quantised layer (see :mod:`.quantisation`).
+    ``files`` maps each weight and each tensor beside a quantised one to its file. ``others`` names the tensors outside
+    the prefix (a text encoder or autoencoder in the same file), ``metadata`` is that of the files.
     """
 
     prefix: str
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     files: dict[str, Path]
+    quantised: dict[str, dict[str, Any]]
     others: tuple[str, ...]
+    metadata: dict[str, str]
     config: ModelConfig
 
     @property
@@ -90,15 +99,16 @@ def check_tensors(found: Mapping[str, tuple[int, ...]], architecture: Architectu
 def read_header(path: str | Path) -> CheckpointHeader:
     """Open a release folder or a ``.safetensors`` file and describe its transformer; no weight is read.
 
+    A file that is one shard of several stands for its folder. The configuration is the one in a file's metadata, else
+    the ``config.json`` beside it.
+
     Raises:
         CheckpointError, ConfigError: missing, truncated or foreign files.
     """
     path = Path(path)
-    config = ModelConfig()
+    if _SHARD.search(path.name) and path.is_file():
+        path = path.parent
     if path.is_dir():
-        config_file = path / "config.json"
-        if config_file.exists():
-            config = read_config(config_file)
         files = _transformer_files(path)
     elif path.is_file():
         files = [path]
@@ -108,26 +118,34 @@ def read_header(path: str | Path) -> CheckpointHeader:
     location: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
+    markers: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
     for file in files:
         with open_safetensors(file) as handle:
-            metadata = handle.metadata() or {}
-            if not path.is_dir() and "config" in metadata:
-                config = _config_from_metadata(metadata["config"], file)
+            metadata = (handle.metadata() or {}) | metadata
             for name in handle.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
                 view = handle.get_slice(name)
                 location[name], shapes[name], dtypes[name] = file, tuple(view.get_shape()), view.get_dtype()
+                if name.endswith("." + quantisation.MARKER):
+                    markers[name] = handle.get_tensor(name)
     try:
         prefix = find_prefix(shapes)
-    except CheckpointError as error:
+        own = {name[len(prefix) :] for name in shapes if name.startswith(prefix)}
+        quantised = _quantised_layers(own, prefix, markers, metadata)
+    except (CheckpointError, QuantisationError) as error:
         raise CheckpointError(f"{path}: {error}") from None
-    own = {name: name[len(prefix) :] for name in shapes if name.startswith(prefix)}
+    beside = {f"{layer}.{suffix}" for layer in quantised for suffix in quantisation.BESIDE}
+    weights = sorted(own - beside - {quantisation.LEGACY_MARKER})
+    formats = {f"{layer}.weight": settings["format"] for layer, settings in quantised.items()}
     return CheckpointHeader(
         prefix=prefix,
-        shapes={short: shapes[name] for name, short in own.items()},
-        dtypes={short: dtypes[name] for name, short in own.items()},
-        files={short: location[name] for name, short in own.items()},
-        others=tuple(sorted(shapes.keys() - own.keys())),
-        config=config,
+        shapes={name: _unpacked(shapes[prefix + name], formats.get(name)) for name in weights},
+        dtypes={name: dtypes[prefix + name] for name in weights},
+        files={name: location[prefix + name] for name in sorted(own)},
+        quantised=quantised,
+        others=tuple(sorted(shapes.keys() - {prefix + name for name in own})),
+        metadata=metadata,
+        config=_find_config(path, files[0], metadata),
     )
 
 
@@ -140,7 +158,8 @@ def load_model(
         path: release folder (``config.json`` beside the weights), single ``.safetensors`` file, or FLUX.2-klein base
             (which has no depth stream).
         device: where the weights go.
-        dtype: torch.float32 or torch.bfloat16; None keeps the file's (float16 and 8-bit files become bfloat16).
+        dtype: torch.float32 or torch.bfloat16; None keeps the file's (float16 and 8-bit files become bfloat16). The
+            weights of scaled fp8 and int8 layers are turned into this dtype once, when they are loaded.
 
     Returns:
         The model in eval mode; ``model.config`` and ``model.schedule`` describe it.
@@ -166,12 +185,11 @@ def load_model(
     with torch.device("meta"):
         model = ModalityForcingTransformer(architecture, schedule=header.config.schedule, dtype=dtype)
     wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-    state: dict[str, Tensor] = {}
-    for file in sorted(set(header.files.values())):
-        with open_safetensors(file) as handle:
-            for name in (n for n, f in header.files.items() if f == file):
-                # Without a cast or a move the parameter stays a view of the mapped file.
-                state[name] = handle.get_tensor(header.prefix + name).to(device, wanted[name])
+    try:
+        # Without a cast or a move the parameter stays a view of the mapped file.
+        state = {name: weight.to(device, wanted[name]) for name, weight in _read_weights(header)}
+    except QuantisationError as error:
+        raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
 
@@ -212,14 +230,76 @@ def _transformer_files(folder: Path) -> list[Path]:
     return [single] if single in files else files
 
 
+def _find_config(path: Path, file: Path, metadata: Mapping[str, str]) -> ModelConfig:
+    beside = file.parent / "config.json"
+    if path.is_dir():
+        return read_config(beside) if beside.exists() else ModelConfig()
+    if "config" in metadata:
+        return _config_from_metadata(metadata["config"], file)
+    if beside.is_file():
+        config = read_config(beside)
+        if config.architecture is not None:  # otherwise it is another model's
+            return config
+    return ModelConfig()
+
+
 def _config_from_metadata(text: str, file: Path) -> ModelConfig:
     try:
         values = json.loads(text)
         architecture = values.get("architecture")
-        return replace(
-            ModelConfig(),
+        return ModelConfig(
             architecture=None if architecture is None else Architecture.from_dict(architecture),
             schedule=Schedule(**values.get("schedule", {})),
+            variant=values.get("variant"),
         )
     except (json.JSONDecodeError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file} has an unreadable 'config' in its metadata: {error}") from error
+
+
+def _quantised_layers(
+    names: set[str], prefix: str, markers: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Settings by layer, from markers, metadata or the older form; ``names`` are without prefix."""
+    layers: dict[str, dict[str, Any]] = {}
+    if quantisation.LEGACY_MARKER in names:
+        ends = ".scale_weight"
+        layers = {name.removesuffix(ends): {"format": quantisation.FP8} for name in names if name.endswith(ends)}
+    listed = quantisation.read_metadata(metadata[quantisation.METADATA]) if quantisation.METADATA in metadata else {}
+    layers |= {layer.removeprefix(prefix): settings for layer, settings in listed.items()}
+    for name, marker in markers.items():
+        if name.startswith(prefix):
+            layer = name[len(prefix) :].removesuffix("." + quantisation.MARKER)
+            layers[layer] = quantisation.read_marker(marker)
+    layers = {layer: settings for layer, settings in layers.items() if f"{layer}.weight" in names}
+    scales = quantisation.ANY_SCALE
+    bare = [layer for layer in layers if not any(f"{layer}.{suffix}" in names for suffix in scales)]
+    if bare:
+        raise CheckpointError(f"{len(bare)} quantised layer(s) lack the scale of their weights, {min(bare)} among them")
+    return layers
+
+
+def _unpacked(shape: tuple[int, ...], stored_as: str | None) -> tuple[int, ...]:
+    return (shape[0], 2 * shape[1]) if stored_as in quantisation.PACKED and len(shape) == 2 else shape
+
+
+def _read_weights(header: CheckpointHeader) -> Iterator[tuple[str, Tensor]]:
+    """Every weight once, file by file; those of quantised layers as float32."""
+    beside = {
+        name: layer for layer in header.quantised for name in (f"{layer}.{suffix}" for suffix in quantisation.SCALES)
+    }
+    scales = {beside[name]: tensor for name, tensor in _read(header, beside)}
+    for name, weight in _read(header, header.shapes):
+        layer = name.removesuffix(".weight")
+        if layer not in header.quantised:
+            yield name, weight
+        else:
+            yield name, quantisation.dequantise(weight, scales[layer], header.quantised[layer])
+
+
+def _read(header: CheckpointHeader, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Those of ``names`` that the files have."""
+    wanted = set(names)
+    for file in sorted(set(header.files.values())):
+        with open_safetensors(file) as handle:
+            for name in (n for n, home in header.files.items() if home == file and n in wanted):
+                yield name, handle.get_tensor(header.prefix + name)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +15,12 @@ import comfy.utils
 import torch
 
 from ..mforce_core.autoencoder import load_autoencoder
-from ..mforce_core.checkpoint import CheckpointError, CheckpointHeader, check_tensors, read_header
-from ..mforce_core.config import read_config
+from ..mforce_core.checkpoint import CheckpointError, check_tensors, read_header
 from ..mforce_core.text import WordTextEncoder, load_text_encoder
 from ..mforce_core.tiny_autoencoder import TinyAutoencoder
 from .model import JointModelConfig
 from .outer_run import add_run_wrappers
-
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
+from .weights import assign_quantised_weights, assign_weights, read_weights
 
 
 def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bool = False) -> Any:
@@ -32,13 +28,14 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
 
     Args:
         path: release folder or ``.safetensors`` file; a ``config.json`` beside the file describes it.
-        dtype: of the weights in memory, possibly an 8-bit float; None leaves the choice to ComfyUI.
+        dtype: of the weights in memory, possibly an 8-bit float; None leaves the choice to ComfyUI. Quantised
+            checkpoints stay as they are.
         fp8_matmul: multiply in 8-bit floats where the device can.
 
     Raises:
         CheckpointError, ConfigError: truncated or foreign file, tensors missing, extra or of the wrong shape.
     """
-    header = _describe(Path(path))
+    header = read_header(path)
     architecture = header.architecture
     if not architecture.has_depth:
         raise CheckpointError(
@@ -49,24 +46,17 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
     if problems:
         raise CheckpointError(f"{Path(path).name} does not hold the model it should: {'; '.join(problems)}.")
 
-    tensors: dict[str, torch.Tensor] = {}
-    for file in sorted(set(header.files.values())):
-        stored = comfy.utils.load_torch_file(str(file), safe_load=True)
-        tensors |= {name: stored[header.prefix + name] for name, home in header.files.items() if home == file}
-
+    tensors = read_weights(header, fp8_matmul=fp8_matmul)
     config = JointModelConfig(architecture, header.config.schedule)
+    config.quant_config = comfy.utils.detect_layer_quantization(tensors, "")
     _choose_dtypes(config, tensors, dtype, fp8_matmul)
-    # Built without storage: parameters become the file's tensors, so the weights are never in memory twice.
-    model = config.get_model(tensors, device="meta")
-    inference_dtype = model.get_dtype_inference()
-    wanted = {name: parameter.dtype for name, parameter in model.diffusion_model.named_parameters()}
-    for name in tensors:
-        # Norm scales and gates are too few to be worth 8 bits.
-        target = inference_dtype if tensors[name].ndim == 1 else wanted[name]
-        tensors[name] = tensors[name].to(target)
-    model.diffusion_model.load_state_dict(tensors, assign=True)
-    model.diffusion_model.requires_grad_(False)
-    comfy.model_management.archive_model_dtypes(model.diffusion_model)
+    if config.quant_config:
+        model = config.get_model(tensors)
+        assign_quantised_weights(model, tensors)
+    else:
+        # Built without storage: parameters become the file's tensors, so the weights are never in memory twice.
+        model = config.get_model(tensors, device="meta")
+        assign_weights(model, tensors)
 
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
@@ -77,30 +67,20 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
     return patcher
 
 
-def _describe(path: Path) -> CheckpointHeader:
-    """The header of a folder, a file, or the folder of a file that is one shard of several."""
-    header = read_header(path.parent if _SHARD.search(path.name) else path)
-    config_file = path.parent / "config.json"
-    if path.is_file() and config_file.is_file():
-        config = read_config(config_file)
-        if config.architecture is not None:
-            header = replace(header, config=config)
-    return header
-
-
 def _choose_dtypes(
     config: JointModelConfig, tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, fp8_matmul: bool
 ) -> None:
-    """Storage and computation dtypes by ComfyUI's own rules."""
+    """Storage and computation dtypes by ComfyUI's own rules; of a quantised model, those of its other weights."""
     device = comfy.model_management.get_torch_device()
     supported = list(config.supported_inference_dtypes)
-    if dtype is None:
+    quantised = config.quant_config is not None
+    if dtype is None or quantised:
         dtype = comfy.model_management.unet_dtype(
             model_params=comfy.utils.calculate_parameters(tensors),
             supported_dtypes=supported,
-            weight_dtype=comfy.utils.weight_dtype(tensors),
+            weight_dtype=None if quantised else comfy.utils.weight_dtype(tensors),
         )
-    cast = comfy.model_management.unet_manual_cast(dtype, device, supported)
+    cast = comfy.model_management.unet_manual_cast(None if quantised else dtype, device, supported)
     config.set_inference_dtype(dtype, cast, device=device)
     config.optimizations["fp8"] = fp8_matmul
 
