@@ -68,17 +68,29 @@ def encode_depth(depth: Tensor, valid: Tensor | None = None, *, patch_size: int 
         )
     depth = depth.float()
     usable = valid_pixels(depth, valid)
-    counts = usable.sum((1, 2))
-    if (counts == 0).any():
-        empty = (counts == 0).nonzero().flatten().tolist()
+    mean = mean_depth(depth, usable)
+    if mean.isnan().any():
         raise DepthError(
-            f"depth map {empty[0]} has no valid pixel: every one is zero, negative, NaN, infinite or masked"
+            f"depth map {int(mean.isnan().nonzero()[0])} has no valid pixel: every one is zero, negative, NaN, infinite"
+            " or masked"
         )
-    known = torch.where(usable, depth, torch.zeros_like(depth))
-    # Apple's GPUs have no float64.
-    known = known if known.device.type == "mps" else known.double()
-    mean = known.sum((1, 2)) / counts
+    known = _widest(torch.where(usable, depth, torch.zeros_like(depth)))
     return patchify(contract((known / mean[:, None, None]).float()), patch_size)
+
+
+def mean_depth(depth: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean over each map's valid pixels (B,), the scale that :func:`encode_depth` divides by; NaN where there is none.
+
+    Depth (B, H, W) and the mask as there. In float64 where the device has it.
+    """
+    usable = valid_pixels(depth, valid)
+    known = _widest(torch.where(usable, depth, torch.zeros_like(depth)))
+    return known.sum((1, 2)) / usable.sum((1, 2))
+
+
+def _widest(values: Tensor) -> Tensor:
+    """float64, which Apple's GPUs do not have."""
+    return values if values.device.type == "mps" else values.double()
 
 
 def fill_missing(tokens: Tensor, noise: Tensor) -> Tensor:

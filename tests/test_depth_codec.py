@@ -12,6 +12,7 @@ from mforce.mforce_core.depth_codec import (
     decode_depth,
     encode_depth,
     fill_missing,
+    mean_depth,
     patchify,
     unpatchify,
 )
@@ -50,6 +51,15 @@ def test_pixels_without_measurement_change_neither_scale_nor_neighbours() -> Non
     filled = unpatchify(fill_missing(masked, noise))
     assert torch.equal(filled[~valid], unpatchify(noise)[~valid])
     assert torch.equal(filled[valid], unpatchify(masked)[valid])
+
+
+def test_the_mean_depth_gives_the_unit_back() -> None:
+    depth = torch.rand(2, 16, 16) * torch.tensor([3.0, 4000.0]).view(2, 1, 1) + 0.5
+    depth[0, :4] = math.nan
+    decoded = decode_depth(encode_depth(depth)) * mean_depth(depth)[:, None, None]
+    known = torch.isfinite(depth)
+    torch.testing.assert_close(decoded[known].float(), depth[known], rtol=1e-5, atol=0)
+    assert mean_depth(torch.zeros(1, 4, 4)).isnan().all()
 
 
 def test_constant_depth_is_one_everywhere() -> None:
