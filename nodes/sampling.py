@@ -32,8 +32,8 @@ Progress = Callable[[int, Any, Any, int], None]
 class Settings:
     """Options of a rollout.
 
-    ``cfg`` is for joint and d2i, ``depth_cfg`` for i2d and the refining pass; ``denoise`` below 1 starts from the latent's
-    content at a part of the noise.
+    ``cfg`` is for joint and d2i, ``depth_cfg`` for i2d and the refining pass; ``denoise`` below 1 starts from the
+    latent's content at a part of the noise.
     """
 
     steps: int = 50
