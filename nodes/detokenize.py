@@ -9,16 +9,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth_codec import decode_depth
+from ..mforce_core.depth_range import normalised_disparity
 from ..mforce_core.point_cloud import FOV_DEGREES
-from .geometry import Geometry, make_geometry, resize_image
+from .geometry import Geometry, make_geometry, match_image
 from .image_fit import to_rgb
 from .joint_latent import Latent, depth_stream
 
 NAME = "Depth Detokenize"
-
-# Nearest and farthest percent of a map that may be clipped in a picture of it.
-_CLIP = 0.01
-_QUANTILE_SAMPLES = 1_000_000
 
 
 class MFDepthDetokenize(io.ComfyNode):
@@ -30,7 +27,8 @@ class MFDepthDetokenize(io.ComfyNode):
             category="model/latent/modality forcing",
             description=(
                 "Turn the depth stream into depth: raw for point clouds and meshes, a coloured picture to"
-                " look at, a ControlNet map, and the mask of valid pixels. Depth is relative: it has no unit."
+                " look at, a ControlNet map, and the mask of valid pixels. Depth is relative, without a unit, except"
+                " where Encode Depth was given depth: then it comes out in the unit in which it went in."
             ),
             search_aliases=["modality forcing", "depth decode", "controlnet depth", "depth map", "disparity"],
             inputs=[
@@ -63,8 +61,8 @@ class MFDepthDetokenize(io.ComfyNode):
                 io.Image.Output(
                     display_name="raw",
                     tooltip=(
-                        "Relative depth as numbers in three equal channels, invalid is 0. Goes past 1: save"
-                        " it as EXR, or look at the preview instead."
+                        "Depth as numbers in three equal channels, in the unit of Encode Depth or relative; invalid is"
+                        " 0. Goes past 1: save it with MF Save Depth, or look at the preview instead."
                     ),
                 ),
             ],
@@ -82,31 +80,12 @@ class MFDepthDetokenize(io.ComfyNode):
         near = normalised_disparity(maps, valid)
         controlnet = near[..., None].expand(*near.shape, 3).contiguous()
         preview = turbo(near) * valid[..., None]
-        if image is None:
-            picture = controlnet
-        else:
-            if image.shape[0] not in (1, maps.shape[0]):
-                raise ValueError(
-                    f"{NAME}: there are {image.shape[0]} images for {maps.shape[0]} depth maps; give one for each."
-                )
-            picture = resize_image(to_rgb(image).cpu(), *maps.shape[1:]).expand(*maps.shape, 3)
+        picture = controlnet if image is None else match_image(NAME, to_rgb(image), maps)
+        if "depth_scale" in depth:
+            maps = maps * depth["depth_scale"].to(maps)[:, None, None]
         geometry = make_geometry(maps, valid, picture, fov_degrees)
         device = comfy.model_management.intermediate_device()
         raw = maps[..., None].expand(*maps.shape, 3).contiguous()
         return io.NodeOutput(
             geometry, preview.to(device), controlnet.to(device), valid.float().to(device), raw.to(device)
         )
-
-
-def normalised_disparity(depth: Tensor, valid: Tensor) -> Tensor:
-    """1 / depth of each map (B, H, W), stretched to 0..1 by its percentiles; near is 1, invalid is 0."""
-    out = torch.zeros_like(depth)
-    for one, known, target in zip(depth, valid, out, strict=True):
-        if not known.any():
-            continue
-        near = 1.0 / one[known]
-        # torch.quantile takes 16 M values at most.
-        sampled = near[:: 1 + near.numel() // _QUANTILE_SAMPLES]
-        low, high = torch.quantile(sampled, torch.tensor([_CLIP, 1.0 - _CLIP]))
-        target[known] = ((near - low) / (high - low).clamp(min=1e-6)).clamp(0.0, 1.0)
-    return out

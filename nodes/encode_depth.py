@@ -8,10 +8,9 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from ..mforce_core.depth_codec import DepthError, encode_depth, fill_missing
-from .geometry import Geometry, geometry_depth
+from ..mforce_core.depth_codec import DepthError, encode_depth, fill_missing, mean_depth
+from .geometry import DA3Geometry, Geometry, grey, match_mask, opaque, raw_depth
 from .image_fit import fit_depth, place, size_inputs
 from .joint_latent import CELL
 
@@ -27,15 +26,19 @@ class MFEncodeDepth(io.ComfyNode):
             display_name=NAME,
             category="model/latent/modality forcing",
             description=(
-                "Turn a depth map into the model's depth stream. Only proportions matter: the scale of the "
-                "depth is dropped. Pixels without depth become noise, which the model understands as unknown."
+                "Turn a depth map into the model's depth stream. To the model only proportions matter; the scale is"
+                " kept beside the stream, so that Depth Detokenize gives depth back in the unit in which it came."
+                " Pixels without depth become noise, which the model understands as unknown."
             ),
             search_aliases=["modality forcing", "depth latent", "disparity", "sparse depth", "lidar"],
             inputs=[
                 io.MultiType.Input(
                     "depth",
-                    types=[io.Image, Geometry],
-                    tooltip="An IMAGE (values may go past 1), or raw depth from Depth Detokenize or MoGe.",
+                    types=[io.Image, Geometry, DA3Geometry],
+                    tooltip=(
+                        "Raw depth from MF Load Depth, Depth Detokenize, MoGe or Depth Anything 3, or an IMAGE (values"
+                        " may go past 1)."
+                    ),
                 ),
                 io.Combo.Input(
                     "meaning",
@@ -88,12 +91,12 @@ class MFEncodeDepth(io.ComfyNode):
         fill_seed: int = 0,
         valid: Tensor | None = None,
     ) -> io.NodeOutput:
-        if isinstance(depth, dict):
-            maps, usable = geometry_depth(NAME, depth)
+        if meaning == DISPARITY and not isinstance(depth, dict):
+            maps, usable = _from_disparity(depth, far_to_near)
+            if valid is not None:
+                usable = usable & match_mask(NAME, valid, maps)
         else:
-            maps, usable = _image_depth(depth, meaning, far_to_near)
-        if valid is not None:
-            usable = usable & _match(valid, maps)
+            maps, usable = raw_depth(NAME, depth, valid)
         placement = place(NAME, (maps.shape[1], maps.shape[2]), width, height, fit)
         maps, usable = fit_depth(maps, usable, placement)
         try:
@@ -102,30 +105,21 @@ class MFEncodeDepth(io.ComfyNode):
             raise ValueError(f"{NAME}: {error}. Check the depth input, its meaning and the valid mask.") from error
         noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(fill_seed))
         stream = fill_missing(tokens, noise).movedim(-1, 1).to(comfy.model_management.intermediate_device())
-        return io.NodeOutput({"samples": stream.contiguous(), "depth_valid": usable})
+        return io.NodeOutput(
+            {
+                "samples": stream.contiguous(),
+                "depth_valid": usable,
+                "depth_scale": mean_depth(maps, usable).float(),
+                "placement": placement,
+            }
+        )
 
 
-def _image_depth(image: Tensor, meaning: str, far_to_near: float) -> tuple[Tensor, Tensor]:
-    """IMAGE (B, H, W, C) to depth (B, H, W) and its valid pixels; transparent pixels are not valid."""
-    grey = image[..., : 1 if image.shape[-1] < 3 else 3].float().mean(-1)
-    usable = torch.isfinite(grey)
-    if image.shape[-1] in (2, 4):
-        usable &= image[..., -1] > 0.5
-    if meaning == DEPTH:
-        return grey, usable & (grey > 0)
-    near = torch.where(usable, grey, torch.zeros_like(grey)).clamp(min=0)
+def _from_disparity(image: Tensor, far_to_near: float) -> tuple[Tensor, Tensor]:
+    """A disparity IMAGE (B, H, W, C) as depth (B, H, W), 1 where it is white, and its usable pixels; on the CPU."""
+    near = grey(image).cpu()
+    usable = torch.isfinite(near) & opaque(image).cpu()
+    near = torch.where(usable, near, torch.zeros_like(near)).clamp(min=0)
     near = near / near.amax((1, 2), keepdim=True).clamp(min=1e-12)
     floor = 1.0 / far_to_near
     return 1.0 / (near * (1.0 - floor) + floor), usable
-
-
-def _match(mask: Tensor, maps: Tensor) -> Tensor:
-    """MASK (B or 1, H', W') as bool of the maps' shape (B, H, W)."""
-    mask = mask.reshape(-1, *mask.shape[-2:])
-    if mask.shape[0] not in (1, maps.shape[0]):
-        raise ValueError(
-            f"{NAME}: there are {mask.shape[0]} valid masks for {maps.shape[0]} depth maps; give one, or one for each."
-        )
-    if mask.shape[-2:] != maps.shape[-2:]:
-        mask = interpolate(mask[:, None].float(), maps.shape[-2:], mode="nearest-exact")[:, 0]
-    return (mask > 0.5).expand(maps.shape).to(maps.device)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .depth_to_image import MFDepthToImage
 from .detokenize import MFDepthDetokenize
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
 from .latents import MFDepthToImageLatent, MFEmptyLatent, MFImageToDepthLatent
+from .load_depth import MFLoadDepth
 from .load_model import MFLoadModel
 from .point_cloud import MFToPointCloud
+from .restore_size import MFRestoreSize
 from .sampler import MFSampler
+from .save_depth import MFSaveDepth
 from .streams import MFMergeLatent, MFSplitLatent
 from .tilt import MFTilt
 
@@ -28,6 +32,10 @@ class ModalityForcingExtension(ComfyExtension):
             MFSplitLatent,
             MFMergeLatent,
             MFDepthDetokenize,
+            MFDepthToImage,
+            MFRestoreSize,
+            MFLoadDepth,
+            MFSaveDepth,
             MFToPointCloud,
             MFExampleScene,
         ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from ..mforce_core.depth_resampling import resample_depth
 from .joint_latent import CELL, check_size
 
-CROP, LETTERBOX, STRETCH, KEEP = "crop", "letterbox", "stretch", "keep size"
+CROP, LETTERBOX, STRETCH, KEEP, KEEP_ASPECT = "crop", "letterbox", "stretch", "keep size", "keep aspect"
 
 
 def size_inputs() -> list[io.Input]:
@@ -35,11 +38,12 @@ def size_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "fit",
-            options=[CROP, LETTERBOX, STRETCH, KEEP],
+            options=[CROP, LETTERBOX, STRETCH, KEEP, KEEP_ASPECT],
             default=CROP,
             tooltip="How the input becomes width x height. crop: cut the longer side, centred. letterbox: "
             "add bars, which are left out of the depth. stretch: change the proportions. keep size: use the "
-            "input's own size, which must be a multiple of 16.",
+            "input's own size, which must be a multiple of 16. keep aspect: the input's proportions, as nearly as "
+            "multiples of 16 allow, at about width x height pixels. MF Restore Size undoes all of them.",
         ),
     ]
 
@@ -48,18 +52,36 @@ def size_inputs() -> list[io.Input]:
 class Placement:
     """Which part of the input is used, how big it becomes, and the bars around it; all in pixels."""
 
+    source: tuple[int, int]  # height, width of the input
     crop: tuple[int, int, int, int]  # top, left, height, width, of the input
     size: tuple[int, int]  # height, width after scaling
     bars: tuple[int, int, int, int]  # left, right, top, bottom
 
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Height and width with the bars: the size that the model works at."""
+        left, right, top, bottom = self.bars
+        return self.size[0] + top + bottom, self.size[1] + left + right
+
     def cut(self, maps: Tensor) -> Tensor:
-        """The used part of (B, C, H, W)."""
+        """The used part of inputs (..., H, W)."""
         top, left, height, width = self.crop
         return maps[..., top : top + height, left : left + width]
 
     def inside(self, batch: int) -> Tensor:
         """(B, H', W') bool: False on the bars."""
         return pad(torch.ones(batch, *self.size, dtype=torch.bool), self.bars, value=False)
+
+    def without_bars(self, maps: Tensor) -> Tensor:
+        """The content of canvases (..., H', W')."""
+        left, _, top, _ = self.bars
+        return maps[..., top : top + self.size[0], left : left + self.size[1]]
+
+    def uncut(self, maps: Tensor, value: float) -> Tensor:
+        """Maps (..., h, w) of the used part with ``value`` around them where the input was cut off."""
+        top, left, height, width = self.crop
+        rows, columns = self.source
+        return pad(maps, (left, columns - left - width, top, rows - top - height), value=value)
 
 
 def place(node: str, source: tuple[int, int], width: int, height: int, fit: str) -> Placement:
@@ -69,25 +91,44 @@ def place(node: str, source: tuple[int, int], width: int, height: int, fit: str)
         ValueError: naming ``node``, for sizes off the grid.
     """
     rows, columns = source
+    whole, no_bars = (0, 0, rows, columns), (0, 0, 0, 0)
     if fit == KEEP:
         if rows % CELL or columns % CELL:
             raise ValueError(
                 f"{node}: the input is {columns}x{rows} and fit is '{KEEP}', which needs multiples of {CELL}:"
-                f" choose '{CROP}', '{LETTERBOX}' or '{STRETCH}', or resize it before."
+                f" choose '{CROP}', '{LETTERBOX}', '{STRETCH}' or '{KEEP_ASPECT}', or resize it before."
             )
-        return Placement((0, 0, rows, columns), (rows, columns), (0, 0, 0, 0))
+        return Placement(source, whole, source, no_bars)
     check_size(node, width, height)
+    if fit == KEEP_ASPECT:
+        return Placement(source, whole, nearest_size(source, width * height), no_bars)
     if fit == LETTERBOX:
         scale = min(height / rows, width / columns)
         size = (max(1, round(rows * scale)), max(1, round(columns * scale)))
         left, top = (width - size[1]) // 2, (height - size[0]) // 2
-        return Placement((0, 0, rows, columns), size, (left, width - size[1] - left, top, height - size[0] - top))
-    crop = (0, 0, rows, columns)
+        return Placement(source, whole, size, (left, width - size[1] - left, top, height - size[0] - top))
+    crop = whole
     if fit == CROP:
         scale = max(height / rows, width / columns)
         kept = (min(rows, max(1, round(height / scale))), min(columns, max(1, round(width / scale))))
         crop = ((rows - kept[0]) // 2, (columns - kept[1]) // 2, *kept)
-    return Placement(crop, (height, width), (0, 0, 0, 0))
+    return Placement(source, crop, (height, width), no_bars)
+
+
+def nearest_size(source: tuple[int, int], pixels: int) -> tuple[int, int]:
+    """The (height, width) on the grid that has about the proportions of ``source`` and about so many pixels.
+
+    Proportions count more: with few cells, a picture loses little by some pixels more or less.
+    """
+    aspect = source[1] / source[0]
+    ideal = math.sqrt(pixels / aspect), math.sqrt(pixels * aspect)
+    sides = [{max(1, step(side / CELL)) * CELL for step in (math.floor, math.ceil)} for side in ideal]
+
+    def badness(size: tuple[int, int]) -> float:
+        height, width = size
+        return abs(math.log(width / height / aspect)) + 0.25 * abs(math.log(width * height / pixels))
+
+    return min(product(*sides), key=badness)
 
 
 def fit_image(image: Tensor, placement: Placement) -> Tensor:
@@ -108,17 +149,8 @@ def to_rgb(image: Tensor) -> Tensor:
 
 
 def fit_depth(depth: Tensor, valid: Tensor, placement: Placement) -> tuple[Tensor, Tensor]:
-    """Scale depth (B, H, W) and its valid pixels without inventing surfaces between near and far.
-
-    A pixel takes the nearest input pixel; where that one is not valid, the mean of the valid ones it covers,
-    so that sparse measurements survive a reduction.
-    """
-    known = placement.cut(torch.where(valid, depth, torch.zeros_like(depth))[:, None])
-    weight = placement.cut(valid[:, None].float())
-    if known.shape[-2:] != placement.size:
-        nearest = interpolate(known, placement.size, mode="nearest-exact")
-        hit = interpolate(weight, placement.size, mode="nearest-exact") > 0
-        covered = interpolate(weight, placement.size, mode="area")
-        mean = interpolate(known, placement.size, mode="area") / covered.clamp(min=1e-12)
-        known, weight = torch.where(hit, nearest, mean), covered.gt(0).float()
-    return pad(known, placement.bars)[:, 0], pad(weight, placement.bars)[:, 0] > 0
+    """Scale depth (B, H, W) and its valid pixels; every depth is one that was measured, and none lies on the bars."""
+    known = placement.cut(torch.where(valid, depth, torch.nan))
+    fitted = pad(resample_depth(known, placement.size), placement.bars, value=torch.nan)
+    inside = torch.isfinite(fitted)
+    return torch.where(inside, fitted, torch.zeros_like(fitted)), inside

@@ -1,0 +1,160 @@
+"""Node: MF Load Depth."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import folder_paths
+import torch
+from comfy.ldm.colormap import turbo
+from comfy_api.latest import UI, io
+from torch import Tensor
+
+from ..mforce_core.depth_files import SUFFIXES, read_depth
+from ..mforce_core.depth_range import normalised_disparity
+from ..mforce_core.point_cloud import FOV_DEGREES
+from .encode_depth import DEPTH, DISPARITY
+from .geometry import Geometry, make_geometry, match_image
+from .image_fit import to_rgb
+
+NAME = "MF Load Depth"
+AUTO, AUTO_CHANNEL = "as the file says", "auto"
+
+logger = logging.getLogger(__name__)
+
+
+def depth_file_names() -> list[str]:
+    """Files in ComfyUI's input folder that may be depth maps."""
+    folder = Path(folder_paths.get_input_directory())
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+
+
+class MFLoadDepth(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MFLoadDepth",
+            display_name=NAME,
+            category="image",
+            description=(
+                "Load a depth map with all its precision: OpenEXR, NPY, or a 16-bit PNG or TIFF, from ComfyUI's input"
+                " folder. Zero, negative, infinite and NaN pixels, and the 1e10 that renderers write where there is no"
+                " surface, are not valid."
+            ),
+            search_aliases=[
+                "modality forcing",
+                "load exr",
+                "load npy",
+                "16-bit depth",
+                "z depth",
+                "import depth",
+                "depth pass",
+            ],
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=depth_file_names(),
+                    upload=io.UploadType.image,
+                    tooltip=(
+                        "A file in ComfyUI's input folder. Pictures can be uploaded here; copy EXR and NPY files into"
+                        " the folder and press R to refresh. EXR needs: pip install OpenEXR."
+                    ),
+                ),
+                io.Combo.Input(
+                    "meaning",
+                    options=[AUTO, DEPTH, DISPARITY],
+                    default=AUTO,
+                    tooltip=(
+                        "What the numbers are. Files of MF Save Depth say it themselves; of others, depth is assumed."
+                        " Choose disparity for inverse depth, where larger is nearer."
+                    ),
+                ),
+                io.Float.Input(
+                    "fov_degrees",
+                    default=FOV_DEGREES,
+                    min=1.0,
+                    max=170.0,
+                    step=0.5,
+                    tooltip="Horizontal field of view of the camera, for everything that becomes 3D.",
+                ),
+                io.String.Input(
+                    "exr_channel",
+                    default=AUTO_CHANNEL,
+                    advanced=True,
+                    tooltip=(
+                        "Channel of an EXR file, such as Z, R or ViewLayer.Depth.Z. auto takes Z of any layer, else one"
+                        " named depth, else Y or R."
+                    ),
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture that belongs to the depth; it gives point clouds and meshes their colours.",
+                ),
+            ],
+            outputs=[
+                Geometry.Output(
+                    display_name="geometry",
+                    tooltip="Raw depth with mask, camera and picture, for To Point Cloud and core's MoGe nodes.",
+                ),
+                io.Image.Output(
+                    display_name="depth",
+                    tooltip="Depth as numbers in three equal channels, in the file's unit; not valid is 0.",
+                ),
+                io.Mask.Output(display_name="valid", tooltip="White where the file has a depth."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        if not folder_paths.exists_annotated_filepath(file):
+            return f"{NAME}: there is no file {file} in ComfyUI's input folder; copy it there or choose another."
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **others: Any) -> tuple[int, int]:
+        status = os.stat(folder_paths.get_annotated_filepath(file))
+        return status.st_mtime_ns, status.st_size
+
+    @classmethod
+    def execute(
+        cls,
+        file: str,
+        meaning: str = AUTO,
+        fov_degrees: float = FOV_DEGREES,
+        exr_channel: str = AUTO_CHANNEL,
+        image: Tensor | None = None,
+    ) -> io.NodeOutput:
+        path = Path(folder_paths.get_annotated_filepath(file))
+        channel = exr_channel.strip()
+        try:
+            read = read_depth(
+                path,
+                disparity=None if meaning == AUTO else meaning == DISPARITY,
+                channel=None if channel in ("", AUTO_CHANNEL) else channel,
+            )
+        except (ValueError, ModuleNotFoundError) as error:
+            raise ValueError(f"{NAME}: {str(error).replace(str(path), file)}") from error
+        for note in read.notes:
+            logger.info("%s: %s", NAME, note)
+        numbers = torch.from_numpy(read.depth)[None]
+        valid = torch.isfinite(numbers)
+        maps = torch.where(valid, numbers, torch.zeros_like(numbers))
+
+        near = normalised_disparity(maps, valid)
+        if image is None:
+            picture = near[..., None].expand(*maps.shape, 3).contiguous()
+        else:
+            picture = match_image(NAME, to_rgb(image), maps)
+        device = comfy.model_management.intermediate_device()
+        raw = maps[..., None].expand(*maps.shape, 3).contiguous()
+        return io.NodeOutput(
+            make_geometry(maps, valid, picture, fov_degrees),
+            raw.to(device),
+            valid.float().to(device),
+            ui=UI.PreviewImage(turbo(near) * valid[..., None]),
+        )
