@@ -8,6 +8,7 @@ alone.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import comfy.utils
@@ -15,8 +16,6 @@ import torch
 from comfy.ldm.colormap import turbo
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pixel_shuffle
-
-from .joint_latent import CELL
 
 #: Preview pixels a side of a latent cell; the depth stream has 16 to give, which is more than a preview needs.
 _DETAIL = 8
@@ -65,8 +64,8 @@ class SideBySide:
 
 
 def _nearness(depth: Tensor) -> Tensor:
-    """Contracted depth patches (B, 256, h, w) to (B, 8 h, 8 w) in [0, 1], near is 1."""
-    maps = pixel_shuffle(depth, CELL)
-    small = adaptive_avg_pool2d(maps, [side * _DETAIL // CELL for side in maps.shape[-2:]])[:, 0]
+    """Contracted depth patches (B, p * p, h, w) to (B, 8 h, 8 w) in [0, 1], near is 1."""
+    maps = pixel_shuffle(depth, math.isqrt(depth.shape[1]))
+    small = adaptive_avg_pool2d(maps, [side * _DETAIL for side in depth.shape[-2:]])[:, 0]
     low, high = (small.amin((1, 2), keepdim=True), small.amax((1, 2), keepdim=True))
     return (high - small) / (high - low).clamp(min=1e-6)
