@@ -142,16 +142,17 @@ def write_exr(
     channel: str = "Z",
     attributes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write values (H, W), NaN = missing, as a 32-bit float channel beside the alpha channel of known pixels.
+    """Write values (H, W), NaN = missing, in 32-bit float beside the alpha channel of known pixels.
 
     Args:
         encoding: what the values mean.
-        channel: "Z" is what compositors take for depth; "R" is for hosts that look at colour channels only.
+        channel: "Z" is what compositors take for depth; "R" or "RGB" is for programs that look at colours only.
         attributes: more strings for the header.
     """
     openexr = _openexr()
     known = np.isfinite(values)
-    channels = {channel: np.where(known, values, 0).astype(np.float32), "A": known.astype(np.float32)}
+    finite = np.where(known, values, 0).astype(np.float32)
+    channels = dict.fromkeys(channel, finite) | {"A": known.astype(np.float32)}
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, _KEY: encoding.to_text()}
     openexr.File({**header, **(attributes or {})}, channels).write(str(path))
 

@@ -31,8 +31,9 @@ def make_geometry(depth: Tensor, valid: Tensor, image: Tensor, fov_degrees: floa
         image: (B, H, W, 3) in [0, 1].
         fov_degrees: horizontal field of view.
     """
-    intrinsics = intrinsics_from_fov(*depth.shape[1:], fov_degrees)
-    return geometry_of_cameras(depth, valid, image, intrinsics.repeat(depth.shape[0], 1, 1))
+    batch, height, width = depth.shape
+    intrinsics = intrinsics_from_fov(height, width, fov_degrees)
+    return geometry_of_cameras(depth, valid, image, intrinsics.repeat(batch, 1, 1))
 
 
 def geometry_of_cameras(depth: Tensor, valid: Tensor, image: Tensor, intrinsics: Tensor) -> dict[str, Tensor]:

@@ -122,13 +122,13 @@ def nearest_size(source: tuple[int, int], pixels: int) -> tuple[int, int]:
     """
     aspect = source[1] / source[0]
     ideal = math.sqrt(pixels / aspect), math.sqrt(pixels * aspect)
-    sides = [{max(1, step(side / CELL)) * CELL for step in (math.floor, math.ceil)} for side in ideal]
+    heights, widths = ([max(1, step(side / CELL)) * CELL for step in (math.floor, math.ceil)] for side in ideal)
 
     def badness(size: tuple[int, int]) -> float:
         height, width = size
         return abs(math.log(width / height / aspect)) + 0.25 * abs(math.log(width * height / pixels))
 
-    return min(product(*sides), key=badness)
+    return min(product(heights, widths), key=badness)
 
 
 def fit_image(image: Tensor, placement: Placement) -> Tensor:

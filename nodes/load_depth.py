@@ -43,7 +43,7 @@ class MFLoadDepth(io.ComfyNode):
             description=(
                 "Load a depth map with all its precision: OpenEXR, NPY, or a 16-bit PNG or TIFF, from ComfyUI's input"
                 " folder. Zero, negative, infinite and NaN pixels, and the 1e10 that renderers write where there is no"
-                " surface, are not valid."
+                " surface, are not valid. For 8-bit pictures of depth use Load Image."
             ),
             search_aliases=[
                 "modality forcing",

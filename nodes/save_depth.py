@@ -30,9 +30,9 @@ class MFSaveDepth(io.ComfyNode):
             display_name=NAME,
             category="image",
             description=(
-                "Save depth maps as numbers, for compositing, 3D and other programs. EXR: 32-bit float in channel Z or"
-                " R, with the mask of valid pixels as alpha. NPY: float32, NaN where not valid. PNG: 16 bits, 0 where"
-                " not valid; the scale is in its text and MF Load Depth applies it."
+                "Save depth maps as numbers, for compositing, 3D and other programs. EXR: 32-bit float in channel Z, R"
+                " or RGB, with the mask of valid pixels as alpha. NPY: float32, NaN where not valid. PNG: 16 bits, 0"
+                " where not valid; the scale is in its text and MF Load Depth applies it."
             ),
             search_aliases=[
                 "modality forcing",
@@ -94,10 +94,10 @@ class MFSaveDepth(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "exr_channel",
-                    options=["Z", "R"],
+                    options=["Z", "R", "RGB"],
                     default="Z",
                     advanced=True,
-                    tooltip="For exr: Z is what compositors take for depth. R for programs that see colours only.",
+                    tooltip="For exr: Z is what compositors take for depth; R or RGB is for programs that see colours.",
                 ),
                 io.Float.Input(
                     "png_step",

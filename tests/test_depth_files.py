@@ -1,6 +1,7 @@
 """Depth maps on disk, read and written."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -98,18 +99,19 @@ def test_texts_are_kept(depth, tmp_path):
         assert file.header()["prompt"] == text["prompt"]
 
 
-@pytest.mark.parametrize("channel", ["Z", "R"])
+@pytest.mark.parametrize("channel", ["Z", "R", "RGB"])
 def test_exr_has_finite_depth_beside_its_alpha(channel, depth, tmp_path):
     openexr = pytest.importorskip("OpenEXR")
     write_exr(tmp_path / "d.exr", depth, channel=channel)
     with openexr.File(str(tmp_path / "d.exr"), separate_channels=True) as file:
         pixels = {name: part.pixels for name, part in file.channels().items()}
         compression = file.header()["compression"]
-    assert set(pixels) == {channel, "A"}
+    assert set(pixels) == {*channel, "A"}
     assert {array.dtype for array in pixels.values()} == {np.dtype(np.float32)}
     assert compression == openexr.ZIP_COMPRESSION
     np.testing.assert_array_equal(pixels["A"], np.isfinite(depth))
-    np.testing.assert_array_equal(pixels[channel], np.nan_to_num(depth))
+    for name in channel:
+        np.testing.assert_array_equal(pixels[name], np.nan_to_num(depth))
 
 
 def test_disparity_is_inverted(tmp_path):
@@ -179,6 +181,14 @@ def test_an_archive_is_named(tmp_path):
     (tmp_path / "d.npz").rename(tmp_path / "d.npy")
     with pytest.raises(ValueError, match="archive of arrays"):
         read_depth(tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize("use", [read_depth, lambda path: write_exr(path, np.ones((2, 2)))])
+def test_a_missing_openexr_is_named(use, tmp_path, monkeypatch):
+    (tmp_path / "d.exr").touch()
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install OpenEXR"):
+        use(tmp_path / "d.exr")
 
 
 PIXELS = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)

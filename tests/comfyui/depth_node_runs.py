@@ -16,6 +16,7 @@ def main(root: Path, work: Path) -> None:
     import folder_paths
     import numpy as np
     import torch
+    from comfy.cli_args import args
     from comfy_extras.nodes_depth_anything_3 import DA3Render
     from comfy_extras.nodes_moge import MoGeGeometryToFOV, MoGePointMapToMesh, MoGeRender
     from pack_under_test.nodes.depth_to_image import MFDepthToImage
@@ -27,6 +28,8 @@ def main(root: Path, work: Path) -> None:
     from pack_under_test.nodes.restore_size import MFRestoreSize
     from pack_under_test.nodes.save_depth import MFSaveDepth
     from PIL import Image
+
+    from nodes import LoadImage
 
     for name in ("input", "output", "temp"):
         (work / name).mkdir()
@@ -78,7 +81,18 @@ def main(root: Path, work: Path) -> None:
             assert torch.equal(image[..., 0], torch.where(known, loaded["depth"], torch.zeros(()))), (format, values)
             results[f"{format} {values}"] = error(loaded["depth"][known], holes[known])
         assert path.name in depth_file_names()
+    if "exr" in formats:
+        # FFmpeg, which ComfyUI's Load Image reads with, has a reader of its own.
+        MFSaveDepth.execute(geometry, "colors", "exr", "depth", 0.0, 0.0, "RGB")
+        seen, transparent = LoadImage().load_image("colors_00001.exr [output]")
+        results["exr in Load Image"] = error(seen[..., 1], holes)
+        assert torch.equal(transparent < 0.5, holes > 0)
     results["png text"] = sorted(Image.open(work / "input" / "dept_00001.png").text)
+
+    args.disable_metadata = True
+    MFSaveDepth.execute(geometry, "anonymous", "png (16-bit)", "depth", 0.0, 0.0)
+    results["anonymous text"] = sorted(Image.open(work / "output" / "anonymous_00001.png").text)
+    args.disable_metadata = False
 
     # Batches are numbered and counting goes on.
     two = torch.cat([maps, 2 * maps])[..., None].expand(-1, -1, -1, 3)
