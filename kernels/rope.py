@@ -1,11 +1,25 @@
 """RMSNorm on queries and keys, then rotary position embedding (Su et al., arXiv 2104.09864) over several axes."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-RMS_NORM_EPS = 1e-6
+from . import rope_ops
+from .dispatch import on_triton, recorded
+from .rope_ops import RMS_NORM_EPS
+
+#: Tokens that the CPU takes through all steps at a time, so that what lies between two steps stays in its caches.
+_CPU_TOKENS = 128
+
+
+class PackedHeads(NamedTuple):
+    """What one stream's Linear wrote, (B, L, 3, H, D), a strided view is fine, and the scales of its norms, (D,)."""
+
+    qkv: Tensor
+    query_scale: Tensor
+    key_scale: Tensor
 
 
 def rope_table(positions: Tensor, axes_dim: Sequence[int], theta: float) -> Tensor:
@@ -31,6 +45,47 @@ def rope_table(positions: Tensor, axes_dim: Sequence[int], theta: float) -> Tens
     return torch.stack((angle.cos(), angle.sin())).to(torch.float32)
 
 
+def qk_norm_rope(
+    streams: Sequence[PackedHeads], table: Tensor, *, inplace: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of all streams, joined in their order, from what their packed Linears wrote.
+
+    The norm is taken in float32 and cast back before its scale, the rotation in float32: the order decides what
+    bfloat16 results look like.
+
+    Args:
+        streams: of the joint sequence, their lengths sum to L.
+        table: (2, L, D / 2) from :func:`rope_table`; rotates interleaved pairs (2k, 2k + 1).
+        inplace: a single stream's q and k are written over what they are made of; only where autograd does not record.
+
+    Returns:
+        q, k, v, each (B, L, H, D), possibly strided views of one buffer.
+    """
+    qkv = streams[0].qkv
+    scales = [scale.to(qkv.dtype) for stream in streams for scale in stream[1:]]
+    on_gpu_kernels = on_triton("qk_norm_rope", qkv.shape[4], *(stream.qkv for stream in streams), *scales)
+    if recorded(*(tensor for stream in streams for tensor in stream)):
+        if on_gpu_kernels:
+            return rope_ops.qk_norm_rope([stream.qkv for stream in streams], scales[::2], scales[1::2], table)
+        return _functional(streams, table)
+    if not inplace or len(streams) > 1:
+        length = sum(stream.qkv.shape[1] for stream in streams)
+        qkv = qkv.new_empty(qkv.shape[0], length, *qkv.shape[2:])
+    start = 0
+    for stream in streams:
+        part = slice(start, start + stream.qkv.shape[1])
+        if on_gpu_kernels:
+            from .triton.rope import forward
+
+            query_scale, key_scale = (scale.to(qkv.dtype) for scale in stream[1:])
+            forward(stream.qkv, query_scale, key_scale, table[:, part], *qkv[:, part].unbind(2), RMS_NORM_EPS)
+        else:
+            _write(stream, table[:, part], qkv[:, part])
+        start = part.stop
+    q, k, v = qkv.unbind(2)
+    return q, k, v
+
+
 def _rms_norm(x: Tensor, scale: Tensor) -> Tensor:
     wide = x.float()
     wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + RMS_NORM_EPS)
@@ -43,19 +98,34 @@ def _rotate(x: Tensor, table: Tensor) -> Tensor:
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
 
 
-def qk_norm_rope(qkv: Tensor, query_scale: Tensor, key_scale: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values from what the packed Linear wrote, ready for attention.
+def _functional(streams: Sequence[PackedHeads], table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    parts = []
+    for (qkv, *scales), rows in zip(
+        streams, table.split([stream.qkv.shape[1] for stream in streams], dim=1), strict=True
+    ):
+        *queries_keys, v = qkv.unbind(2)
+        rotated = (_rotate(_rms_norm(x, scale), rows) for x, scale in zip(queries_keys, scales, strict=True))
+        parts.append((*rotated, v))
+    q, k, v = parts[0] if len(parts) == 1 else (torch.cat(kind, dim=1) for kind in zip(*parts, strict=True))
+    return q, k, v
 
-    The norm is taken in float32 and cast back before its scale, the rotation in float32: the order decides what
-    bfloat16 results look like.
 
-    Args:
-        qkv: (B, L, 3, H, D), a strided view is fine.
-        query_scale, key_scale: (D,).
-        table: (2, L, D / 2) from :func:`rope_table`; rotates interleaved pairs (2k, 2k + 1).
-
-    Returns:
-        q, k, v, each (B, L, H, D).
-    """
-    q, k, v = qkv.unbind(2)
-    return _rotate(_rms_norm(q, query_scale), table), _rotate(_rms_norm(k, key_scale), table), v
+def _write(stream: PackedHeads, table: Tensor, out: Tensor) -> None:
+    """Fill ``out``, (B, L, 3, H, D), which may be the stream's qkv itself, without autograd."""
+    qkv, *scales = stream
+    if qkv.device.type != "cpu":
+        for part, tensor in enumerate(_functional([stream], table)):
+            out[:, :, part].copy_(tensor)
+        return
+    scale = torch.stack([scale.to(qkv.dtype) for scale in scales])[:, None]  # (2, 1, D) against (..., 2, H, D)
+    turn = torch.complex(*table)[:, None, None]  # (L, 1, 1, D / 2)
+    for start in range(0, qkv.shape[1], _CPU_TOKENS):
+        rows = slice(start, start + _CPU_TOKENS)
+        wide = qkv[:, rows, :2].to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        wide *= norm.square_().div_(qkv.shape[4]).add_(RMS_NORM_EPS).rsqrt_()
+        wide = wide.to(qkv.dtype).mul_(scale).float()
+        torch.view_as_complex(wide.unflatten(-1, (-1, 2))).mul_(turn[rows])
+        out[:, rows, :2].copy_(wide)
+    if out.data_ptr() != qkv.data_ptr():
+        out[:, :, 2].copy_(qkv[:, :, 2])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .config import Schedule
 from .schedule import MODES, Mode, rollout_times
-from .transformer import ModalityForcingTransformer
+from .transformer import ModalityForcingTransformer, Modulations
 
 #: Floor of t_depth when an x-prediction becomes a velocity: (x_t - x_0) / t loses all precision near t = 0.
 MIN_DEPTH_TIME = 0.05
@@ -39,30 +39,14 @@ def guided_prediction(
     depth: Tensor,
     text: Tensor,
     null_text: Tensor | None,
-    t_rgb: float,
-    t_depth: float,
+    modulations: Modulations,
     grid: tuple[int, int],
     cfg: float,
-    guidance: Tensor | None,
 ) -> Prediction:
     """One denoiser call, or with ``null_text`` one call on a batch of two and classifier-free guidance."""
-    copies = 1 if null_text is None else 2
-    batch = rgb.shape[0]
     if null_text is not None:
-        text = torch.cat((text, null_text))
-
-    def times(t: float) -> Tensor:
-        return torch.full((copies * batch,), t, dtype=torch.float32, device=rgb.device)
-
-    velocity, depth_x0 = model(
-        rgb.repeat(copies, 1, 1),
-        depth.repeat(copies, 1, 1),
-        text,
-        times(t_rgb),
-        times(t_depth),
-        grid,
-        None if guidance is None else guidance.repeat(copies),
-    )
+        rgb, depth, text = rgb.repeat(2, 1, 1), depth.repeat(2, 1, 1), torch.cat((text, null_text))
+    velocity, depth_x0 = model(rgb, depth, text, None, None, grid, modulations=modulations)
     velocity, depth_x0 = velocity.float(), depth_x0.float()
     if null_text is None:
         return Prediction(velocity, depth_x0)
@@ -149,6 +133,10 @@ def sample(
         guidance = torch.as_tensor(guidance, dtype=torch.float32, device=device).expand(batch)
 
     t_rgb, t_depth = rollout_times(steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule or model.schedule)
+    modulations = _rollout_modulations(
+        model, t_rgb[:-1], t_depth[:-1], None if guidance is None else guidance.repeat(1 if null_text is None else 2)
+    )
+    rows = modulations.img.shape[0] // steps
     for i in range(steps):
         now, after = (t_rgb[i], t_depth[i]), (t_rgb[i + 1], t_depth[i + 1])
         prediction = guided_prediction(
@@ -157,11 +145,9 @@ def sample(
             state["depth"],
             text,
             null_text,
-            float(now[0]),
-            float(now[1]),
+            modulations.rows(i * rows, (i + 1) * rows),
             grid,
             cfg,
-            guidance,
         )
         if mode != "i2d":
             state["rgb"] = state["rgb"] + float(after[0] - now[0]) * prediction.rgb_velocity
@@ -171,6 +157,19 @@ def sample(
         if callback is not None:
             callback(i + 1, steps, state["rgb"], state["depth"] if mode == "d2i" else prediction.depth_x0)
     return state["rgb"], state["depth"]
+
+
+def _rollout_modulations(
+    model: ModalityForcingTransformer, t_rgb: Tensor, t_depth: Tensor, guidance: Tensor | None
+) -> Modulations:
+    """Modulations of all steps as one batch: a row a step or, where samples differ in guidance (B,), B rows a step."""
+    device = next(model.parameters()).device
+    t_rgb, t_depth = t_rgb.to(device, torch.float32), t_depth.to(device, torch.float32)
+    if guidance is not None:
+        steps, batch = len(t_rgb), len(guidance)
+        t_rgb, t_depth = t_rgb.repeat_interleave(batch), t_depth.repeat_interleave(batch)
+        guidance = guidance.repeat(steps)
+    return model.modulations(t_rgb, t_depth, guidance)
 
 
 def draw_noise(rgb_shape: tuple[int, ...], depth_shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:

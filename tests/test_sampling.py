@@ -51,7 +51,8 @@ def test_moebius_tilt_is_an_ordinary_flow_on_the_rgb_schedule(model, text) -> No
     for now, after in zip(s[:-1].tolist(), s[1:].tolist(), strict=True):
         t_depth = alpha * now / (1 + (alpha - 1) * now)
         y = z * t_depth / now
-        prediction = guided_prediction(model, rgb.float(), y.float(), text, None, now, t_depth, GRID, 1.0, None)
+        modulations = model.modulations(torch.tensor([now]), torch.tensor([t_depth]))
+        prediction = guided_prediction(model, rgb.float(), y.float(), text, None, modulations, GRID, 1.0)
         rgb = rgb + (after - now) * prediction.rgb_velocity
         z = z + (after - now) * (z - prediction.depth_x0 / alpha) / now
     final = z * alpha  # s / f(s) -> 1 / A at s = 0

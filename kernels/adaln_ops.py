@@ -1,0 +1,153 @@
+"""The Triton versions of adaptive LayerNorm and gated residuals as operators of PyTorch, with gradients."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+LAYER_NORM_EPS = 1e-6
+
+
+@custom_op("mforce::adaln", mutates_args=())
+def adaln(x: Tensor, lengths: Sequence[int], shifts: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
+    from .triton.adaln import forward
+
+    h = torch.empty_like(x, memory_format=torch.contiguous_format)
+    forward(x, None, None, h, lengths, (), shifts, scales, LAYER_NORM_EPS)
+    return h
+
+
+@adaln.register_fake
+def _(x: Tensor, lengths: Sequence[int], shifts: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@custom_op("mforce::gated_residual", mutates_args=())
+def gated_residual(x: Tensor, y: Tensor, lengths: Sequence[int], gates: Sequence[Tensor]) -> Tensor:
+    from .triton.adaln import forward
+
+    z = torch.empty_like(x, memory_format=torch.contiguous_format)
+    forward(x, y, z, None, lengths, gates, (), (), LAYER_NORM_EPS)
+    return z
+
+
+@gated_residual.register_fake
+def _(x: Tensor, y: Tensor, lengths: Sequence[int], gates: Sequence[Tensor]) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+@custom_op("mforce::gated_residual_adaln", mutates_args=())
+def gated_residual_adaln(
+    x: Tensor,
+    y: Tensor,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    scales: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
+    from .triton.adaln import forward
+
+    z, h = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
+    forward(x, y, z, h, lengths, gates, shifts, scales, LAYER_NORM_EPS)
+    return z, h
+
+
+@gated_residual_adaln.register_fake
+def _(
+    x: Tensor,
+    y: Tensor,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    scales: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
+    z, h = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
+    return z, h
+
+
+@custom_op("mforce::modulation_backward", mutates_args=())
+def modulation_backward(
+    x: Tensor | None,
+    y: Tensor | None,
+    grad_z: Tensor | None,
+    grad_h: Tensor | None,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    scales: Sequence[Tensor],
+) -> list[Tensor]:
+    """Gradients that exist, in the order x, y, gates, shifts, scales."""
+    from .triton.adaln import backward
+
+    return backward(x, y, grad_z, grad_h, lengths, gates, scales, LAYER_NORM_EPS)
+
+
+@modulation_backward.register_fake
+def _(
+    x: Tensor | None,
+    y: Tensor | None,
+    grad_z: Tensor | None,
+    grad_h: Tensor | None,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    scales: Sequence[Tensor],
+) -> list[Tensor]:
+    tokens = [tensor for tensor in (x, y) if tensor is not None]
+    like = tokens[0]
+    vectors = len(lengths) * ((grad_z is not None) + 2 * (grad_h is not None))
+    return [
+        *(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tokens),
+        *(like.new_empty(like.shape[0], like.shape[2]) for _ in range(vectors)),
+    ]
+
+
+def _rows(grad: Tensor) -> Tensor:
+    """Kernels read contiguous rows; a gradient may come expanded from a sum."""
+    return grad if grad.stride(-1) == 1 else grad.contiguous()
+
+
+def _adaln_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, ctx.lengths, _, scales = inputs
+    ctx.save_for_backward(x, *scales)
+
+
+def _adaln_backward(ctx: Any, grad: Tensor) -> tuple:
+    x, *scales = ctx.saved_tensors
+    grad_x, *vectors = modulation_backward(x, None, None, _rows(grad), ctx.lengths, [], scales)
+    count = len(scales)
+    return grad_x, None, vectors[:count], vectors[count:]
+
+
+adaln.register_autograd(_adaln_backward, setup_context=_adaln_setup)
+
+
+def _residual_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    _, y, ctx.lengths, gates = inputs
+    ctx.save_for_backward(y, *gates)
+
+
+def _residual_backward(ctx: Any, grad: Tensor) -> tuple:
+    y, *gates = ctx.saved_tensors
+    grad_y, *grad_gates = modulation_backward(None, y, _rows(grad), None, ctx.lengths, gates, [])
+    return grad, grad_y, None, grad_gates
+
+
+gated_residual.register_autograd(_residual_backward, setup_context=_residual_setup)
+
+
+def _both_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    _, y, ctx.lengths, gates, _, scales = inputs
+    ctx.save_for_backward(output[0], y, *gates, *scales)
+
+
+def _both_backward(ctx: Any, grad_z: Tensor, grad_h: Tensor) -> tuple:
+    z, y, *vectors = ctx.saved_tensors
+    count = len(ctx.lengths)
+    grad_x, grad_y, *grads = modulation_backward(
+        z, y, _rows(grad_z), _rows(grad_h), ctx.lengths, vectors[:count], vectors[count:]
+    )
+    return grad_x, grad_y, None, grads[:count], grads[count : 2 * count], grads[2 * count :]
+
+
+gated_residual_adaln.register_autograd(_both_backward, setup_context=_both_setup)

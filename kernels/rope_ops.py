@@ -1,0 +1,94 @@
+"""The Triton version of RMSNorm and rotation as an operator of PyTorch, with gradients."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+RMS_NORM_EPS = 1e-6
+
+
+@custom_op("mforce::qk_norm_rope", mutates_args=())
+def qk_norm_rope(
+    qkvs: Sequence[Tensor], query_scales: Sequence[Tensor], key_scales: Sequence[Tensor], table: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    from .triton.rope import forward
+
+    q, k, v = _empty(qkvs)
+    start = 0
+    for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
+        part = slice(start, start + qkv.shape[1])
+        forward(qkv, query_scale, key_scale, table[:, part], q[:, part], k[:, part], v[:, part], RMS_NORM_EPS)
+        start = part.stop
+    return q, k, v
+
+
+@qk_norm_rope.register_fake
+def _(
+    qkvs: Sequence[Tensor], query_scales: Sequence[Tensor], key_scales: Sequence[Tensor], table: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty(qkvs)
+
+
+def _empty(qkvs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    batch, _, _, heads, features = qkvs[0].shape
+    length = sum(qkv.shape[1] for qkv in qkvs)
+    q, k, v = (qkvs[0].new_empty(batch, length, heads, features) for _ in range(3))
+    return q, k, v
+
+
+@custom_op("mforce::qk_norm_rope_backward", mutates_args=())
+def qk_norm_rope_backward(
+    grad_q: Tensor,
+    grad_k: Tensor,
+    grad_v: Tensor,
+    qkvs: Sequence[Tensor],
+    query_scales: Sequence[Tensor],
+    key_scales: Sequence[Tensor],
+    table: Tensor,
+) -> list[Tensor]:
+    """Gradients of every qkv, then of every query scale, then of every key scale."""
+    from .triton.rope import backward
+
+    grads, start = [], 0
+    for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
+        part = slice(start, start + qkv.shape[1])
+        parts = (grad[:, part] for grad in (grad_q, grad_k, grad_v))
+        grads.append(backward(*parts, qkv, query_scale, key_scale, table[:, part], RMS_NORM_EPS))
+        start = part.stop
+    return [grad for kind in zip(*grads, strict=True) for grad in kind]
+
+
+@qk_norm_rope_backward.register_fake
+def _(
+    grad_q: Tensor,
+    grad_k: Tensor,
+    grad_v: Tensor,
+    qkvs: Sequence[Tensor],
+    query_scales: Sequence[Tensor],
+    key_scales: Sequence[Tensor],
+    table: Tensor,
+) -> list[Tensor]:
+    return [
+        torch.empty_like(tensor, memory_format=torch.contiguous_format)
+        for tensor in (*qkvs, *query_scales, *key_scales)
+    ]
+
+
+def _setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    qkvs, query_scales, key_scales, table = inputs
+    ctx.save_for_backward(table, *qkvs, *query_scales, *key_scales)
+
+
+def _backward(ctx: Any, *grads: Tensor) -> tuple:
+    table, *saved = ctx.saved_tensors
+    count = len(saved) // 3
+    qkvs, query_scales, key_scales = saved[:count], saved[count : 2 * count], saved[2 * count :]
+    rows = (grad if grad.stride(-1) == 1 else grad.contiguous() for grad in grads)
+    out = qk_norm_rope_backward(*rows, qkvs, query_scales, key_scales, table)
+    return out[:count], out[count : 2 * count], out[2 * count :], None
+
+
+qk_norm_rope.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,1 @@
+"""Triton versions of the steps: the only modules that import Triton, imported when a step first runs on it."""

@@ -1,0 +1,291 @@
+"""Adaptive LayerNorm and gated residuals, one row of a token a program.
+
+One forward and one backward kernel serve ``adaln``, ``gated_residual`` and both in a single pass: what an operation
+does not need is cut out when the kernel is compiled. Arithmetic is float32 in registers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .launching import block_size, on_device_of, rows_per_program, warps_for
+
+
+@triton.jit
+def _segment_vector(a, a_batch, b, b_batch, in_a, batch, columns, inside):
+    """A modulation vector of the segment that the row belongs to."""
+    start = tl.where(in_a, a + batch * a_batch, b + batch * b_batch)
+    return tl.load(start + columns, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _normalise(x, inside, eps, width: tl.constexpr):
+    """LayerNorm without affine parameters, and the reciprocal deviation; columns outside the row become 0."""
+    mean = tl.sum(x, axis=0) / width
+    centred = tl.where(inside, x - mean, 0.0)
+    reciprocal = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / width + eps)
+    return centred * reciprocal, reciprocal
+
+
+@triton.jit(do_not_specialize=["first"])
+def _forward(
+    x,
+    y,
+    z,
+    h,
+    gate_a,
+    shift_a,
+    scale_a,
+    gate_b,
+    shift_b,
+    scale_b,
+    first,
+    eps,
+    x_batch,
+    x_row,
+    y_batch,
+    y_row,
+    z_batch,
+    z_row,
+    h_batch,
+    h_row,
+    gate_a_batch,
+    shift_a_batch,
+    scale_a_batch,
+    gate_b_batch,
+    shift_b_batch,
+    scale_b_batch,
+    gated: tl.constexpr,
+    normed: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64)
+    batch = tl.program_id(1).to(tl.int64)
+    in_a = row < first
+    columns = tl.arange(0, block)
+    inside = columns < width
+    value = tl.load(x + batch * x_batch + row * x_row + columns, mask=inside, other=0.0).to(tl.float32)
+    if gated:
+        branch = tl.load(y + batch * y_batch + row * y_row + columns, mask=inside, other=0.0).to(tl.float32)
+        gate = _segment_vector(gate_a, gate_a_batch, gate_b, gate_b_batch, in_a, batch, columns, inside)
+        # Rounded as it is stored: the norm sees what a second pass would read.
+        rounded = (value + gate * branch).to(z.dtype.element_ty)
+        tl.store(z + batch * z_batch + row * z_row + columns, rounded, mask=inside)
+        value = rounded.to(tl.float32)
+    if normed:
+        shift = _segment_vector(shift_a, shift_a_batch, shift_b, shift_b_batch, in_a, batch, columns, inside)
+        scale = _segment_vector(scale_a, scale_a_batch, scale_b, scale_b_batch, in_a, batch, columns, inside)
+        normal, _ = _normalise(value, inside, eps, width)
+        out = normal * (1.0 + scale) + shift
+        tl.store(h + batch * h_batch + row * h_row + columns, out.to(h.dtype.element_ty), mask=inside)
+
+
+def forward(
+    x: Tensor,
+    y: Tensor | None,
+    z: Tensor | None,
+    h: Tensor | None,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    eps: float,
+) -> None:
+    """Write ``z = x + gate * y`` where y and z are given, and ``h = adaln(z or x)`` where h is.
+
+    Args:
+        x, y, z, h: (B, L, C), rows contiguous, any other strides; z may be x.
+        lengths: tokens of each segment, they sum to L; every two segments are one launch.
+        gates, shifts, scales: (B, C) a segment, batch stride 0 allowed; empty where they are not needed.
+    """
+    gated, normed = z is not None, h is not None
+    batch, _, width = x.shape
+    block = block_size(width)
+    none = [x[:, 0]] * len(lengths)
+    segments = [
+        (length, index)
+        for index, length in enumerate(lengths)
+        if length  # a kernel has no use for an empty segment
+    ]
+    gates, shifts, scales = (gates or none), (shifts or none), (scales or none)
+    y, z, h = (x if tensor is None else tensor for tensor in (y, z, h))
+    start = 0
+    with on_device_of(x):
+        for position in range(0, len(segments), 2):
+            pair = segments[position : position + 2]
+            (first, a), (last, b) = pair[0], pair[-1]
+            rows = first + (last if len(pair) == 2 else 0)
+            parts = [tensor[:, start : start + rows] for tensor in (x, y, z, h)]
+            vectors = (gates[a], shifts[a], scales[a], gates[b], shifts[b], scales[b])
+            _forward[(rows, batch)](
+                *parts,
+                *vectors,
+                first,
+                eps,
+                *(stride for part in parts for stride in part.stride()[:2]),
+                *(vector.stride(0) for vector in vectors),
+                gated=gated,
+                normed=normed,
+                width=width,
+                block=block,
+                num_warps=warps_for(block),
+            )
+            start += rows
+
+
+@triton.jit(do_not_specialize=["length", "rows"])
+def _backward(
+    x,
+    y,
+    gate,
+    scale,
+    grad_z,
+    grad_h,
+    grad_x,
+    grad_y,
+    partial,
+    length,
+    rows,
+    eps,
+    x_batch,
+    x_row,
+    y_batch,
+    y_row,
+    gate_batch,
+    scale_batch,
+    grad_z_batch,
+    grad_z_row,
+    grad_h_batch,
+    grad_h_row,
+    grad_x_batch,
+    grad_x_row,
+    grad_y_batch,
+    grad_y_row,
+    gated: tl.constexpr,
+    normed: tl.constexpr,
+    width: tl.constexpr,
+    block: tl.constexpr,
+):
+    chunk = tl.program_id(0)
+    batch = tl.program_id(1).to(tl.int64)
+    columns = tl.arange(0, block)
+    inside = columns < width
+    gate_sum = tl.zeros((block,), tl.float32)
+    shift_sum = tl.zeros((block,), tl.float32)
+    scale_sum = tl.zeros((block,), tl.float32)
+    if gated:
+        gates = tl.load(gate + batch * gate_batch + columns, mask=inside, other=0.0).to(tl.float32)
+    if normed:
+        factor = 1.0 + tl.load(scale + batch * scale_batch + columns, mask=inside, other=0.0).to(tl.float32)
+    start = chunk * rows
+    for index in range(start, tl.minimum(start + rows, length)):
+        row = batch * 0 + index  # in 64 bits, compiled or interpreted
+        total = tl.zeros((block,), tl.float32)
+        if gated:
+            total += tl.load(grad_z + batch * grad_z_batch + row * grad_z_row + columns, mask=inside, other=0.0).to(
+                tl.float32
+            )
+        if normed:
+            value = tl.load(x + batch * x_batch + row * x_row + columns, mask=inside, other=0.0).to(tl.float32)
+            slope = tl.load(grad_h + batch * grad_h_batch + row * grad_h_row + columns, mask=inside, other=0.0).to(
+                tl.float32
+            )
+            normal, reciprocal = _normalise(value, inside, eps, width)
+            shift_sum += slope
+            scale_sum += slope * normal
+            slope = slope * factor
+            along = tl.sum(slope * normal, axis=0) / width
+            total += reciprocal * (slope - tl.sum(slope, axis=0) / width - normal * along)
+            tl.store(
+                grad_x + batch * grad_x_batch + row * grad_x_row + columns,
+                total.to(grad_x.dtype.element_ty),
+                mask=inside,
+            )
+        if gated:
+            branch = tl.load(y + batch * y_batch + row * y_row + columns, mask=inside, other=0.0).to(tl.float32)
+            gate_sum += total * branch
+            tl.store(
+                grad_y + batch * grad_y_batch + row * grad_y_row + columns,
+                (total * gates).to(grad_y.dtype.element_ty),
+                mask=inside,
+            )
+    slot = (batch * tl.num_programs(0) + chunk) * 3 * width
+    if gated:
+        tl.store(partial + slot + columns, gate_sum, mask=inside)
+    if normed:
+        tl.store(partial + slot + width + columns, shift_sum, mask=inside)
+        tl.store(partial + slot + 2 * width + columns, scale_sum, mask=inside)
+
+
+def backward(
+    x: Tensor | None,
+    y: Tensor | None,
+    grad_z: Tensor | None,
+    grad_h: Tensor | None,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    eps: float,
+) -> list[Tensor]:
+    """Gradients of :func:`forward`; the vectors' by sums of each program's rows, then over programs, in float32.
+
+    Args:
+        x: what the norm was taken of, (B, L, C), and ``grad_h``, the gradient of h; None without a norm.
+        y: branch of the residual, and ``grad_z``, the gradient of the sum; None without a residual.
+        lengths, gates, scales: as in the forward pass.
+
+    Returns:
+        Gradients of those that exist of x, y, then gates, shifts, scales.
+    """
+    gated, normed = grad_z is not None, grad_h is not None
+    tokens = [tensor for tensor in (x, y) if tensor is not None]
+    like = tokens[0]
+    out = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tokens]
+    # A kernel never touches the pointer of what its operation has not; any tensor stands there.
+    arguments = [
+        like if tensor is None else tensor
+        for tensor in (x, y, grad_z, grad_h, out[0] if normed else None, out[-1] if gated else None)
+    ]
+    batch, _, width = like.shape
+    block = block_size(width)
+    sums: list[list[Tensor]] = [[], [], []]
+    start = 0
+    with on_device_of(like):
+        for index, length in enumerate(lengths):
+            rows = rows_per_program(length * batch, like.device)
+            chunks = triton.cdiv(length, rows)
+            partial = torch.empty(batch, chunks, 3, width, dtype=torch.float32, device=like.device)
+            if length:
+                parts = [tensor[:, start : start + length] for tensor in arguments]
+                gate = gates[index] if gated else like[:, 0]
+                scale = scales[index] if normed else like[:, 0]
+                strides = [part.stride()[:2] for part in parts]
+                _backward[(chunks, batch)](
+                    *parts[:2],
+                    gate,
+                    scale,
+                    *parts[2:],
+                    partial,
+                    length,
+                    rows,
+                    eps,
+                    *strides[0],
+                    *strides[1],
+                    gate.stride(0),
+                    scale.stride(0),
+                    *(stride for pair in strides[2:] for stride in pair),
+                    gated=gated,
+                    normed=normed,
+                    width=width,
+                    block=block,
+                    num_warps=warps_for(block),
+                )
+            start += length
+            for kind, wanted in enumerate((gated, normed, normed)):
+                if wanted:
+                    sums[kind].append(partial[:, :, kind].sum(1).to(like.dtype))
+    return [*out, *(vector for kind in sums for vector in kind)]
