@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .depth_to_image import MFDepthToImage
+from .depth_completion import MFDepthCompletion
 from .detokenize import MFDepthDetokenize
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
@@ -29,6 +30,7 @@ class ModalityForcingExtension(ComfyExtension):
             MFEncodeDepth,
             MFSampler,
             MFTilt,
+            MFDepthCompletion,
             MFSplitLatent,
             MFMergeLatent,
             MFDepthDetokenize,

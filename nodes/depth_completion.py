@@ -1,0 +1,99 @@
+"""Node: MF Depth Completion."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..mforce_core.depth_codec import contract, expand, patchify, unpatchify
+from ..mforce_core.depth_completion import complete_depth
+from .joint_latent import Latent, depth_record, depth_stream, split
+from .model import check_joint
+
+NAME = "MF Depth Completion"
+
+# Contracted depth that a prediction is held within before it is corrected: 2 is infinitely far.
+_NEAREST, _FARTHEST = 0.01, 1.98
+
+
+class MFDepthCompletion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MFDepthCompletion",
+            display_name=NAME,
+            category="model/patch",
+            description=(
+                "Make depth that agrees with measurements: sparse points of a LiDAR, of structure from motion, or a"
+                " depth map with holes. Every step of the sampler is corrected by them."
+            ),
+            search_aliases=["modality forcing", "sparse depth", "lidar", "depth inpainting", "fill depth", "densify"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Load MF Model or MF Tilt."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="MF Image to Depth Latent of the picture that was measured, or MF Empty Latent.",
+                ),
+                io.Latent.Input(
+                    "depth", tooltip="The measurements: Encode Depth at the same width, height and fit as the picture."
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The model, led by the measurements, for MF Sampler or a core sampler."),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip="The latent to sample; Depth Detokenize gives its depth in the unit of the measurements.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, latent: Latent, depth: Latent) -> io.NodeOutput:
+        check_joint(NAME, model)
+        target, stream = split(NAME, latent)[1], depth_stream(NAME, depth)
+        if stream.shape[2:] != target.shape[2:]:
+            sizes = [f"{16 * part.shape[3]}x{16 * part.shape[2]}" for part in (stream, target)]
+            raise ValueError(f"{NAME}: the measurements are {sizes[0]} and the latent is {sizes[1]}; encode both alike.")
+        if stream.shape[0] not in (1, target.shape[0]):
+            raise ValueError(
+                f"{NAME}: there are {stream.shape[0]} maps of measurements for {target.shape[0]} latents; give one, or"
+                " one for each."
+            )
+        tokens = stream.float().movedim(1, -1)
+        known = unpatchify(tokens)
+        valid = depth["depth_valid"].to(known.device) if "depth_valid" in depth else torch.ones_like(known).bool()
+        guided = model.clone()
+        guided.set_model_sampler_post_cfg_function(Correction(expand(known), valid))
+        record = {name: value for name, value in depth_record(depth).items() if name == "depth_scale"}
+        return io.NodeOutput(guided, {**latent, **record})
+
+
+class Correction:
+    """A post-CFG function that corrects the depth of every prediction.
+
+    Args:
+        known: measured depth (B or 1, H, W) in the depth stream's unit.
+        valid: (B or 1, H, W) bool.
+    """
+
+    def __init__(self, known: Tensor, valid: Tensor) -> None:
+        self.known, self.valid = known, valid
+
+    def to(self, target: Any) -> Correction:
+        """On another device; ComfyUI moves what a model carries to where it samples."""
+        if isinstance(target, torch.device):
+            self.known, self.valid = self.known.to(target), self.valid.to(target)
+        return self
+
+    def __call__(self, args: dict[str, Any]) -> Tensor:
+        clean, model = args["denoised"], args["model"]
+        rgb, carried = comfy.utils.unpack_latents(clean, model.latent_shapes)
+        self.to(clean.device)
+        maps = unpatchify((model.run.alpha * carried).float().movedim(1, -1))
+        corrected = complete_depth(expand(maps.clamp(_NEAREST, _FARTHEST)), self.known, self.valid)
+        tokens = patchify(contract(corrected), round(carried.shape[1] ** 0.5)).movedim(-1, 1)
+        return comfy.utils.pack_latents([rgb, (tokens / model.run.alpha).to(carried)])[0]
