@@ -1,0 +1,182 @@
+"""The kernels inside the transformer: operators that PyTorch can check and compile, golden data, falling back."""
+
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+GPU = torch.cuda.is_available()
+if not GPU:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+
+from mforce.kernels import Modulation, Segment, adaln, adaln_ops, rope_ops, swiglu, swiglu_ops  # noqa: E402
+from mforce.kernels.dispatch import back_end, on_triton, reason_against_triton  # noqa: E402
+from mforce.mforce_core import load_model  # noqa: E402
+from mforce.mforce_core.config import Architecture  # noqa: E402
+from mforce.mforce_core.transformer import ModalityForcingTransformer  # noqa: E402
+
+DEVICE = "cuda" if GPU else "cpu"
+GOLDEN = Path(__file__).parent / "golden"
+GRID = (2, 2)
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+back_ends = pytest.mark.parametrize("name", ["reference", pytest.param("triton", marks=needs_triton)])
+
+
+def tiny_model() -> ModalityForcingTransformer:
+    torch.manual_seed(0)
+    sizes = Architecture(
+        in_channels=8,
+        depth_channels=16,
+        context_in_dim=12,
+        hidden_size=32,
+        num_heads=2,
+        depth_double=1,
+        depth_single=2,
+        depth_decoder_num_layers=1,
+        axes_dim=(4, 4, 4, 4),
+    )
+    return ModalityForcingTransformer(sizes).to(DEVICE)
+
+
+def tiny_inputs(batch: int = 2) -> tuple:
+    generator = torch.Generator().manual_seed(1)
+    tensors = [torch.randn(batch, *shape, generator=generator) for shape in ((4, 8), (4, 16), (3, 12))]
+    times = [torch.rand(batch, generator=generator) for _ in range(2)]
+    return *(tensor.to(DEVICE) for tensor in tensors + times), GRID
+
+
+def loss_of(outputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    return outputs[0].sin().sum() + outputs[1].cos().sum()
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, device=DEVICE, requires_grad=True)
+
+
+@needs_triton
+def test_operators_are_what_pytorch_expects_of_them() -> None:
+    torch.manual_seed(0)
+    x, y, vectors = draw(2, 5, 8), draw(2, 5, 8), [draw(2, 8) for _ in range(6)]
+    pairs, lengths = [vectors[i : i + 2] for i in (0, 2, 4)], [3, 2]
+    scales = [draw(4), draw(4)]
+    checks = [
+        (adaln_ops.adaln, (x, lengths, *pairs[:2])),
+        (adaln_ops.gated_residual, (x, y, lengths, pairs[0])),
+        (adaln_ops.gated_residual_adaln, (x, y, lengths, *pairs)),
+        (rope_ops.qk_norm_rope, ([draw(1, 2, 3, 2, 4)] * 1, scales[:1], scales[1:], torch.randn(2, 2, 2).to(DEVICE))),
+        (swiglu_ops.swiglu, (draw(1, 3, 8), draw(1, 3, 2))),
+        (swiglu_ops.swiglu, (draw(1, 3, 8), None)),
+    ]
+    for operator, arguments in checks:
+        torch.library.opcheck(operator, arguments)
+
+
+@needs_triton
+@pytest.mark.parametrize(("dtype", "suffix", "tolerance"), [("float32", "", 1e-5), ("bfloat16", "_bf16", 3e-2)])
+def test_golden_forward(dtype: str, suffix: str, tolerance: float) -> None:
+    model = load_model(GOLDEN / "v2", dtype=getattr(torch, dtype), device=DEVICE)
+    data = {key: value.to(DEVICE) for key, value in load_file(GOLDEN / "v2" / "forward.safetensors").items()}
+    inputs = [data[key] for key in ("rgb", "depth", "text", "t_rgb", "t_depth")]
+    with torch.no_grad(), back_end("triton"):
+        outputs = model(*inputs, (4, 6))
+    for ours, key in zip(outputs, ("out_rgb", "out_depth"), strict=True):
+        theirs = data[key + suffix].double()
+        assert float((ours.double() - theirs).norm() / theirs.norm()) <= tolerance
+
+
+@back_ends
+def test_what_trains_and_what_samples_agree(name: str) -> None:
+    """Buffers are written in place without autograd and never with it: same values, and the reference's gradients."""
+    model, inputs = tiny_model(), tiny_inputs()
+    before = [tensor.clone() for tensor in inputs[:5]]
+    expected = torch.autograd.grad(loss_of(model(*inputs)), list(model.parameters()))
+    with back_end(name):
+        with torch.no_grad():
+            sampled = model(*inputs)
+        trained = model(*inputs)
+        grads = torch.autograd.grad(loss_of(trained), list(model.parameters()))
+    for ours, theirs in zip((*sampled, *grads), (*trained, *expected), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(tensor, kept) for tensor, kept in zip(inputs[:5], before, strict=True))
+
+
+@back_ends
+def test_the_model_compiles_without_a_graph_break(name: str) -> None:
+    torch._dynamo.reset()
+    model, inputs = tiny_model(), tiny_inputs()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with back_end(name):
+        expected = torch.autograd.grad(loss_of(model(*inputs)), list(model.parameters()))
+        grads = torch.autograd.grad(loss_of(compiled(*inputs)), list(model.parameters()))
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(*inputs), model(*inputs), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(grads, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_modulations_of_a_rollout_are_those_of_its_steps() -> None:
+    model, (rgb, depth, text, *_) = tiny_model(), tiny_inputs()
+    t_rgb, t_depth = torch.tensor([[0.9, 0.5], [0.7, 0.2]]).to(DEVICE)
+    rollout = model.modulations(t_rgb, t_depth)
+    with torch.no_grad():
+        for step in range(2):
+            times = t_rgb[step].expand(2), t_depth[step].expand(2)
+            expected = model(rgb, depth, text, *times, GRID)
+            ours = model(rgb, depth, text, None, None, GRID, modulations=rollout.rows(step, step + 1))
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tables_are_kept_for_a_few_sizes_and_trainable() -> None:
+    model, (rgb, depth, text, *times, _) = tiny_model(), tiny_inputs()
+    with torch.inference_mode():
+        for length in range(1, 8):
+            model(rgb, depth, text[:, :1].repeat(1, length, 1), *times, GRID)
+    assert len(model._tables) == 4
+    loss_of(model(rgb, depth, text[:, :1].repeat(1, 7, 1), *times, GRID)).backward()
+
+
+@needs_triton
+def test_what_the_kernels_cannot_do_runs_on_the_reference_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    x = torch.randn(1, 3, 8, device=DEVICE, dtype=torch.float64)
+    segments = [Segment(3, Modulation(*torch.randn(2, 1, 8, device=DEVICE, dtype=torch.float64)))]
+    with caplog.at_level(logging.INFO, "mforce.kernels"), back_end("triton"):
+        for _ in range(2):
+            adaln(x, segments)
+            swiglu(torch.randn(1, 6, 3, device=DEVICE).transpose(1, 2))
+    assert [record.getMessage() for record in caplog.records] == [
+        "adaln runs on its PyTorch reference: the kernels have no float64.",
+        "swiglu runs on its PyTorch reference: the last axis of an input is not contiguous.",
+    ]
+    device = torch.device(DEVICE)
+    assert "9000 channels" in str(reason_against_triton("triton", "adaln", device, torch.float32, 9000))
+    assert reason_against_triton("triton", "adaln", device, torch.float32, 4096) is None
+
+
+def test_a_cpu_runs_the_reference_unless_asked() -> None:
+    x = torch.randn(1, 3, 8)
+    with back_end("auto"):
+        assert not on_triton("adaln", 8, x)
+    with back_end("cuda"), pytest.raises(ValueError, match=r"must be one of auto, reference, triton, got 'cuda'"):
+        on_triton("adaln", 8, x)
+
+
+@pytest.mark.parametrize("mode", ["auto", "triton"])
+def test_without_triton_everything_runs(mode: str) -> None:
+    code = """
+import logging, sys
+sys.modules["triton"] = None
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+import torch
+from mforce.kernels import swiglu
+for _ in range(2):
+    assert swiglu(torch.ones(1, 2, 4)).shape == (1, 2, 2)
+"""
+    environment = os.environ | {"MFORCE_KERNELS": mode, "TRITON_INTERPRET": "1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Triton cannot be imported") == (mode == "triton")
