@@ -30,13 +30,16 @@ class SideBySide:
 
     def __init__(self, latent_format: Any) -> None:
         self.latent_format = latent_format
+        self.unpack = latent_format.latent_rgb_factors_reshape
         self.depth: Tensor | None = None
 
     def __call__(self, rgb: Tensor) -> Tensor:
-        """RGB x0 (B, C, h, w) to (1, C, 8 h, 16 w), or unchanged while no depth is known."""
+        """RGB x0 (B, C, h, w) as the linear map takes it; with a known depth one sample, 8 pixels a cell, twice as wide."""
+        rgb = rgb if self.unpack is None else self.unpack(rgb)
         if self.depth is None:
             return rgb
-        picture = interpolate(rgb[:1].float(), scale_factor=_DETAIL, mode="bilinear")
+        size = [side * _DETAIL for side in self.depth.shape[-2:]]
+        picture = interpolate(rgb[:1].float(), size, mode="bilinear")
         colours = turbo(_nearness(self.depth[:1].to(rgb.device, torch.float32)))[0]
         factors = torch.tensor(self.latent_format.latent_rgb_factors, device=rgb.device, dtype=torch.float32)
         bias = torch.tensor(self.latent_format.latent_rgb_factors_bias, device=rgb.device, dtype=torch.float32)

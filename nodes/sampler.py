@@ -123,6 +123,7 @@ class MFSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "denoise",
+                    optional=True,
                     default=1.0,
                     min=0.01,
                     max=1.0,

@@ -95,8 +95,11 @@ class Server:
     def post(self, path: str, body: Any) -> Any:
         data = json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as refused:
+            raise AssertionError(f"{path}: {refused.read().decode()[:2000]}") from refused
         return json.loads(text) if text else None
 
     def queue(self, prompt: dict[str, Any]) -> str:

@@ -2,45 +2,16 @@
 
 import json
 import re
-import struct
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from safetensors.torch import save_file
-from torch import zeros
 
-from .host import PACK, Server, find_installation
+from .conftest import FOLDER
+from .host import PACK
 from .record_object_info import RECORD, relevant
 from .workflow_prompt import to_prompt
-
-# Neither an identifier nor the repository's name: the pack must work under whatever folder name it gets.
-FOLDER = "Modality.Forcing nodes-main"
-
-pytestmark = pytest.mark.skipif(
-    not (PACK / "models" / "nano" / "model.safetensors").is_file(),
-    reason="the built-in model's weights are not in models/nano",
-)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    running = Server(find_installation(), tmp_path_factory.mktemp("comfyui"), FOLDER)
-    models = running.base / "models" / "diffusion_models"
-    models.mkdir()
-    (models / "truncated.safetensors").write_bytes(struct.pack("<Q", 1000) + b'{"a": ')
-    save_file({"conv.weight": zeros(2, 2)}, models / "foreign.safetensors")
-    try:
-        running.wait_until_ready()
-        yield running
-    finally:
-        running.stop()
-
-
-@pytest.fixture(scope="module")
-def object_info(server):
-    return server.get("/object_info")
 
 
 @pytest.fixture

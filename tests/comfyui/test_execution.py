@@ -1,0 +1,276 @@
+"""Graphs in a running ComfyUI: stock samplers on all tasks, LoRA, masks, queue and cache, every node of the pack."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Generator, randn
+
+from .graph import EXECUTED, Graph
+from .host import PACK
+
+SCENE = "yellow_sphere"
+EXAMPLES = PACK / "nodes" / "examples"
+SAMPLERS = ["euler", "heun", "dpmpp_2m", "res_multistep", "uni_pc"]
+
+
+class Scene:
+    """The nodes that most graphs start with."""
+
+    def __init__(self, object_info, text="a yellow sphere on a wooden floor") -> None:
+        self.graph = Graph(object_info)
+        self.loaded = self.graph.add("MFLoadModel")
+        self.example = self.graph.add("MFExampleScene", scene=SCENE)
+        self.model, self.vae = self.loaded[0], self.loaded[2]
+        self.positive = self.graph.add("CLIPTextEncode", clip=self.loaded[1], text=text)[0]
+        self.negative = self.graph.add("CLIPTextEncode", clip=self.loaded[1], text="")[0]
+
+    def add(self, kind, **inputs):
+        return self.graph.add(kind, **inputs)
+
+    def start(self, task):
+        """The joint latent of a task, 128 x 128."""
+        if task == "joint":
+            return self.add("MFEmptyLatent")[0]
+        if task == "i2d":
+            return self.depth_latent(self.example[0])
+        return self.add("MFDepthToImageLatent", depth=self.add("MFEncodeDepth", depth=self.example[1])[0])[0]
+
+    def depth_latent(self, image):
+        return self.add("MFImageToDepthLatent", image=image, vae=self.vae)[0]
+
+    def ksampler(self, latent, model=None, **inputs):
+        options = {"seed": 4, "steps": 8, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple"}
+        return self.add(
+            "KSampler",
+            model=self.model if model is None else model,
+            positive=self.positive,
+            negative=self.negative,
+            latent_image=latent,
+            **{**options, **inputs},
+        )
+
+    def decode(self, rgb):
+        return self.add("VAEDecode", samples=rgb, vae=self.vae)
+
+    def save_image(self, image):
+        return self.add("SaveImage", images=image, filename_prefix="test")
+
+    def save_depth(self, depth, **inputs):
+        return self.add("MFSaveDepth", depth=depth, **{"format": "npy", **inputs})
+
+
+def exact_depth():
+    return np.asarray(Image.open(EXAMPLES / f"{SCENE}_depth.png"), dtype=np.float64)
+
+
+def abs_rel(depth, reference):
+    """AbsRel after the median scaling that relative depth needs."""
+    known = np.isfinite(depth) & (reference > 0)
+    depth, reference = depth[known], reference[known]
+    return float(np.mean(np.abs(depth * np.median(reference / depth) - reference) / reference))
+
+
+def saved_depth(outcome, node):
+    (path,) = outcome.files(node, "depth_files")
+    return np.load(path)
+
+
+def pixels(outcome, node):
+    return np.asarray(outcome.image(node).convert("RGB"), dtype=np.float64)
+
+
+def hue_share(picture, low, high):
+    """Share of saturated pixels whose hue (0 to 255) lies between low and high."""
+    hue, saturation, _ = np.moveaxis(np.asarray(Image.fromarray(picture.astype(np.uint8)).convert("HSV")), -1, 0)
+    vivid = saturation > 120
+    return ((hue >= low) & (hue <= high) & vivid).sum() / max(1, vivid.sum())
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_ksampler_makes_depth_of_an_image(server, object_info, sampler):
+    scene = Scene(object_info)
+    split = scene.add("MFSplitLatent", latent=scene.ksampler(scene.start("i2d"), sampler_name=sampler, cfg=1.0)[0])
+    depth = scene.add("MFDepthDetokenize", depth=split[1])
+    saved = scene.save_depth(depth[0])
+    assert abs_rel(saved_depth(scene.graph.run(server), saved), exact_depth()) < 0.1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_ksampler_makes_an_image_of_depth(server, object_info, sampler):
+    scene = Scene(object_info)
+    split = scene.add("MFSplitLatent", latent=scene.ksampler(scene.start("d2i"), sampler_name=sampler)[0])
+    image = scene.decode(split[0])
+    again = scene.depth_latent(image[0])
+    back = scene.add("MFSplitLatent", latent=scene.ksampler(again, cfg=1.0)[0])
+    saved = scene.save_depth(scene.add("MFDepthDetokenize", depth=back[1])[0])
+    assert abs_rel(saved_depth(scene.graph.run(server), saved), exact_depth()) < 0.2
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_ksampler_makes_both_from_text(server, object_info, sampler):
+    scene = Scene(object_info, "a green cube on a wooden floor")
+    tilted = scene.add("MFTilt", model=scene.model, tilt=3.0)
+    split = scene.add("MFSplitLatent", latent=scene.ksampler(scene.start("joint"), tilted[0], sampler_name=sampler)[0])
+    image = scene.decode(split[0])
+    picture = scene.save_image(image[0])
+    depth = scene.save_depth(scene.add("MFDepthDetokenize", depth=split[1])[0])
+    again = scene.depth_latent(image[0])
+    back = scene.add("MFSplitLatent", latent=scene.ksampler(again, cfg=1.0)[0])
+    estimated = scene.save_depth(scene.add("MFDepthDetokenize", depth=back[1])[0])
+    outcome = scene.graph.run(server)
+    assert hue_share(pixels(outcome, picture), 60, 110) > 0.3
+    assert abs_rel(saved_depth(outcome, depth), saved_depth(outcome, estimated)) < 0.2
+
+
+def test_lora_acts_while_it_is_on(server, object_info):
+    weights = load_file(PACK / "models" / "nano" / "model.safetensors")
+    noise = Generator().manual_seed(0)
+    lora = {}
+    for name in ("single_blocks.0.linear1", "double_blocks.0.img_attn.qkv"):
+        rows, columns = weights[f"dit.{name}.weight"].shape
+        lora[f"diffusion_model.{name}.lora_A.weight"] = randn(8, columns, generator=noise) / 10
+        lora[f"diffusion_model.{name}.lora_B.weight"] = randn(rows, 8, generator=noise) / 10
+    folder = server.base / "models" / "loras"
+    folder.mkdir(exist_ok=True)
+    save_file(lora, folder / "style.safetensors")
+
+    def picture(strength):
+        scene = Scene(object_info)
+        model = scene.model
+        if strength is not None:
+            loader = scene.add(
+                "LoraLoaderModelOnly", model=model, lora_name="style.safetensors", strength_model=strength
+            )
+            model = loader[0]
+        sampled = scene.ksampler(scene.start("joint"), model, steps=4)
+        split = scene.add("MFSplitLatent", latent=sampled[0])
+        saved = scene.save_image(scene.decode(split[0])[0])
+        return pixels(scene.graph.run(server), saved)
+
+    without, off, on, again = picture(None), picture(0.0), picture(1.0), picture(None)
+    assert np.array_equal(without, off)
+    assert np.array_equal(without, again)
+    assert np.abs(on - without).mean() > 1
+
+
+def test_image_to_image_stays_closer_with_less_noise(server, object_info):
+    source = np.asarray(Image.open(EXAMPLES / f"{SCENE}.png").convert("RGB"), dtype=np.float64)
+
+    def distance(denoise):
+        scene = Scene(object_info)
+        latent = scene.add("VAEEncode", pixels=scene.example[0], vae=scene.vae)
+        merged = scene.add("MFMergeLatent", rgb=latent[0])
+        conds = {"positive": scene.positive, "negative": scene.negative}
+        sampled = scene.add(
+            "MFSampler", model=scene.model, **conds, latent=merged[0], steps=6, refine_depth=True, denoise=denoise
+        )
+        saved = scene.save_image(scene.decode(sampled[0])[0])
+        return np.abs(pixels(scene.graph.run(server), saved) - source).mean()
+
+    distances = [distance(part) for part in (0.2, 0.6, 1.0)]
+    assert distances == sorted(distances)
+    assert distances[0] < 20
+
+
+def test_inpainting_changes_the_masked_part_of_image_and_depth(server, object_info):
+    scene = Scene(object_info, "a red cube on a wooden floor")
+    mask = scene.add("SolidMask", value=0.0, width=128, height=128)
+    patch = scene.add("SolidMask", value=1.0, width=64, height=64)
+    corner = scene.add("MaskComposite", destination=mask[0], source=patch[0], x=0, y=64, operation="add")
+    rgb = scene.add("VAEEncode", pixels=scene.example[0], vae=scene.vae)
+    masked = scene.add("SetLatentNoiseMask", samples=rgb[0], mask=corner[0])
+    depth = scene.add("MFEncodeDepth", depth=scene.example[1])
+    merged = scene.add("MFMergeLatent", rgb=masked[0], depth=depth[0])
+    split = scene.add("MFSplitLatent", latent=scene.ksampler(merged[0])[0])
+    before, after = (scene.save_image(scene.decode(latent)[0]) for latent in (rgb[0], split[0]))
+    given, made = (scene.save_depth(scene.add("MFDepthDetokenize", depth=latent)[0]) for latent in (depth[0], split[1]))
+    outcome = scene.graph.run(server)
+    outside = np.ones((128, 128), dtype=bool)
+    outside[64:, :64] = False
+    change = saved_depth(outcome, made) / saved_depth(outcome, given) - 1
+    assert np.nanmax(np.abs(change[outside])) < 1e-5
+    assert np.nanmean(np.abs(change[~outside])) > 1e-3
+    picture_change = np.abs(pixels(outcome, after) - pixels(outcome, before)).max(-1)
+    # The autoencoder's decoder looks a little past the border of the mask.
+    assert picture_change[:40].max() <= 1
+    assert picture_change[:, 96:].max() <= 1
+    assert picture_change[64:, :64].mean() > 5
+
+
+def test_depth_completion_agrees_with_the_points(server, object_info):
+    reference = exact_depth() / 65535 * 12
+    points = np.where(np.random.default_rng(0).random(reference.shape) < 0.03, reference, 0).astype(np.float32)
+    np.save(server.base / "input" / "points.npy", points)
+
+    def complete(guided):
+        scene = Scene(object_info)
+        loaded = scene.add("MFLoadDepth", file="points.npy")
+        measured = scene.add("MFEncodeDepth", depth=loaded[0])
+        latent, model = scene.start("i2d"), scene.model
+        if guided:
+            completion = scene.add("MFDepthCompletion", model=model, latent=latent, depth=measured[0])
+            model, latent = completion[0], completion[1]
+        split = scene.add("MFSplitLatent", latent=scene.ksampler(latent, model, cfg=1.0)[0])
+        saved = scene.save_depth(scene.add("MFDepthDetokenize", depth=split[1])[0])
+        return saved_depth(scene.graph.run(server), saved)
+
+    plain, completed = complete(False), complete(True)
+    known, unknown = points > 0, (points == 0) & (reference > 0)
+    assert np.max(np.abs(completed[known] / points[known] - 1)) < 1e-3
+    in_metres = np.mean(np.abs(completed - reference)[unknown] / reference[unknown])
+    assert in_metres < 0.75 * abs_rel(np.where(unknown, plain, np.nan), reference)
+
+
+def test_depth_files_views_and_clouds(server, object_info):
+    scene = Scene(object_info)
+    latent = scene.add(
+        "MFImageToDepthLatent", image=scene.example[0], vae=scene.vae, width=128, height=112, fit="letterbox"
+    )
+    sampled = scene.ksampler(latent[0], cfg=1.0)
+    depth = scene.add("MFDepthDetokenize", depth=sampled[0], image=latent[1], fov_degrees=60.0)
+    restored = scene.add("MFRestoreSize", content=depth[0], latent=sampled[0], image=scene.example[0])
+    colours = scene.add("MFDepthToImage", depth=restored[0], colors="viridis")
+    coloured = scene.save_image(colours[0])
+    png = scene.save_depth(restored[0], format="png (16-bit)")
+    cloud = scene.add("MFToPointCloud", geometry=restored[0])
+    scene.add("PreviewPointCloud", model_file=cloud[0])
+    mesh = scene.add("MoGePointMapToMesh", moge_geometry=restored[0])
+    scene.add("SaveGLB", mesh=mesh[0], filename_prefix="mesh")
+    fov = scene.add("MoGeGeometryToFOV", moge_geometry=restored[0])
+    shown = scene.add("PreviewAny", source=fov[0])
+    outcome = scene.graph.run(server)
+    assert outcome.image(coloured).size == (128, 128)
+    (path,) = outcome.files(png, "depth_files")
+    assert Image.open(path).size == (128, 128)
+    assert float(outcome.entry["outputs"][shown.name]["text"][0]) > 0
+    assert abs_rel(np.asarray(Image.open(path), dtype=np.float64), exact_depth()) < 0.15
+    assert list((server.base / "output").glob("mesh*.glb"))
+
+
+def test_queue_and_cache(server, object_info):
+    def prompt(text):
+        scene = Scene(object_info, text)
+        split = scene.add("MFSplitLatent", latent=scene.ksampler(scene.start("joint"), steps=2)[0])
+        saved = scene.save_image(scene.decode(split[0])[0])
+        return scene, saved
+
+    first, second = prompt("a red cube on a tiled floor"), prompt("a blue cone on a tiled floor")
+    queued = [server.queue(scene.graph.prompt) for scene, _ in (first, second)]
+    assert all(server.wait(name)["status"]["status_str"] == "success" for name in queued)
+
+    unchanged = first[0].graph.run(server)
+    assert unchanged.cached == set(first[0].graph.prompt)
+    for node in first[0].graph.prompt.values():
+        if node["class_type"] == "KSampler":
+            node["inputs"]["seed"] = 99
+            changed = node
+    names = {name for name, node in first[0].graph.prompt.items() if node is changed}
+    cached = first[0].graph.run(server).cached
+    assert not names & cached
+    assert {name for name, node in first[0].graph.prompt.items() if node["class_type"] == "MFLoadModel"} <= cached
+
+
+def test_every_node_of_the_pack_was_executed(object_info):
+    pack = {name for name in object_info if name.startswith("MF")}
+    assert pack - set(EXECUTED) == set()
