@@ -259,16 +259,15 @@ def test_queue_and_cache(server, object_info):
     queued = [server.queue(scene.graph.prompt) for scene, _ in (first, second)]
     assert all(server.wait(name)["status"]["status_str"] == "success" for name in queued)
 
-    unchanged = first[0].graph.run(server)
-    assert unchanged.cached == set(first[0].graph.prompt)
-    for node in first[0].graph.prompt.values():
-        if node["class_type"] == "KSampler":
-            node["inputs"]["seed"] = 99
-            changed = node
-    names = {name for name, node in first[0].graph.prompt.items() if node is changed}
-    cached = first[0].graph.run(server).cached
-    assert not names & cached
-    assert {name for name, node in first[0].graph.prompt.items() if node["class_type"] == "MFLoadModel"} <= cached
+    # ComfyUI keeps the results of the last prompt.
+    graph = second[0].graph
+    assert graph.run(server).cached == set(graph.prompt)
+    sampler = next(name for name, node in graph.prompt.items() if node["class_type"] == "KSampler")
+    graph.prompt[sampler]["inputs"]["seed"] = 99
+    upstream = {name for name, node in graph.prompt.items() if node["class_type"] in ("MFLoadModel", "MFEmptyLatent")}
+    cached = graph.run(server).cached
+    assert upstream <= cached
+    assert sampler not in cached
 
 
 def test_every_node_of_the_pack_was_executed(object_info):
