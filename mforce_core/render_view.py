@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -167,7 +168,7 @@ def _candidates(quads: _Quads, size: tuple[int, int]) -> Iterator[tuple[Tensor, 
     total = int(ends[-1]) if len(ends) else 0
     limits = torch.arange(_PAIRS, total + _PAIRS, _PAIRS, device=ends.device)
     cuts = [0, *torch.searchsorted(ends, limits, right=True).tolist(), len(ends)]
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in pairwise(cuts):
         # One quad alone may be larger than the limit.
         if last <= first:
             continue

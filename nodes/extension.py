@@ -13,6 +13,7 @@ from .latents import MFDepthToImageLatent, MFEmptyLatent, MFImageToDepthLatent
 from .load_depth import MFLoadDepth
 from .load_model import MFLoadModel
 from .point_cloud import MFToPointCloud
+from .render_view import MFRenderView
 from .restore_size import MFRestoreSize
 from .sampler import MFSampler
 from .save_depth import MFSaveDepth
@@ -39,5 +40,6 @@ class ModalityForcingExtension(ComfyExtension):
             MFLoadDepth,
             MFSaveDepth,
             MFToPointCloud,
+            MFRenderView,
             MFExampleScene,
         ]
