@@ -24,7 +24,7 @@ class Graph:
         self.prompt: dict[str, Any] = {}
 
     def add(self, kind: str, **inputs: Any) -> "Node":
-        name = str(len(self.prompt) + 1)
+        name = f"{len(self.prompt) + 1} {kind}"
         self.prompt[name] = {"class_type": kind, "inputs": {**self._defaults(kind), **inputs}}
         return Node(name)
 
@@ -45,7 +45,10 @@ class Graph:
             body["exception_message"] for kind, body in entry["status"]["messages"] if kind == "execution_error"
         ]
         assert entry["status"]["status_str"] == "success", problems
-        EXECUTED.update(node["class_type"] for node in self.prompt.values())
+        inputs = [value for node in self.prompt.values() for value in node["inputs"].values()]
+        consumed = {value[0] for value in inputs if isinstance(value, list)}
+        ran = (node["class_type"] for name, node in self.prompt.items() if name in consumed | entry["outputs"].keys())
+        EXECUTED.update(ran)
         return Outcome(server, entry)
 
 

@@ -251,6 +251,7 @@ def test_depth_files_views_and_clouds(server, object_info):
 def test_queue_and_cache(server, object_info):
     def prompt(text):
         scene = Scene(object_info, text)
+        del scene.graph.prompt[scene.example.name]
         split = scene.add("MFSplitLatent", latent=scene.ksampler(scene.start("joint"), steps=2)[0])
         saved = scene.save_image(scene.decode(split[0])[0])
         return scene, saved
