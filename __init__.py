@@ -6,6 +6,9 @@ ComfyUI: ComfyUI calls :func:`comfy_entrypoint`, everyone else imports :mod:`mfo
 
 __version__ = "0.1.0"
 
+# ComfyUI serves this folder as /extensions/<the pack's folder>: help pages of the nodes, and the upload of depth files.
+WEB_DIRECTORY = "web"
+
 
 async def comfy_entrypoint():
     """Return the pack's ComfyUI extension (V3 API); called by ComfyUI when it loads custom nodes."""
