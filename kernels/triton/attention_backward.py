@@ -1,0 +1,280 @@
+"""Flash attention, backward: the weights are made again from the row sums that the forward pass kept.
+
+With P the weights, dP = dO V^T and delta = rowsum(dO * O): dS = P * (dP - delta), dV = P^T dO, dK = scale * dS^T Q,
+dQ = scale * dS K. One kernel owns blocks of keys and walks over the queries, another owns blocks of queries and walks
+over the keys, so nothing is added to from two places and the result is the same every time.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .attention import LOG2_E, Tile, architecture_of, dot, padded_head, rows_of, store_rows
+from .launching import on_device_of
+
+#: By padded head size; two accumulators of (keys, head) take twice the forward pass's registers.
+_HOPPER = {64: Tile(64, 128, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(32, 64, 8, 1)}
+_AMPERE = {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 4, 2), 256: Tile(32, 32, 4, 1)}
+_TURING = {64: Tile(32, 64, 4, 1), 128: Tile(32, 32, 4, 1), 256: Tile(16, 32, 4, 1)}
+_AMD = {64: Tile(32, 64, 4, 1), 128: Tile(32, 64, 4, 1), 256: Tile(16, 32, 4, 1)}
+_FLOAT32 = {64: Tile(32, 32, 4, 1), 128: Tile(16, 32, 4, 1), 256: Tile(16, 16, 4, 1)}
+_INTERPRETED = {256: Tile(32, 64, 4, 1)}
+
+#: Rows of a program that sums dO * O.
+_DELTA_ROWS = 32
+
+
+def choose_tile(head: int, dtype: torch.dtype, architecture: int | str | None) -> Tile:
+    """As the forward pass's, where ``keys`` are owned and ``queries`` walked over; for dQ the two change places."""
+    if architecture is None:
+        table = _INTERPRETED
+    elif dtype == torch.float32:
+        table = _FLOAT32
+    elif architecture == "amd":
+        table = _AMD
+    elif architecture in (90, 100, 103):
+        table = _HOPPER
+    else:
+        table = _AMPERE if int(architecture) >= 80 else _TURING
+    return next(tile for size, tile in table.items() if head <= size)
+
+
+@triton.jit
+def _delta(
+    grad_out,
+    out,
+    delta,
+    grad_batch,
+    grad_row,
+    out_batch,
+    out_row,
+    heads,
+    query_length,
+    features: tl.constexpr,
+    head: tl.constexpr,
+    queries: tl.constexpr,
+):
+    blocks = tl.cdiv(query_length, queries)
+    program = tl.program_id(0)
+    sequence = program // blocks
+    batch_index = (sequence // heads).to(tl.int64)
+    head_index = (sequence % heads).to(tl.int64)
+    grad_out += batch_index * grad_batch + head_index * features
+    out += batch_index * out_batch + head_index * features
+    rows = (program % blocks) * queries + tl.arange(0, queries)
+    columns = tl.arange(0, head)
+    grads = rows_of(grad_out, grad_row, query_length, rows, columns, features, head, True).to(tl.float32)
+    values = rows_of(out, out_row, query_length, rows, columns, features, head, True).to(tl.float32)
+    pointers = delta + sequence.to(tl.int64) * query_length + rows
+    tl.store(pointers, tl.sum(grads * values, axis=1), mask=rows < query_length)
+
+
+@triton.jit
+def _grad_keys(
+    q,
+    k,
+    v,
+    key_mask,
+    grad_out,
+    logsumexp,
+    delta,
+    grad_k,
+    grad_v,
+    q_batch,
+    q_row,
+    q_head,
+    k_batch,
+    k_row,
+    k_head,
+    v_batch,
+    v_row,
+    v_head,
+    mask_batch,
+    grad_batch,
+    grad_row,
+    heads,
+    query_length,
+    key_length,
+    scale,
+    scale_log2,
+    features: tl.constexpr,
+    head: tl.constexpr,
+    queries: tl.constexpr,
+    keys: tl.constexpr,
+    masked: tl.constexpr,
+):
+    """dK and dV, contiguous (B, Lk, H, D), of one block of keys; products are transposed, (keys, queries)."""
+    blocks = tl.cdiv(key_length, keys)
+    program = tl.program_id(0)
+    sequence = program // blocks
+    batch_index = (sequence // heads).to(tl.int64)
+    head_index = (sequence % heads).to(tl.int64)
+    q += batch_index * q_batch + head_index * q_head
+    k += batch_index * k_batch + head_index * k_head
+    v += batch_index * v_batch + head_index * v_head
+    grad_out += batch_index * grad_batch + head_index * features
+    logsumexp += sequence.to(tl.int64) * query_length
+    delta += sequence.to(tl.int64) * query_length
+    start = (batch_index * key_length * heads + head_index) * features
+    grad_k += start
+    grad_v += start
+
+    key_rows = (program % blocks) * keys + tl.arange(0, keys)
+    columns = tl.arange(0, head)
+    k_block = rows_of(k, k_row, key_length, key_rows, columns, features, head, True)
+    v_block = rows_of(v, v_row, key_length, key_rows, columns, features, head, True)
+    attended = key_rows < key_length
+    if masked:
+        key_mask += batch_index * mask_batch
+        attended = attended & (tl.load(key_mask + key_rows, mask=key_rows < key_length, other=0) != 0)
+    total_k = tl.zeros((keys, head), dtype=tl.float32)
+    total_v = tl.zeros((keys, head), dtype=tl.float32)
+    for first in range(0, query_length, queries):
+        rows = first + tl.arange(0, queries)
+        q_block = rows_of(q, q_row, query_length, rows, columns, features, head, True)
+        grads = rows_of(grad_out, grad_row, query_length, rows, columns, features, head, True)
+        # Past the last query the sum is infinite: no weight.
+        sums = tl.load(logsumexp + rows, mask=rows < query_length, other=float("inf"))
+        deltas = tl.load(delta + rows, mask=rows < query_length, other=0.0)
+        scores = dot(k_block, tl.trans(q_block), None)
+        weights = tl.exp2(scores * scale_log2 - sums[None, :])
+        weights = tl.where(attended[:, None], weights, 0.0)
+        total_v = dot(weights.to(grads.dtype), grads, total_v)
+        slopes = dot(v_block, tl.trans(grads), None)
+        slopes = weights * (slopes - deltas[None, :])
+        total_k = dot(slopes.to(q_block.dtype), q_block, total_k)
+    row = heads * features
+    store_rows(grad_k, row, key_length, key_rows, columns, total_k * scale, features, head)
+    store_rows(grad_v, row, key_length, key_rows, columns, total_v, features, head)
+
+
+@triton.jit
+def _grad_queries(
+    q,
+    k,
+    v,
+    key_mask,
+    grad_out,
+    logsumexp,
+    delta,
+    grad_q,
+    q_batch,
+    q_row,
+    q_head,
+    k_batch,
+    k_row,
+    k_head,
+    v_batch,
+    v_row,
+    v_head,
+    mask_batch,
+    grad_batch,
+    grad_row,
+    heads,
+    query_length,
+    key_length,
+    scale,
+    scale_log2,
+    features: tl.constexpr,
+    head: tl.constexpr,
+    queries: tl.constexpr,
+    keys: tl.constexpr,
+    masked: tl.constexpr,
+):
+    """dQ, contiguous (B, Lq, H, D), of one block of queries."""
+    blocks = tl.cdiv(query_length, queries)
+    program = tl.program_id(0)
+    sequence = program // blocks
+    batch_index = (sequence // heads).to(tl.int64)
+    head_index = (sequence % heads).to(tl.int64)
+    q += batch_index * q_batch + head_index * q_head
+    k += batch_index * k_batch + head_index * k_head
+    v += batch_index * v_batch + head_index * v_head
+    grad_out += batch_index * grad_batch + head_index * features
+    logsumexp += sequence.to(tl.int64) * query_length
+    delta += sequence.to(tl.int64) * query_length
+    grad_q += (batch_index * query_length * heads + head_index) * features
+    if masked:
+        key_mask += batch_index * mask_batch
+
+    rows = (program % blocks) * queries + tl.arange(0, queries)
+    columns = tl.arange(0, head)
+    q_block = rows_of(q, q_row, query_length, rows, columns, features, head, True)
+    grads = rows_of(grad_out, grad_row, query_length, rows, columns, features, head, True)
+    sums = tl.load(logsumexp + rows, mask=rows < query_length, other=float("inf"))
+    deltas = tl.load(delta + rows, mask=rows < query_length, other=0.0)
+    total = tl.zeros((queries, head), dtype=tl.float32)
+    for first in range(0, key_length, keys):
+        key_rows = first + tl.arange(0, keys)
+        k_block = rows_of(k, k_row, key_length, key_rows, columns, features, head, True)
+        v_block = rows_of(v, v_row, key_length, key_rows, columns, features, head, True)
+        attended = key_rows < key_length
+        if masked:
+            attended = attended & (tl.load(key_mask + key_rows, mask=key_rows < key_length, other=0) != 0)
+        scores = dot(q_block, tl.trans(k_block), None)
+        weights = tl.exp2(scores * scale_log2 - sums[:, None])
+        weights = tl.where(attended[None, :], weights, 0.0)
+        slopes = dot(grads, tl.trans(v_block), None)
+        slopes = weights * (slopes - deltas[:, None])
+        total = dot(slopes.to(k_block.dtype), k_block, total)
+    store_rows(grad_q, heads * features, query_length, rows, columns, total * scale, features, head)
+
+
+def backward(
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor, logsumexp: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, contiguous in their shapes.
+
+    Args:
+        grad_out: (B, Lq, H * D), last axis contiguous.
+        q, k, v, key_mask: as the forward pass had them.
+        out, logsumexp: what it wrote.
+    """
+    batch, query_length, heads, features = q.shape
+    key_length, head = k.shape[1], padded_head(features)
+    tile = choose_tile(head, q.dtype, architecture_of(q.device))
+    grad_q, grad_k, grad_v = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+    delta = torch.empty_like(logsumexp)
+    mask = q if key_mask is None else key_mask.view(torch.uint8)
+    inputs = (q, k, v, mask, grad_out, logsumexp, delta)
+    shapes = (
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        mask.stride(0),
+        *grad_out.stride()[:2],
+        heads,
+        query_length,
+        key_length,
+        features**-0.5,
+        features**-0.5 * LOG2_E,
+    )
+    options = {
+        "features": features,
+        "head": head,
+        "masked": key_mask is not None,
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+    }
+    with on_device_of(q):
+        _delta[(triton.cdiv(query_length, _DELTA_ROWS) * batch * heads,)](
+            grad_out,
+            out,
+            delta,
+            *grad_out.stride()[:2],
+            *out.stride()[:2],
+            heads,
+            query_length,
+            features=features,
+            head=head,
+            queries=_DELTA_ROWS,
+            num_warps=4,
+        )
+        _grad_keys[(triton.cdiv(key_length, tile.keys) * batch * heads,)](
+            *inputs, grad_k, grad_v, *shapes, queries=tile.queries, keys=tile.keys, **options
+        )
+        _grad_queries[(triton.cdiv(query_length, tile.keys) * batch * heads,)](
+            *inputs, grad_q, *shapes, queries=tile.keys, keys=tile.queries, **options
+        )
+    return grad_q, grad_k, grad_v
