@@ -271,6 +271,10 @@ def test_queue_and_cache(server, object_info):
     assert sampler not in cached
 
 
-def test_every_node_of_the_pack_was_executed(object_info):
+def test_every_node_of_the_pack_was_executed(request, object_info):
+    here = {name for name in globals() if name.startswith("test_")}
+    selected = {item.originalname for item in request.session.items if item.module is request.module}
+    if here - selected:
+        pytest.skip("only a part of this file's tests runs")
     pack = {name for name in object_info if name.startswith("MF")}
     assert pack - set(EXECUTED) == set()
