@@ -76,7 +76,12 @@ class MFEncodeDepth(io.ComfyNode):
                     tooltip="White where the depth is known. Without it every positive, finite pixel counts.",
                 ),
             ],
-            outputs=[io.Latent.Output(display_name="depth", tooltip="Depth stream for MF Depth to Image Latent.")],
+            outputs=[
+                io.Latent.Output(
+                    display_name="depth",
+                    tooltip="Depth stream for MF Depth to Image Latent, MF Merge Latent or MF Depth Completion.",
+                )
+            ],
         )
 
     @classmethod

@@ -79,7 +79,7 @@ class MFImageToDepthLatent(io.ComfyNode):
             search_aliases=["modality forcing", "i2d", "depth estimation", "image to depth", "vae encode"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose depth is wanted. Transparent parts become white."),
-                io.Vae.Input("vae", tooltip="The model's VAE: of MF Load Model for nano, else the FLUX.2 VAE."),
+                io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
                 *size_inputs(),
             ],
             outputs=[
@@ -102,7 +102,7 @@ class MFImageToDepthLatent(io.ComfyNode):
         if tuple(rgb.shape) != wanted:
             raise ValueError(
                 f"{name}: the VAE gave a latent of shape {tuple(rgb.shape)}, the model wants {wanted};"
-                " connect the VAE of MF Load Model or the FLUX.2 VAE."
+                " connect the VAE of Load MF Model or the FLUX.2 VAE."
             )
         latent = joint(rgb, empty_stream(batch, DEPTH_CHANNELS, *wanted[2:]), freeze_rgb=True)
         latent |= {"depth_valid": placement.inside(batch), "placement": placement}

@@ -178,7 +178,7 @@ class JointDiffusion(comfy.model_base.Flux):
         if text.shape[-1] != wanted:
             raise ValueError(
                 f"The conditioning has {text.shape[-1]} features a token, this model wants {wanted}: use the"
-                " CLIP output of MF Load Model for nano, or CLIPLoader of type flux2 with the Qwen3 of the"
+                " CLIP output of Load MF Model for nano, or CLIPLoader of type flux2 with the Qwen3 of the"
                 " model's size."
             )
         out = {"c_crossattn": comfy.conds.CONDRegular(text)}

@@ -34,11 +34,13 @@ class MFToPointCloud(io.ComfyNode):
             category="3d",
             description=(
                 "A coloured point cloud from raw depth, as a PLY file for Preview Point Cloud and Save Point "
-                "Cloud. Streaks at depth edges and stray points are left out."
+                "Cloud. Streaks at depth edges are left out."
             ),
             search_aliases=["modality forcing", "ply", "depth to point cloud", "unproject", "pointcloud"],
             inputs=[
-                Geometry.Input("geometry", tooltip="Raw depth from Depth Detokenize, or from Run MoGe Inference."),
+                Geometry.Input(
+                    "geometry", tooltip="Raw depth from Depth Detokenize, MF Load Depth or Run MoGe Inference."
+                ),
                 io.Image.Input(
                     "image",
                     optional=True,
