@@ -7,7 +7,7 @@ from comfy.nested_tensor import NestedTensor
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.depth_codec import decode_depth, encode_depth, fill_missing
+from ..mforce_core.depth_codec import decode_depth, encode_depth, fill_missing, mean_depth
 from .image_fit import STRETCH, fit_depth, place
 from .joint_latent import (
     CELL,
@@ -165,7 +165,10 @@ def _regrid(stream: Tensor, record: Latent, rows: int, columns: int) -> tuple[Te
     tokens = encode_depth(maps, valid, patch_size=CELL)
     noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0)).to(tokens)
     resized = fill_missing(tokens, noise).movedim(-1, 1).contiguous()
-    return resized, {name: value for name, value in record.items() if name != "placement"} | {"depth_valid": valid}
+    kept: Latent = {"depth_valid": valid}
+    if "depth_scale" in record:
+        kept["depth_scale"] = record["depth_scale"].to(maps.device) * mean_depth(maps, valid).float()
+    return resized, kept
 
 
 def _match_batches(rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:

@@ -120,7 +120,7 @@ def main(root: Path, folder: Path, work: Path) -> None:
     # Caches and compilation.
     cached = nodes_easycache.EasyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]
     results["easycache"] = refusal(lambda: ksampler(empty, cached))
-    lazy = nodes_easycache.LazyCacheNode.execute(model, 0.2, 0.15, 0.95, False).args[0]
+    lazy = nodes_easycache.LazyCacheNode.execute(model, 3.0, 0.0, 1.0, False).args[0]
     results["lazycache"] = error(ksampler(empty, lazy), plain)
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 

@@ -35,7 +35,7 @@ def test_lora_hooks_do_what_a_lora_does(results):
 
 def test_caches_and_compilation(results):
     assert "LazyCache" in results["easycache"]
-    assert results["lazycache"] < 0.1
+    assert 0 < results["lazycache"] < 0.5  # it skips steps, and stays near
     assert results["compiled"] < 1e-5
 
 
