@@ -208,13 +208,14 @@ def demo(
 def info(
     checkpoint: Annotated[str, typer.Argument(help="Release folder, .safetensors file, or nano.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="Also how much memory the weights take.")] = False,
     debug: options.Debug = False,
 ) -> None:
     """Describe a checkpoint without loading it. Exits with 1 where it has problems."""
     with report_errors(debug):
         from .checkpoint_info import describe_checkpoint
 
-        found = describe_checkpoint(Path(checkpoint))
+        found = describe_checkpoint(Path(checkpoint), memory=memory)
         if as_json:
             print(json.dumps(found, indent=2))
         else:
@@ -223,6 +224,29 @@ def info(
             print_checkpoint(found)
         if found["problems"]:
             raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Release folder or .safetensors file; or a release's ae_encoder.safetensors.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="bf16, fp32, fp8 or int8. Default: bf16; an autoencoder keeps its precision.", show_default=False
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Make a release one file for ComfyUI, whole or at half the size; two autoencoder files one."""
+    with report_errors(debug):
+        from .convert import run_conversion
+
+        run_conversion(source, out, to, overwrite=overwrite)
+        print(out)
 
 
 @app.command(name="eval")

@@ -11,6 +11,7 @@ from typing import Any
 from ..mforce_core.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.checkpoint import CheckpointHeader, check_tensors, read_header
 from ..mforce_core.config import VARIANTS, Architecture, ConfigError
+from .memory_table import memory_of
 from .settings import BUILT_IN
 
 #: FLUX.2-klein sizes by hidden size.
@@ -25,11 +26,12 @@ _LICENCES = {
 }
 
 
-def describe_checkpoint(path: Path) -> dict[str, Any]:
+def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
     """Architecture, size and problems of a checkpoint; no weight is read.
 
     Returns:
-        JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``prefix``,
+        JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``quantised`` (the
+        number of layers by format), ``memory`` (see `memory_of`; None unless asked for), ``prefix``,
         ``architecture`` (None where it cannot be told), ``schedule``, ``other_tensors``, ``beside`` (the
         other parts found in the folder), ``licence``, ``problems`` (sentences, empty when the checkpoint can
         be used).
@@ -56,6 +58,8 @@ def describe_checkpoint(path: Path) -> dict[str, Any]:
         "tensors": len(header.shapes),
         "bytes": sum(file.stat().st_size for file in set(header.files.values())),
         "dtypes": dict(Counter(header.dtypes.values()).most_common()),
+        "quantised": dict(Counter(settings["format"] for settings in header.quantised.values())),
+        "memory": memory_of(architecture) if memory and architecture is not None else None,
         "prefix": header.prefix,
         "architecture": None if architecture is None else architecture.to_dict(),
         "schedule": vars(header.config.schedule),

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .memory_table import print_memory
+
 
 def print_checkpoint(found: Mapping[str, Any]) -> None:
     """Print the answer of `describe_checkpoint`."""
@@ -23,6 +25,8 @@ def print_checkpoint(found: Mapping[str, Any]) -> None:
         **{name: str(value) for name, value in architecture.items()},
         "licence": found["licence"],
     }
+    if found["quantised"]:
+        rows["quantised"] = ", ".join(f"{name} ({count} layers)" for name, count in found["quantised"].items())
     if found["other_tensors"]:
         rows["other tensors"] = f"{found['other_tensors']} outside the prefix"
     table = Table(title=escape(found["path"]), show_header=False, title_justify="left")
@@ -30,6 +34,8 @@ def print_checkpoint(found: Mapping[str, Any]) -> None:
         table.add_row(name, escape(value))
     console = Console()
     console.print(table)
+    if found["memory"] is not None:
+        print_memory(found["memory"])
     for problem in found["problems"]:
         console.print(f"Problem: {problem}", markup=False, style="red")
     if not found["problems"]:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from .checkpoint import CheckpointError, CheckpointHeader, check_tensors, open_s
 from .safetensors_writer import DTYPES, Slot, safetensors_writer
 
 Precision = Literal["bf16", "fp32", "fp8", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 #: progress(done, total) in tensors; raise in it to cancel.
 Progress = Callable[[int, int], None]
@@ -82,7 +83,7 @@ def convert_model(
 
     slots: dict[str, Slot] = {}
     for name, shape in header.shapes.items():
-        slots |= _slots(name, shape, DTYPES[header.dtypes[name]], to)
+        slots |= slots_of(name, shape, DTYPES[header.dtypes[name]], to)
     metadata = {"format": "pt"} | header.metadata | {"config": _configuration(source, header)}
     with safetensors_writer(out, slots, metadata) as write:
         for done, name in enumerate(header.shapes):
@@ -144,11 +145,11 @@ def check_output(out: Path, sources: list[Path], *, overwrite: bool) -> None:
     if out.resolve() in {source.resolve() for source in sources}:
         raise ConversionError(f"{out} is the file that is converted: name another output")
     if out.is_dir() or (out.exists() and not overwrite):
-        raise ConversionError(f"{out} exists already: name another output, or allow it to be overwritten")
+        raise ConversionError(f"{out} exists already: name another output, or let it be overwritten (--overwrite)")
 
 
-def _slots(name: str, shape: tuple[int, ...], stored: torch.dtype, to: Precision) -> dict[str, Slot]:
-    """The tensors that a weight becomes."""
+def slots_of(name: str, shape: tuple[int, ...], stored: torch.dtype, to: Precision) -> dict[str, Slot]:
+    """The tensors that a weight of a transformer, ``stored`` in this dtype, becomes."""
     if name.startswith(_DEPTH_HEAD):
         return {name: Slot(stored, shape)}
     if to not in _QUANTISED or len(shape) != 2 or not _BLOCKS.match(name):

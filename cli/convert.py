@@ -1,0 +1,46 @@
+"""``mforce convert``: a release to single files for ComfyUI."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from ..mforce_core.autoencoder import ENCODER_FILE
+from ..mforce_core.convert import PRECISIONS, Precision, Progress, convert_autoencoder, convert_model, is_autoencoder
+from .progress import progress_bar, say
+
+
+def run_conversion(source: Path, out: Path, to: str | None, *, overwrite: bool) -> None:
+    """Convert a transformer, or an autoencoder where ``source`` is one, and say what the file is for.
+
+    Raises:
+        ValueError: see `convert_model` and `convert_autoencoder`.
+    """
+    precision = _precision(to)
+    if is_autoencoder(source):
+        convert_autoencoder(source, out, to=precision, overwrite=overwrite)
+        say("Put it into ComfyUI's models/vae and open it with Load VAE.")
+        return
+    with ExitStack() as stack:
+        bar: list[Progress] = []
+
+        def advance(done: int, total: int) -> None:
+            if not bar:  # appears once everything has been checked
+                bar.append(stack.enter_context(progress_bar("Converting")))
+            bar[0](done, total)
+
+        header = convert_model(source, out, to=precision or "bf16", overwrite=overwrite, progress=advance)
+    if header.others:
+        say(f"Left out: {len(header.others)} tensors that are not of the transformer.")
+    say("Put it into ComfyUI's models/diffusion_models and open it with Load MF Model.")
+    if source.is_dir() and (source / ENCODER_FILE).exists():
+        say(f"For the autoencoder: mforce convert {source / ENCODER_FILE} VAE.safetensors")
+
+
+def _precision(to: str | None) -> Precision | None:
+    if to is None:
+        return None
+    for precision in PRECISIONS:
+        if to == precision:
+            return precision
+    raise ValueError(f"--to {to} is unknown: choose {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}")
