@@ -140,6 +140,8 @@ class JointDiffusion(comfy.model_base.Flux):
         self.model_sampling = JointModelSampling(model_config.unet_config["schedule"])
         self.memory_usage_factor_conds = ()
         self.run = JointRun()
+        if self.architecture.in_channels != self.latent_format.latent_channels:
+            self.latent_format.latent_rgb_factors = None  # an autoencoder whose colours are not known: no preview
         self.preview = SideBySide(self.latent_format)
         self.latent_format.latent_rgb_factors_reshape = self.preview
 

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from mforce.mforce_core.depth_completion import complete_depth
 from scipy.interpolate import NearestNDInterpolator
+
+from mforce.mforce_core.depth_completion import complete_depth
 
 
 def scene(height=96, width=128):
@@ -19,8 +20,6 @@ def drifted(depth):
     """The scene as an estimator that is off by a smooth factor of up to 1.6 sees it."""
     axes = torch.linspace(0, 1, depth.shape[1]), torch.linspace(0, 1, depth.shape[2])
     rows, columns = torch.meshgrid(*axes, indexing="ij")
-        torch.linspace(0, 1, depth.shape[1]), torch.linspace(0, 1, depth.shape[2]), indexing="ij"
-    )
     return 0.4 * depth * torch.exp(0.25 * torch.sin(3 * rows + 2) + 0.25 * torch.cos(4 * columns))
 
 

@@ -180,6 +180,7 @@ def main(root: Path, folder: Path, work: Path) -> None:
     factors = torch.randn(rgb.shape[1], 3, generator=torch.Generator().manual_seed(0)) / 4
     model.model.latent_format.latent_rgb_factors = factors.tolist()
     model.model.latent_format.latent_rgb_factors_bias = [0.0] * 3
+    model.model.preview.unpack = None  # the stock one takes FLUX.2's 128 channels apart
     pictures = []
     comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, **_: pictures.append(preview))
     ksampler(empty)
