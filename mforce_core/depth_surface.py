@@ -53,8 +53,8 @@ def build_surface(depth: Tensor, valid: Tensor, *, edge_threshold: float, softne
     disparity = torch.where(valid, 1.0 / torch.where(valid, depth, torch.ones_like(depth)), torch.zeros_like(depth))
     if softness:
         disparity = sharpen_edges(disparity, valid, edge_threshold, softness)
-    right = _links(disparity, valid, edge_threshold)
-    down = _links(disparity.T, valid.T, edge_threshold).T
+    right = links(disparity, valid, edge_threshold)
+    down = links(disparity.T, valid.T, edge_threshold).T
     corners, joined = _corners(disparity, right, down)
     return Surface(valid, disparity, corners, joined, _front(disparity, right, down, softness, edge_threshold))
 
@@ -97,8 +97,8 @@ def _extremes(disparity: Tensor, valid: Tensor, window: int) -> tuple[Tensor, Te
     return low, high
 
 
-def _links(disparity: Tensor, valid: Tensor, edge_threshold: float) -> Tensor:
-    """(H, W - 1) bool: whether each pixel and its right neighbour are on one surface."""
+def links(disparity: Tensor, valid: Tensor, edge_threshold: float) -> Tensor:
+    """(H, W - 1) bool: whether each pixel of a map of 1 / depth and its right neighbour are on one surface."""
     left, right = disparity[:, :-1], disparity[:, 1:]
     known = valid[:, :-1] & valid[:, 1:]
     step = torch.where(known, right - left, torch.zeros_like(left))
@@ -111,7 +111,7 @@ def _links(disparity: Tensor, valid: Tensor, edge_threshold: float) -> Tensor:
 def _corners(disparity: Tensor, right: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
     """Disparity at the corners of each pixel and the neighbours it shares them with; see `Surface`."""
     height, width = disparity.shape
-    slope_x, slope_y = _slopes(disparity, right), _slopes(disparity.T, down.T).T
+    slope_x, slope_y = slopes(disparity, right), slopes(disparity.T, down.T).T
 
     # On the grid of corners (H + 1, W + 1), the four pixels around each: top left, top right, bottom left,
     # bottom right. A member's disparity, continued to the corner along its own slope:
@@ -122,7 +122,7 @@ def _corners(disparity: Tensor, right: Tensor, down: Tensor) -> tuple[Tensor, Te
         continued = continued.clamp(min=0.5 * disparity, max=2.0 * disparity)
         reach.append(F.pad(continued, (int(step_x < 0), int(step_x > 0), int(step_y < 0), int(step_y > 0))))
     # Links between them, around the corner.
-    links = {
+    ring = {
         (0, 1): F.pad(right, (1, 1, 1, 0)),
         (2, 3): F.pad(right, (1, 1, 0, 1)),
         (0, 2): F.pad(down, (1, 0, 1, 1)),
@@ -130,7 +130,7 @@ def _corners(disparity: Tensor, right: Tensor, down: Tensor) -> tuple[Tensor, Te
     }
 
     def linked(first: int, second: int) -> Tensor:
-        return links[min(first, second), max(first, second)]
+        return ring[min(first, second), max(first, second)]
 
     values, shares = [], []
     for step_x, step_y in CORNERS:
@@ -156,7 +156,7 @@ def _corners(disparity: Tensor, right: Tensor, down: Tensor) -> tuple[Tensor, Te
     return torch.stack(values), torch.stack(shares)
 
 
-def _slopes(disparity: Tensor, right: Tensor) -> Tensor:
+def slopes(disparity: Tensor, right: Tensor) -> Tensor:
     """Change of disparity over one pixel to the right, from the neighbours on the same surface."""
     step = right * (disparity[:, 1:] - disparity[:, :-1])
     total = F.pad(step, (0, 1)) + F.pad(step, (1, 0))

@@ -29,7 +29,7 @@ def fill_from_background(color: Tensor, coverage: Tensor, depth: Tensor) -> Tens
     behind = -F.max_pool2d(behind[None, None], 2 * _BORDER + 1, stride=1, padding=_BORDER)[0, 0]
     source = full & (near <= _NEARER * behind) & behind.isfinite()
     filled = _pull_push(color.movedim(-1, 0)[None], source.to(color.dtype)[None, None])[0].movedim(0, -1)
-    return filled + coverage[..., None] * (color - filled)
+    return torch.where(full[..., None], color, filled + coverage[..., None] * (color - filled))
 
 
 def _across(near: Tensor, known: Tensor) -> Tensor:

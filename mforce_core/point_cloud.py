@@ -8,11 +8,14 @@ the optical axis. It has no unit here: predicted depth is relative, and so is th
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .depth_surface import links, slopes
 
 MAX_POINTS = 1_200_000
 EDGE_THRESHOLD = 0.04
@@ -25,20 +28,32 @@ class PointCloud:
     """Points with a colour each.
 
     points: (M, 3) float32, glTF axes. colors: (M, 3) uint8 RGB, or None. pixels: (M,) int64, the row-major
-    index of the pixel that each point came from.
+    index of the pixel that each point came from, or None where they are of no one picture. normals: (M, 3)
+    unit vectors out of the surface, or None.
     """
 
     points: Tensor
     colors: Tensor | None
-    pixels: Tensor
+    pixels: Tensor | None
+    normals: Tensor | None = None
 
     def __len__(self) -> int:
         return self.points.shape[0]
 
     def select(self, keep: Tensor) -> PointCloud:
         """The points named by a boolean mask (M,) or by indices."""
-        colors = None if self.colors is None else self.colors[keep]
-        return PointCloud(self.points[keep], colors, self.pixels[keep])
+        colors, pixels, normals = (
+            None if values is None else values[keep] for values in (self.colors, self.pixels, self.normals)
+        )
+        return PointCloud(self.points[keep], colors, pixels, normals)
+
+    def limited(self, max_points: int | None) -> PointCloud:
+        """At most so many points, drawn at random with a fixed seed, in their order; None for no limit."""
+        if max_points is None or len(self) <= max_points:
+            return self
+        # Every n-th pixel would alias with the rows of the picture; a fixed seed keeps the choice repeatable.
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))
+        return self.select(order[:max_points].sort().values.to(self.points.device))
 
     def centred(self) -> PointCloud:
         """The same cloud with its coordinate-wise median at the origin, which viewers orbit around."""
@@ -53,6 +68,7 @@ def unproject(
     fov_degrees: float = FOV_DEGREES,
     intrinsics: Tensor | None = None,
     rgb: Tensor | None = None,
+    normals: Tensor | None = None,
     valid: Tensor | None = None,
     edge_threshold: float | None = EDGE_THRESHOLD,
     remove_outliers: bool = False,
@@ -67,6 +83,7 @@ def unproject(
         intrinsics: (3, 3) camera matrix *normalised* by the picture's size as MoGe's are: fx and cx in
             picture widths, fy and cy in picture heights, so that the middle of the picture is (0.5, 0.5).
         rgb: (H, W, 3) colours, uint8 or floats in [0, 1].
+        normals: (H, W, 3) in camera axes (x right, y down, z forward), see `surface_normals`.
         valid: (H, W) bool, pixels that may have a point; None for all.
         edge_threshold: leave out pixels whose 3x3 neighbourhood spans more than this fraction of their depth:
             the streaks between a near object and what is behind it. A missing neighbour makes an edge.
@@ -83,6 +100,8 @@ def unproject(
     height, width = depth.shape
     if rgb is not None and rgb.shape != (height, width, 3):
         raise ValueError(f"rgb must have shape {(height, width, 3)} like the depth, got {tuple(rgb.shape)}.")
+    if normals is not None and normals.shape != (height, width, 3):
+        raise ValueError(f"normals must have shape {(height, width, 3)} like the depth, got {tuple(normals.shape)}.")
     if valid is not None and valid.shape != (height, width):
         raise ValueError(f"valid must have shape {(height, width)} like the depth, got {tuple(valid.shape)}.")
     if intrinsics is None:
@@ -97,16 +116,57 @@ def unproject(
             "The depth map has no pixel to make a point of: all are invalid or depth edges. "
             "Check the depth, or raise edge_threshold."
         )
-    points = camera_points(depth, intrinsics)[keep] * depth.new_tensor([1.0, -1.0, -1.0])
+    to_gltf = depth.new_tensor([1.0, -1.0, -1.0])
+    points = camera_points(depth, intrinsics)[keep] * to_gltf
     pixels = keep.flatten().nonzero().squeeze(1)
-    cloud = PointCloud(points, None if rgb is None else _byte_colors(rgb).to(depth.device)[keep], pixels)
+    colors = None if rgb is None else _byte_colors(rgb).to(depth.device)[keep]
+    cloud = PointCloud(points, colors, pixels, None if normals is None else normals[keep] * to_gltf)
     if remove_outliers:
         cloud = cloud.select(inliers(cloud.points))
-    if max_points is not None and len(cloud) > max_points:
-        # Every n-th pixel would alias with the rows of the picture; a fixed seed keeps the choice repeatable.
-        order = torch.randperm(len(cloud), generator=torch.Generator().manual_seed(0))
-        cloud = cloud.select(order[:max_points].sort().values.to(depth.device))
+    cloud = cloud.limited(max_points)
     return cloud.centred() if centre else cloud
+
+
+def merge(clouds: Sequence[PointCloud]) -> PointCloud:
+    """All points of one or more clouds, with colours where all of them have some, and normals likewise."""
+
+    def together(parts: list[Tensor | None]) -> Tensor | None:
+        given = [part for part in parts if part is not None]
+        return torch.cat(given) if len(given) == len(parts) else None
+
+    return PointCloud(
+        torch.cat([cloud.points for cloud in clouds]),
+        together([cloud.colors for cloud in clouds]),
+        None if len(clouds) > 1 else clouds[0].pixels,
+        together([cloud.normals for cloud in clouds]),
+    )
+
+
+def surface_normals(
+    depth: Tensor, intrinsics: Tensor, *, valid: Tensor | None = None, edge_threshold: float = EDGE_THRESHOLD
+) -> Tensor:
+    """(H, W, 3) unit normals of a depth map (H, W), towards the camera, in camera axes.
+
+    From the slopes of 1 / depth to the neighbours on the same surface, which for a plane are exact: where
+    1 / z = p + a (u - u0) + b (v - v0), and u = fx x / z + cx, the plane is
+    a fx x + b fy y + (p + a (cx - u0) + b (cy - v0)) z = 1.
+
+    Args:
+        intrinsics: (3, 3) normalised, as in `unproject`.
+        valid: (H, W) bool, further pixels that have no surface.
+        edge_threshold: neighbours whose depths differ by more than this fraction are on different surfaces.
+    """
+    focal_x, focal_y, centre_x, centre_y = _camera(intrinsics)
+    height, width = depth.shape
+    depth = _known_depth(depth, valid)
+    known = depth > 0
+    disparity = torch.where(known, 1.0 / torch.where(known, depth, torch.ones_like(depth)), depth)
+    a = slopes(disparity, links(disparity, known, edge_threshold)) * width
+    b = slopes(disparity.T, links(disparity.T, known.T, edge_threshold)).T * height
+    columns = (torch.arange(width, device=depth.device) + 0.5) / width
+    rows = (torch.arange(height, device=depth.device) + 0.5) / height
+    ahead = disparity + a * (centre_x - columns) + b * (centre_y - rows)[:, None]
+    return F.normalize(torch.stack([-a * focal_x, -b * focal_y, -ahead], dim=-1), dim=-1, eps=1e-30)
 
 
 def intrinsics_from_fov(height: int, width: int, fov_degrees: float = FOV_DEGREES) -> Tensor:

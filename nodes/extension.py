@@ -12,6 +12,7 @@ from .example_scene import MFExampleScene
 from .latents import MFDepthToImageLatent, MFEmptyLatent, MFImageToDepthLatent
 from .load_depth import MFLoadDepth
 from .load_model import MFLoadModel
+from .merge_point_clouds import MFMergePointClouds
 from .point_cloud import MFToPointCloud
 from .render_view import MFRenderView
 from .restore_size import MFRestoreSize
@@ -40,6 +41,7 @@ class ModalityForcingExtension(ComfyExtension):
             MFLoadDepth,
             MFSaveDepth,
             MFToPointCloud,
+            MFMergePointClouds,
             MFRenderView,
             MFExampleScene,
         ]

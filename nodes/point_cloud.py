@@ -11,12 +11,27 @@ from comfy_api.latest import Types, io
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..mforce_core.point_cloud import FOV_DEGREES, MAX_POINTS, depth_edges, scaled_edge_threshold, unproject
+from ..mforce_core.point_cloud import (
+    FOV_DEGREES,
+    MAX_POINTS,
+    PointCloud,
+    depth_edges,
+    intrinsics_from_fov,
+    merge,
+    scaled_edge_threshold,
+    surface_normals,
+    unproject,
+)
 from ..mforce_core.point_cloud_files import to_ply
-from .geometry import Geometry, geometry_depth, resize_image
+from ..mforce_core.voxels import extent, thin
+from .geometry import Geometry, as_moge, geometry_depth, resize_image
 from .image_fit import to_rgb
 
 NAME = "To Point Cloud"
+
+VOXEL_SIZE = 0.005
+ONE_MAP, ALL_MAPS = "batch_index", "all"
+NO_THINNING, RELATIVE, DEPTH_UNITS = "off", "relative", "depth units"
 
 # ComfyUI's 3D viewer: its vertical field of view, and where the first look comes from.
 _VIEWER_FOV_DEGREES = 35.0
@@ -36,7 +51,15 @@ class MFToPointCloud(io.ComfyNode):
                 "A coloured point cloud from raw depth, as a PLY file for Preview Point Cloud and Save Point "
                 "Cloud. Streaks at depth edges are left out."
             ),
-            search_aliases=["modality forcing", "ply", "depth to point cloud", "unproject", "pointcloud"],
+            search_aliases=[
+                "modality forcing",
+                "ply",
+                "depth to point cloud",
+                "unproject",
+                "pointcloud",
+                "voxel",
+                "normals",
+            ],
             inputs=[
                 Geometry.Input(
                     "geometry", tooltip="Raw depth from Depth Detokenize, MF Load Depth or Run MoGe Inference."
@@ -87,6 +110,31 @@ class MFToPointCloud(io.ComfyNode):
                     advanced=True,
                     tooltip="At most this many points, drawn at random where there are more.",
                 ),
+                *thinning_inputs(),
+                io.Boolean.Input(
+                    "normals",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Write the direction of the surface at each point, towards the camera, as nx, ny and nz.",
+                ),
+                io.Combo.Input(
+                    "maps",
+                    options=[ONE_MAP, ALL_MAPS],
+                    default=ONE_MAP,
+                    optional=True,
+                    advanced=True,
+                    tooltip="batch_index: one map of a batch. all: the points of all of them in one cloud, as if one "
+                    "camera had seen them.",
+                ),
+                io.Boolean.Input(
+                    "centre",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Move the cloud's median to the origin. Off: the camera stays at the origin, so that "
+                    "clouds of one camera fit together in MF Merge Point Clouds.",
+                ),
             ],
             outputs=[
                 io.File3DPLY.Output(display_name="point_cloud", tooltip="PLY file, centred, y up, camera along -z."),
@@ -108,37 +156,89 @@ class MFToPointCloud(io.ComfyNode):
         batch_index: int,
         max_points: int,
         image: Tensor | None = None,
+        voxel_thinning: str = NO_THINNING,
+        voxel_size: float = VOXEL_SIZE,
+        normals: bool = False,
+        maps: str = ONE_MAP,
+        centre: bool = True,
     ) -> io.NodeOutput:
+        geometry = as_moge(NAME, geometry)
         depth, valid = geometry_depth(NAME, geometry)
-        if batch_index >= depth.shape[0]:
+        count = depth.shape[0]
+        if maps == ONE_MAP and batch_index >= count:
             raise ValueError(
-                f"{NAME}: batch_index is {batch_index}, but there are {depth.shape[0]} depth maps (counted from 0)."
+                f"{NAME}: batch_index is {batch_index}, but there are {count} depth maps (counted from 0)."
             )
-        if image is None:
-            image = geometry.get("image")
-        one, known = depth[batch_index], valid[batch_index]
-        side = max(one.shape)
-        known = known & ~depth_edges(one, edge_threshold or scaled_edge_threshold(side))
-        one, known = densify(one, known, density or math.ceil(_SOLID_SIDE / side))
-        rgb = None
-        if image is not None:
-            picture = image[batch_index if image.shape[0] > 1 else 0][None]
-            rgb = resize_image(to_rgb(picture).cpu(), *one.shape)[0]
-        try:
-            cloud = unproject(
+        image = geometry.get("image") if image is None else image
+        if image is not None and image.shape[0] not in (1, count):
+            raise ValueError(f"{NAME}: image has {image.shape[0]} pictures for {count} depth maps; give one for each.")
+
+        def cloud_of(index: int) -> PointCloud:
+            one, known = depth[index], valid[index]
+            side = max(one.shape)
+            threshold = edge_threshold or scaled_edge_threshold(side)
+            known = known & ~depth_edges(one, threshold)
+            one, known = densify(one, known, density or math.ceil(_SOLID_SIDE / side))
+            camera = _camera(geometry, index, fov_degrees)
+            if camera is None:
+                camera = intrinsics_from_fov(*one.shape, fov_degrees or FOV_DEGREES)
+            rgb = None
+            if image is not None:
+                picture = image[index if image.shape[0] > 1 else 0][None]
+                rgb = resize_image(to_rgb(picture).cpu(), *one.shape)[0]
+            return unproject(
                 one,
-                fov_degrees=fov_degrees or FOV_DEGREES,
-                intrinsics=_camera(geometry, batch_index, fov_degrees),
+                intrinsics=camera,
                 rgb=rgb,
+                normals=surface_normals(one, camera, valid=known, edge_threshold=threshold) if normals else None,
                 valid=known,
                 edge_threshold=None,
                 remove_outliers=remove_outliers,
-                max_points=max_points,
-                centre=True,
+                max_points=None,
             )
+
+        try:
+            cloud = merge([cloud_of(index) for index in (range(count) if maps == ALL_MAPS else [batch_index])])
+            cloud = thinned(cloud, voxel_thinning, voxel_size).limited(max_points)
         except ValueError as error:
             raise ValueError(f"{NAME}: {error}") from error
+        cloud = cloud.centred() if centre else cloud
         return io.NodeOutput(Types.File3D(BytesIO(to_ply(cloud)), "ply"), viewpoint(cloud.points))
+
+
+def thinning_inputs() -> list[io.Input]:
+    """The widgets of a node that thins clouds with `thinned`."""
+    return [
+        io.Combo.Input(
+            "voxel_thinning",
+            options=[NO_THINNING, RELATIVE, DEPTH_UNITS],
+            default=NO_THINNING,
+            optional=True,
+            advanced=True,
+            tooltip="One mean point for each cube of a grid, which makes the density even. relative: voxel_size is a "
+            "share of the cloud's longest side. depth units: it is a length, as depth is.",
+        ),
+        io.Float.Input(
+            "voxel_size",
+            default=VOXEL_SIZE,
+            min=0.00001,
+            max=1000.0,
+            step=0.001,
+            round=0.00001,
+            optional=True,
+            advanced=True,
+            tooltip="Side of the cubes of voxel_thinning.",
+        ),
+    ]
+
+
+def thinned(cloud: PointCloud, how: str, size: float) -> PointCloud:
+    """The cloud with voxel thinning as the widgets of `thinning_inputs` say."""
+    if how == NO_THINNING:
+        return cloud
+    # A cloud of one point has no size, and nothing to thin.
+    size = size if how == DEPTH_UNITS else size * extent(cloud)
+    return thin(cloud, size) if len(cloud) > 1 else cloud
 
 
 def densify(depth: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:

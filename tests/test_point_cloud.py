@@ -17,10 +17,13 @@ from mforce.mforce_core.point_cloud import (
     depth_edges,
     inliers,
     intrinsics_from_fov,
+    merge,
     scaled_edge_threshold,
+    surface_normals,
     unproject,
 )
-from mforce.mforce_core.point_cloud_files import to_glb, to_ply
+from mforce.mforce_core.point_cloud_files import read_ply, to_glb, to_ply
+from mforce.mforce_core.voxels import extent, thin
 
 GOLDEN = Path(__file__).parent / "golden" / "functions" / "point_cloud.safetensors"
 
@@ -177,3 +180,133 @@ def test_a_selection_keeps_points_and_pixels_together():
     chosen = cloud.select(torch.tensor([False, True]))
     assert chosen.pixels.tolist() == [9]
     assert chosen.points.tolist() == [[3.0, 4.0, 5.0]]
+
+
+@pytest.fixture
+def cloud():
+    """1000 points with colours and normals, of no picture."""
+    generator = torch.Generator().manual_seed(5)
+    points = torch.randn(1000, 3, generator=generator)
+    colors = torch.randint(0, 256, (1000, 3), dtype=torch.uint8, generator=generator)
+    return PointCloud(points, colors, None, torch.nn.functional.normalize(points, dim=1))
+
+
+def test_normals_of_planes_are_exact_and_face_the_camera():
+    matrix = intrinsics_from_fov(20, 30, 60.0)
+    rays = camera_points(torch.ones(20, 30), matrix)
+    for plane in ([0.1, 0.2, -1.0], [-0.5, 0.3, -1.0], [0.0, -0.5, -1.0]):
+        normal = torch.nn.functional.normalize(torch.tensor(plane), dim=0)
+        depth = -2.0 / (rays @ normal)  # of the plane normal . point = -2
+        seen = depth > 0
+        found = surface_normals(depth, matrix, valid=seen)[seen]
+        assert seen.float().mean() > 0.5
+        torch.testing.assert_close(found, normal.expand_as(found), rtol=0, atol=2e-4)
+
+
+def test_normals_of_a_ball_point_out_of_it_and_do_not_mix_it_with_the_wall():
+    matrix = intrinsics_from_fov(64, 64, 50.0)
+    rays = camera_points(torch.ones(64, 64), matrix)
+    middle = torch.tensor([0.1, -0.1, 4.0])
+    a, b, c = rays.square().sum(-1), rays @ middle, middle.square().sum() - 1.0
+    hit = b * b > a * c
+    depth = torch.where(hit, (b - (b * b - a * c).clamp(min=0).sqrt()) / a, torch.full_like(a, 8.0))
+    normals = surface_normals(depth, matrix, edge_threshold=0.1)
+    torch.testing.assert_close(normals[~hit], torch.tensor([0.0, 0.0, -1.0]).expand(int((~hit).sum()), 3))
+    wanted = rays * depth[..., None] - middle
+    facing = -(wanted * torch.nn.functional.normalize(rays, dim=-1)).sum(-1)
+    cosine = (normals * wanted).sum(-1)
+    assert cosine[hit & (facing > 0.4)].min() > 0.99
+    cloud = unproject(depth, intrinsics=matrix, normals=normals, edge_threshold=None)
+    assert (cloud.normals[:, 2] > 0).all()
+
+
+def test_a_ply_with_normals_reads_back_here_and_in_trimesh(cloud):
+    trimesh = pytest.importorskip("trimesh")
+    data = to_ply(cloud)
+    ours = read_ply(data)
+    for name in ("points", "colors", "normals"):
+        assert torch.equal(getattr(ours, name), getattr(cloud, name))
+    raw = trimesh.load(io.BytesIO(data), file_type="ply")
+    np.testing.assert_array_equal(np.asarray(raw.vertices, dtype=np.float32), cloud.points.numpy())
+    fields = raw.metadata["_ply_raw"]["vertex"]["data"]
+    np.testing.assert_array_equal(np.stack([fields[name] for name in ("nx", "ny", "nz")], 1), cloud.normals.numpy())
+
+
+@pytest.mark.parametrize("encoding", ["binary", "ascii"])
+def test_plys_of_trimesh_are_read(encoding, cloud):
+    trimesh = pytest.importorskip("trimesh")
+    mesh = trimesh.creation.icosphere(subdivisions=1)
+    mesh.visual.vertex_colors = cloud.colors[: len(mesh.vertices)].numpy()
+    read = read_ply(mesh.export(file_type="ply", encoding=encoding, vertex_normal=True))
+    np.testing.assert_allclose(read.points.numpy(), mesh.vertices, atol=1e-6)
+    np.testing.assert_allclose(read.normals.numpy(), mesh.vertex_normals, atol=1e-5)
+    assert torch.equal(read.colors, cloud.colors[: len(mesh.vertices)])
+
+
+def test_other_flavours_of_ply_are_read():
+    header = "ply\r\nformat binary_big_endian 1.0\r\ncomment hello\r\nelement camera 1\r\nproperty int8 tag\r\n"
+    header += "element vertex 2\r\nproperty float64 x\r\nproperty double y\r\nproperty ushort red\r\n"
+    header += "property double z\r\nproperty ushort green\r\nproperty ushort blue\r\nend_header\r\n"
+    kinds = [("x", ">f8"), ("y", ">f8"), ("red", ">u2"), ("z", ">f8"), ("green", ">u2"), ("blue", ">u2")]
+    rows = np.array([(1.0, 2.0, 65535, 3.0, 0, 32896), (math.nan, 0.0, 0, 0.0, 0, 0)], dtype=kinds)
+    read = read_ply(header.encode() + b"\x07" + rows.tobytes())
+    assert read.points.tolist() == [[1.0, 2.0, 3.0]]
+    assert read.colors.tolist() == [[255, 0, 128]]
+
+
+def _ply(body="0 0 0\n", count=1, kind="ascii", properties=("float x", "float y", "float z")):
+    lines = ["ply", f"format {kind} 1.0", f"element vertex {count}", *(f"property {line}" for line in properties)]
+    return "\n".join([*lines, "end_header", body]).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"solid stl", "not a PLY file"),
+        (_ply(kind="binary_middle_endian"), "means nothing"),
+        (_ply("0 0\n", properties=("float x", "float y")), "no x, y and z"),
+        (_ply(properties=("float x", "list uchar int y", "float z")), "lists"),
+        (_ply(properties=("float x", "float128 y", "float z")), "unknown type float128"),
+        (_ply(count=3), "does not have 3 vertices"),
+        (_ply(body="0 zero 0\n"), "not all numbers"),
+        (_ply(count=3, kind="binary_little_endian"), "ends before its 3 vertices"),
+        (b"ply\nformat ascii 1.0\nelement face 0\nend_header\n", "no vertices"),
+    ],
+)
+def test_a_bad_ply_is_named(data, message):
+    with pytest.raises(ValueError, match=message):
+        read_ply(data)
+
+
+def test_a_voxel_keeps_the_mean_of_its_points(cloud):
+    size = 0.5
+    thinner = thin(cloud, size)
+    # The same by hand, one cube after the other.
+    low = cloud.points.min(dim=0).values
+    cubes = {}
+    for index, cell in enumerate(((cloud.points - low) / size).floor().int().tolist()):
+        cubes.setdefault(tuple(cell), []).append(index)
+    assert len(thinner) == len(cubes) < len(cloud)
+    for row, cell in enumerate(sorted(cubes)):
+        members = cubes[cell]
+        torch.testing.assert_close(thinner.points[row], cloud.points[members].mean(0), rtol=0, atol=1e-5)
+        assert (thinner.colors[row].float() - cloud.colors[members].float().mean(0)).abs().max() <= 0.5001
+        direction = cloud.normals[members].mean(0)
+        torch.testing.assert_close(thinner.normals[row], direction / direction.norm(), rtol=0, atol=1e-4)
+    assert extent(thinner) <= extent(cloud)
+
+
+@pytest.mark.parametrize(("size", "message"), [(0.0, "more than 0"), (1e-9, "too small for a cloud")])
+def test_bad_voxel_sizes_are_named(size, message, cloud):
+    with pytest.raises(ValueError, match=message):
+        thin(cloud, size)
+
+
+def test_merging_keeps_what_all_clouds_have(cloud):
+    plain = PointCloud(cloud.points[:3], cloud.colors[:3], None)
+    both = merge([cloud, plain])
+    assert len(both) == len(cloud) + 3
+    assert torch.equal(both.points[-3:], cloud.points[:3])
+    assert torch.equal(both.colors[:1000], cloud.colors)
+    assert both.normals is None
+    assert torch.equal(merge([cloud]).normals, cloud.normals)

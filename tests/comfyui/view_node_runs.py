@@ -1,0 +1,149 @@
+"""Run by ComfyUI's Python: point clouds and views of a geometry, and core's nodes on the same, results as JSON.
+
+Usage: view_node_runs.py PACK_ROOT
+"""
+
+import json
+import sys
+from io import BytesIO
+from pathlib import Path
+
+from pack_loading import load_pack
+
+
+def main(root: Path) -> None:
+    load_pack(root)
+    import comfy.model_management
+    import comfy.utils
+    import torch
+    from comfy_api.latest import Types
+    from comfy_extras.nodes_moge import MoGeGeometryToFOV, MoGePointMapToMesh, MoGeRender
+    from comfy_extras.nodes_video import CreateVideo
+    from pack_under_test.mforce_core.point_cloud_files import read_ply
+    from pack_under_test.nodes.geometry import make_geometry
+    from pack_under_test.nodes.merge_point_clouds import MFMergePointClouds
+    from pack_under_test.nodes.point_cloud import MFToPointCloud
+    from pack_under_test.nodes.render_view import MFRenderView
+
+    size = (48, 64)
+    rows, columns = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in size), indexing="ij")
+    depth = 3.0 - 0.5 * rows + 0.2 * columns
+    depth[16:32, 24:40] = 1.5
+    valid = torch.ones(size, dtype=torch.bool)
+    valid[:4, :4] = False
+    image = torch.rand(1, *size, 3, generator=torch.Generator().manual_seed(0))
+    geometry = make_geometry(depth[None], valid[None], image, 50.0)
+    results = {}
+
+    def run(node, **given):
+        inputs = [entry for entry in node.define_schema().inputs if getattr(entry, "default", None) is not None]
+        return node.execute(**{**{entry.id: entry.default for entry in inputs}, **given}).args
+
+    def message(node, **given) -> str:
+        try:
+            run(node, **given)
+        except ValueError as problem:
+            return str(problem)
+        return ""
+
+    def cloud(file):
+        return read_ply(file.get_data().getvalue())
+
+    # Every input and output says what it is.
+    for node in (MFToPointCloud, MFMergePointClouds, MFRenderView):
+        schema = node.GET_SCHEMA()
+        silent = [entry.id or entry.display_name for entry in (*schema.inputs, *schema.outputs) if not entry.tooltip]
+        results.setdefault("silent", []).extend(silent)
+        assert schema.description
+        assert schema.search_aliases
+
+    # Core's nodes.
+    results["fov"], results["focal_pixels"] = MoGeGeometryToFOV.execute(geometry, "horizontal", "degrees").args
+    results["rendered"] = {
+        kind: list(MoGeRender.execute(geometry, kind).args[0].shape)
+        for kind in ("depth", "depth_colored", "normal_opengl", "mask")
+    }
+    opengl = MoGeRender.execute(geometry, "normal_opengl").args[0][0] * 2 - 1
+    mesh = MoGePointMapToMesh.execute(geometry, 0, 1, 0.08, True).args[0]
+    results["mesh_faces"] = mesh.faces.shape[1]
+
+    # To Point Cloud.
+    whole = {"density": 1, "edge_threshold": 100.0, "centre": False}
+    plain, camera = run(MFToPointCloud, geometry=geometry, **whole)
+    points = cloud(plain).points
+    # Core's mesh stands on the same points.
+    vertices = mesh.vertices[0]
+    results["mesh_to_cloud"] = float(torch.cdist(vertices.double(), points.double()).amin(1).max())
+    with_normals = cloud(run(MFToPointCloud, geometry=geometry, normals=True, **whole)[0])
+    inner = valid.clone()
+    inner[[0, -1]] = inner[:, [0, -1]] = False
+    inner[:6, :6] = False
+    inner[13:35, 21:43] = False
+    same = (opengl[inner] * with_normals.normals[inner[valid]]).sum(-1)
+    results["normals_against_core"] = float(same.min())
+    batch = {name: value.repeat(2, *[1] * (value.ndim - 1)) for name, value in geometry.items()}
+    results["points"] = {
+        "default": len(cloud(run(MFToPointCloud, geometry=geometry)[0])),
+        "whole": len(points),
+        "all maps": len(cloud(run(MFToPointCloud, geometry=batch, maps="all", **whole)[0])),
+        "relative": len(
+            cloud(run(MFToPointCloud, geometry=geometry, voxel_thinning="relative", voxel_size=0.1, **whole)[0])
+        ),
+        "depth units": len(
+            cloud(run(MFToPointCloud, geometry=geometry, voxel_thinning="depth units", voxel_size=0.2, **whole)[0])
+        ),
+    }
+    results["bad_index"] = message(MFToPointCloud, geometry=geometry, batch_index=1)
+    results["bad_image"] = message(MFToPointCloud, geometry=batch, image=image.repeat(3, 1, 1, 1))
+
+    # Merge Point Clouds, from nodes and from a file on disk.
+    merged, _ = run(MFMergePointClouds, point_clouds={"point_cloud0": plain, "point_cloud1": plain})
+    results["merged"] = len(cloud(merged))
+    once, view = run(
+        MFMergePointClouds, point_clouds={"a": plain, "b": plain}, voxel_thinning="depth units", voxel_size=0.001
+    )
+    results["merged_thin"] = len(cloud(once))
+    results["merged_colours"] = cloud(once).colors is not None
+    assert set(view) == set(camera)
+    results["bad_format"] = message(MFMergePointClouds, point_clouds={"point_cloud0": Types.File3D("/x/y.glb")})
+    results["bad_file"] = message(
+        MFMergePointClouds, point_clouds={"point_cloud3": Types.File3D(BytesIO(b"no"), "ply")}
+    )
+
+    # Render View.
+    seen = []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, *_, **__: seen.append((value, total)))
+    still = {"orbit_right": 0.0, "edge_softness": 0}
+    picture, holes, same_geometry = run(MFRenderView, geometry=geometry, fill="black", **still)
+    results["still_error"] = float((picture[0] - image[0])[valid].abs().max())
+    results["still_holes"] = bool(torch.equal(holes[0] > 0, ~valid))
+    found = same_geometry["depth"][0]
+    results["still_depth"] = float((found / depth - 1)[inner].abs().max())
+    results["still_missing"] = bool(torch.equal(torch.isfinite(found), valid))
+    results["views_fov"] = MoGeGeometryToFOV.execute(same_geometry, "horizontal", "degrees").args[0]
+    filled, moved_holes, moved = run(MFRenderView, geometry=geometry)
+    black = run(MFRenderView, geometry=geometry, fill="black")[0]
+    results["moved_holes"] = float(moved_holes.mean())
+    opened = moved_holes[0] > 0
+    results["fill_changes_holes_only"] = bool(torch.equal(filled[0][~opened], black[0][~opened]))
+    results["fill_is_there"] = float(filled[0][opened].mean())
+    assert MoGePointMapToMesh.execute(moved, 0, 1, 0.08, True).args[0].faces.shape[1] > 0
+    seen.clear()
+    clip, masks, _ = run(MFRenderView, geometry=geometry, path="swing", frames=5)
+    results["clip"] = [list(clip.shape), list(masks.shape), seen[-1]]
+    results["video_frames"] = CreateVideo.execute(clip, 12.0).args[0].get_components().images.shape[0]
+    results["video_in"] = run(MFRenderView, geometry=batch, path="dolly", frames=9)[0].shape[0]
+    comfy.model_management.interrupt_current_processing()
+    try:
+        run(MFRenderView, geometry=geometry, path="orbit", frames=3)
+    except comfy.model_management.InterruptProcessingException:
+        results["interrupted"] = True
+    results["nothing_valid"] = message(MFRenderView, geometry={**geometry, "mask": torch.zeros_like(valid)[None]})
+    results["no_picture"] = message(MFRenderView, geometry={"depth": geometry["depth"]})
+    results["no_depth"] = message(MFRenderView, geometry={"points": geometry["points"]})
+    results["many_pictures"] = message(MFRenderView, geometry=geometry, image=image.repeat(3, 1, 1, 1))
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))
