@@ -60,8 +60,8 @@ class MFLoadDepth(io.ComfyNode):
                     options=depth_file_names(),
                     upload=io.UploadType.image,
                     tooltip=(
-                        "A file in ComfyUI's input folder. Pictures can be uploaded here; copy EXR and NPY files into"
-                        " the folder and press R to refresh. EXR needs: pip install OpenEXR."
+                        "A file in ComfyUI's input folder. Upload one with the button below or drop it on the node; for"
+                        " files that were copied into the folder, press R. EXR needs: pip install OpenEXR."
                     ),
                 ),
                 io.Combo.Input(

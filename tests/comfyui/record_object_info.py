@@ -45,6 +45,8 @@ def node_texts(info: dict[str, Any]) -> dict[str, Any]:
         inputs[name] = {"name": name, "tooltip": options["tooltip"]}
         if options.get("control_after_generate"):
             inputs["control_after_generate"] = {"name": "control after generate"}
+        if options.get("image_upload"):
+            inputs["upload"] = {"name": "choose depth file to upload"}
     outputs = {}
     for index, tooltip in enumerate(info["output_tooltips"]):
         name = info["output_name"][index]
