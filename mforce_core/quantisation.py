@@ -39,7 +39,7 @@ BESIDE = (
 _ROTATIONS = (256, 64, 16)
 _FP8_MAX, _INT8_MAX, _TINY = 448.0, 127.0, 1e-30
 # Values that are worked on at once: bounds the float32 copies of a layer.
-_CHUNK = 1 << 22
+_CHUNK = 1 << 24
 
 
 class QuantisationError(ValueError):

@@ -33,6 +33,8 @@ class MissingPart:
         self._message = f"Load MF Model: {checkpoint} carries no {part}. {instead}"
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python itself asks for, when it copies for one
+            raise AttributeError(name)
         raise MissingPartError(self._message)
 
 
@@ -72,7 +74,8 @@ class MFLoadModel(io.ComfyNode):
                     default="default",
                     tooltip=(
                         "How weights are kept in memory. The fp8 types halve it at some loss of quality; "
-                        "'fast' also multiplies in fp8 where the GPU can."
+                        "'fast' also multiplies in fp8 where the GPU can. Files that are fp8 or int8 already stay"
+                        " as they are and are more accurate."
                     ),
                     advanced=True,
                 ),

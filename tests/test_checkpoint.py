@@ -55,6 +55,37 @@ def test_sharded_release_folder(weights: dict, tmp_path: Path) -> None:
     assert load_model(tmp_path).config == load_model(GOLDEN).config
 
 
+def test_one_shard_stands_for_its_folder(weights: dict, tmp_path: Path) -> None:
+    shutil.copy(GOLDEN / "config.json", tmp_path)
+    shards = [tmp_path / f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    names = sorted(weights)
+    save_file({n: weights[n] for n in names[:20]}, shards[0])
+    save_file({n: weights[n] for n in names[20:]}, shards[1])
+    assert load_model(shards[1]).config == load_model(GOLDEN).config
+
+
+@pytest.mark.parametrize(("beside", "metadata", "expected"), [(2.5, None, 2.5), (2.5, 1.5, 1.5), (None, 1.5, 1.5)])
+def test_a_files_own_configuration_goes_before_the_one_beside_it(
+    beside: float | None, metadata: float | None, expected: float, weights: dict, tmp_path: Path
+) -> None:
+    values = json.loads((GOLDEN / "config.json").read_text())
+
+    def config(mu: float) -> str:
+        return json.dumps({"architecture": values["architecture"], "schedule": {"rgb_shift_mu": mu}})
+
+    if beside is not None:
+        (tmp_path / "config.json").write_text(config(beside))
+    file = tmp_path / "model.safetensors"
+    save_file(weights, file, None if metadata is None else {"config": config(metadata)})
+    assert load_model(file).schedule.rgb_shift_mu == expected
+
+
+def test_another_models_configuration_is_ignored(weights: dict, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3", "hidden_size": 12}')
+    save_file(weights, tmp_path / "model.safetensors")
+    assert load_model(tmp_path / "model.safetensors").config == load_model(GOLDEN).config
+
+
 def test_saved_model_opens_again(tmp_path: Path) -> None:
     model = load_model(GOLDEN)
     save_model(model, tmp_path, dtype=torch.float32)

@@ -51,6 +51,7 @@ def main(root: Path, checkpoint: Path, folder: Path) -> None:
     results["kitchen"] = compare_with_kitchen()
     results["partial"] = {name: partial_loading(files[name]) for name in ("fp32", "fp8", "int8")}
     results["turns"] = take_turns(root, files["fp8"])
+    results["missing_parts"] = missing_parts(folder)
     results["autoencoder"] = one_file_autoencoder(folder)
     print(json.dumps(results))
 
@@ -227,6 +228,34 @@ def take_turns(root, file):
     finally:
         management.get_free_memory = free
     return results
+
+
+def missing_parts(folder):
+    """What stock nodes say when they are given the CLIP or VAE of a checkpoint that has none."""
+    import copy
+
+    import folder_paths
+    import torch
+    from pack_under_test.nodes.load_model import MFLoadModel
+
+    import nodes
+
+    folder_paths.add_model_folder_path("diffusion_models", str(folder))
+    _, clip, vae = MFLoadModel.execute("int8.safetensors").result
+    latent = {"samples": torch.zeros(1, 128, 2, 2)}
+    uses = {
+        "CLIPTextEncode": lambda: nodes.CLIPTextEncode().encode(clip, "a red sphere"),
+        "VAEDecode": lambda: nodes.VAEDecode().decode(vae, latent),
+        "VAEEncode": lambda: nodes.VAEEncode().encode(vae, torch.zeros(1, 32, 32, 3)),
+        "copied": lambda: nodes.CLIPTextEncode().encode(copy.deepcopy(clip), ""),
+    }
+    messages = {}
+    for name, use in uses.items():
+        try:
+            use()
+        except ValueError as problem:
+            messages[name] = str(problem)
+    return messages
 
 
 def one_file_autoencoder(folder):

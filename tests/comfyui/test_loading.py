@@ -81,3 +81,12 @@ def test_one_file_autoencoder_opens_in_cores_loader(runs):
     found = runs["autoencoder"]
     assert found["spread"] > 1e-3
     assert max(found["encode"], found["decode"]) < 1e-4
+
+
+def test_stock_nodes_say_which_loader_brings_the_missing_part(runs):
+    said = runs["missing_parts"]
+    for name in ("CLIPTextEncode", "copied"):
+        assert said[name].startswith("Load MF Model: int8.safetensors carries no text encoder.")
+        assert "CLIPLoader of type flux2" in said[name]
+    for name in ("VAEDecode", "VAEEncode"):
+        assert said[name].startswith("Load MF Model: int8.safetensors carries no VAE.")
