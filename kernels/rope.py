@@ -11,7 +11,7 @@ from .dispatch import on_triton, recorded
 from .rope_ops import RMS_NORM_EPS
 
 #: Tokens that the CPU takes through all steps at a time, so that what lies between two steps stays in its caches.
-_CPU_TOKENS = 128
+_CPU_TOKENS = 256
 
 
 class PackedHeads(NamedTuple):

@@ -451,7 +451,7 @@ class SingleStreamBlock(nn.Module):
             return self.linear2(concat_swiglu(attention(q, k, v), mlp))
         joined = h.new_empty(*h.shape[:2], self.joined_width)
         attended, gated = joined.split([h.shape[2], self.joined_width - h.shape[2]], dim=-1)
-        attended.copy_(attention(q, k, v))
+        attention(q, k, v, out=attended)
         swiglu(mlp, out=gated)
         return self.linear2(joined)
 

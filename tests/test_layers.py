@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,27 @@ LAYERS: dict[str, set[str]] = {
     "nodes": {"mforce_core"},
     "training": {"mforce_core"},
     "evaluation": {"mforce_core", "training"},
-    "cli": {"mforce_core", "evaluation"},
-    "benchmarks": {"mforce_core"},
+    "cli": {"kernels", "mforce_core", "evaluation"},
+    "benchmarks": {"kernels", "mforce_core"},
 }
 
-#: The only modules that may import Triton; :mod:`kernels.availability` imports the first ones, inside functions.
-TRITON_MODULES = ("kernels/triton/", "kernels/triton_probe.py", "kernels/availability.py")
+#: Compiled with Triton, so they may import it at their head; elsewhere in the kernels a function may, when it is asked.
+TRITON_MODULES = ("kernels/triton/", "kernels/triton_probe.py")
+OPTIONAL = {"triton", "xformers"}
 
 
 def imports(file: Path) -> list[tuple[int, str]]:
     """(level, module) of every import statement, level 0 for absolute ones."""
+    return _imports_in(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+def head_imports(file: Path) -> list[tuple[int, str]]:
+    return _imports_in(ast.parse(file.read_text(encoding="utf-8")).body)
+
+
+def _imports_in(nodes: Iterable[ast.AST]) -> list[tuple[int, str]]:
     found = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found += [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -48,13 +58,19 @@ def test_layers(package: str) -> None:
             if level == 0:
                 top = module.split(".")[0]
                 assert top != "mforce", f"{file}: absolute import of {module}"
-                if not file.relative_to(ROOT).as_posix().startswith(TRITON_MODULES):
-                    assert top != "triton", f"{file} imports {module}"
+                assert package == "kernels" or top not in OPTIONAL, f"{file} imports {module}"
                 if package != "nodes":
                     assert not top.startswith("comfy"), f"{file} imports {module}"
             elif level > depth:  # reaches the pack's root, so `module` starts with a package
                 target = module.split(".")[0]
                 assert target in LAYERS[package] | {package, ""}, f"{file} imports {module}"
+
+
+def test_the_kernels_import_optional_libraries_when_they_need_them() -> None:
+    for file in sources("kernels"):
+        if not file.relative_to(ROOT).as_posix().startswith(TRITON_MODULES):
+            found = {module.split(".")[0] for level, module in head_imports(file) if level == 0}
+            assert not found & OPTIONAL, file
 
 
 def test_nothing_unpickles() -> None:

@@ -181,9 +181,9 @@ def _backward(
         gates = tl.load(gate + batch * gate_batch + columns, mask=inside, other=0.0).to(tl.float32)
     if normed:
         factor = 1.0 + tl.load(scale + batch * scale_batch + columns, mask=inside, other=0.0).to(tl.float32)
-    start = chunk * rows
-    for index in range(start, tl.minimum(start + rows, length)):
-        row = batch * 0 + index  # in 64 bits, compiled or interpreted
+    row = chunk.to(tl.int64) * rows
+    end = tl.minimum(row + rows, length)
+    while row < end:  # the interpreter of some releases takes no range between tensors
         total = tl.zeros((block,), tl.float32)
         if gated:
             total += tl.load(grad_z + batch * grad_z_batch + row * grad_z_row + columns, mask=inside, other=0.0).to(
@@ -213,6 +213,7 @@ def _backward(
                 (total * gates).to(grad_y.dtype.element_ty),
                 mask=inside,
             )
+        row += 1
     slot = (batch * tl.num_programs(0) + chunk) * 3 * width
     if gated:
         tl.store(partial + slot + columns, gate_sum, mask=inside)

@@ -274,9 +274,9 @@ def _backward(
     query_odd = tl.zeros((pairs,), tl.float32)
     key_even = tl.zeros((pairs,), tl.float32)
     key_odd = tl.zeros((pairs,), tl.float32)
-    start = chunk * rows
-    for index in range(start, tl.minimum(start + rows, length)):
-        row = batch * 0 + index  # in 64 bits, compiled or interpreted
+    row = chunk.to(tl.int64) * rows
+    end = tl.minimum(row + rows, length)
+    while row < end:  # the interpreter of some releases takes no range between tensors
         cos, sin = _angles(table, table_plane, row, table_row, half, pairs)
         source = qkv + batch * qkv_batch + row * qkv_row
         target = grad_qkv + batch * out_batch + row * out_row
@@ -320,6 +320,7 @@ def _backward(
         key_odd += odd
         values = tl.load(grad_v + batch * v_batch + row * v_row + head * v_head + feature, mask=inside, other=0.0)
         tl.store(target + 2 * out_part + target_offsets, values, mask=inside)
+        row += 1
     slot = (batch * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + chunk
     pair = tl.arange(0, pairs)
     start_of_sums = partial + slot * 4 * half + pair
