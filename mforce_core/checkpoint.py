@@ -7,7 +7,7 @@ weights twice.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +50,10 @@ class CheckpointHeader:
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
     files: dict[str, Path]
-    quantised: dict[str, dict[str, Any]]
     others: tuple[str, ...]
-    metadata: dict[str, str]
     config: ModelConfig
+    quantised: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def architecture(self) -> Architecture:

@@ -93,7 +93,7 @@ def dequantise(weight: Tensor, scale: Tensor, settings: Mapping[str, Any]) -> Te
         raise QuantisationError(
             f"weights in the format {settings['format']} are read by ComfyUI only: use the bf16, fp8 or int8 file here"
         )
-    options = settings | dict(settings.get("params") or {})
+    options = dict(settings) | dict(settings.get("params") or {})
     return rotate(values, int(options.get("convrot_groupsize", 256))) if options.get("convrot") else values
 
 

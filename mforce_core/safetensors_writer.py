@@ -73,7 +73,7 @@ def safetensors_writer(
         if Slot(tensor.dtype, tuple(tensor.shape)) != slots[name]:
             raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, its place is for {slots[name]}")
         file.seek(offsets[name])
-        file.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+        file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         empty.remove(name)
 
     try:
