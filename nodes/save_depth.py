@@ -54,7 +54,10 @@ class MFSaveDepth(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="depth/ComfyUI",
-                    tooltip="Start of the file names in the output folder. %year%, %month%, %day%, %width%... are filled in.",
+                    tooltip=(
+                        "Start of the file names in the output folder. %year%, %month%, %day%, %width% and %height% are"
+                        " filled in."
+                    ),
                 ),
                 io.Combo.Input(
                     "format",
