@@ -71,7 +71,8 @@ def _read_header(data: bytes) -> tuple[str, list[tuple[str, int, list[tuple[str,
     found = re.match(rb"ply\r?\n(.*?)end_header\r?\n", data, re.DOTALL)
     if found is None:
         raise ValueError("this is not a PLY file.")
-    order, elements = None, []
+    order: str | None = None
+    elements: list[tuple[str, int, list[tuple[str, str]]]] = []
     for line in found[1].decode("ascii", errors="replace").splitlines():
         words = line.split()
         if words[:1] == ["format"] and len(words) == 3 and words[1] in _ORDERS:

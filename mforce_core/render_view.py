@@ -17,7 +17,7 @@ from .camera_path import Pose
 from .depth_surface import CORNERS, Surface
 
 # Pairs of a quad and a sample that are looked at together: enough to keep a device busy, little memory.
-_PAIRS = 1 << 21
+_PAIRS = 1 << 19
 _EMPTY = torch.iinfo(torch.int64).max
 _NEAREST = 1e-3  # of the median depth: nothing closer is drawn
 _SLACK = 1e-5  # of a sample's area, so that rounding opens no crack between two quads
@@ -123,7 +123,7 @@ def _project(
     parted = torch.hypot((own[0] - other[0]) * width, (own[1] - other[1]) * height)
     seen[behind] &= parted <= _MIXED
     kept = seen.nonzero().squeeze(1)
-    return _Quads(*(values[:, kept] for values in (x, y, near, ratio)), pixels[kept])
+    return _Quads(x[:, kept], y[:, kept], near[:, kept], ratio[:, kept], pixels[kept])
 
 
 def _projection(

@@ -181,7 +181,7 @@ class MFToPointCloud(io.ComfyNode):
             one, known = densify(one, known, density or math.ceil(_SOLID_SIDE / side))
             camera = _camera(geometry, index, fov_degrees)
             if camera is None:
-                camera = intrinsics_from_fov(*one.shape, fov_degrees or FOV_DEGREES)
+                camera = intrinsics_from_fov(one.shape[0], one.shape[1], fov_degrees or FOV_DEGREES)
             rgb = None
             if image is not None:
                 picture = image[index if image.shape[0] > 1 else 0][None]
