@@ -34,50 +34,47 @@ class Tile(NamedTuple):
     stages: int
 
 
-#: By padded head size: what the shared memory of the GPU holds, and accumulators that stay in registers.
-_HOPPER = {
-    64: Tile(128, 128, 8, 3),
-    128: Tile(128, 64, 8, 3),
-    256: Tile(128, 64, 8, 2),
-}
-_AMPERE = {
-    64: Tile(128, 64, 4, 3),
-    128: Tile(128, 32, 4, 3),
-    256: Tile(64, 32, 4, 2),
-}
-_TURING = {
-    64: Tile(64, 64, 4, 2),
-    128: Tile(64, 32, 4, 2),
-    256: Tile(32, 32, 4, 1),
-}
-_AMD = {
-    64: Tile(128, 64, 4, 1),
-    128: Tile(128, 64, 4, 1),
-    256: Tile(64, 32, 4, 1),
-}
-#: Dots that keep float32 run on the ordinary arithmetic units and live in registers alone.
-_FLOAT32 = {
-    64: Tile(32, 32, 4, 1),
-    128: Tile(32, 32, 4, 1),
-    256: Tile(16, 32, 4, 1),
-}
+Tiles = dict[int, Tile]
+
+#: By padded head size: what fits the shared memory of these GPUs, with accumulators that stay in registers.
+_HOPPER = {64: Tile(128, 128, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 64, 8, 2)}
+_AMPERE = {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 32, 8, 2)}
+_AMD = {64: Tile(128, 64, 4, 1), 128: Tile(128, 64, 4, 1), 256: Tile(64, 32, 4, 1)}
+
+#: Without tensor cores, for float32 that is kept whole and on Turing, factors live in registers too.
+_SCALAR = {64: Tile(32, 32, 4, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 32, 4, 1)}
+
 #: The interpreter's time goes by the number of steps, but tests want more than one.
 _INTERPRETED = {256: Tile(64, 32, 4, 1)}
 
 
-def choose_tile(head: int, dtype: torch.dtype, architecture: int | str | None) -> Tile:
-    """Sizes for a padded head size: ``architecture`` is 10 * major + minor, "amd", or None in the interpreter."""
-    if architecture is None:
-        table = _INTERPRETED
-    elif dtype == torch.float32:
-        table = _FLOAT32
-    elif architecture == "amd":
-        table = _AMD
-    elif architecture in (90, 100, 103):
-        table = _HOPPER
-    else:
-        table = _AMPERE if int(architecture) >= 80 else _TURING
-    return next(tile for size, tile in table.items() if head <= size)
+class TileTable(NamedTuple):
+    """Tiles of one kernel by the kind of GPU."""
+
+    hopper: Tiles
+    ampere: Tiles
+    amd: Tiles
+    scalar: Tiles
+    interpreted: Tiles
+
+    def choose(self, head: int, dtype: torch.dtype, device: torch.device) -> Tile:
+        """The tile for a padded head size."""
+        return self.choose_for(head, dtype, architecture_of(device))
+
+    def choose_for(self, head: int, dtype: torch.dtype, architecture: int | str | None) -> Tile:
+        """``architecture`` is 10 * major + minor, "amd", or None in the interpreter."""
+        if architecture is None:
+            tiles = self.interpreted
+        elif architecture == "amd":
+            tiles = self.scalar if dtype == torch.float32 else self.amd
+        elif dtype == torch.float32 or int(architecture) < 80:
+            tiles = self.scalar
+        else:
+            tiles = self.hopper if architecture in (90, 100, 103) else self.ampere
+        return next(tile for size, tile in tiles.items() if head <= size)
+
+
+TILES = TileTable(_HOPPER, _AMPERE, _AMD, _SCALAR, _INTERPRETED)
 
 
 def architecture_of(device: torch.device) -> int | str | None:
@@ -94,8 +91,17 @@ def padded_head(features: int) -> int:
 
 
 @triton.jit
-def dot(a, b, total):
-    """``a @ b + total`` summed in float32, factors of float32 kept whole."""
+def dot(a, b):
+    """``a @ b`` summed in float32, factors of float32 kept whole."""
+    if _WIDEN:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def dot_add(a, b, total):
+    """``a @ b + total``."""
     if _WIDEN:
         a = a.to(tl.float32)
         b = b.to(tl.float32)
@@ -151,7 +157,7 @@ def _over_keys(
     for start in range(first, last, keys):
         rows = start + tl.arange(0, keys)
         block = rows_of(k, k_row, key_length, rows, columns, features, head, bounded)
-        scores = dot(q, tl.trans(block), None)
+        scores = dot(q, tl.trans(block))
         if bounded:
             scores = tl.where(rows[None, :] < key_length, scores, float("-inf"))
         if masked:
@@ -168,7 +174,7 @@ def _over_keys(
         weight = weight * kept + tl.sum(weights, axis=1)
         block = rows_of(v, v_row, key_length, rows, columns, features, head, bounded)
         total = total * kept[:, None]
-        total = dot(weights.to(block.dtype), block, total)
+        total = dot_add(weights.to(block.dtype), block, total)
         peak = highest
     return total, peak, weight
 
@@ -257,7 +263,7 @@ def forward(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tenso
     """
     batch, query_length, heads, features = q.shape
     head = padded_head(features)
-    tile = choose_tile(head, q.dtype, architecture_of(q.device))
+    tile = TILES.choose(head, q.dtype, q.device)
     logsumexp = q.new_empty(batch, heads, query_length, dtype=torch.float32)
     grid = (triton.cdiv(query_length, tile.queries) * batch * heads,)
     mask = q if key_mask is None else key_mask.view(torch.uint8)

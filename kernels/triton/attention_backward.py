@@ -10,34 +10,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .attention import LOG2_E, Tile, architecture_of, dot, padded_head, rows_of, store_rows
+from .attention import LOG2_E, Tile, TileTable, dot, dot_add, padded_head, rows_of, store_rows
 from .launching import on_device_of
 
-#: By padded head size; two accumulators of (keys, head) take twice the forward pass's registers.
-_HOPPER = {64: Tile(64, 128, 8, 2), 128: Tile(64, 64, 8, 2), 256: Tile(32, 64, 8, 1)}
-_AMPERE = {64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 4, 2), 256: Tile(32, 32, 4, 1)}
-_TURING = {64: Tile(32, 64, 4, 1), 128: Tile(32, 32, 4, 1), 256: Tile(16, 32, 4, 1)}
-_AMD = {64: Tile(32, 64, 4, 1), 128: Tile(32, 64, 4, 1), 256: Tile(16, 32, 4, 1)}
-_FLOAT32 = {64: Tile(32, 32, 4, 1), 128: Tile(16, 32, 4, 1), 256: Tile(16, 16, 4, 1)}
-_INTERPRETED = {256: Tile(32, 64, 4, 1)}
+#: By padded head size, ``keys`` owned and ``queries`` walked over; for dQ the two change places. The two accumulators
+#: of (keys, head) take twice the forward pass's registers.
+TILES = TileTable(
+    hopper={64: Tile(64, 128, 8, 2), 128: Tile(64, 128, 8, 2), 256: Tile(32, 64, 8, 1)},
+    ampere={64: Tile(64, 64, 4, 2), 128: Tile(32, 64, 4, 2), 256: Tile(32, 32, 4, 1)},
+    amd={64: Tile(32, 64, 4, 1), 128: Tile(32, 64, 4, 1), 256: Tile(16, 32, 4, 1)},
+    scalar={128: Tile(16, 32, 4, 1), 256: Tile(16, 16, 4, 1)},
+    interpreted={256: Tile(32, 64, 4, 1)},
+)
 
 #: Rows of a program that sums dO * O.
 _DELTA_ROWS = 32
-
-
-def choose_tile(head: int, dtype: torch.dtype, architecture: int | str | None) -> Tile:
-    """As the forward pass's, where ``keys`` are owned and ``queries`` walked over; for dQ the two change places."""
-    if architecture is None:
-        table = _INTERPRETED
-    elif dtype == torch.float32:
-        table = _FLOAT32
-    elif architecture == "amd":
-        table = _AMD
-    elif architecture in (90, 100, 103):
-        table = _HOPPER
-    else:
-        table = _AMPERE if int(architecture) >= 80 else _TURING
-    return next(tile for size, tile in table.items() if head <= size)
 
 
 @triton.jit
@@ -137,13 +124,13 @@ def _grad_keys(
         # Past the last query the sum is infinite: no weight.
         sums = tl.load(logsumexp + rows, mask=rows < query_length, other=float("inf"))
         deltas = tl.load(delta + rows, mask=rows < query_length, other=0.0)
-        scores = dot(k_block, tl.trans(q_block), None)
+        scores = dot(k_block, tl.trans(q_block))
         weights = tl.exp2(scores * scale_log2 - sums[None, :])
         weights = tl.where(attended[:, None], weights, 0.0)
-        total_v = dot(weights.to(grads.dtype), grads, total_v)
-        slopes = dot(v_block, tl.trans(grads), None)
+        total_v = dot_add(weights.to(grads.dtype), grads, total_v)
+        slopes = dot(v_block, tl.trans(grads))
         slopes = weights * (slopes - deltas[None, :])
-        total_k = dot(slopes.to(q_block.dtype), q_block, total_k)
+        total_k = dot_add(slopes.to(q_block.dtype), q_block, total_k)
     row = heads * features
     store_rows(grad_k, row, key_length, key_rows, columns, total_k * scale, features, head)
     store_rows(grad_v, row, key_length, key_rows, columns, total_v, features, head)
@@ -212,12 +199,12 @@ def _grad_queries(
         attended = key_rows < key_length
         if masked:
             attended = attended & (tl.load(key_mask + key_rows, mask=key_rows < key_length, other=0) != 0)
-        scores = dot(q_block, tl.trans(k_block), None)
+        scores = dot(q_block, tl.trans(k_block))
         weights = tl.exp2(scores * scale_log2 - sums[:, None])
         weights = tl.where(attended[None, :], weights, 0.0)
-        slopes = dot(grads, tl.trans(v_block), None)
+        slopes = dot(grads, tl.trans(v_block))
         slopes = weights * (slopes - deltas[:, None])
-        total = dot(slopes.to(k_block.dtype), k_block, total)
+        total = dot_add(slopes.to(k_block.dtype), k_block, total)
     store_rows(grad_q, heads * features, query_length, rows, columns, total * scale, features, head)
 
 
@@ -233,7 +220,7 @@ def backward(
     """
     batch, query_length, heads, features = q.shape
     key_length, head = k.shape[1], padded_head(features)
-    tile = choose_tile(head, q.dtype, architecture_of(q.device))
+    tile = TILES.choose(head, q.dtype, q.device)
     grad_q, grad_k, grad_v = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     delta = torch.empty_like(logsumexp)
     mask = q if key_mask is None else key_mask.view(torch.uint8)
