@@ -30,6 +30,11 @@ DEFAULT_LOG2_ALPHA = 5.0
 DEFAULT_GUIDANCE = 3.5
 
 
+# Activations alive at the peak, in rows of the hidden size a token (counted: 21.1), and the length of Qwen3's prompts.
+_LIVE_WIDTHS = 22
+_TEXT_TOKENS = 512
+
+
 class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
     """Rectified flow on the RGB stream's shifted schedule, and the tilt of the depth stream against it.
 
@@ -138,7 +143,6 @@ class JointDiffusion(comfy.model_base.Flux):
         super().__init__(model_config, comfy.model_base.ModelType.FLUX, device=device, unet_model=ComfyTransformer)
         self.architecture: Architecture = model_config.unet_config["architecture"]
         self.model_sampling = JointModelSampling(model_config.unet_config["schedule"])
-        self.memory_usage_factor_conds = ()
         self.run = JointRun()
         if self.architecture.in_channels != self.latent_format.latent_channels:
             self.latent_format.latent_rgb_factors = None  # an autoencoder whose colours are not known: no preview
@@ -173,6 +177,11 @@ class JointDiffusion(comfy.model_base.Flux):
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         text = kwargs.get("cross_attn")
         wanted = self.architecture.context_in_dim
+        if kwargs.get("reference_latents"):
+            raise ValueError(
+                "This model takes no reference images: remove ReferenceLatent, or start from the picture with MF Merge"
+                " Latent and a denoise below 1."
+            )
         if text is None:
             raise ValueError(
                 "This model needs a text conditioning: connect CLIP Text Encode (an empty prompt will do)."
@@ -251,12 +260,18 @@ class JointDiffusion(comfy.model_base.Flux):
         rgb, depth = comfy.utils.unpack_latents(latent, self.latent_shapes)
         return comfy.utils.pack_latents([rgb, depth * factor])[0]
 
+    def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list[int]]:
+        text = kwargs.get("cross_attn")
+        return {} if text is None else {"c_crossattn": list(text.shape)}
+
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] | None = None) -> float:
-        """Bytes of activations, from the tokens of both streams instead of the packed latent's length."""
+        """Bytes of activations: so many channels of every token are alive at the peak (docs/memory.md)."""
         if self.latent_shapes is None:
             return super().memory_required(input_shape)
-        tokens = 2 * math.prod(self.latent_shapes[0][2:])
-        return super().memory_required([input_shape[0], self.architecture.in_channels, tokens, 1])
+        lengths = [shape[1] for shape in (cond_shapes or {}).get("c_crossattn", [])]
+        tokens = max(lengths, default=_TEXT_TOKENS) + 2 * math.prod(self.latent_shapes[0][2:])
+        element = comfy.model_management.dtype_size(self.get_dtype_inference())
+        return input_shape[0] * tokens * _LIVE_WIDTHS * self.architecture.hidden_size * element
 
 
 def check_joint(node: str, model: Any) -> None:
