@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .depth_to_image import MFDepthToImage
 from .depth_completion import MFDepthCompletion
+from .depth_to_image import MFDepthToImage
 from .detokenize import MFDepthDetokenize
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene

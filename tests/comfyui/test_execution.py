@@ -248,6 +248,30 @@ def test_depth_files_views_and_clouds(server, object_info):
     assert list((server.base / "output").glob("mesh*.glb"))
 
 
+def test_views_and_merged_clouds(server, object_info):
+    scene = Scene(object_info)
+    encoded = scene.add("MFEncodeDepth", depth=scene.example[1])
+    raw = scene.add("MFDepthDetokenize", depth=encoded[0], image=scene.example[0])
+    still = scene.add("MFRenderView", geometry=raw[0], orbit_right=0.0)
+    turned = scene.add("MFRenderView", geometry=raw[0], orbit_right=10.0)
+    clip = scene.add("MFRenderView", geometry=raw[0], path="swing", frames=6)
+    same, seen = (scene.save_image(view[0]) for view in (still, turned))
+    holes = scene.save_image(scene.add("MaskToImage", mask=turned[1])[0])
+    video = scene.add("CreateVideo", images=clip[0], fps=12.0)
+    saved = scene.add("SaveVideo", video=video[0])
+    clouds = [scene.add("MFToPointCloud", geometry=view[2], density=1, centre=False) for view in (still, turned)]
+    inputs = {f"point_clouds.point_cloud{index}": cloud[0] for index, cloud in enumerate(clouds)}
+    merged = scene.add("MFMergePointClouds", **inputs)
+    scene.add("SavePointCloud", model_file=merged[0], filename_prefix="merged")
+    outcome = scene.graph.run(server)
+    source = np.asarray(Image.open(EXAMPLES / f"{SCENE}.png").convert("RGB"), dtype=np.float64)
+    assert np.abs(pixels(outcome, same) - source).max() <= 1
+    assert np.abs(pixels(outcome, seen) - source).mean() > 3
+    assert 0 < (pixels(outcome, holes) > 127).mean() < 0.4
+    assert outcome.files(saved)[0].stat().st_size > 1000
+    assert list((server.base / "output").glob("merged*.ply"))
+
+
 def test_queue_and_cache(server, object_info):
     def prompt(text):
         scene = Scene(object_info, text)
