@@ -42,6 +42,7 @@ def forward(
     }
     matrices = _rotation_matrices(model, txt.shape[1], grid, img.device)
     for block in model.double_blocks:
+        assert isinstance(block, DoubleStreamBlock)
         streams = _double_block(block, streams, modulations, matrices)
 
     n_text, n_image = txt.shape[1], img.shape[1]
@@ -53,11 +54,13 @@ def forward(
     )
     x = torch.cat((streams["txt"], streams["img"], streams["depth"]), dim=1)
     for block in model.single_blocks:
+        assert isinstance(block, SingleStreamBlock)
         x = _single_block(block, x, (shift, scale, gate), matrices)
     velocity = _final(model.final_layer, x[:, n_text : n_text + n_image], vec_img)
 
     x = x[:, n_text + n_image :]
     for block in model.depth_decoder_blocks:
+        assert isinstance(block, SingleStreamBlock)
         vectors = _chunks(model.depth_decoder_modulation.lin, vec_depth, 3)
         x = _single_block(block, x, (vectors[0], vectors[1], vectors[2]), matrices[n_text + n_image :])
     return velocity, _final(model.depth_final_layer, x.float(), vec_depth.float())

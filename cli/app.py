@@ -206,13 +206,29 @@ def demo(
 
 @app.command()
 def info(
-    checkpoint: Annotated[str, typer.Argument(help="Release folder, .safetensors file, or nano.")],
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="Release folder, .safetensors file, or nano.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="Also how much memory the weights take.")] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="What runs each step of the model on this machine, and why.")
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Describe a checkpoint without loading it. Exits with 1 where it has problems."""
+    """Describe a checkpoint without loading it, or this machine's kernels. Exits with 1 where it has problems."""
     with report_errors(debug):
+        if (checkpoint is None) != kernels:
+            raise ValueError("Give a checkpoint to describe, or --kernels without one.")
+        if checkpoint is None:
+            from .kernel_info import describe_kernels, print_kernels
+
+            devices = describe_kernels()
+            if as_json:
+                print(json.dumps(devices, indent=2))
+            else:
+                print_kernels(devices)
+            return
         from .checkpoint_info import describe_checkpoint
 
         found = describe_checkpoint(Path(checkpoint), memory=memory)

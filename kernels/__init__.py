@@ -6,7 +6,7 @@ nothing else between its Linear layers. :mod:`.dispatch` says which back end run
 
 from .adaln import Modulation, Segment, adaln, gated_residual, gated_residual_adaln
 from .attention import attention
-from .dispatch import may_overwrite
+from .dispatch import kernel_report, may_overwrite
 from .rope import PackedHeads, qk_norm_rope, rope_table
 from .swiglu import concat_swiglu, swiglu
 
@@ -19,6 +19,7 @@ __all__ = [
     "concat_swiglu",
     "gated_residual",
     "gated_residual_adaln",
+    "kernel_report",
     "may_overwrite",
     "qk_norm_rope",
     "rope_table",

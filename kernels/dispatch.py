@@ -74,6 +74,11 @@ def reason_against_triton(
     return triton_problem(device)
 
 
+def kernel_report(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> dict[str, str | None]:
+    """Every operation: None where Triton runs it on ``device`` at usual widths, else why the reference does."""
+    return {name: reason_against_triton(_asked, name, device, dtype, 64) for name in LIMITS}
+
+
 @torch.compiler.assume_constant_result
 def _decide(asked: str, operation: str, device: str, index: int | None, dtype: torch.dtype, width: int) -> bool:
     return _decided(asked, operation, device, index, dtype, width)
@@ -81,11 +86,15 @@ def _decide(asked: str, operation: str, device: str, index: int | None, dtype: t
 
 @functools.cache
 def _decided(asked: str, operation: str, kind: str, index: int | None, dtype: torch.dtype, width: int) -> bool:
-    reason = reason_against_triton(asked, operation, torch.device(kind, index), dtype, width)
+    reason = reason_against_triton(asked, operation, _device(kind, index), dtype, width)
     expected = asked == "reference" or (asked == "auto" and kind == "cpu")
     if reason is not None and not expected:
         log_once(f"{operation} runs on its PyTorch reference: {reason}.")
     return reason is None
+
+
+def _device(kind: str, index: int | None) -> torch.device:
+    return torch.device(kind) if index is None else torch.device(kind, index)
 
 
 @torch.compiler.assume_constant_result

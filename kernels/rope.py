@@ -78,7 +78,8 @@ def qk_norm_rope(
             from .triton.rope import forward
 
             query_scale, key_scale = (scale.to(qkv.dtype) for scale in stream[1:])
-            forward(stream.qkv, query_scale, key_scale, table[:, part], *qkv[:, part].unbind(2), RMS_NORM_EPS)
+            q, k, v = qkv[:, part].unbind(2)
+            forward(stream.qkv, query_scale, key_scale, table[:, part], q, k, v, RMS_NORM_EPS)
         else:
             _write(stream, table[:, part], qkv[:, part])
         start = part.stop

@@ -55,8 +55,8 @@ def qk_norm_rope_backward(
     grads, start = [], 0
     for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
         part = slice(start, start + qkv.shape[1])
-        parts = (grad[:, part] for grad in (grad_q, grad_k, grad_v))
-        grads.append(backward(*parts, qkv, query_scale, key_scale, table[:, part], RMS_NORM_EPS))
+        dq, dk, dv = (grad[:, part] for grad in (grad_q, grad_k, grad_v))
+        grads.append(backward(dq, dk, dv, qkv, query_scale, key_scale, table[:, part], RMS_NORM_EPS))
         start = part.stop
     return [grad for kind in zip(*grads, strict=True) for grad in kind]
 

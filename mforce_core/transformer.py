@@ -51,7 +51,8 @@ class Modulations(NamedTuple):
     depth_final: Tensor | None
 
     def rows(self, start: int, stop: int) -> "Modulations":
-        return Modulations(*(None if vectors is None else vectors[start:stop] for vectors in self))
+        present = {name: vectors for name, vectors in self._asdict().items() if vectors is not None}
+        return self._replace(**{name: vectors[start:stop] for name, vectors in present.items()})
 
 
 class ModalityForcingTransformer(nn.Module):
@@ -123,6 +124,7 @@ class ModalityForcingTransformer(nn.Module):
         t_depth: Tensor | None,
         grid: tuple[int, int],
         guidance: Tensor | None = None,
+        *,
         modulations: Modulations | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Predict the RGB velocity and the clean depth.

@@ -1,6 +1,7 @@
 """The kernels inside the transformer: operators that PyTorch can check and compile, golden data, falling back."""
 
 import importlib.util
+import json
 import logging
 import os
 import subprocess
@@ -181,3 +182,16 @@ for _ in range(2):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("Triton cannot be imported") == (mode == "triton")
+
+
+@pytest.mark.parametrize(("asked", "reason"), [("auto", "it is made for CPUs"), ("reference", "asks for it")])
+def test_info_says_what_runs_where_and_why(asked: str, reason: str) -> None:
+    command = [sys.executable, "-m", "mforce", "info", "--kernels", "--json"]
+    environment = os.environ | {"MFORCE_KERNELS": asked}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert run.returncode == 0, run.stderr
+    rows = json.loads(run.stdout)["cpu"]
+    assert rows["attention"]["back_end"]
+    for operation in ("adaln", "gated_residual", "gated_residual_adaln", "qk_norm_rope", "swiglu"):
+        assert rows[operation]["back_end"] == "reference"
+        assert reason in rows[operation]["reason"]
