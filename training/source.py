@@ -1,0 +1,62 @@
+"""Where batches come from: the protocol between the training loop and its data, and a dataset that fits in memory."""
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from ..mforce_core import load_text_encoder
+from .latents import LatentDataset
+
+
+class EncodedBatch(NamedTuple):
+    """Rows of a batch as the frozen encoders left them.
+
+    ``rgb`` (B, C, h, w) float32 latents; ``depth`` (B, H, W) float32 in any unit, 0 where not measured, or None where
+    the data has no depth; ``text`` (B, T, D) float32 features of the captions.
+    """
+
+    rgb: Tensor
+    depth: Tensor | None
+    text: Tensor
+
+
+class Source(Protocol):
+    """Batches by step.
+
+    ``batch`` is a pure function of (the source's own seed, step, row): however many ranks share the rows of a global
+    batch, they see the same batches, and a resumed run needs no state. ``len`` is the number of samples.
+
+    Attributes:
+        latent_shape: (C, h, w) of one sample's ``rgb``.
+        null_text: (T, D) features of the empty caption, for caption dropout and classifier-free guidance.
+    """
+
+    latent_shape: tuple[int, int, int]
+    null_text: Tensor
+
+    def __len__(self) -> int: ...
+
+    def batch(self, step: int, rows: slice) -> EncodedBatch:
+        """``rows`` (start and stop given) of the global batch of ``step``."""
+        ...
+
+
+class MemorySource:
+    """All latents of a folder written by ``python -m mforce.training.latents``, captions as word indices."""
+
+    def __init__(self, folder: Path, text_encoder: Path, *, batch_size: int, seed: int) -> None:
+        self.text_encoder = load_text_encoder(text_encoder)
+        self.data = LatentDataset(folder, self.text_encoder)
+        self.batch_size, self.seed = batch_size, seed
+        channels, height, width = self.data.rgb.shape[1:]
+        self.latent_shape = (channels, height, width)
+        self.null_text = self.text_encoder.encode([""])[0]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, step: int, rows: slice) -> EncodedBatch:
+        index = self.data.batch_indices(step, self.batch_size, self.seed)[rows]
+        text = self.text_encoder.table[self.data.token_ids[index]]
+        return EncodedBatch(self.data.rgb[index].float(), self.data.depth[index].float(), text)
