@@ -103,8 +103,10 @@ class Server:
         return json.loads(text) if text else None
 
     def queue(self, prompt: dict[str, Any]) -> str:
-        """Start a prompt and return its id."""
-        return self.post("/prompt", {"prompt": prompt})["prompt_id"]
+        """Start a prompt and return its id; no part of it may be refused."""
+        answer = self.post("/prompt", {"prompt": prompt})
+        assert not answer.get("node_errors"), answer["node_errors"]
+        return answer["prompt_id"]
 
     def wait(self, prompt_id: str, limit: float = 900) -> dict[str, Any]:
         """The history entry of a prompt once it has ended, well or not."""

@@ -234,7 +234,7 @@ def test_depth_files_views_and_clouds(server, object_info):
     coloured = scene.save_image(colours[0])
     png = scene.save_depth(restored[0], format="png (16-bit)")
     cloud = scene.add("MFToPointCloud", geometry=restored[0])
-    scene.add("PreviewPointCloud", model_file=cloud[0])
+    scene.add("PreviewPointCloud", model_3d=cloud[0], viewport_state="")
     mesh = scene.add("MoGePointMapToMesh", moge_geometry=restored[0])
     scene.add("SaveGLB", mesh=mesh[0], filename_prefix="mesh")
     fov = scene.add("MoGeGeometryToFOV", moge_geometry=restored[0])
@@ -258,18 +258,18 @@ def test_views_and_merged_clouds(server, object_info):
     same, seen = (scene.save_image(view[0]) for view in (still, turned))
     holes = scene.save_image(scene.add("MaskToImage", mask=turned[1])[0])
     video = scene.add("CreateVideo", images=clip[0], fps=12.0)
-    saved = scene.add("SaveVideo", video=video[0])
+    saved = scene.add("SaveVideo", video=video[0], format="mp4", **{"format.codec": "auto"})
     clouds = [scene.add("MFToPointCloud", geometry=view[2], density=1, centre=False) for view in (still, turned)]
     inputs = {f"point_clouds.point_cloud{index}": cloud[0] for index, cloud in enumerate(clouds)}
     merged = scene.add("MFMergePointClouds", **inputs)
-    scene.add("SavePointCloud", model_file=merged[0], filename_prefix="merged")
+    scene.add("SavePointCloud", model_3d=merged[0], viewport_state="", filename_prefix="merged")
     outcome = scene.graph.run(server)
     source = np.asarray(Image.open(EXAMPLES / f"{SCENE}.png").convert("RGB"), dtype=np.float64)
     assert np.abs(pixels(outcome, same) - source).max() <= 1
     assert np.abs(pixels(outcome, seen) - source).mean() > 3
     assert 0 < (pixels(outcome, holes) > 127).mean() < 0.4
     assert outcome.files(saved)[0].stat().st_size > 1000
-    assert list((server.base / "output").glob("merged*.ply"))
+    assert list((server.base / "output").rglob("merged*.ply"))
 
 
 def test_queue_and_cache(server, object_info):
