@@ -15,16 +15,16 @@ from .call import Call, bucket_size
 #: Where nothing was or can be measured.
 DEFAULT = "sdpa"
 
-#: Up to this many tokens training on a CPU keeps the attention matrix: the backward pass of PyTorch's own function
-#: takes longer than that (bfloat16), but the matrix grows with the square.
-_KEEP_MATRIX = {torch.bfloat16: 1024, torch.float32: 512}
+#: Up to this many tokens a CPU forms the whole attention matrix where there are gradients: the backward pass of
+#: PyTorch's own function takes longer than that, but the matrix grows with the square.
+_WHOLE_MATRIX = {torch.bfloat16: 1024, torch.float32: 512}
 
 
-def on_cpu(call: Call) -> str:
-    """Measured once for all, on one core with bfloat16 products: see docs/kernels/attention.md."""
-    if call.backward:
-        kept = call.query_length * call.key_length <= _KEEP_MATRIX.get(call.dtype, 0) ** 2
-        return "reference" if kept else DEFAULT
+def on_cpu(call: Call, compiled: bool = False) -> str:
+    """A rule instead of a measurement: see docs/kernels/attention.md for the times behind it."""
+    if call.backward or (compiled and call.dtype == torch.bfloat16):
+        whole = call.query_length * call.key_length <= _WHOLE_MATRIX.get(call.dtype, 0) ** 2
+        return "reference" if whole else DEFAULT
     return "reference" if call.dtype == torch.bfloat16 and call.query_length > 1 else DEFAULT
 
 

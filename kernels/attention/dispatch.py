@@ -44,7 +44,8 @@ def attention(
     host = scope.host
     if torch.compiler.is_compiling():
         kind = (call.dtype, call.features, call.masked, call.backward)
-        name = _traced_choice(q.device.type, q.device.index, *kind, asked, host is not None) or on_cpu(call)
+        name = _traced_choice(q.device.type, q.device.index, *kind, asked, host is not None)
+        name = name or on_cpu(call, compiled=True)
     else:
         passive = _is_passive(q)
         name = requested(call, asked, host is not None, passive) or automatic(call, passive)
@@ -94,6 +95,7 @@ def _traced_choice(
     with_host: bool,
 ) -> str | None:
     """The choice without the sizes, which may be symbols; None: it is the CPU's rule."""
-    call = Call(torch.device(device, index), dtype, 0, 0, 0, 0, features, masked, backward)
+    place = torch.device(device) if index is None else torch.device(device, index)
+    call = Call(place, dtype, 0, 0, 0, 0, features, masked, backward)
     name = requested(call, asked, with_host, passive=True)
     return name if name is not None or device == "cpu" else automatic(call, passive=True)
