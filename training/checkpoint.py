@@ -1,52 +1,189 @@
-"""Training state in safetensors: weights, their moving average and the optimisers' moments."""
+"""Resumable state by torch.distributed.checkpoint: written in the background, as safetensors, sharded as the run is.
 
-import json
+A checkpoint is a folder ``step-N``. It is written under another name and renamed when every process has written its
+part, so a folder of that name is always whole, whenever the run was killed.
+"""
+
+import re
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 
-STATE_FILE = "state.safetensors"
+from .optimizer import MovingAverage
+from .processes import Processes
 
-
-def save_state(
-    folder: Path,
-    step: int,
-    model: nn.Module,
-    average: dict[str, Tensor],
-    optimizers: list[torch.optim.Optimizer],
-) -> None:
-    """Write the state after ``step`` steps in place of the previous one."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.items()}
-    for number, optimizer in enumerate(optimizers):
-        for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{index}.{key}": torch.as_tensor(v) for key, v in moments.items()}
-    partial = folder / (STATE_FILE + ".part")
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, metadata={"step": json.dumps(step)})
-    partial.replace(folder / STATE_FILE)
+_COMPLETE = re.compile(r"step-(\d+)$")
 
 
-def load_state(
-    folder: Path, model: nn.Module, average: dict[str, Tensor], optimizers: list[torch.optim.Optimizer]
-) -> int:
-    """Restore what :func:`save_state` wrote; returns the number of finished steps, 0 where nothing was saved."""
-    path = folder / STATE_FILE
-    if not path.exists():
-        return 0
-    with safe_open(path, framework="pt") as handle:
-        tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-        step = json.loads(handle.metadata()["step"])
-    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
-    for name, tensor in average.items():
-        tensor.copy_(tensors[f"average.{name}"])
-    for number, optimizer in enumerate(optimizers):
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith(f"optimizer.{number}."):
-                _, _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = tensor
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
+class SaveError(OSError):
+    """A checkpoint that could not be written; the ones before it are still there."""
+
+
+class TrainingState:
+    """What a run needs to go on: trained weights, their average and the optimisers' moments, by name."""
+
+    def __init__(self, model: nn.Module, average: MovingAverage, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.average, self.optimizers = average, optimizers
+
+    def tensors(self) -> dict[str, Tensor]:
+        weights = {f"model.{name}": p.detach() for name, p in self.trained.items()}
+        averages = {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
+        return weights | averages | self._moments()
+
+    def prepare_moments(self, stored: Mapping[str, torch.Size]) -> None:
+        """Room for the moments that a checkpoint holds: optimisers make them at their first step only."""
+        for optimizer in self.optimizers:
+            for name, parameter in self._parameters_of(optimizer):
+                prefix = f"optimizer.{name}."
+                keys = [key for key in stored if key.startswith(prefix)]
+                optimizer.state[parameter] = {
+                    key.removeprefix(prefix): torch.zeros_like(parameter.detach())
+                    if stored[key] == parameter.shape
+                    else torch.zeros(stored[key])
+                    for key in keys
+                }
+
+    def _moments(self) -> dict[str, Tensor]:
+        return {
+            f"optimizer.{name}.{key}": value
+            for optimizer in self.optimizers
+            for name, parameter in self._parameters_of(optimizer)
+            for key, value in optimizer.state.get(parameter, {}).items()
+        }
+
+    def _parameters_of(self, optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
+        own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        return [(name, parameter) for name, parameter in self.trained.items() if id(parameter) in own]
+
+
+class Checkpoints:
+    """The checkpoints of a run, the last ``keep`` of them; made by all of its processes together."""
+
+    def __init__(self, folder: Path, keep: int, processes: Processes) -> None:
+        self.folder, self.keep, self.processes = folder, keep, processes
+        self._running: Future | None = None
+        self._saving = 0
+        # Saving talks between processes while training does: each has its own line.
+        self._group = dist.new_group(backend="gloo") if processes.count > 1 else None
+        folder.mkdir(parents=True, exist_ok=True)
+        if processes.first:
+            for leftover in folder.glob("step-*.part"):
+                shutil.rmtree(leftover)
+        processes.wait()
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, ascending."""
+        found = (_COMPLETE.match(path.name) for path in self.folder.iterdir())
+        return sorted(int(match[1]) for match in found if match)
+
+    def load(self, state: TrainingState) -> int:
+        """Restore the last complete checkpoint; returns its step, 0 where there is none.
+
+        Raises:
+            ValueError: the checkpoint is of a model with other tensors.
+        """
+        if not self.steps():
+            return 0
+        step = self.steps()[-1]
+        path = self.folder / f"step-{step}"
+        reader = HuggingFaceStorageReader(str(path))
+        stored = {name: entry.size for name, entry in reader.read_metadata().state_dict_metadata.items()}
+        state.prepare_moments(stored)
+        tensors = state.tensors()
+        different = {name for name in tensors.keys() | stored.keys() if not _fits(tensors.get(name), stored.get(name))}
+        if different:
+            raise ValueError(
+                f"{path} is of another model or optimiser ({len(different)} tensors differ, {min(different)} among "
+                "them): choose another out, or delete it"
+            )
+        with _quietly():
+            dcp.load(tensors, storage_reader=reader, no_dist=self.processes.count == 1)
+        return step
+
+    def save(self, step: int, state: TrainingState) -> None:
+        """Begin to write a checkpoint; the tensors are copied first, so training may go on at once.
+
+        Raises:
+            SaveError: the one before could not be written.
+        """
+        self.finish()
+        if step in self.steps():
+            return
+        partial = self.folder / f"step-{step}.part"
+        writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
+        self._saving = step
+        with self._explained():
+            running = dcp.async_save(
+                state.tensors(),
+                storage_writer=writer,
+                process_group=self._group,
+                no_dist=self._group is None,
+            )
+            assert isinstance(running, Future)
+            self._running = running
+        if self.processes.first:
+            self._running.add_done_callback(lambda done: done.exception() or self._complete(partial))
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is complete. Raises SaveError where it could not be written."""
+        if self._running is None:
+            return
+        running, self._running = self._running, None
+        with self._explained():
+            running.result()
+
+    def _complete(self, partial: Path) -> None:
+        partial.replace(partial.with_suffix(""))
+        for old in self.steps()[: -self.keep]:
+            # Renamed first: a kill half-way through must not leave a folder that looks whole.
+            doomed = (self.folder / f"step-{old}").rename(self.folder / f"step-{old}.part")
+            shutil.rmtree(doomed)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what writing raises into a sentence."""
+        try:
+            with _quietly():
+                yield
+        except Exception as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> SaveError:
+        if self.processes.first:
+            shutil.rmtree(self.folder / f"step-{self._saving}.part", ignore_errors=True)
+        before = [step for step in self.steps() if step != self._saving]
+        kept = f"step {before[-1]} is safe there" if before else "there is no earlier one"
+        return SaveError(
+            f"the checkpoint of step {self._saving} could not be written to {self.folder} ({_reason(error)}); {kept}: "
+            "free some space and run the same command again"
+        )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the remark that one process alone is saving, which is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _fits(tensor: Tensor | None, size: torch.Size | None) -> bool:
+    return tensor is not None and size is not None and tensor.shape == size
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message: torch.distributed.checkpoint collects the failures of all processes in one."""
+    failures = getattr(error, "failures", None)
+    if failures:
+        error = next(iter(failures.values()))[0]
+    return " ".join(str(error).split()) or type(error).__name__

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from ..mforce_core import load_text_encoder
+from .config import DataConfig
 from .latents import LatentDataset
 
 
@@ -25,7 +26,8 @@ class Source(Protocol):
     """Batches by step.
 
     ``batch`` is a pure function of (the source's own seed, step, row): however many ranks share the rows of a global
-    batch, they see the same batches, and a resumed run needs no state. ``len`` is the number of samples.
+    batch, they see the same batches, and a resumed run needs no state. ``len`` is the number of samples. A stream that
+    can only be read in order also has ``state_dict()`` and ``load_state_dict()``, lists of numbers by name.
 
     Attributes:
         latent_shape: (C, h, w) of one sample's ``rgb``.
@@ -60,3 +62,26 @@ class MemorySource:
         index = self.data.batch_indices(step, self.batch_size, self.seed)[rows]
         text = self.text_encoder.table[self.data.token_ids[index]]
         return EncodedBatch(self.data.rgb[index].float(), self.data.depth[index].float(), text)
+
+
+def open_source(data: DataConfig, text_encoder: Path | None, *, batch_size: int, seed: int) -> Source:
+    """The source that the configuration names.
+
+    Raises:
+        ValueError, OSError: nothing there, or damaged; one sentence.
+    """
+    if data.source == "memory":
+        assert data.latents is not None
+        assert text_encoder is not None
+        return MemorySource(data.latents, text_encoder, batch_size=batch_size, seed=seed)
+    if data.source == "encoded":
+        from .data.encoded import EncodedSource
+
+        assert data.latents is not None
+        return EncodedSource(data.latents, text_encoder, batch_size=batch_size, seed=seed)
+    from .data.encode import EncodeSettings
+    from .data.shards import find_shards
+    from .data.stream import StreamSource
+
+    settings = EncodeSettings(vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size)
+    return StreamSource(find_shards(list(data.shards)), settings, batch_size=batch_size, seed=seed)

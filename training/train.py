@@ -1,182 +1,225 @@
-"""Train one stage: ``python -m mforce.training.train CONFIG.toml [--set section.key=value ...]``.
+"""Train one stage: ``mforce train CONFIG``, or on several processes
+``torchrun --nproc-per-node N -m mforce.training.train CONFIG [--set section.key=value ...]``.
 
-Run again with the same configuration to go on from the last saved step; SIGTERM or Ctrl-C saves and stops. Every random
-draw is a function of (seed, step), so a resumed run continues the curve of an uninterrupted one.
+Run again with the same configuration to go on from the last checkpoint; SIGTERM or Ctrl-C saves and stops. Every random
+draw is a function of (seed, step, row), so a resumed run continues the curve of an uninterrupted one, and any number of
+processes trains on the same batches.
 """
 
 import argparse
-import json
 import signal
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ..mforce_core import load_model, load_text_encoder
-from ..mforce_core.checkpoint import save_model
-from ..mforce_core.config import ConfigError
+from ..mforce_core import load_model
 from ..mforce_core.transformer import ModalityForcingTransformer
-from .checkpoint import load_state, save_state
-from .config import OptimizerConfig, TrainConfig, read_train_config
-from .initialize import build, initialize, initialize_from_base
-from .latents import LatentDataset
-from .recipe import Batch, depth_tokens, draw_noise, losses
-
-
-def build_optimizers(model: torch.nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al., 2024) orthogonalises updates of the blocks' matrices; everything else takes AdamW."""
-    blocks: list[torch.nn.Parameter] = []
-    rest: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        in_block = "blocks." in name and parameter.ndim == 2 and config.name == "muon"
-        (blocks if in_block else rest).append(parameter)
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            rest, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay, foreach=True
-        )
-    ]
-    if blocks:
-        muon = getattr(torch.optim, "Muon", None)
-        if muon is None:
-            raise ConfigError(f"optimizer muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw")
-        # With RMS matching the learning rate means the same as AdamW's.
-        optimizers.append(
-            muon(
-                blocks,
-                lr=config.learning_rate,
-                weight_decay=config.weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
-    return optimizers
-
-
-def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Warm-up, constant, linear cool-down to zero over the last ``cooldown_steps``."""
-    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
-    cool = min(1.0, (steps - step) / max(1, config.cooldown_steps))
-    return config.learning_rate * min(warm, cool)
-
-
-def start_model(config: TrainConfig) -> tuple[ModalityForcingTransformer, ModalityForcingTransformer | None]:
-    """The student and, for stage mf, its frozen text-to-image teacher."""
-    precision = getattr(torch, config.precision)
-    model = build(config.sizes(), precision)
-    if config.base is None:  # stage t2i
-        initialize(model, config.seed)
-        return model.to(config.device), None
-    base = load_model(config.base, dtype=torch.float32)
-    initialize_from_base(model, base, config.seed)
-    teacher = load_model(config.base, device=config.device, dtype=precision)
-    return model.to(config.device), teacher
+from .checkpoint import Checkpoints, TrainingState
+from .config import TrainConfig, read_train_config
+from .export import export
+from .heldout import HeldOut
+from .initialize import build, fill
+from .log import Log
+from .lora import add_lora
+from .optimizer import MovingAverage, build_optimizers, learning_rate
+from .processes import Processes, checkpoint_activations, compiled, join, leave, shard
+from .recipe import Batch, Noise, Totals, counted_pixels, depth_tokens, draw_noise, drop_captions, losses, row_generator
+from .report import write_report
+from .source import open_source
+from .teacher import make_teacher
 
 
 class Trainer:
     """State of a run: everything that a step reads or writes."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-        self.text_encoder = load_text_encoder(config.text_encoder)
-        self.data = LatentDataset(config.data.latents, self.text_encoder)
-        self.model, self.teacher = start_model(config)
-        self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+        config.check_processes(processes.count)
+        config.check_base()
+        self.config, self.processes = config, processes
+        self.source = open_source(config.data, config.text_encoder, batch_size=config.batch_size, seed=config.seed)
+
+        base = {} if config.base is None else load_model(config.base).state_dict()
+        self.model = build(config.sizes(), getattr(torch, config.precision))
+        if config.trainable == "lora":
+            add_lora(self.model, config.lora)
+        freeze(self.model, config.trainable)
+        if config.scale.checkpoint_activations:
+            checkpoint_activations(self.model)
+        shard(self.model, processes)
+        self.model.to_empty(device=processes.device)
+        fill(self.model, base, config.recipe, config.seed)
+        self.forward = compiled(self.model, config.compile, processes)
+        self.teacher = make_teacher(config, self.model, self.forward, base, processes)
+
         self.optimizers = build_optimizers(self.model, config.optimizer)
-        self.step = load_state(config.out, self.model, self.average, self.optimizers)
-        compiled: Callable = torch.compile if config.compile else lambda module: module
-        self.forward = compiled(self.model)
-        self.teacher_forward = None if self.teacher is None else compiled(self.teacher)
-
-    def batch(self, generator: torch.Generator) -> Batch:
-        config, data = self.config, self.data
-        rows = data.batch_indices(self.step, config.batch_size, config.seed)
-        latents = data.rgb[rows].float()
-        ids = data.token_ids[rows]
-        dropped = torch.rand(len(rows), generator=generator) < config.data.caption_dropout
-        ids = torch.where(dropped[:, None], self.text_encoder.tokenize([""]), ids)
-        depth = None
-        if config.stage == "mf":
-            depth = depth_tokens(data.depth[rows], config.recipe, self.model.config.depth_patch_size, generator)
-        tokens = latents.flatten(2).transpose(1, 2).contiguous()
-        return Batch(tokens, depth, self.text_encoder.table[ids], (latents.shape[2], latents.shape[3]))
-
-    def forward_losses(self) -> dict[str, Tensor]:
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        batch = self.batch(generator)
-        noise = draw_noise(batch, self.config.recipe, generator)
-        device = self.config.device
-        return losses(self.forward, self.teacher_forward, _to(batch, device), _to(noise, device), self.config.recipe)
+        self.average = MovingAverage(self.model, config.optimizer.ema_decay)
+        self.state = TrainingState(self.model, self.average, self.optimizers)
+        self.checkpoints = Checkpoints(config.out / "checkpoints", config.keep_last, processes)
+        self.step = self.checkpoints.load(self.state)
+        self._reader = ThreadPoolExecutor(1)
+        self._next = self._read(self.step)
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns the losses, the gradient norm and the learning rate."""
-        rate = learning_rate(self.step, self.config.steps, self.config.optimizer)
-        terms = self.forward_losses()
-        torch.stack(list(terms.values())).sum().backward()
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.model.parameters(), self.config.optimizer.gradient_clip, foreach=True
-        )
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"the gradient is not finite at step {self.step}; the last saved state is in {self.config.out}"
+        """One optimiser step; returns the losses of the global batch, the gradient norm and the learning rate."""
+        config, processes = self.config, self.processes
+        parts = self._next.result()
+        self._next = self._read(self.step + 1)
+        pixels = sum(counted(batch, noise) for batch, noise in parts)
+        totals = Totals(config.batch_size, float(processes.total(torch.tensor(pixels, dtype=torch.float64))))
+
+        sums: dict[str, Tensor] = {}
+        for batch, noise in parts:
+            terms = losses(
+                self.forward, self.teacher, to(batch, processes), to(noise, processes), config.recipe, totals
             )
+            # Sharding averages gradients over processes; theirs add up.
+            (torch.stack(list(terms.values())).sum() * processes.count).backward()
+            sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
+
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        norm = whole(torch.nn.utils.clip_grad_norm_(trained, config.optimizer.gradient_clip, foreach=True))
+        if not torch.isfinite(norm):
+            raise FloatingPointError(self._save_culprit(parts))
+        rate = learning_rate(self.step, config.steps, config.optimizer)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        decay = min(self.config.optimizer.ema_decay, self.step / (self.step + 10))
-        torch._foreach_lerp_(list(self.average.values()), list(self.model.state_dict().values()), 1 - decay)
-        return {name: term.item() for name, term in terms.items()} | {
-            "gradient_norm": norm.item(),
-            "lr": rate,
-        }
+        self.average.update(self.step)
+        values = processes.total(torch.stack(list(sums.values())).double().cpu()).tolist()
+        return dict(zip(sums, values, strict=True)) | {"gradient_norm": norm.item(), "lr": rate}
 
     def save(self) -> None:
-        """Write the resumable state and the averaged weights as a model folder."""
-        save_state(self.config.out, self.step, self.model, self.average, self.optimizers)
-        averaged = ModalityForcingTransformer(self.model.config, dtype=torch.float32)
-        averaged.load_state_dict(self.average)
-        save_model(averaged, self.config.out / "model", dtype=torch.bfloat16)
+        """Begin to write a checkpoint of this step."""
+        self.checkpoints.save(self.step, self.state)
+
+    def close(self) -> None:
+        """Wait for what runs in the background. Raises SaveError where the last checkpoint could not be written."""
+        self._next.cancel()
+        self._reader.shutdown()
+        self.checkpoints.finish()
+
+    def _read(self, step: int) -> Future[list[tuple[Batch, Noise]]]:
+        """Read a step's rows while the one before it is computed."""
+        return self._reader.submit(lambda: list(self._micro_batches(step)))
+
+    def _micro_batches(self, step: int) -> Iterator[tuple[Batch, Noise]]:
+        """This process's rows of a step, in parts of one forward pass."""
+        own = self.processes.share(self.config.batch_size)
+        size = self.config.scale.micro_batch_size or own.stop - own.start
+        for start in range(own.start, own.stop, size):
+            yield self._prepared(step, slice(start, min(start + size, own.stop)))
+
+    def _prepared(self, step: int, rows: slice) -> tuple[Batch, Noise]:
+        config = self.config
+        rgb, depth, text = self.source.batch(step, rows)
+        draws = [row_generator(config.seed, step, row) for row in range(rows.start, rows.stop)]
+        text = drop_captions(text, self.source.null_text, config.data.caption_dropout, draws)
+        tokens = None
+        if config.stage == "mf":
+            if depth is None:
+                raise ValueError("stage mf needs depth, which the data has not")
+            tokens = depth_tokens(depth, config.recipe, self.model.config.depth_patch_size, draws)
+        grid = (rgb.shape[2], rgb.shape[3])
+        batch = Batch(rgb.flatten(2).transpose(1, 2).contiguous(), tokens, text, grid)
+        return batch, draw_noise(batch, config.recipe, draws)
+
+    def _save_culprit(self, parts: list[tuple[Batch, Noise]]) -> str:
+        """Keep the batch that made the gradient infinite, and say where."""
+        path = self.config.out / f"not-finite-step-{self.step}-process-{self.processes.rank}.safetensors"
+        tensors = {
+            f"{index}.{kind}.{name}": value.contiguous()
+            for index, part in enumerate(parts)
+            for kind, group in zip(("batch", "noise"), part, strict=True)
+            for name, value in group._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        save_file(tensors, path)
+        return (
+            f"the gradient is not finite at step {self.step}; the batch is in {path} and the last checkpoint in "
+            f"{self.checkpoints.folder}: lower optimizer.learning_rate, or look for broken samples in that batch"
+        )
 
 
-def _to(values, device: str):
-    """Move the tensors of a named tuple."""
-    return type(values)(*(v.to(device) if isinstance(v, Tensor) else v for v in values))
+def freeze(model: ModalityForcingTransformer, trainable: str) -> None:
+    """Leave gradients to what is trained: everything, or the depth stream and the adapters."""
+    for name, parameter in model.named_parameters():
+        new = "depth" in name or name.startswith("cross_alpha") or ".lora_" in name
+        parameter.requires_grad_(trainable == "all" or new)
+
+
+def counted(batch: Batch, noise: Noise) -> int:
+    """Depth pixels of a batch that the loss is divided by."""
+    if batch.depth is None or noise.t_depth is None:
+        return 0
+    return int(counted_pixels(batch.depth.flatten(1, 2), noise.t_depth).sum())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor as every process sees it."""
+    return tensor.full_tensor() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
+
+
+def to(values, processes: Processes):
+    """Move the tensors of a named tuple to the device."""
+    moved = (v.to(processes.device, non_blocking=True) if isinstance(v, Tensor) else v for v in values)
+    return type(values)(*moved)
+
+
+class Stop:
+    """Whether SIGTERM or Ctrl-C came, to any of the processes."""
+
+    def __init__(self, processes: Processes) -> None:
+        self.processes, self.here = processes, False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._request)
+
+    def _request(self, *_: object) -> None:
+        self.here = True
+
+    def __bool__(self) -> bool:
+        return bool(self.processes.total(torch.tensor(int(self.here))))
 
 
 def train(config: TrainConfig) -> None:
-    """Run a stage to its last step, or until SIGTERM."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    (config.out / "config.json").write_text(config.model_dump_json(indent=1) + "\n")
-    trainer = Trainer(config)
-    stop = False
-
-    def request_stop(*_: object) -> None:
-        nonlocal stop
-        stop = True
-
-    signal.signal(signal.SIGTERM, request_stop)
-    signal.signal(signal.SIGINT, request_stop)
-    count = sum(p.numel() for p in trainer.model.parameters())
-    print(f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.data)} images, from step {trainer.step}")
-    started, images = time.perf_counter(), 0
-    with (config.out / "log.jsonl").open("a") as log:
+    """Run a stage to its last step, or until SIGTERM; ends with an exported model and a report."""
+    processes = join(config.device)
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        trainer = Trainer(config, processes)
+        heldout = None if config.heldout is None else HeldOut(config, trainer.source.null_text, processes)
+        log = None
+        if processes.first:
+            (config.out / "config.json").write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            log = Log(config, trainer.step, processes.device)
+            count = sum(p.numel() for p in trainer.model.parameters())
+            print(f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.source)} images, step {trainer.step}")
+        stop = Stop(processes)
         while trainer.step < config.steps and not stop:
-            entry: dict[str, float] = trainer.train_step()
-            images += config.batch_size
-            if trainer.step % config.log_every == 0:
-                elapsed = time.perf_counter() - started
-                entry = {"step": trainer.step} | entry | {"seconds": elapsed, "images_per_second": images / elapsed}
-                line = json.dumps({k: float(f"{v:.6g}") for k, v in entry.items()})
-                print(line, file=log, flush=True)
-                print(line, flush=True)
+            values = trainer.train_step()
+            if log is not None:
+                log.step(trainer.step, values)
             if trainer.step % config.save_every == 0:
                 trainer.save()
-    trainer.save()
-    print(f"saved step {trainer.step} of {config.steps} in {config.out}")
+            if heldout is not None and (trainer.step % config.heldout.every == 0 or trainer.step == config.steps):
+                with trainer.average.in_model():
+                    heldout.look(trainer.model, trainer.step, log)
+        trainer.save()
+        trainer.close()
+        folder = export(config, trainer.model, trainer.average, processes)
+        if log is not None:
+            log.close()
+            write_report(config)
+            print(f"step {trainer.step} of {config.steps}: checkpoint in {config.out}, model in {folder}")
+    finally:
+        leave()
 
 
 def main() -> None:
@@ -186,7 +229,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         train(read_train_config(args.config, args.overrides))
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 

@@ -1,0 +1,94 @@
+"""A look at samples that training never sees: AbsRel of image to depth, and a sheet of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..evaluation.metrics import abs_rel, align_median
+from ..mforce_core import decode_depth, encode_depth, load_autoencoder, sample
+from ..mforce_core.colormaps import colorize
+from ..mforce_core.depth_codec import valid_pixels
+from ..mforce_core.transformer import ModalityForcingTransformer
+from .config import TrainConfig
+from .log import Log
+from .processes import Processes
+from .source import open_source
+
+#: Tilt of joint mode, as the release runs it.
+_LOG2_ALPHA = 5.0
+
+#: In the run's folder.
+SHEETS = "samples"
+
+
+class HeldOut:
+    """The same samples, prompts and noise at every look."""
+
+    def __init__(self, config: TrainConfig, null_text: Tensor, processes: Processes) -> None:
+        assert config.heldout is not None
+        self.settings, self.processes, self.folder = config.heldout, processes, config.out / SHEETS
+        count = self.settings.samples
+        data = config.data.model_copy(update={"source": "encoded", "latents": self.settings.latents})
+        source = open_source(data, config.text_encoder, batch_size=count, seed=config.seed)
+        rgb, depth, self.text = source.batch(0, slice(0, count))
+        if depth is None:
+            raise ValueError(f"heldout.latents: {self.settings.latents} has no depth")
+        self.latents, self.depth = rgb, depth
+        self.null_text = null_text.expand(count, -1, -1)
+        picture = self.settings.autoencoder
+        self.autoencoder = None if picture is None else load_autoencoder(picture, device=processes.device)
+
+    def look(self, model: ModalityForcingTransformer, step: int, log: Log | None) -> None:
+        """All processes sample together; the first one, which has a log, keeps the results."""
+        tokens = self.latents.flatten(2).transpose(1, 2)
+        grid = (self.latents.shape[2], self.latents.shape[3])
+        clean = encode_depth(self.depth, patch_size=model.config.depth_patch_size).flatten(1, 2)
+        common = {"steps": self.settings.sampling_steps, "null_text": self.null_text}
+        _, depth = sample(model, self.null_text, grid, mode="i2d", rgb=tokens, **common)
+        joint_rgb, joint_depth = sample(model, self.text, grid, mode="joint", log2_alpha=_LOG2_ALPHA, **common)
+        d2i_rgb, _ = sample(model, self.text, grid, mode="d2i", depth=clean, **common)
+        if log is None:
+            return
+        predicted, joint_map = (decode_depth(d.unflatten(1, grid)).cpu() for d in (depth, joint_depth))
+        known = torch.where(valid_pixels(self.depth), self.depth, torch.nan)
+        error = abs_rel(align_median(predicted, known), known).mean()
+        log.write(step, {"heldout_absrel": float(error)})
+        columns = [self._pictures(self.latents), *map(_depth_pictures, (known, predicted))]
+        columns += [self._pictures(_latents(joint_rgb, grid)), _depth_pictures(joint_map)]
+        columns.append(self._pictures(_latents(d2i_rgb, grid)))
+        sheet = np.concatenate([np.concatenate(list(c), 0) for c in columns if c is not None], 1)
+        self._write(sheet, step)
+        log.picture("given, depth, i2d, joint, joint depth, d2i", step, sheet)
+
+    def _pictures(self, latents: Tensor) -> np.ndarray | None:
+        """(B, H, W, 3) uint8, the size of the depth; None without an autoencoder."""
+        if self.autoencoder is None:
+            return None
+        images = self.autoencoder.decode(latents.to(self.processes.device)).float().clamp(-1, 1).cpu() / 2 + 0.5
+        images = torch.nn.functional.interpolate(images, self.depth.shape[1:], mode="area")
+        return (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+    def _write(self, sheet: np.ndarray, step: int) -> None:
+        self.folder.mkdir(exist_ok=True)
+        Image.fromarray(sheet).save(self.folder / f"step-{step:07d}.png")
+
+
+def _latents(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    return tokens.transpose(1, 2).unflatten(2, grid)
+
+
+def _depth_pictures(depth: Tensor) -> np.ndarray:
+    """Depth (B, H, W), NaN where unknown, as colours over its own 2nd to 98th percentile of 1 / depth; near is warm."""
+    near = 1 / depth.flatten(1).double()
+    low, high = (near.nanquantile(q, dim=1, keepdim=True) for q in (0.02, 0.98))
+    values = ((near - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).view(depth.shape)
+    picture = colorize(values.nan_to_num(0).numpy(), "spectral")
+    return (np.where(values.isnan().numpy()[..., None], 0, picture) * 255).round().astype(np.uint8)
+
+
+def sheets(folder: Path) -> list[Path]:
+    """Sheets of a run, oldest first."""
+    return sorted((folder / SHEETS).glob("step-*.png"))

@@ -1,0 +1,93 @@
+"""Low-rank adapters (Hu et al., arXiv 2106.09685) on the image and text half, and their file."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..mforce_core.config import ConfigError
+from .config import LoraConfig
+from .initialize import MasterWeightLinear
+
+#: ComfyUI's name of the transformer in the keys of a LoRA file.
+_PREFIX = "diffusion_model."
+
+
+class LoraLinear(MasterWeightLinear):
+    """``W x + (alpha / rank) B A x``; ``active`` = False leaves the base's layer."""
+
+    def __init__(self, base: nn.Linear, config: LoraConfig) -> None:
+        super().__init__(base.in_features, base.out_features, bias=False, device="meta", dtype=base.weight.dtype)
+        self.weight = base.weight
+        self.lora_A = MasterWeightLinear(base.in_features, config.rank, bias=False, device="meta")
+        self.lora_B = MasterWeightLinear(config.rank, base.out_features, bias=False, device="meta")
+        self.scale, self.active = config.alpha / config.rank, True
+
+    def forward(self, input: Tensor) -> Tensor:
+        y = super().forward(input)
+        if not self.active:
+            return y
+        return y + self.scale * self.lora_B(self.lora_A(input))
+
+
+def add_lora(model: nn.Module, config: LoraConfig) -> None:
+    """Replace the targeted Linear layers of the image and text half; the model is on the meta device still.
+
+    Raises:
+        ConfigError: a target that names no layer.
+    """
+    layers = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(("double_blocks.", "single_blocks.", "img_in", "txt_in"))
+    }
+    for target in config.targets:
+        found = [name for name in layers if name == target or name.endswith("." + target)]
+        if not found or any("depth" in name for name in found):
+            raise ConfigError(f"lora.targets: {target} is no Linear layer of the image and text half")
+        for name in found:
+            parent, _, leaf = name.rpartition(".")
+            model.get_submodule(parent).add_module(leaf, LoraLinear(layers[name], config))
+
+
+@contextmanager
+def lora_off(model: nn.Module) -> Iterator[None]:
+    """The base's layers alone."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
+    for layer in layers:
+        layer.active = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.active = True
+
+
+def split_lora(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The model's own tensors, and the pairs ``layer.lora_A.weight`` (r, in) and ``layer.lora_B.weight`` (out, r)."""
+    pairs = {name: tensor for name, tensor in state.items() if ".lora_" in name}
+    return {name: tensor for name, tensor in state.items() if name not in pairs}, pairs
+
+
+def merge_lora(weights: Mapping[str, Tensor], pairs: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
+    """``W + (alpha / rank) B A`` in float32 for every layer with a pair."""
+    merged = dict(weights)
+    for name, down in pairs.items():
+        if name.endswith(".lora_A.weight"):
+            layer = name.removesuffix(".lora_A.weight")
+            update = pairs[f"{layer}.lora_B.weight"].float() @ down.float()
+            merged[f"{layer}.weight"] = weights[f"{layer}.weight"].float() + config.alpha / config.rank * update
+    return merged
+
+
+def save_lora(pairs: Mapping[str, Tensor], config: LoraConfig, path: Path) -> None:
+    """Write the file that ComfyUI's LoraLoader opens: pairs and ``alpha`` of each layer."""
+    tensors = {_PREFIX + name: tensor.to(torch.bfloat16).contiguous() for name, tensor in pairs.items()}
+    for name in pairs:
+        tensors[f"{_PREFIX}{name.split('.lora_')[0]}.alpha"] = torch.tensor(config.alpha)
+    partial = path.with_suffix(".part")
+    save_file(tensors, partial, metadata={"format": "pt"})
+    partial.replace(path)

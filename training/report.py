@@ -1,0 +1,69 @@
+"""The report of a run: ``report.md`` with numbers and plots, beside the model."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from .config import TrainConfig
+from .heldout import sheets
+from .log import read_log
+
+_CURVES = ("rgb", "depth", "distillation")
+_PLOT = "curves.png"
+
+
+def write_report(config: TrainConfig) -> Path:
+    """From the log alone, so that it can be written again at any time; plots need matplotlib and are left out without."""
+    entries = read_log(config.out)
+    training = [entry for entry in entries if "rgb" in entry]
+    looks = [entry for entry in entries if "heldout_absrel" in entry]
+    lines = [f"# {config.out.name}: stage {config.stage}", ""]
+    lines += [f"{config.batch_size} samples a step, {config.trainable} weights trained, {config.precision}, "
+              f"{config.optimizer.name} at {config.optimizer.learning_rate:g}, seed {config.seed}.", ""]  # fmt: skip
+    if training:
+        first, last = training[0], training[-1]
+        lines += ["| loss | step " + f"{first['step']:g} | step {last['step']:g} |", "|---|---|---|"]
+        lines += [f"| {name} | {first[name]:.4g} | {last[name]:.4g} |" for name in _CURVES if name in last]
+        lines += ["", f"{last['images_per_second']:.3g} images/s, {last['memory_gib']:.2f} GiB a process at most.", ""]
+    if looks:
+        best = min(looks, key=lambda entry: entry["heldout_absrel"])
+        lines += ["| step | held-out AbsRel, image to depth |", "|---|---|"]
+        lines += [f"| {entry['step']:g} | {entry['heldout_absrel']:.4f} |" for entry in looks]
+        lines += ["", f"Lowest at step {best['step']:g}.", ""]
+    if not training:
+        lines += ["No step was logged.", ""]
+    elif find_spec("matplotlib") is None:
+        lines += ["Plots need matplotlib: pip install 'comfyui-modality-forcing[train]'.", ""]
+    else:
+        _plot(training, looks, config.out / _PLOT)
+        lines += [f"![losses]({_PLOT})", ""]
+    pictures = sheets(config.out)
+    if pictures:
+        where = pictures[-1].relative_to(config.out).as_posix()
+        lines += ["Held-out: given image, its depth, image to depth, joint image and depth, depth to image.", ""]
+        lines += [f"![samples]({where})", ""]
+    path = config.out / "report.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _plot(training: list[dict[str, float]], looks: list[dict[str, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    steps = [entry["step"] for entry in training]
+    for name in _CURVES:
+        if name in training[-1]:
+            left.plot(steps, [entry[name] for entry in training], label=name, linewidth=1)
+    left.set(xlabel="step", ylabel="loss", yscale="log")
+    left.legend()
+    if looks:
+        right.plot([entry["step"] for entry in looks], [entry["heldout_absrel"] for entry in looks], marker="o")
+        right.set(xlabel="step", ylabel="held-out AbsRel")
+    else:
+        right.plot(steps, [entry["gradient_norm"] for entry in training], linewidth=1)
+        right.set(xlabel="step", ylabel="gradient norm", yscale="log")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
