@@ -264,7 +264,7 @@ def test_dataset_refuses_a_folder_of_other_scenes(tmp_path):
 
 
 def test_reading_an_empty_folder_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No scenes-\*"):
+    with pytest.raises(ValueError, match=r"no \.safetensors shards"):
         list(read_shards(tmp_path))
 
 

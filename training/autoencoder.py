@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from tqdm import trange
 
 from ..mforce_core import load_autoencoder
 from ..mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
+from .scenes import read_shards
 
 HELD_OUT = 64
 #: Images that the components are fitted to.
@@ -28,22 +28,9 @@ CROP, BATCH = 64, 32
 LATENT_NOISE = 0.05
 
 
-def read_images(folder: Path, limit: int | None = None) -> Tensor:
-    """``rgb`` of the shards in a folder, uint8 (n, 3, H, W), in the order of their names, at most ``limit`` shards.
-
-    Raises:
-        ValueError: no shard, or one without images.
-    """
-    paths = sorted(folder.glob("*.safetensors"))[:limit]
-    if not paths:
-        raise ValueError(f"There are no .safetensors shards in {folder}.")
-    images = []
-    for path in paths:
-        with safe_open(path, framework="pt") as shard:
-            if "rgb" not in shard.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
-                raise ValueError(f"{path} has no tensor named rgb, so it is not a shard of scenes.")
-            images.append(shard.get_tensor("rgb"))
-    return torch.cat(images)
+def read_images(folder: Path) -> Tensor:
+    """All pictures of the shards in a folder, uint8 (n, 3, H, W). Raises ValueError where there are none."""
+    return torch.cat([shard.rgb for shard in read_shards(folder)])
 
 
 def to_float(images: Tensor) -> Tensor:

@@ -14,12 +14,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="sequence of scenes (default 0)")
     parser.add_argument("--size", type=int, default=128, help="side of the image in pixels (default 128)")
     parser.add_argument("--shard-size", type=int, default=2048, help="scenes a shard (default 2048)")
+    parser.add_argument("--format", choices=("safetensors", "webdataset"), default="safetensors")
     arguments = parser.parse_args()
     try:
         paths = write_dataset(
-            arguments.out, arguments.count, arguments.seed, arguments.size, shard_size=arguments.shard_size
+            arguments.out,
+            arguments.count,
+            arguments.seed,
+            arguments.size,
+            shard_size=arguments.shard_size,
+            format=arguments.format,
         )
-    except ValueError as error:
+    except (ValueError, ModuleNotFoundError) as error:
         parser.error(str(error))
     print(f"{arguments.count} scenes in {len(paths)} shards in {arguments.out}")
 

@@ -1,33 +1,67 @@
-"""Scenes on disk: safetensors shards with the captions in the header."""
+"""Scenes on disk: safetensors shards with the captions in the header, or WebDataset tars."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .captions import captions
 from .layout import FOV_DEGREES, sample_layouts
 from .render import render
+from .webdataset import Scenes, tar_facts, write_tar
+
+Format = Literal["safetensors", "webdataset"]
 
 _RENDER_BATCH = 256
 _WORTH_COMPILING = 1000
 
 
+_ENDINGS: dict[Format, str] = {"safetensors": "safetensors", "webdataset": "tar"}
+
+
 @dataclass(frozen=True)
 class Shard:
-    """rgb (n, 3, H, W) uint8, depth (n, H, W) float16 metres, and n captions."""
+    """A shard on disk, each part read when it is asked for. ValueError where the file does not have it."""
 
     path: Path
-    rgb: Tensor
-    depth: Tensor
-    captions: list[str]
+
+    @property
+    def rgb(self) -> Tensor:
+        """(n, 3, H, W) uint8."""
+        return self._tensor("rgb")
+
+    @property
+    def depth(self) -> Tensor:
+        """(n, H, W) float16 metres."""
+        return self._tensor("depth")
+
+    @property
+    def captions(self) -> list[str]:
+        with self._open() as shard:
+            words = (shard.metadata() or {}).get("captions")
+        if words is None:
+            raise ValueError(f"{self.path} has no captions, so it is not a shard of scenes.")
+        return json.loads(words)
+
+    def _tensor(self, name: str) -> Tensor:
+        with self._open() as shard:
+            if name not in shard.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
+                raise ValueError(f"{self.path} has no tensor named {name}, so it is not a shard of scenes.")
+            return shard.get_tensor(name)
+
+    def _open(self) -> safe_open:
+        try:
+            return safe_open(self.path, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{self.path} is damaged ({error}): delete it and write it again.") from None
 
 
 def write_dataset(
@@ -38,8 +72,9 @@ def write_dataset(
     shard_size: int = 2048,
     supersample: int = 2,
     progress: bool = True,
+    format: Format = "safetensors",
 ) -> list[Path]:
-    """Write `count` scenes of sequence `seed` as `scenes-00000.safetensors`, ... and return the paths.
+    """Write `count` scenes of sequence `seed` as `scenes-00000.safetensors` (or `.tar`), ... and return the paths.
 
     Shards that are already complete are kept, so a run that was stopped continues where it was. Raises
     ValueError if a shard in the folder was written with another seed, size or shard size.
@@ -54,51 +89,55 @@ def write_dataset(
     paths = []
     with tqdm(total=count, unit="scene", disable=not progress, mininterval=1.0) as bar:
         for number, start in enumerate(range(0, count, shard_size)):
-            path = out / f"scenes-{number:05d}.safetensors"
+            path = out / f"scenes-{number:05d}.{_ENDINGS[format]}"
             n = min(shard_size, count - start)
             facts = {"seed": seed, "start": start, "count": n, "size": size, "supersample": supersample}
             if path.exists():
-                _check(path, facts)
+                found = tar_facts(path) if format == "webdataset" else _shard_facts(path)
+                if found != facts:
+                    raise ValueError(
+                        f"{path} holds other scenes ({found}) than asked for ({facts}); choose an empty folder."
+                    )
                 bar.update(n)
             else:
-                _write_shard(path, facts, bar.update)
+                scenes = _render_shard(facts, bar.update)
+                partial = path.with_suffix(".partial")
+                (write_tar if format == "webdataset" else _write_safetensors)(partial, scenes, facts)
+                # Renaming is atomic: a shard under its final name is always whole.
+                partial.replace(path)
             paths.append(path)
     return paths
 
 
-def _write_shard(path: Path, facts: dict[str, int], advance: Callable[[int], object]) -> None:
+def _render_shard(facts: dict[str, int], advance: Callable[[int], object]) -> Scenes:
     n, size = facts["count"], facts["size"]
-    rgb = torch.empty(n, 3, size, size, dtype=torch.uint8)
-    depth = torch.empty(n, size, size, dtype=torch.float16)
-    words: list[str] = []
+    scenes = Scenes(torch.empty(n, 3, size, size, dtype=torch.uint8), torch.empty(n, size, size).half(), [])
     for first in range(0, n, _RENDER_BATCH):
         last = min(first + _RENDER_BATCH, n)
         layout = sample_layouts(last - first, facts["seed"], facts["start"] + first)
         picture, distance = render(layout, size, facts["supersample"], compiled=n >= _WORTH_COMPILING)
-        rgb[first:last] = (picture * 255.0).round().to(torch.uint8)
-        depth[first:last] = distance.to(torch.float16)
-        words += captions(layout)
+        scenes.rgb[first:last] = (picture * 255.0).round().to(torch.uint8)
+        scenes.depth[first:last] = distance.to(torch.float16)
+        scenes.captions.extend(captions(layout))
         advance(last - first)
-    metadata = {"captions": json.dumps(words), "facts": json.dumps(facts), "fov_degrees": str(FOV_DEGREES)}
-    partial = path.with_suffix(".partial")
-    save_file({"rgb": rgb, "depth": depth}, partial, metadata)
-    # Renaming is atomic: a shard under its final name is always whole.
-    partial.replace(path)
+    return scenes
 
 
-def _check(path: Path, facts: dict[str, int]) -> None:
+def _write_safetensors(path: Path, scenes: Scenes, facts: dict[str, int]) -> None:
+    metadata = {"captions": json.dumps(scenes.captions), "facts": json.dumps(facts), "fov_degrees": str(FOV_DEGREES)}
+    save_file({"rgb": scenes.rgb, "depth": scenes.depth}, path, metadata)
+
+
+def _shard_facts(path: Path) -> dict[str, int]:
     with safe_open(path, framework="pt") as shard:
-        found = json.loads((shard.metadata() or {}).get("facts", "{}"))
-    if found != facts:
-        raise ValueError(f"{path} holds other scenes ({found}) than asked for ({facts}); choose an empty folder.")
+        return json.loads((shard.metadata() or {}).get("facts", "{}"))
 
 
-def read_shards(folder: str | Path) -> Iterator[Shard]:
-    """Read the shards of a folder in order. Raises FileNotFoundError if it holds none."""
-    paths = sorted(Path(folder).glob("scenes-*.safetensors"))
+def read_shards(folder: str | Path) -> list[Shard]:
+    """The shards of a folder in order. Raises ValueError if it holds none."""
+    paths = sorted(Path(folder).glob("*.safetensors"))
     if not paths:
-        raise FileNotFoundError(f"No scenes-*.safetensors in {folder}; write some with mforce.training.scenes first.")
-    for path in paths:
-        with safe_open(path, framework="pt") as shard:
-            words = json.loads(shard.metadata()["captions"])
-            yield Shard(path, shard.get_tensor("rgb"), shard.get_tensor("depth"), words)
+        raise ValueError(
+            f"There are no .safetensors shards of scenes in {folder}: write some with python -m mforce.training.scenes."
+        )
+    return [Shard(path) for path in paths]

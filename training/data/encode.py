@@ -1,0 +1,234 @@
+"""Encode samples once, so that training reads latents and text features instead of running their encoders.
+
+A shard of samples becomes ``latents-NAME.safetensors``:
+
+- ``rgb`` (n, C, h, w) float16 latents;
+- ``depth`` (n, H, W) float16, 0 where not measured, and ``depth_scale`` (n,) float32, by which it is multiplied to get
+  the unit of the data (1 unless the numbers leave float16's range);
+- captions of word-level encoders: ``token_ids`` (n, T) int32; of Qwen3: ``text`` (m, T, D) bfloat16, the features of
+  the m different captions, and ``text_row`` (n,) int32;
+- in the metadata ``captions``, ``keys``, ``facts`` (what it was made with) and ``broken`` (what was left out, and why).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ...mforce_core import load_autoencoder
+from ...mforce_core.text import WordTextEncoder
+from .encoders import TextEncoder, fingerprint, open_text_encoder
+from .sample import Broken, Sample
+from .shards import Shard, ShardError
+from .spool import Spool, spool
+from .views import Fit, numbered_view, view_depth, view_image
+
+#: Depth is stored as it is within these, and by a power of two smaller or larger outside: float16 ends at 65504, and
+#: has fewer digits below 6e-5.
+_SMALLEST, _LARGEST = 2.0**-10, 2.0**15
+
+NULL_TEXT_FILE = "null_text.safetensors"
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """canvas (height, width) in pixels; ``text_encoder`` None stores captions alone.
+
+    ``views``: rows of a sample, the centre and then random crops (see :func:`.views.numbered_view`). ``depth``: leave
+    out samples without it, or (False) leave depth out of all.
+    """
+
+    vae: str
+    text_encoder: str | None
+    canvas: tuple[int, int]
+    fit: Fit = "crop"
+    views: int = 1
+    depth: bool = True
+    seed: int = 0
+    batch_size: int = 64
+    device: str = "cpu"
+
+    def facts(self) -> dict:
+        """What decides the contents of the files."""
+        values = asdict(self)
+        del values["batch_size"], values["device"]
+        values["vae"] = fingerprint(Path(self.vae))
+        values["text_encoder"] = None if self.text_encoder is None else fingerprint(Path(self.text_encoder))
+        return json.loads(json.dumps(values))
+
+
+class Encoded(NamedTuple):
+    """What became of a shard: rows written, what was left out; ``error`` where it is to be tried again."""
+
+    name: str
+    rows: int
+    broken: list[Broken]
+    error: str | None = None
+
+
+class ShardEncoder:
+    """Encodes shards, one a call; a shard that is there already and made alike is kept.
+
+    Raises:
+        ValueError: a canvas off the autoencoder's grid; encoders that cannot be opened; an output folder of other
+            settings.
+    """
+
+    def __init__(self, settings: EncodeSettings, out: Path) -> None:
+        self.settings, self.out = settings, out
+        self.facts = settings.facts()
+        self.autoencoder = load_autoencoder(settings.vae, device=settings.device)
+        factor = self.autoencoder.spatial_factor
+        if any(side % factor or side < factor for side in settings.canvas):
+            height, width = settings.canvas
+            raise ValueError(f"The size {width}x{height} is off the grid: both sides must be multiples of {factor}.")
+        self.text_encoder: TextEncoder | None = None
+        if settings.text_encoder is not None:
+            self.text_encoder = open_text_encoder(Path(settings.text_encoder), settings.device)
+        out.mkdir(parents=True, exist_ok=True)
+
+    def __call__(self, shard: Shard) -> Encoded:
+        path = self.out / f"latents-{shard.name}.safetensors"
+        if path.exists():
+            return self._kept(shard.name, path)
+        try:
+            return self._encode(shard, path)
+        except ShardError as error:
+            return Encoded(shard.name, 0, [], str(error))
+
+    def write_null_text(self) -> None:
+        """Beside the shards, the features (T, D) of the empty caption where they hold features."""
+        if self.text_encoder is not None and not isinstance(self.text_encoder, WordTextEncoder):
+            features = self.text_encoder.encode([""])[0].to(torch.bfloat16)
+            save_file({"text": features.contiguous()}, self.out / NULL_TEXT_FILE)
+
+    def _kept(self, name: str, path: Path) -> Encoded:
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata, rows = file.metadata() or {}, file.get_slice("rgb").get_shape()[0]
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it and run again.") from None
+        facts = json.loads(metadata.get("facts", "{}"))
+        if facts != self.facts:
+            changed = sorted(key for key in {*facts, *self.facts} if facts.get(key) != self.facts.get(key))
+            raise ValueError(f"{path} was made with another {', '.join(changed)}: name a new folder.")
+        return Encoded(name, rows, [Broken(*entry) for entry in json.loads(metadata["broken"])])
+
+    def _encode(self, shard: Shard, path: Path) -> Encoded:
+        broken: list[Broken] = []
+        keys: list[str] = []
+        captions: list[str] = []
+        with spool(self.out / f".{shard.name}.part") as rows:
+            texts = _Texts(self.text_encoder, rows)
+            batch: list[tuple[Tensor, Tensor | None, str]] = []
+            self._write(batch, rows, texts)  # settles the shapes, also of a shard without a usable sample
+            for record in shard.records():
+                if isinstance(record, Broken):
+                    broken.append(record)
+                    continue
+                try:
+                    sample = record.decode()
+                except ValueError as error:
+                    broken.append(Broken(shard.location, record.key, str(error)))
+                    continue
+                for number in range(self.settings.views):
+                    try:
+                        image, depth = view_sample(sample, self.settings, number)
+                    except ValueError as error:
+                        name = record.key if self.settings.views == 1 else f"{record.key}, view {number}"
+                        broken.append(Broken(shard.location, name, str(error)))
+                        continue
+                    batch.append((image, depth, sample.caption))
+                    keys.append(sample.key)
+                    captions.append(sample.caption)
+                    if len(batch) == self.settings.batch_size:
+                        self._write(batch, rows, texts)
+                        batch = []
+            if batch:
+                self._write(batch, rows, texts)
+            lists = {"captions": captions, "keys": keys, "facts": self.facts, "broken": broken}
+            rows.save(path, {name: json.dumps(value) for name, value in lists.items()})
+        return Encoded(shard.name, len(keys), broken)
+
+    @torch.no_grad()
+    def _write(self, batch: list[tuple[Tensor, Tensor | None, str]], rows: Spool, texts: _Texts) -> None:
+        height, width = self.settings.canvas
+        if batch:
+            images = torch.stack([image for image, _, _ in batch]).to(self.settings.device)
+            latents = self.autoencoder.encode(images.float() / 127.5 - 1).to("cpu", torch.float16)
+        else:
+            factor = self.autoencoder.spatial_factor
+            size = (0, self.autoencoder.latent_channels, height // factor, width // factor)
+            latents = torch.empty(size, dtype=torch.float16)
+        rows.append("rgb", latents)
+        if self.settings.depth:
+            maps = [depth for _, depth, _ in batch if depth is not None]
+            depth, scale = half_depth(torch.stack(maps) if maps else torch.empty(0, height, width))
+            rows.append("depth", depth)
+            rows.append("depth_scale", scale)
+        texts.append([caption for _, _, caption in batch])
+
+
+def view_sample(sample: Sample, settings: EncodeSettings, number: int) -> tuple[Tensor, Tensor | None]:
+    """View ``number`` of a sample: image (3, H, W) uint8 and depth (H, W) with NaN where not measured, or None.
+
+    Raises:
+        ValueError: depth is wanted, and there is none in the part of the picture that is used.
+    """
+    height, width = sample.image.shape[:2]
+    view = numbered_view(
+        number, settings.seed, sample.key, sample.caption, (height, width), settings.canvas, settings.fit
+    )
+    image = view_image(sample.image, view)
+    if not settings.depth:
+        return image, None
+    if sample.depth is None:
+        raise ValueError("it has no depth; without depth it can be used for text to image")
+    depth = view_depth(sample.depth, view, sparse=sample.sparse)
+    if not depth.isfinite().any():
+        raise ValueError("no measured pixel lies in the part of the picture that is used")
+    return image, depth
+
+
+class _Texts:
+    """Writes captions as their encoder gives them, features once for all rows that share a caption."""
+
+    def __init__(self, encoder: TextEncoder | None, rows: Spool) -> None:
+        self.encoder, self.rows = encoder, rows
+        self.seen: dict[str, int] = {}
+
+    def append(self, captions: list[str]) -> None:
+        if self.encoder is None:
+            return
+        if isinstance(self.encoder, WordTextEncoder):
+            self.rows.append("token_ids", self.encoder.tokenize(captions).to(torch.int32))
+            return
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self.seen]
+        if not captions:
+            empty = torch.empty(0, self.encoder.length, self.encoder.dim, dtype=torch.bfloat16)
+            self.rows.append("text", empty)
+        for caption in new:
+            self.seen[caption] = len(self.seen)
+            self.rows.append("text", self.encoder.encode([caption]).to(torch.bfloat16))
+        self.rows.append("text_row", torch.tensor([self.seen[caption] for caption in captions], dtype=torch.int32))
+
+
+def half_depth(depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (B, H, W) with NaN where not measured as float16 with 0 there, and the factors (B,) back to their unit."""
+    known = depth.isfinite() & (depth > 0)
+    filled = torch.where(known, depth, 1.0).flatten(1)
+    scale = torch.ones(len(depth))
+    if depth.numel():
+        wide = (filled.amax(1) > _LARGEST) | (filled.amin(1) < _SMALLEST)
+        middle = torch.where(known, depth, torch.nan).flatten(1).nanmedian(1).values
+        scale = torch.where(wide, torch.exp2(middle.log2().round()), scale)
+    half = torch.finfo(torch.float16)
+    small = (depth / scale[:, None, None]).clamp(half.tiny, half.max)
+    return torch.where(known, small, 0.0).to(torch.float16), scale

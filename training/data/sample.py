@@ -1,0 +1,200 @@
+"""One picture with its depth and caption, from the files that belong to it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from ...mforce_core.depth_files import read_depth
+from ...mforce_core.image_files import open_image
+from .points import rasterise
+from .views import move_depth
+
+#: What depth numbers are: a unit of length, depth up to a factor, or inverse depth up to a factor.
+Kind = Literal["metric", "relative", "disparity"]
+
+Role = Literal["image", "depth", "points", "mask", "caption", "facts"]
+
+_BY_NAME: dict[str, Role] = {
+    "depth": "depth",
+    "points": "points",
+    "lidar": "points",
+    "mask": "mask",
+    "valid": "mask",
+}
+_BY_SUFFIX: dict[str, Role] = {
+    **dict.fromkeys(("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"), "image"),
+    **dict.fromkeys(("npy", "exr"), "depth"),
+    "txt": "caption",
+    "json": "facts",
+}
+#: Names that say no more than the suffix does.
+_PLAIN_NAMES = ("", "rgb", "image", "caption", "text")
+_SUFFIXES: dict[Role, tuple[str, ...]] = {
+    "depth": ("png", "npy", "exr", "tif", "tiff"),
+    "points": ("npy",),
+    "mask": ("png", "npy", "jpg", "jpeg"),
+}
+
+#: Camera tag of how a picture was held; 1 is upright.
+_ORIENTATION = 0x0112
+
+#: A map with fewer measured pixels than this share is treated as separate points where a picture is enlarged.
+SPARSE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """image (H, W, 3) uint8, caption (may be empty), depth (H, W) float32 with NaN where not measured, or None.
+
+    ``sparse``: the measurements are separate points and do not stand for the surface between them.
+    """
+
+    key: str
+    image: np.ndarray
+    caption: str
+    depth: np.ndarray | None = None
+    kind: Kind | None = None
+    sparse: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class Broken(NamedTuple):
+    """What could not be used, and why. ``key`` is empty where it is the whole shard."""
+
+    shard: str
+    key: str
+    reason: str
+
+
+def role_of(ending: str) -> Role | None:
+    """What a file is by its ending, ``jpg`` or ``depth.png``; None for what is not used here."""
+    name, _, suffix = ending.lower().rpartition(".")
+    name = name.rpartition(".")[2]
+    role = _BY_NAME.get(name) or (_BY_SUFFIX.get(suffix) if name in _PLAIN_NAMES else None)
+    return None if role is None or suffix not in _SUFFIXES.get(role, (suffix,)) else role
+
+
+def decode_files(key: str, files: Mapping[str, bytes]) -> Sample:
+    """Decode the files of a sample.
+
+    Args:
+        key: its name.
+        files: contents by ending: an image; ``depth.png|npy|exr`` or ``points.npy``, ``mask.png``, ``txt``, ``json``
+            where there are. The json may hold ``caption``, ``depth_kind`` and ``depth_scale``.
+
+    Raises:
+        ValueError: in one sentence, why it cannot be used.
+    """
+    found: dict[Role, str] = {}
+    for ending in sorted(files):
+        role = role_of(ending)
+        if role in found:
+            raise ValueError(f"it has two files for its {role}, {found[role]} and {ending}: keep one")
+        if role is not None:
+            found[role] = ending
+    if "image" not in found:
+        raise ValueError(f"it has no image, only {', '.join(sorted(files)) or 'nothing'}")
+    facts = _facts(files[found["facts"]]) if "facts" in found else {}
+    caption = _text(files[found["caption"]]) if "caption" in found else str(facts.get("caption", "")).strip()
+
+    # The readers of depth and image files take paths, as does OpenEXR itself.
+    with tempfile.TemporaryDirectory(prefix="mforce-") as folder:
+        paths: dict[Role, Path] = {}
+        for role in ("image", "depth", "points", "mask"):
+            if role in found:
+                paths[role] = Path(folder) / f"{role}.{found[role].rpartition('.')[2].lower()}"
+                paths[role].write_bytes(files[found[role]])
+        try:
+            return _decode(key, caption, facts, paths)
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{folder}/", "")) from None
+
+
+def _decode(key: str, caption: str, facts: dict, paths: dict[Role, Path]) -> Sample:
+    image = _read_image(paths["image"], upright="depth" in paths or "points" in paths)
+    if "depth" not in paths and "points" not in paths:
+        return Sample(key, image, caption)
+    kind, scale = _kind_and_scale(facts)
+    size = image.shape[:2]
+    notes: tuple[str, ...] = ()
+    if "depth" in paths:
+        if "points" in paths:
+            raise ValueError("it has both a depth map and points: keep one")
+        found = read_depth(paths["depth"], disparity=kind == "disparity" or None, mask=paths.get("mask"))
+        depth, notes = found.depth, found.notes
+        sparse = float(np.isfinite(depth).mean()) < SPARSE_SHARE
+        depth = _at_size(depth, size, sparse)
+    else:
+        depth, sparse = rasterise(_read_points(paths["points"]), size), True
+        if kind == "disparity":
+            depth = 1 / depth
+    if scale != 1:
+        depth = depth / np.float32(scale) if kind == "disparity" else depth * np.float32(scale)
+    return Sample(key, image, caption, depth, kind, sparse, notes)
+
+
+def _read_image(path: Path, *, upright: bool) -> np.ndarray:
+    """(H, W, 3) uint8, transparency put on white. ``upright``: refuse a picture that its camera tag would turn."""
+    image = open_image(path)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        raise ValueError(f"{path} has more than 8 bits a channel: is it the depth map? Call that KEY.depth.png")
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        if upright:
+            raise ValueError(f"{path} is turned by its camera tag and the depth is not: save the picture upright")
+        image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+    return np.asarray(image.convert("RGB"))
+
+
+def _read_points(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is not a plain .npy array ({error})") from None
+
+
+def _at_size(depth: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
+    """A map of the whole picture at the picture's size."""
+    if depth.shape == size:
+        return depth
+    (rows, columns), (height, width) = depth.shape, size
+    if abs(width - columns * height / rows) > max(1.0, width / columns):
+        raise ValueError(f"its depth is {columns}x{rows} and its image {width}x{height}: they must show the same view")
+    return move_depth(torch.from_numpy(depth), size, sparse=sparse).numpy()
+
+
+def _facts(content: bytes) -> dict:
+    try:
+        facts = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"its json cannot be read ({error})") from None
+    if not isinstance(facts, dict):
+        raise ValueError("its json is not an object with names and values")
+    return facts
+
+
+def _kind_and_scale(facts: dict) -> tuple[Kind, float]:
+    kind, scale = facts.get("depth_kind", "relative"), facts.get("depth_scale", 1.0)
+    if kind not in get_args(Kind):
+        raise ValueError(f"its depth_kind is {kind!r}: use {', '.join(get_args(Kind))}")
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < float("inf"):
+        raise ValueError(f"its depth_scale is {scale!r}: use a positive number")
+    return kind, float(scale)
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise ValueError("its caption is not UTF-8 text") from None

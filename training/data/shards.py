@@ -1,0 +1,268 @@
+"""Where samples lie: WebDataset tars, plain folders and rendered scenes, on local disk or in object storage.
+
+A shard is the unit of work: what one worker reads from beginning to end. ``records`` decodes nothing, so samples can be
+counted, skipped and shuffled cheaply; a sample is decoded by its record's ``decode``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from ..scenes import Shard as Scenes
+from ..scenes import read_shards
+from .extras import need
+from .sample import Broken, Role, Sample, decode_files, role_of
+
+#: Samples of a plain folder that are one shard.
+FOLDER_SHARD = 512
+
+_TAR = (".tar", ".tar.gz", ".tgz")
+_FOLDER_ROLES: dict[str, Role] = {
+    **dict.fromkeys(("rgb", "image", "images"), "image"),
+    **dict.fromkeys(("depth", "depths"), "depth"),
+    **dict.fromkeys(("points", "lidar"), "points"),
+    **dict.fromkeys(("mask", "masks", "valid"), "mask"),
+    **dict.fromkeys(("caption", "captions", "text"), "caption"),
+}
+
+
+class ShardError(ValueError):
+    """A shard that could not be read to its end for a reason outside it, such as a network."""
+
+
+class MissingShardError(ShardError):
+    """A shard that is not where it should be."""
+
+
+class Record(Protocol):
+    """A sample that is not decoded yet."""
+
+    key: str
+
+    def decode(self) -> Sample:
+        """Raises ValueError: why the sample cannot be used."""
+        ...
+
+
+class Shard(Protocol):
+    """``name`` is what is made of it is called after, ``location`` what a person finds it by."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def location(self) -> str: ...
+
+    def records(self) -> Iterator[Record | Broken]:
+        """Raises ShardError."""
+        ...
+
+
+class FilesRecord(NamedTuple):
+    """Contents of a sample's files by ending, as :func:`.sample.decode_files` takes them."""
+
+    key: str
+    files: dict[str, bytes]
+
+    def decode(self) -> Sample:
+        return decode_files(self.key, self.files)
+
+
+class SceneRecord(NamedTuple):
+    """rgb (3, H, W) uint8 and depth (H, W) float16 metres of a rendered scene."""
+
+    key: str
+    rgb: torch.Tensor
+    depth: torch.Tensor
+    caption: str
+
+    def decode(self) -> Sample:
+        image = self.rgb.permute(1, 2, 0).contiguous().numpy()
+        return Sample(self.key, image, self.caption, self.depth.float().numpy(), "metric")
+
+
+@dataclass(frozen=True)
+class TarShard:
+    """A WebDataset tar: the files of a sample follow each other and share the name up to the first dot."""
+
+    location: str
+
+    @property
+    def name(self) -> str:
+        return re.sub(r"(\.tar|\.tar\.gz|\.tgz)$", "", self.location.rsplit("/", 1)[-1])
+
+    def records(self) -> Iterator[FilesRecord | Broken]:
+        fsspec = need("fsspec", "Reading shards")
+        iterators = need("webdataset.tariterators", "Reading .tar shards")
+        faults: list[Exception] = []
+
+        def keep(error: Exception) -> bool:
+            if isinstance(error, OSError):
+                raise error
+            faults.append(error)
+            return True
+
+        try:
+            with fsspec.open(self.location, "rb") as stream:
+                files = iterators.tar_file_expander([{"url": self.location, "stream": stream}], handler=keep)
+                last: FilesRecord | None = None
+                for group in iterators.group_by_keys(files, handler=keep):
+                    while faults:  # of one file; what else the sample has is read on
+                        yield Broken(self.location, group["__key__"], _first_line(faults.pop()))
+                    if last is not None:
+                        yield last
+                    last = FilesRecord(
+                        group["__key__"], {name: data for name, data in group.items() if not name.startswith("__")}
+                    )
+        except FileNotFoundError:
+            raise MissingShardError(f"{self.location} does not exist") from None
+        except OSError as error:
+            raise ShardError(f"{self.location} could not be read to its end ({_first_line(error)})") from error
+        if faults:  # nothing followed, so the tar ends here, perhaps within the last sample
+            key = "" if last is None else last.key
+            yield Broken(self.location, key, f"the tar is damaged or cut short here ({_first_line(faults.pop())})")
+        elif last is not None:
+            yield last
+
+
+@dataclass(frozen=True)
+class FolderShard:
+    """Some samples of a folder: by key, their files' paths by ending."""
+
+    location: str
+    number: int
+    samples: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.location.rstrip('/').rsplit('/', 1)[-1]}-{self.number:05d}"
+
+    def records(self) -> Iterator[FilesRecord | Broken]:
+        fsspec = need("fsspec", "Reading folders")
+        system, _ = fsspec.core.url_to_fs(self.location)
+        for key, paths in self.samples:
+            try:
+                yield FilesRecord(key, {ending: system.cat_file(path) for ending, path in paths})
+            except FileNotFoundError as error:
+                yield Broken(self.location, key, f"its file {error.filename or error} is gone")
+            except OSError as error:
+                raise ShardError(f"{self.location}: {key} could not be read ({_first_line(error)})") from error
+
+
+@dataclass(frozen=True)
+class SceneShard:
+    """A shard of rendered scenes, ``scenes-*.safetensors``."""
+
+    location: str
+
+    @property
+    def name(self) -> str:
+        return Path(self.location).stem.removeprefix("scenes-")
+
+    def records(self) -> Iterator[SceneRecord | Broken]:
+        scenes = Scenes(Path(self.location))
+        try:
+            rgb, depth, captions = scenes.rgb, scenes.depth, scenes.captions
+        except ValueError as error:
+            yield Broken(self.location, "", str(error))
+            return
+        for row, caption in enumerate(captions):
+            yield SceneRecord(f"{scenes.path.stem}-{row:06d}", rgb[row], depth[row], caption)
+
+
+def find_shards(locations: list[str]) -> list[Shard]:
+    """The shards of locations in a fixed order.
+
+    A location is a tar or a pattern of tars (``shards/{000..099}.tar``, ``*.tar``), a folder of tars, a folder of
+    scenes, or a folder of images with their files; each may be a URL that fsspec knows (``s3://bucket/...``).
+
+    Raises:
+        ValueError: nothing there; two shards of one name.
+        ModuleNotFoundError: the package for a kind of URL is missing.
+    """
+    shards = [shard for location in locations for shard in _find(location)]
+    seen: dict[str, Shard] = {}
+    for shard in shards:
+        other = seen.setdefault(shard.name, shard)
+        if other is not shard:
+            raise ValueError(
+                f"{other.location} and {shard.location} would both be called {shard.name}: work on them one by one, "
+                "with a folder for each."
+            )
+    return shards
+
+
+def _find(location: str) -> list[Shard]:
+    fsspec = need("fsspec", "Reading data")
+    try:
+        system, path = fsspec.core.url_to_fs(location)
+    except ImportError as error:
+        raise ModuleNotFoundError(f"{location} needs one more package: {_first_line(error)}") from None
+    except ValueError as error:
+        raise ValueError(f"{location} cannot be opened: {_first_line(error)}") from None
+    protocol = "" if "file" in system.protocol else location.split("://")[0] + "://"
+    if "{" in location:
+        braceexpand = need("braceexpand", "Patterns of shards")
+        return [TarShard(name) for name in braceexpand.braceexpand(location)]
+    if any(sign in location for sign in "*?["):
+        names = sorted(name for name in system.glob(path) if name.endswith(_TAR))
+        if not names:
+            raise ValueError(f"No .tar file matches {location}: check the pattern.")
+        return [TarShard(protocol + name) for name in names]
+    if system.isfile(path):
+        if path.endswith(_TAR):
+            return [TarShard(protocol + path)]
+        raise ValueError(f"{location} is neither a folder nor a .tar shard: give one of these.")
+    if not system.isdir(path):
+        raise ValueError(f"{location} does not exist: give a folder, a .tar shard or a pattern of them.")
+    return _in_folder(system, path, protocol, location)
+
+
+def _in_folder(system: Any, path: str, protocol: str, location: str) -> list[Shard]:
+    names = sorted(system.find(path))
+    tars = [name for name in names if name.endswith(_TAR)]
+    if tars:
+        return [TarShard(protocol + name) for name in tars]
+    if not protocol and any(name.endswith(".safetensors") for name in names):
+        return [SceneShard(str(scenes.path)) for scenes in read_shards(path)]
+    samples: dict[str, list[tuple[str, str]]] = {}
+    for name in names:
+        key, ending = folder_key(name[len(path) :].lstrip("/"))
+        if ending is not None:
+            samples.setdefault(key, []).append((ending, name))
+    # Files without an image of their name belong to something else.
+    whole = [(k, tuple(f)) for k, f in sorted(samples.items()) if any(role_of(e) == "image" for e, _ in f)]
+    if not whole:
+        raise ValueError(f"{location} holds neither .tar shards nor images: give the folder that has them.")
+    parts = [whole[first : first + FOLDER_SHARD] for first in range(0, len(whole), FOLDER_SHARD)]
+    return [FolderShard(protocol + path, number, tuple(part)) for number, part in enumerate(parts)]
+
+
+def folder_key(path: str) -> tuple[str, str | None]:
+    """The sample and the ending of a file by its path below the folder; no ending for files that are not used.
+
+    ``a/x.jpg``, ``a/x.depth.png`` and ``a/x.txt`` are one sample, and so are ``rgb/x.jpg`` and ``depth/x.png``.
+    """
+    *parents, name = path.split("/")
+    if name.startswith("."):
+        return path, None
+    role = next((_FOLDER_ROLES[part.lower()] for part in parents if part.lower() in _FOLDER_ROLES), None)
+    stem, _, suffix = name.rpartition(".")
+    inner, _, word = stem.rpartition(".")
+    if inner and role_of(f"{word}.{suffix}") is not None:
+        stem, ending = inner, f"{word}.{suffix}"
+    else:
+        ending = suffix if role in (None, "image", "caption") else f"{role}.{suffix}"
+    kept = [part for part in parents if part.lower() not in _FOLDER_ROLES]
+    return "/".join([*kept, stem]), ending if role_of(ending) is not None else None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error.args[0] if error.args else error).strip()
+    return (text.splitlines() or [type(error).__name__])[0].rstrip(".")

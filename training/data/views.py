@@ -1,0 +1,104 @@
+"""Views of a picture on the model's canvas: crop, resize, letterbox and flip, depth and image aligned to the pixel.
+
+Depth is never interpolated: a pixel of the canvas holds one measurement that was there before, or none. Sizes of
+pictures are (height, width), as of arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...mforce_core.depth_resampling import resample_depth
+
+Size = tuple[int, int]
+Fit = Literal["crop", "pad"]
+
+#: Captions that a mirrored picture would make untrue.
+_SIDES = re.compile(r"\b(left|right)(most|wards?)?\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class View:
+    """The part ``box`` of a picture, resized to ``content`` on a canvas; both (top, left, bottom, right)."""
+
+    box: tuple[int, int, int, int]
+    canvas: Size
+    content: tuple[int, int, int, int]
+    flip: bool = False
+
+
+def plan_view(
+    source: Size, canvas: Size, fit: Fit = "crop", *, at: tuple[float, float] = (0.5, 0.5), flip: bool = False
+) -> View:
+    """The largest part of a picture that has the canvas's shape, or ("pad") the whole of it letterboxed.
+
+    ``at``: where between the top (left) and the bottom (right) edge the part lies, 0 to 1; (0.5, 0.5) is the centre.
+    """
+    height, width = source
+    scales = canvas[0] / height, canvas[1] / width
+    if fit == "pad":
+        inner = [max(1, min(c, round(s * min(scales)))) for s, c in zip(source, canvas, strict=True)]
+        top, left = (canvas[0] - inner[0]) // 2, (canvas[1] - inner[1]) // 2
+        return View((0, 0, height, width), canvas, (top, left, top + inner[0], left + inner[1]), flip)
+    used = [max(1, min(s, round(c / max(scales)))) for s, c in zip(source, canvas, strict=True)]
+    top, left = round((height - used[0]) * at[0]), round((width - used[1]) * at[1])
+    return View((top, left, top + used[0], left + used[1]), canvas, (0, 0, *canvas), flip)
+
+
+def numbered_view(number: int, seed: int, key: str, caption: str, source: Size, canvas: Size, fit: Fit) -> View:
+    """View 0 is the centre, the others are random crops of which half are mirrored; a function of the arguments alone.
+
+    Captions that speak of left or right are not mirrored.
+    """
+    if number == 0:
+        return plan_view(source, canvas, fit)
+    digest = hashlib.sha256(f"{seed}/{key}/{number}".encode()).digest()
+    y, x, coin = (int.from_bytes(digest[4 * i : 4 * i + 4], "big") / 2**32 for i in range(3))
+    return plan_view(source, canvas, fit, at=(y, x), flip=coin < 0.5 and not _SIDES.search(caption))
+
+
+def view_image(image: np.ndarray, view: View) -> Tensor:
+    """(H, W, 3) uint8 -> (3, *canvas) uint8; margins continue the picture's border."""
+    top, left, bottom, right = view.box
+    part = Image.fromarray(image[top:bottom, left:right])
+    (y, x, y_end, x_end), (rows, columns) = view.content, view.canvas
+    if part.size != (x_end - x, y_end - y):
+        part = part.resize((x_end - x, y_end - y), Image.Resampling.LANCZOS)
+    pixels = np.pad(np.asarray(part), ((y, rows - y_end), (x, columns - x_end), (0, 0)), mode="edge")
+    return torch.from_numpy(np.ascontiguousarray(pixels[:, ::-1] if view.flip else pixels)).permute(2, 0, 1)
+
+
+def view_depth(depth: np.ndarray, view: View, *, sparse: bool) -> Tensor:
+    """(H, W) float32 -> canvas, NaN where nothing was measured, margins included."""
+    top, left, bottom, right = view.box
+    y, x, y_end, x_end = view.content
+    placed = torch.full(view.canvas, torch.nan)
+    part = torch.from_numpy(np.ascontiguousarray(depth[top:bottom, left:right]))
+    placed[y:y_end, x:x_end] = move_depth(part, (y_end - y, x_end - x), sparse=sparse)
+    return placed.flip(1) if view.flip else placed
+
+
+def move_depth(depth: Tensor, size: Size, *, sparse: bool) -> Tensor:
+    """A map (H, W) at another size, every value being one that was there before.
+
+    Where a side shrinks, a pixel takes the measurement nearest to its centre. Where a side grows, the pixels of a dense
+    map become larger; those of a ``sparse`` one stay single pixels, each where its centre falls.
+    """
+    if not sparse:
+        return resample_depth(depth[None], size)[0]
+    rows, columns = (min(before, after) for before, after in zip(depth.shape, size, strict=True))
+    smaller = resample_depth(depth[None], (rows, columns))[0]
+    if (rows, columns) == size:
+        return smaller
+    y, x = ((torch.arange(n) * 2 + 1) * full // (2 * n) for n, full in zip((rows, columns), size, strict=True))
+    moved = torch.full(size, torch.nan)
+    moved[y[:, None], x] = smaller
+    return moved
