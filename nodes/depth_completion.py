@@ -57,7 +57,7 @@ class MFDepthCompletion(io.ComfyNode):
         target, stream = split(NAME, latent)[1], depth_stream(NAME, depth)
         if stream.shape[2:] != target.shape[2:]:
             sizes = [f"{16 * part.shape[3]}x{16 * part.shape[2]}" for part in (stream, target)]
-            raise ValueError(f"{NAME}: the measurements are {sizes[0]} and the latent is {sizes[1]}; encode both alike.")
+            raise ValueError(f"{NAME}: the measurements are {sizes[0]}, the latent is {sizes[1]}; encode both alike.")
         if stream.shape[0] not in (1, target.shape[0]):
             raise ValueError(
                 f"{NAME}: there are {stream.shape[0]} maps of measurements for {target.shape[0]} latents; give one, or"

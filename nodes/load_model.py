@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 
 from .loading import load_joint_model, load_small_vae, load_word_clip, preview_like
+from .model import ATTENTION_OPTION
 
 NANO = "nano (built-in)"
 NANO_FOLDER = Path(__file__).resolve().parents[1] / "models" / "nano"
@@ -79,6 +80,18 @@ class MFLoadModel(io.ComfyNode):
                     ),
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "attention",
+                    options=["auto", "triton", "sdpa", "sdpa_cudnn", "sdpa_flash", "sdpa_efficient", "xformers"],
+                    default="auto",
+                    optional=True,
+                    tooltip=(
+                        "Which attention kernel runs. auto: ComfyUI's, where it was started with a flag such as"
+                        " --use-sage-attention, else the fastest on this GPU, measured once a size. One that cannot"
+                        " run falls back to auto and says so in the log."
+                    ),
+                    advanced=True,
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="Denoises joint (RGB, depth) latents, with MF Sampler or any core sampler."),
@@ -93,11 +106,12 @@ class MFLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
+    def execute(cls, model_name: str, weight_dtype: str = "default", attention: str = "auto") -> io.NodeOutput:
         dtype, fp8_matmul = _WEIGHT_DTYPES[weight_dtype]
         if model_name == NANO:
             model, vae = load_joint_model(str(NANO_FOLDER), dtype, fp8_matmul), load_small_vae(NANO_FOLDER)
             preview_like(model, vae)
+            _ask_for(model, attention)
             return io.NodeOutput(model, load_word_clip(NANO_FOLDER), vae)
         if not model_name.endswith(".safetensors"):
             raise ValueError(
@@ -110,6 +124,13 @@ class MFLoadModel(io.ComfyNode):
         except ValueError as error:
             reason = str(error).removeprefix(f"{path}: ").rstrip(".")
             raise ValueError(f"Load MF Model cannot use {model_name}: {reason}.") from error
+        _ask_for(model, attention)
         clip = MissingPart("text encoder", model_name, "Add a CLIPLoader of type flux2 with Qwen3 and connect that.")
         vae = MissingPart("VAE", model_name, "Add a VAELoader with the FLUX.2 VAE and connect that.")
         return io.NodeOutput(model, clip, vae)
+
+
+def _ask_for(model: Any, attention: str) -> None:
+    """Let the model's runs use an attention back end; automatic needs no word."""
+    if attention != "auto":
+        model.model_options["transformer_options"][ATTENTION_OPTION] = attention

@@ -17,9 +17,11 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ..kernels.attention import use_attention
 from ..mforce_core.config import Architecture, Schedule
 from ..mforce_core.schedule import shift
 from ..mforce_core.transformer import ModalityForcingTransformer
+from .attention import host_attention
 from .joint_run import JointRun
 from .preview import SideBySide
 
@@ -29,6 +31,9 @@ DEFAULT_LOG2_ALPHA = 5.0
 #: The release's embedding of a guidance scale, for bases that have one, where the conditioning carries none.
 DEFAULT_GUIDANCE = 3.5
 
+
+#: Key of ``transformer_options`` that names the attention back end; without it the choice is automatic.
+ATTENTION_OPTION = "modality_forcing_attention"
 
 # Activations alive at the peak, in rows of the hidden size a token (counted: 21.1), and the length of Qwen3's prompts.
 _LIVE_WIDTHS = 22
@@ -131,7 +136,8 @@ class ComfyTransformer(ModalityForcingTransformer):
     ) -> list[Tensor]:
         grid = (x[0].shape[-2], x[0].shape[-1])
         rgb, depth = (stream.flatten(2).transpose(1, 2) for stream in x)
-        velocity, clean = super().forward(rgb, depth, context, *timestep, grid, guidance)
+        with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
+            velocity, clean = super().forward(rgb, depth, context, timestep[0], timestep[1], grid, guidance)
         assert clean is not None  # there is always a depth stream here
         return [out.float().transpose(1, 2).unflatten(2, grid) for out in (velocity, clean)]
 

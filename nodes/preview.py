@@ -34,7 +34,7 @@ class SideBySide:
         self.depth: Tensor | None = None
 
     def __call__(self, rgb: Tensor) -> Tensor:
-        """RGB x0 (B, C, h, w) as the linear map takes it; with a known depth one sample, 8 pixels a cell, twice as wide."""
+        """RGB x0 (B, C, h, w) as the linear map takes it; with a known depth one sample of twice the width."""
         rgb = rgb if self.unpack is None else self.unpack(rgb)
         if self.depth is None:
             return rgb

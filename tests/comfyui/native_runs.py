@@ -28,6 +28,7 @@ def main(root: Path, folder: Path, work: Path) -> None:
     from comfy_extras import nodes_custom_sampler, nodes_easycache, nodes_torch_compile
     from pack_under_test.nodes.joint_latent import joint
     from pack_under_test.nodes.loading import load_joint_model
+    from pack_under_test.nodes.model import ATTENTION_OPTION
     from pack_under_test.nodes.sampling import Settings, sample_latent
     from pack_under_test.nodes.tilt import MFTilt
     from safetensors.torch import load_file, save_file
@@ -128,6 +129,21 @@ def main(root: Path, folder: Path, work: Path) -> None:
     set_torch_compile_wrapper(model=compiled, backend="eager", options=None)
     results["compiled"] = error(ksampler(empty, compiled), plain)
     assert nodes_torch_compile.TorchCompileModel  # the node calls the same helper with inductor
+
+    # The node's choice of attention reaches the kernels.
+    calls = []
+
+    def counted(function, *arguments, **options):
+        calls.append(function)
+        return function(*arguments, **options)
+
+    overridden = model.clone()
+    overridden.model_options["transformer_options"]["optimized_attention_override"] = counted
+    results["host_attention"] = error(ksampler(empty, overridden), plain)
+    results["host_attention_calls"] = len(calls)
+    overridden.model_options["transformer_options"][ATTENTION_OPTION] = "sdpa"
+    ksampler(empty, overridden)
+    results["host_attention_calls_when_not_asked"] = len(calls) - results["host_attention_calls"]
 
     # What does not fit says so.
     patched = model.clone()

@@ -39,6 +39,12 @@ def test_caches_and_compilation(results):
     assert results["compiled"] < 1e-5
 
 
+def test_attention_of_the_host_and_of_the_node(results):
+    assert results["host_attention"] < 1e-5
+    assert results["host_attention_calls"] > 0
+    assert results["host_attention_calls_when_not_asked"] == 0
+
+
 def test_patches_for_other_transformers_are_refused(results):
     assert "dit" in results["block_patch"]
 
