@@ -49,7 +49,7 @@ def _probe(device_type: str, index: int | None) -> str | None:
     try:
         from .triton_probe import launch
 
-        launch(torch.device(device_type, index))
+        launch(torch.device(device_type if index is None else f"{device_type}:{index}"))
     except Exception as error:  # compiler, driver and launcher each have their own
         first_line = (str(error).strip().splitlines() or [""])[0]
         return f"a trial Triton kernel failed ({type(error).__name__}: {first_line})"

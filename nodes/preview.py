@@ -69,6 +69,6 @@ class SideBySide:
 def _nearness(depth: Tensor) -> Tensor:
     """Contracted depth patches (B, p * p, h, w) to (B, 8 h, 8 w) in [0, 1], near is 1."""
     maps = pixel_shuffle(depth, math.isqrt(depth.shape[1]))
-    small = adaptive_avg_pool2d(maps, [side * _DETAIL for side in depth.shape[-2:]])[:, 0]
+    small = adaptive_avg_pool2d(maps, (_DETAIL * depth.shape[-2], _DETAIL * depth.shape[-1]))[:, 0]
     low, high = (small.amin((1, 2), keepdim=True), small.amax((1, 2), keepdim=True))
     return (high - small) / (high - low).clamp(min=1e-6)
