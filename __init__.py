@@ -4,7 +4,7 @@ The folder is both a ComfyUI node pack and the Python package ``mforce``. Import
 ComfyUI: ComfyUI calls :func:`comfy_entrypoint`, everyone else imports :mod:`mforce.mforce_core`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # ComfyUI serves this folder as /extensions/<the pack's folder>: help pages of the nodes, and the upload of depth files.
 WEB_DIRECTORY = "web"
