@@ -26,8 +26,9 @@ class DataConfig(_Section):
     """Where samples come from.
 
     ``source``: ``memory`` and ``encoded`` read the latents in the folder ``latents``, all at once or as they are
-    needed; ``stream`` reads ``shards`` of files and encodes them as they come, cut to ``size`` (height, width), with
-    ``autoencoder``.
+    needed; ``stream`` reads ``shards`` of files and encodes them as they come with ``autoencoder``. ``size`` is that of
+    the pictures, (height, width), and ``text_tokens`` the length of a prompt's features: a stream cuts pictures to it;
+    otherwise they only serve the plan.
     """
 
     source: Literal["memory", "encoded", "stream"] = "memory"
@@ -35,6 +36,7 @@ class DataConfig(_Section):
     shards: tuple[str, ...] = ()
     autoencoder: Path | None = None
     size: tuple[int, int] = (512, 512)
+    text_tokens: int = Field(512, gt=0)
     caption_dropout: float = Field(0.1, ge=0, le=1)
 
     @model_validator(mode="after")

@@ -37,6 +37,13 @@ def build(
     return model
 
 
+def freeze(model: ModalityForcingTransformer, trainable: str) -> None:
+    """Leave gradients to what is trained: everything, or the depth stream and the adapters."""
+    for name, parameter in model.named_parameters():
+        new = "depth" in name or name.startswith("cross_alpha") or ".lora_" in name
+        parameter.requires_grad_(trainable == "all" or new)
+
+
 @torch.no_grad()
 def fill(model: ModalityForcingTransformer, base: Mapping[str, Tensor], recipe: RecipeConfig, seed: int) -> None:
     """Give every parameter its starting value, whole or, where the model is sharded, this process's part of it."""
@@ -54,7 +61,7 @@ def fill(model: ModalityForcingTransformer, base: Mapping[str, Tensor], recipe: 
 def starting_value(
     name: str, shape: torch.Size, base: Mapping[str, Tensor], decoder_blocks: int, recipe: RecipeConfig, seed: int
 ) -> Tensor:
-    """A tensor of the base moves in 1:1; one of the depth stream may copy its twin in the image stream; the rest is new.
+    """A tensor of the base moves in 1:1; the depth stream may copy its twins in the image stream; the rest is new.
 
     New are ``depth_in``, the depth head, the cross-stream time MLPs, whose gates ``cross_alpha`` are zero; with
     ``depth_start = "gated"`` also the depth stream's modulations, which start at zero, so that its blocks copy the

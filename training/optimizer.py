@@ -17,8 +17,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
     rest: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            in_block = "blocks." in name and parameter.ndim == 2 and config.name == "muon"
-            (blocks if in_block else rest).append(parameter)
+            (blocks if by_muon(name, parameter, config) else rest).append(parameter)
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
             rest, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=config.weight_decay, foreach=True
@@ -33,6 +32,11 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
             muon(blocks, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
         )
     return optimizers
+
+
+def by_muon(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> bool:
+    """Whether Muon has this parameter."""
+    return config.name == "muon" and "blocks." in name and parameter.ndim == 2
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:

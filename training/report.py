@@ -12,7 +12,7 @@ _PLOT = "curves.png"
 
 
 def write_report(config: TrainConfig) -> Path:
-    """From the log alone, so that it can be written again at any time; plots need matplotlib and are left out without."""
+    """From the log alone, so that it can be written again at any time; without matplotlib there are no plots."""
     entries = read_log(config.out)
     training = [entry for entry in entries if "rgb" in entry]
     looks = [entry for entry in entries if "heldout_absrel" in entry]

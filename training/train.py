@@ -18,12 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core import load_model
-from ..mforce_core.transformer import ModalityForcingTransformer
 from .checkpoint import Checkpoints, TrainingState
 from .config import TrainConfig, read_train_config
 from .export import export
 from .heldout import HeldOut
-from .initialize import build, fill
+from .initialize import build, fill, freeze
 from .log import Log
 from .lora import add_lora
 from .optimizer import MovingAverage, build_optimizers, learning_rate
@@ -146,13 +145,6 @@ class Trainer:
             f"the gradient is not finite at step {self.step}; the batch is in {path} and the last checkpoint in "
             f"{self.checkpoints.folder}: lower optimizer.learning_rate, or look for broken samples in that batch"
         )
-
-
-def freeze(model: ModalityForcingTransformer, trainable: str) -> None:
-    """Leave gradients to what is trained: everything, or the depth stream and the adapters."""
-    for name, parameter in model.named_parameters():
-        new = "depth" in name or name.startswith("cross_alpha") or ".lora_" in name
-        parameter.requires_grad_(trainable == "all" or new)
 
 
 def counted(batch: Batch, noise: Noise) -> int:

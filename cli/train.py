@@ -1,0 +1,88 @@
+"""``mforce train``: run a stage, on one process or several, or say what it would take."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from ..mforce_core.config import ConfigError
+from ..training.config import TrainConfig, read_train_config
+from .progress import say
+
+#: GPU counts of a plan.
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+def run_training(config_file: Path, overrides: list[str], processes: int, *, plan_only: bool) -> None:
+    """Check the configuration, then train, start torchrun, or print the plan.
+
+    Raises:
+        ValueError, OSError: see `read_train_config` and `training.train.train`.
+    """
+    config = read_train_config(config_file, overrides)
+    if plan_only:
+        print_plan(config)
+        return
+    config.check_processes(processes)
+    config.check_base()
+    if processes == 1:
+        from ..training.train import train
+
+        train(config)
+        return
+    module = f"{__package__.rpartition('.')[0]}.training.train"
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", module]
+    settings = [part for override in overrides for part in ("--set", override)]
+    # torchrun takes this process's place, so that a signal meant for the run reaches it.
+    os.execv(sys.executable, [sys.executable, *launcher, str(config_file), *settings])
+
+
+def print_plan(config: TrainConfig) -> None:
+    """Parameters, then a row for every number of GPUs that the batch divides among."""
+    from ..training import plan
+
+    model = plan.meta_model(config)
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    costs = plan.measure(config)
+    columns = ("GPUs", "weights", "grad", "optim", "EMA", "teacher", "act", "act ckpt", "sum", "s/step")
+    height, width = config.data.size
+    table = Table(
+        *columns,
+        title=f"Estimate, GiB per GPU at {height}x{width} pixels",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+    )
+    estimate = None
+    for count in _COUNTS:
+        try:
+            estimate = plan.plan(config, costs, count)
+        except ConfigError:
+            continue
+        parts = (estimate.weights, estimate.gradients, estimate.optimizer, estimate.average, estimate.teacher)
+        kept = estimate.checkpointed if config.scale.checkpoint_activations else estimate.activations
+        sizes = (*parts, estimate.activations, estimate.checkpointed, estimate.state + kept)
+        table.add_row(str(count), *map(_gib, sizes), f"{estimate.seconds:.3g}")
+    assert estimate is not None  # one process always fits the batch
+    console = Console()
+    console.print(
+        f"{total / 1e6:,.0f} M parameters, {trained / 1e6:,.0f} M trained; a step of {config.batch_size} samples: "
+        f"{estimate.tokens:,} tokens, {estimate.flops / 1e12:,.0f} TFLOP"
+    )
+    console.print(table)
+    say(
+        "This is an estimate from shapes, not a measurement. act: activations of a micro-batch; act ckpt: with blocks "
+        f"computed again in the backward pass, which this configuration does"
+        f"{'' if config.scale.checkpoint_activations else ' not do'}. Time: "
+        f"{plan.UTILISATION:.0%} of {plan.PEAK_TFLOPS:g} TFLOP/s a GPU, an H100's bfloat16."
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f}"
