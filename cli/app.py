@@ -287,6 +287,24 @@ def evaluate(
         print_metrics(metrics)
 
 
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file, or a preset: nano-t2i, nano-mf, klein-4b, ...")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of the file.", show_default=False),
+    ] = None,
+    processes: Annotated[int, typer.Option(help="GPUs of this machine that share the run.", min=1)] = 1,
+    plan: Annotated[bool, typer.Option("--plan", help="Only estimate memory and time.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a stage of a model, or go on with it."""
+    with report_errors(debug):
+        from .train import run_training
+
+        run_training(config, overrides or [], processes, plan_only=plan)
+
+
 def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:
     """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
     values["cfg"] = DEFAULT_CFG[mode] if values["cfg"] is None else values["cfg"]
