@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .config import Schedule
+from .cuda_graph import Graph, Recorder, record
 from .schedule import MODES, Mode, rollout_times
 from .transformer import ModalityForcingTransformer, Modulations
 
@@ -33,25 +34,68 @@ def depth_velocity(depth: Tensor, depth_x0: Tensor, t_depth: Tensor | float) -> 
     return (depth - depth_x0) / t.clamp(min=MIN_DEPTH_TIME)
 
 
-def guided_prediction(
-    model: ModalityForcingTransformer,
-    rgb: Tensor,
-    depth: Tensor,
-    text: Tensor,
-    null_text: Tensor | None,
-    modulations: Modulations,
-    grid: tuple[int, int],
-    cfg: float,
-) -> Prediction:
-    """One denoiser call, or with ``null_text`` one call on a batch of two and classifier-free guidance."""
-    if null_text is not None:
-        rgb, depth, text = rgb.repeat(2, 1, 1), depth.repeat(2, 1, 1), torch.cat((text, null_text))
-    velocity, depth_x0 = model(rgb, depth, text, None, None, grid, modulations=modulations)
-    velocity, depth_x0 = velocity.float(), depth_x0.float()
-    if null_text is None:
-        return Prediction(velocity, depth_x0)
-    (v_cond, v_null), (d_cond, d_null) = velocity.chunk(2), depth_x0.chunk(2)
-    return Prediction(v_null + cfg * (v_cond - v_null), d_null + cfg * (d_cond - d_null))
+class Denoiser:
+    """The model with what all steps of a rollout share: text, guidance, and buffers for its inputs.
+
+    Without ``null_text`` a step is one denoiser call; with it one call on a batch of two, the prompt's half first, and
+    classifier-free guidance.
+
+    Args:
+        text: (B, T, context_in_dim) on the model's device.
+        null_text: features of the empty string, text's shape, or None.
+        grid: (h, w) tokens.
+        cfg: guidance scale; only with ``null_text``.
+        recorder: makes a CUDA graph of a step after the first; None: every step is launched anew.
+    """
+
+    def __init__(
+        self,
+        model: ModalityForcingTransformer,
+        text: Tensor,
+        null_text: Tensor | None,
+        grid: tuple[int, int],
+        cfg: float,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.model, self.grid, self.cfg, self.recorder = model, grid, cfg, recorder
+        texts = (text,) if null_text is None else (text, null_text)
+        self.halves, dtype = len(texts), model.compute_dtype
+        self.text = torch.cat([half.to(dtype) for half in texts])
+        tokens = (self.halves, text.shape[0], grid[0] * grid[1])
+        self.rgb = self.text.new_empty(*tokens, model.config.in_channels)
+        self.depth = self.text.new_empty(*tokens, model.config.depth_channels)
+        self.modulations: Modulations | None = None
+        self.predicted: Prediction | None = None
+        self.graph: Graph | None = None
+
+    def __call__(self, rgb: Tensor, depth: Tensor, modulations: Modulations) -> Prediction:
+        """Predict from tokens (B, N, Cin) and (B, N, Cd) of any float type, and the modulations of one step."""
+        self.rgb.copy_(rgb)
+        self.depth.copy_(depth)
+        if self.graph is not None and self.modulations is not None and self.predicted is not None:
+            for buffer, vectors in zip(self.modulations, modulations, strict=True):
+                if buffer is not None and vectors is not None:
+                    buffer.copy_(vectors)
+            self.graph.replay()
+            return Prediction(*(tensor.clone() for tensor in self.predicted))
+        prediction = self._predict(modulations)
+        if self.recorder is not None:
+            self.modulations = Modulations(*(None if part is None else part.clone() for part in modulations))
+            self.graph, self.recorder = self.recorder(self._predict_in_place, self.text.device), None
+        return prediction
+
+    def _predict_in_place(self) -> None:
+        assert self.modulations is not None
+        self.predicted = self._predict(self.modulations)
+
+    def _predict(self, modulations: Modulations) -> Prediction:
+        rgb, depth = self.rgb.flatten(0, 1), self.depth.flatten(0, 1)
+        velocity, depth_x0 = self.model(rgb, depth, self.text, None, None, self.grid, modulations=modulations)
+        velocity, depth_x0 = velocity.float(), depth_x0.float()
+        if self.halves == 1:
+            return Prediction(velocity, depth_x0)
+        (v_cond, v_null), (d_cond, d_null) = velocity.chunk(2), depth_x0.chunk(2)
+        return Prediction(v_null + self.cfg * (v_cond - v_null), d_null + self.cfg * (d_cond - d_null))
 
 
 @torch.no_grad()
@@ -72,6 +116,7 @@ def sample(
     guidance: float | Tensor | None = None,
     schedule: Schedule | None = None,
     callback: Callback | None = None,
+    cuda_graph: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Denoise RGB and depth tokens together, or one of them given the other.
 
@@ -92,6 +137,8 @@ def sample(
         guidance: scale for bases that embed one, a number or (B,).
         schedule: timestep shift; the model's own by default.
         callback: called after every step; what it raises ends the rollout.
+        cuda_graph: launch every step after the first as one CUDA graph; where none can be made, one line in the log
+            says so and the steps run as without it.
 
     Returns:
         (rgb, depth) clean tokens, float32; the frozen stream comes back unchanged.
@@ -137,18 +184,10 @@ def sample(
         model, t_rgb[:-1], t_depth[:-1], None if guidance is None else guidance.repeat(1 if null_text is None else 2)
     )
     rows = modulations.img.shape[0] // steps
+    denoise = Denoiser(model, text, null_text, grid, cfg, record if cuda_graph else None)
     for i in range(steps):
         now, after = (t_rgb[i], t_depth[i]), (t_rgb[i + 1], t_depth[i + 1])
-        prediction = guided_prediction(
-            model,
-            state["rgb"],
-            state["depth"],
-            text,
-            null_text,
-            modulations.rows(i * rows, (i + 1) * rows),
-            grid,
-            cfg,
-        )
+        prediction = denoise(state["rgb"], state["depth"], modulations.rows(i * rows, (i + 1) * rows))
         if mode != "i2d":
             state["rgb"] = state["rgb"] + float(after[0] - now[0]) * prediction.rgb_velocity
         if mode != "d2i":
