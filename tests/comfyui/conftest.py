@@ -12,11 +12,40 @@ from .host import PACK, Server, find_installation
 FOLDER = "Modality.Forcing nodes-main"
 
 
+# Another pack, as many are: folders with the names of ours and of ComfyUI's own modules, itself on sys.path.
+NEIGHBOUR = {
+    "__init__.py": """
+import os, sys
+sys.path.insert(0, os.path.dirname(__file__))
+import kernels
+from .nodes import Neighbour
+assert kernels.OWNER == "neighbour"
+NODE_CLASS_MAPPINGS = {"Neighbour": Neighbour}
+""",
+    "kernels/__init__.py": 'OWNER = "neighbour"',
+    "mforce_core/__init__.py": 'raise ImportError("not the one that was meant")',
+    "nodes/__init__.py": """
+class Neighbour:
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+    RETURN_TYPES, FUNCTION, CATEGORY = (), "run", "test"
+    def run(self):
+        return ()
+""",
+}
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     if not (PACK / "models" / "nano" / "model.safetensors").is_file():
         pytest.skip("the built-in model's weights are not in models/nano")
-    running = Server(find_installation(), tmp_path_factory.mktemp("comfyui"), FOLDER)
+    base = tmp_path_factory.mktemp("comfyui")
+    for name, text in NEIGHBOUR.items():
+        file = base / "custom_nodes" / "a-neighbour" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    running = Server(find_installation(), base, FOLDER)
     models = running.base / "models" / "diffusion_models"
     models.mkdir()
     (models / "truncated.safetensors").write_bytes(struct.pack("<Q", 1000) + b'{"a": ')

@@ -54,11 +54,11 @@ def _can_run_comfyui(python: Path) -> bool:
 
 
 class Server:
-    """A ComfyUI of its own: CPU, free port, empty folders, this pack as its only custom node."""
+    """A ComfyUI of its own: CPU, free port, empty folders, this pack beside those already in its folder."""
 
     def __init__(self, installation: Installation, base: Path, pack_folder: str) -> None:
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
-            (base / name).mkdir()
+            (base / name).mkdir(exist_ok=True)
         (base / "custom_nodes" / pack_folder).symlink_to(PACK, target_is_directory=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

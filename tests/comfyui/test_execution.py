@@ -295,6 +295,11 @@ def test_queue_and_cache(server, object_info):
     assert sampler not in cached
 
 
+def test_other_packs_with_folders_of_the_same_names_work_beside_this_one(object_info):
+    assert "Neighbour" in object_info
+    assert "MFSampler" in object_info
+
+
 def test_every_node_of_the_pack_was_executed(request, object_info):
     here = {name for name in globals() if name.startswith("test_")}
     selected = {item.originalname for item in request.session.items if item.module is request.module}
