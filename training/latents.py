@@ -1,7 +1,7 @@
 """Encode rendered scenes once, so that training reads latents instead of running the autoencoder.
 
 ``python -m mforce.training.latents --scenes FOLDER --autoencoder FILE --out FOLDER`` writes one shard of latents
-a shard of scenes: ``rgb`` (n, C, h, w) float16, ``depth`` (n, H, W) float16 in metres, captions in the metadata.
+a shard of scenes, as ``mforce data encode`` does for data of any kind (see :mod:`.data.encode`).
 """
 
 import argparse
@@ -10,15 +10,14 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from ..mforce_core import load_autoencoder
-from ..mforce_core.autoencoder import Autoencoder
-from ..mforce_core.patch_autoencoder import PatchAutoencoder
 from ..mforce_core.text import WordTextEncoder
-from ..mforce_core.tiny_autoencoder import TinyAutoencoder
+from .data.encode import EncodeSettings, ShardEncoder
+from .data.order import batch_indices
+from .data.shards import find_shards
+from .scenes import read_shards
 
 
 class LatentDataset:
@@ -47,32 +46,8 @@ class LatentDataset:
         return len(self.rgb)
 
     def batch_indices(self, step: int, batch_size: int, seed: int) -> Tensor:
-        """Indices of a step: a fresh permutation every epoch, a function of the arguments alone so that a resumed run
-        sees the data that an uninterrupted one would."""
-        first = step * batch_size
-        rows: list[int] = []
-        while len(rows) < batch_size:
-            epoch, offset = divmod(first + len(rows), len(self))
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
-            rows += order[offset : offset + batch_size - len(rows)].tolist()
-        return torch.tensor(rows)
-
-
-@torch.no_grad()
-def encode_shard(
-    scenes: Path, out: Path, autoencoder: Autoencoder | TinyAutoencoder | PatchAutoencoder, *, batch_size: int = 64
-) -> None:
-    """Encode one shard of scenes; the file appears only when it is complete."""
-    with safe_open(scenes, framework="pt") as handle:
-        images, depth, metadata = handle.get_tensor("rgb"), handle.get_tensor("depth"), handle.metadata()
-    latents = [autoencoder.encode(batch.float() / 127.5 - 1).to(torch.float16) for batch in images.split(batch_size)]
-    partial = out.with_suffix(".part")
-    save_file(
-        {"rgb": torch.cat(latents), "depth": depth.to(torch.float16)},
-        partial,
-        metadata={"captions": metadata["captions"]},
-    )
-    partial.replace(out)
+        """Indices of a step's samples; see :func:`.data.order.batch_indices`."""
+        return batch_indices(len(self), step, batch_size, seed)
 
 
 def main() -> None:
@@ -81,12 +56,10 @@ def main() -> None:
     parser.add_argument("--autoencoder", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    autoencoder = load_autoencoder(args.autoencoder)
-    for scenes in tqdm(sorted(args.scenes.glob("scenes-*.safetensors")), unit="shard"):
-        out = args.out / scenes.name.replace("scenes-", "latents-")
-        if not out.exists():
-            encode_shard(scenes, out, autoencoder)
+    height, width = read_shards(args.scenes)[0].rgb.shape[2:]
+    encode = ShardEncoder(EncodeSettings(str(args.autoencoder), None, (height, width)), args.out)
+    for shard in tqdm(find_shards([str(args.scenes)]), unit="shard"):
+        encode(shard)
 
 
 if __name__ == "__main__":

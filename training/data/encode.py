@@ -13,6 +13,7 @@ A shard of samples becomes ``latents-NAME.safetensors``:
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from ...mforce_core import load_autoencoder
 from ...mforce_core.text import WordTextEncoder
-from .encoders import TextEncoder, fingerprint, open_text_encoder
+from .encoders import TextEncoder, autoencoder_mark, open_text_encoder, text_mark
 from .sample import Broken, Sample
 from .shards import Shard, ShardError
 from .spool import Spool, spool
@@ -59,8 +60,8 @@ class EncodeSettings:
         """What decides the contents of the files."""
         values = asdict(self)
         del values["batch_size"], values["device"]
-        values["vae"] = fingerprint(Path(self.vae))
-        values["text_encoder"] = None if self.text_encoder is None else fingerprint(Path(self.text_encoder))
+        values["vae"] = autoencoder_mark(Path(self.vae))
+        values["text_encoder"] = None if self.text_encoder is None else text_mark(Path(self.text_encoder))
         return json.loads(json.dumps(values))
 
 
@@ -93,33 +94,43 @@ class ShardEncoder:
         if settings.text_encoder is not None:
             self.text_encoder = open_text_encoder(Path(settings.text_encoder), settings.device)
         out.mkdir(parents=True, exist_ok=True)
+        self._write_null_text()
 
     def __call__(self, shard: Shard) -> Encoded:
         path = self.out / f"latents-{shard.name}.safetensors"
         if path.exists():
-            return self._kept(shard.name, path)
+            return self._kept(shard, path)
         try:
             return self._encode(shard, path)
         except ShardError as error:
             return Encoded(shard.name, 0, [], str(error))
 
-    def write_null_text(self) -> None:
+    def _write_null_text(self) -> None:
         """Beside the shards, the features (T, D) of the empty caption where they hold features."""
-        if self.text_encoder is not None and not isinstance(self.text_encoder, WordTextEncoder):
-            features = self.text_encoder.encode([""])[0].to(torch.bfloat16)
-            save_file({"text": features.contiguous()}, self.out / NULL_TEXT_FILE)
+        path = self.out / NULL_TEXT_FILE
+        if self.text_encoder is None or isinstance(self.text_encoder, WordTextEncoder) or path.exists():
+            return
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.part")  # several processes may write it at a time
+        save_file({"text": self.text_encoder.encode([""])[0].to(torch.bfloat16).contiguous()}, partial)
+        partial.replace(path)
 
-    def _kept(self, name: str, path: Path) -> Encoded:
+    def _kept(self, shard: Shard, path: Path) -> Encoded:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata, rows = file.metadata() or {}, file.get_slice("rgb").get_shape()[0]
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}): delete it and run again.") from None
-        facts = json.loads(metadata.get("facts", "{}"))
-        if facts != self.facts:
-            changed = sorted(key for key in {*facts, *self.facts} if facts.get(key) != self.facts.get(key))
+        if "facts" not in metadata:  # earlier versions did not note what shards were made with
+            return Encoded(shard.name, rows, [])
+        facts = json.loads(metadata["facts"])
+        wanted = self._facts_of(shard)
+        if facts != wanted:
+            changed = sorted(key for key in {*facts, *wanted} if facts.get(key) != wanted.get(key))
             raise ValueError(f"{path} was made with another {', '.join(changed)}: name a new folder.")
-        return Encoded(name, rows, [Broken(*entry) for entry in json.loads(metadata["broken"])])
+        return Encoded(shard.name, rows, [Broken(*entry) for entry in json.loads(metadata["broken"])])
+
+    def _facts_of(self, shard: Shard) -> dict:
+        return {**self.facts, "samples": shard.contents}
 
     def _encode(self, shard: Shard, path: Path) -> Encoded:
         broken: list[Broken] = []
@@ -153,7 +164,7 @@ class ShardEncoder:
                         batch = []
             if batch:
                 self._write(batch, rows, texts)
-            lists = {"captions": captions, "keys": keys, "facts": self.facts, "broken": broken}
+            lists = {"captions": captions, "keys": keys, "facts": self._facts_of(shard), "broken": broken}
             rows.save(path, {name: json.dumps(value) for name, value in lists.items()})
         return Encoded(shard.name, len(keys), broken)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...mforce_core.text import WordTextEncoder
 from ..source import EncodedBatch
 from .encode import NULL_TEXT_FILE
-from .encoders import fingerprint, open_text_encoder
+from .encoders import open_text_encoder, text_mark
 from .order import batch_indices
 
 #: Shards that are open at a time. Their tensors are mapped: memory holds what was read lately, as far as there is room.
@@ -144,7 +144,7 @@ def _text_reader(
         return lambda shard, row: shard.value("text", int(shard.value("text_row", row))).float(), null_text
     if text_encoder is None:
         raise ValueError(f"{folder} holds captions without their features: name the text encoder.")
-    if layout.text_encoder is not None and layout.text_encoder != fingerprint(text_encoder):
+    if layout.text_encoder is not None and layout.text_encoder != text_mark(text_encoder):
         raise ValueError(f"{folder} was encoded with another text encoder than {text_encoder}.")
     encoder = open_text_encoder(text_encoder)
     null_text = encoder.encode([""])[0]

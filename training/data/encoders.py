@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ...mforce_core import load_text_encoder
+from ...mforce_core.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ...mforce_core.qwen import QwenTextEncoder, load_qwen_text_encoder
 from ...mforce_core.text import WordTextEncoder
 
@@ -28,22 +29,30 @@ def open_text_encoder(path: Path, device: str = "cpu") -> TextEncoder:
     return load_text_encoder(path)
 
 
-def fingerprint(path: Path) -> str:
-    """A mark of the weights at ``path``: names, sizes, and both ends of every file.
+def text_mark(path: Path) -> str:
+    """A mark of a text encoder's weights. Raises ValueError where there are none."""
+    if not path.is_dir():
+        return _mark([path])
+    words = path / _WORDS_FILE
+    return _mark([words] if words.exists() else sorted(path.rglob("*.safetensors")))
 
-    Raises:
-        ValueError: there is nothing.
-    """
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and (f.suffix == ".safetensors" or "config" in f.name))
-    else:
-        files = [path]
+
+def autoencoder_mark(path: Path) -> str:
+    """A mark of an autoencoder's weights. Raises ValueError where there are none."""
+    if not path.is_dir():
+        return _mark([path])
+    names = (ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
+    return _mark([path / name for name in names if (path / name).exists()])
+
+
+def _mark(files: list[Path]) -> str:
+    """Of sizes and both ends of files: fast, and different for weights that are different."""
     if not files or not files[0].is_file():
-        raise ValueError(f"{path} does not exist, or holds no .safetensors weights.")
+        raise ValueError(f"There are no .safetensors weights at {files[0] if files else 'the folder that was named'}.")
     digest = hashlib.sha256()
     for file in files:
         size = file.stat().st_size
-        digest.update(f"{file.name} {size} ".encode())
+        digest.update(f"{size} ".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(_ENDS))
             stream.seek(max(0, size - _ENDS))

@@ -129,7 +129,9 @@ def _decode(key: str, caption: str, facts: dict, paths: dict[Role, Path]) -> Sam
     if "depth" in paths:
         if "points" in paths:
             raise ValueError("it has both a depth map and points: keep one")
-        found = read_depth(paths["depth"], disparity=kind == "disparity" or None, mask=paths.get("mask"))
+        # Half-precision numbers are compared with limits that they cannot hold.
+        with np.errstate(over="ignore"):
+            found = read_depth(paths["depth"], disparity=kind == "disparity" or None, mask=paths.get("mask"))
         depth, notes = found.depth, found.notes
         sparse = float(np.isfinite(depth).mean()) < SPARSE_SHARE
         depth = _at_size(depth, size, sparse)

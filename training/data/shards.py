@@ -6,9 +6,11 @@ counted, skipped and shuffled cheaply; a sample is decoded by its record's ``dec
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -51,13 +53,17 @@ class Record(Protocol):
 
 
 class Shard(Protocol):
-    """``name`` is what is made of it is called after, ``location`` what a person finds it by."""
+    """``name``: what is made of it is called so; ``location``: where a person finds it; ``contents``: a mark of which
+    samples are in it, empty where the location says it."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def location(self) -> str: ...
+
+    @property
+    def contents(self) -> str: ...
 
     def records(self) -> Iterator[Record | Broken]:
         """Raises ShardError."""
@@ -92,6 +98,7 @@ class TarShard:
     """A WebDataset tar: the files of a sample follow each other and share the name up to the first dot."""
 
     location: str
+    contents: str = ""
 
     @property
     def name(self) -> str:
@@ -100,33 +107,35 @@ class TarShard:
     def records(self) -> Iterator[FilesRecord | Broken]:
         fsspec = need("fsspec", "Reading shards")
         iterators = need("webdataset.tariterators", "Reading .tar shards")
-        faults: list[Exception] = []
+        damage: list[Exception] = []
+        doubled: list[Exception] = []
 
-        def keep(error: Exception) -> bool:
+        def note(faults: list[Exception], error: Exception) -> bool:
             if isinstance(error, OSError):
                 raise error
             faults.append(error)
             return True
 
+        last: FilesRecord | Broken | None = None
         try:
             with fsspec.open(self.location, "rb") as stream:
-                files = iterators.tar_file_expander([{"url": self.location, "stream": stream}], handler=keep)
-                last: FilesRecord | None = None
-                for group in iterators.group_by_keys(files, handler=keep):
-                    while faults:  # of one file; what else the sample has is read on
-                        yield Broken(self.location, group["__key__"], _first_line(faults.pop()))
+                source = [{"url": self.location, "stream": stream}]
+                files = iterators.tar_file_expander(source, handler=partial(note, damage))
+                for group in iterators.group_by_keys(files, handler=partial(note, doubled)):
                     if last is not None:
                         yield last
-                    last = FilesRecord(
-                        group["__key__"], {name: data for name, data in group.items() if not name.startswith("__")}
-                    )
+                    key = group["__key__"]
+                    last = FilesRecord(key, {name: data for name, data in group.items() if not name.startswith("__")})
+                    if doubled:
+                        last = Broken(self.location, key, "it has two files of the same name")
+                        doubled.clear()
         except FileNotFoundError:
             raise MissingShardError(f"{self.location} does not exist") from None
         except OSError as error:
             raise ShardError(f"{self.location} could not be read to its end ({_first_line(error)})") from error
-        if faults:  # nothing followed, so the tar ends here, perhaps within the last sample
+        if damage:
             key = "" if last is None else last.key
-            yield Broken(self.location, key, f"the tar is damaged or cut short here ({_first_line(faults.pop())})")
+            yield Broken(self.location, key, f"the tar is damaged or cut short from here on ({_first_line(damage[0])})")
         elif last is not None:
             yield last
 
@@ -142,6 +151,10 @@ class FolderShard:
     @property
     def name(self) -> str:
         return f"{self.location.rstrip('/').rsplit('/', 1)[-1]}-{self.number:05d}"
+
+    @property
+    def contents(self) -> str:
+        return hashlib.sha256("\n".join(key for key, _ in self.samples).encode()).hexdigest()[:16]
 
     def records(self) -> Iterator[FilesRecord | Broken]:
         fsspec = need("fsspec", "Reading folders")
@@ -160,6 +173,7 @@ class SceneShard:
     """A shard of rendered scenes, ``scenes-*.safetensors``."""
 
     location: str
+    contents: str = ""
 
     @property
     def name(self) -> str:
@@ -264,5 +278,5 @@ def folder_key(path: str) -> tuple[str, str | None]:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error.args[0] if error.args else error).strip()
+    text = str(error.args[0] if error.args else error).split(" @ <")[0].strip()
     return (text.splitlines() or [type(error).__name__])[0].rstrip(".")
