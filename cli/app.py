@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import options
+from . import data, options
 from .errors import report_errors
 from .settings import BUILT_IN, DEFAULT_CFG, Mode, Settings, parse_size
 
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(data.app)
 
 
 def main() -> None:
