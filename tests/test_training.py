@@ -5,26 +5,35 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
-from mforce.mforce_core import load_model
+from mforce.kernels import attention
+from mforce.mforce_core import load_model, load_text_encoder, transformer
 from mforce.mforce_core.config import ConfigError
 from mforce.mforce_core.depth_codec import unpatchify
 from mforce.mforce_core.text import WordTextEncoder
+from mforce.mforce_core.transformer import ModalityForcingTransformer
 from mforce.training.config import RecipeConfig, read_train_config
-from mforce.training.initialize import build, initialize_from_base
-from mforce.training.latents import LatentDataset
+from mforce.training.initialize import build, fill
+from mforce.training.optimizer import learning_rate
+from mforce.training.processes import join
 from mforce.training.recipe import (
     Batch,
+    counted_pixels,
     depth_loss,
     depth_tokens,
     draw_noise,
+    drop_captions,
     noisy_depth,
+    row_generator,
     sparse_mask,
 )
-from mforce.training.train import Trainer, learning_rate, train
+from mforce.training.source import MemorySource
+from mforce.training.train import Trainer, train
 
 CONFIGS = Path(__file__).parent.parent / "training" / "configs"
+NANO = Path(__file__).parent.parent / "models" / "nano"
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +78,29 @@ def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "model"
 
 
+def trainer_of(config) -> Trainer:
+    return Trainer(config, join("cpu"))
+
+
+def rows(count: int) -> list[torch.Generator]:
+    return [row_generator(0, 0, row) for row in range(count)]
+
+
 def batch_of(clean: torch.Tensor) -> Batch:
     return Batch(torch.zeros(clean.shape[0], 4, 8), clean, torch.zeros(clean.shape[0], 3, 5), (2, 2))
 
 
 def test_masked_depth_loss_has_no_gradient_on_invalid_pixels() -> None:
-    generator = torch.Generator().manual_seed(0)
     recipe = RecipeConfig(sparse_probability=1.0)
-    clean = depth_tokens(torch.rand(6, 32, 32) + 1, recipe, 16, generator).flatten(1, 2)
+    clean = depth_tokens(torch.rand(6, 32, 32) + 1, recipe, 16, rows(6)).flatten(1, 2)
     assert (clean == 0).any()
     prediction = torch.randn(clean.shape, requires_grad=True)
     t_depth = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.5, 0.0])
     for weighting in ("uniform", "relative"):
-        (gradient,) = torch.autograd.grad(depth_loss(prediction, clean, t_depth, weighting), prediction)
         counted = (clean > 0) & (t_depth > 0)[:, None, None]
+        assert torch.equal(counted, counted_pixels(clean, t_depth))
+        loss = depth_loss(prediction, clean, t_depth, weighting, float(counted.sum()))
+        (gradient,) = torch.autograd.grad(loss, prediction)
         assert (gradient[~counted] == 0).all()
         assert (gradient[counted] != 0).all()
 
@@ -94,7 +112,7 @@ def test_relative_weighting_is_the_relative_error_of_depth() -> None:
     depth = torch.tensor([0.3, 0.8, 1.5, 4.0], dtype=torch.float64)
     clean = contract(depth)[None, None]
     prediction = contract(depth * 1.001)[None, None]
-    loss = depth_loss(prediction, clean, torch.ones(1), "relative")
+    loss = depth_loss(prediction, clean, torch.ones(1), "relative", 4)
     assert float(loss.sqrt()) == pytest.approx(0.001, rel=5e-3)
 
 
@@ -107,9 +125,8 @@ def test_missing_pixels_are_noise_at_every_time() -> None:
 
 
 def test_task_mix() -> None:
-    generator = torch.Generator().manual_seed(0)
     batch = batch_of(torch.ones(2000, 2, 2, 4))
-    noise = draw_noise(batch, RecipeConfig(), generator)
+    noise = draw_noise(batch, RecipeConfig(), rows(2000))
     i2d, d2i = noise.t_rgb == 0, noise.t_depth == 0
     assert not (i2d & d2i).any()
     assert float(i2d.float().mean()) == pytest.approx(0.2, abs=0.04)
@@ -120,39 +137,56 @@ def test_task_mix() -> None:
 
 
 def test_sparse_masks_keep_something_and_come_in_three_kinds() -> None:
-    masks = sparse_mask((300, 32, 32), 1.0, torch.Generator().manual_seed(0))
+    masks = torch.stack([sparse_mask((32, 32), 1.0, row) for row in rows(300)])
     assert masks.flatten(1).any(1).all()
     rows_whole = masks.all(2) | ~masks.any(2)
     scan_lines = rows_whole.all(1)
     dropped = masks.flatten(1).float().mean(1) > 0.5
     assert 0.2 < float(scan_lines.float().mean()) < 0.47
     assert float((~scan_lines & ~dropped).float().mean()) > 0.2
-    assert sparse_mask((5, 8, 8), 0.0, torch.Generator()).all()
+    assert sparse_mask((8, 8), 0.0, rows(1)[0]).all()
+
+
+def test_sparse_real_depth_keeps_what_it_has() -> None:
+    """One measured pixel survives every mask; a map without any is all noise, at t_depth = 1."""
+    depth = torch.zeros(40, 32, 32)
+    depth[:20, 5, 7] = 3.0
+    clean = depth_tokens(depth, RecipeConfig(sparse_probability=1.0), 16, rows(40))
+    assert (clean[:20].flatten(1) > 0).sum(1).tolist() == [1] * 20
+    assert not clean[20:].any()
+    noise = draw_noise(batch_of(clean), RecipeConfig(), rows(40))
+    assert (noise.t_depth[20:] == 1).all()
+    assert (noise.t_rgb[20:] > 0).all()
+    assert (noise.t_depth[:20] < 1).all()
+
+
+def test_captions_are_dropped_with_their_probability() -> None:
+    text, null = torch.ones(1000, 2, 3), torch.zeros(2, 3)
+    kept = drop_captions(text, null, 0.1, rows(1000)).flatten(1)
+    assert ((kept == 0).all(1) | (kept == 1).all(1)).all()
+    assert float((kept == 0).float().mean()) == pytest.approx(0.1, abs=0.03)
+
+
+def test_draws_of_a_row_do_not_depend_on_its_neighbours() -> None:
+    clean = torch.ones(4, 2, 2, 4)
+    whole = draw_noise(batch_of(clean), RecipeConfig(), rows(4))
+    part = draw_noise(batch_of(clean[2:]), RecipeConfig(), rows(4)[2:])
+    for all_rows, last_rows in zip(whole, part, strict=True):
+        assert torch.equal(all_rows[2:], last_rows)
+    assert not torch.equal(whole.rgb[0], whole.rgb[1])
 
 
 def test_batches_are_a_function_of_the_step(data: Path) -> None:
-    dataset = LatentDataset(data, WordTextEncoder.random(["red"], 4, 4))
-    seen = torch.cat([dataset.batch_indices(step, 5, seed=3) for step in range(5)])[:24]
-    assert sorted(seen.tolist()) == list(range(24))
-    assert torch.equal(dataset.batch_indices(4, 5, seed=3), dataset.batch_indices(4, 5, seed=3))
-    assert not torch.equal(dataset.batch_indices(0, 5, seed=3), dataset.batch_indices(0, 5, seed=4))
-
-
-def test_a_resumed_run_continues_the_curve(data: Path, base: Path, tmp_path: Path) -> None:
-    straight = Trainer(config("mf", data, tmp_path / "a", f"base={base}"))
-    curve = [straight.train_step() for _ in range(4)]
-
-    first = config("mf", data, tmp_path / "b", f"base={base}")
-    first.out.mkdir()
-    before = Trainer(first)
-    halves = [before.train_step() for _ in range(2)]
-    before.save()
-    after = Trainer(first)
-    assert after.step == 2
-    halves += [after.train_step() for _ in range(2)]
-    assert halves == curve
-    for name, tensor in straight.average.items():
-        assert torch.equal(after.average[name], tensor)
+    source = MemorySource(data, data, batch_size=5, seed=3)
+    assert source.latent_shape == (128, 2, 2)
+    assert source.null_text.shape == (4, 128)
+    seen = torch.cat([source.batch(step, slice(0, 5)).rgb for step in range(5)])[:24].flatten(1)
+    assert len(torch.unique(seen, dim=0)) == len(source) == 24
+    first, second = source.batch(4, slice(0, 2)), source.batch(4, slice(2, 5))
+    for whole, *parts in zip(source.batch(4, slice(0, 5)), first, second, strict=True):
+        assert torch.equal(whole, torch.cat(parts))
+    other = MemorySource(data, data, batch_size=5, seed=4)
+    assert not torch.equal(source.batch(0, slice(0, 5)).rgb, other.batch(0, slice(0, 5)).rgb)
 
 
 def test_stage_two_starts_from_stage_one(base: Path) -> None:
@@ -162,8 +196,8 @@ def test_stage_two_starts_from_stage_one(base: Path) -> None:
         "depth_decoder_num_layers": 1,
         "cross_stream_timestep_mixing": True,
     }
-    model = build(type(source.config).from_dict(architecture), torch.float32)
-    initialize_from_base(model, source, seed=0)
+    model = build(type(source.config).from_dict(architecture), torch.float32).to_empty(device="cpu")
+    fill(model, source.state_dict(), RecipeConfig(depth_start="image"), seed=0)
     state = model.state_dict()
     for name, tensor in source.state_dict().items():
         assert torch.equal(state[name], tensor), name
@@ -171,6 +205,7 @@ def test_stage_two_starts_from_stage_one(base: Path) -> None:
         ("double_blocks.0.depth_attn.qkv.weight", "double_blocks.0.img_attn.qkv.weight"),
         ("time_in_depth.in_layer.weight", "time_in.in_layer.weight"),
         ("single_stream_modulation_depth.lin.weight", "single_stream_modulation.lin.weight"),
+        ("depth_decoder_blocks.0.linear1.weight", "single_blocks.0.linear1.weight"),
     ):
         assert torch.equal(state[depth], state[image])
     assert float(state["cross_alpha_img"]) == float(state["cross_alpha_depth"]) == 0
@@ -181,26 +216,93 @@ def test_stage_two_starts_from_stage_one(base: Path) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
-def test_the_loss_of_one_scene_falls(data: Path, base: Path, tmp_path: Path) -> None:
-    one = tmp_path / "one"
-    one.mkdir()
-    tensors = {"rgb": torch.randn(1, 128, 2, 2).half(), "depth": torch.rand(1, 32, 32).half() + 1}
-    save_file(tensors, one / "latents-00000.safetensors", metadata={"captions": json.dumps(["a red cube"])})
-    settings = [f"base={base}", f"data.latents={one}", "batch_size=16", "steps=150", "recipe.sparse_probability=0"]
-    settings += ["optimizer.learning_rate=3e-3", "recipe.distillation_high=0", "recipe.distillation_low=0"]
-    trainer = Trainer(config("mf", data, tmp_path / "out", *settings))
-    losses = [trainer.train_step() for _ in range(150)]
-    for name, share in (("rgb", 0.5), ("depth", 0.15)):
+@pytest.fixture(scope="module")
+def nano() -> ModalityForcingTransformer:
+    return load_model(NANO, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def image_half(nano) -> ModalityForcingTransformer:
+    """A text-to-image model whose attention is trained: nano without its depth stream."""
+    sizes = {"depth_channels": 0, "depth_decoder_num_layers": 0, "cross_stream_timestep_mixing": False}
+    model = build(type(nano.config).from_dict(nano.config.to_dict() | sizes), torch.float32).to_empty(device="cpu")
+    model.load_state_dict({name: nano.state_dict()[name] for name in model.state_dict()})
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def noise_in_both() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "rgb": torch.randn(4, 64, 128, generator=generator),
+        "depth": torch.randn(4, 64, 256, generator=generator),
+        "text": load_text_encoder(NANO).encode(["a red sphere on a wooden floor"] * 4),
+        "t_rgb": torch.full((4,), 0.9),
+        "t_depth": torch.ones(4),
+        "grid": (8, 8),
+    }
+
+
+def student_of(nano, image_half, start: str) -> ModalityForcingTransformer:
+    model = build(nano.config, torch.float32).to_empty(device="cpu")
+    fill(model, image_half.state_dict(), RecipeConfig(depth_start=start), seed=0)
+    return model.requires_grad_(False)
+
+
+def test_at_the_start_the_base_differs_by_the_presence_of_depth_tokens_alone(
+    nano, image_half, noise_in_both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where image and text cannot see the depth tokens, the student's image is exactly the base's."""
+    wanted, _ = image_half(**noise_in_both | {"depth": None, "t_depth": None})
+    others = noise_in_both["text"].shape[1] + 64
+
+    def blind(q, k, v, **options):
+        if q.shape[1] <= others:
+            return attention(q, k, v)
+        parts = attention(q[:, :others], k[:, :others], v[:, :others]), attention(q[:, others:], k, v)
+        return torch.cat(parts, dim=1)
+
+    monkeypatch.setattr(transformer, "attention", blind)
+    for start in ("image", "gated", "fresh"):
+        found, _ = student_of(nano, image_half, start)(**noise_in_both)
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_gated_start_is_near_the_base(nano, image_half, noise_in_both) -> None:
+    """Attention has no mask, so depth tokens take a share of it: self-distillation starts small, not at zero."""
+    wanted, _ = image_half(**noise_in_both | {"depth": None, "t_depth": None})
+    error = {}
+    for start in ("image", "gated"):
+        found, _ = student_of(nano, image_half, start)(**noise_in_both)
+        error[start] = float((found - wanted).square().mean() / wanted.square().mean())
+    assert 0 < error["gated"] < 0.05
+    assert error["gated"] < 0.7 * error["image"]
+
+
+def test_one_scene_is_learned_by_heart(tmp_path: Path) -> None:
+    """Both losses near zero: few channels, since a narrow model cannot pass the noise of many."""
+    tensors = {"rgb": torch.randn(1, 8, 2, 2).half(), "depth": torch.rand(1, 4, 4).half() + 1}
+    save_file(tensors, tmp_path / "latents-00000.safetensors", metadata={"captions": json.dumps(["red"])})
+    WordTextEncoder.random(["red"], 8, 2).save(tmp_path / "text_encoder.safetensors")
+    sizes = ["architecture.in_channels=8", "architecture.context_in_dim=8", "architecture.depth_decoder_num_layers=0"]
+    train(config("t2i", tmp_path, tmp_path / "t2i", "steps=1", *sizes))
+    settings = [f"base={tmp_path}/t2i/model", "architecture.depth_channels=4", "batch_size=32", "steps=300", *sizes]
+    settings += ["recipe.distillation_high=0", "recipe.distillation_low=0", "recipe.sparse_probability=0"]
+    settings += ["optimizer.learning_rate=1e-2", "optimizer.cooldown_steps=200", "optimizer.name=adamw"]
+    trainer = trainer_of(config("mf", tmp_path, tmp_path / "mf", *settings))
+    losses = [trainer.train_step() for _ in range(300)]
+    trainer.close()
+    for name in ("rgb", "depth"):
         start = sum(entry[name] for entry in losses[:5]) / 5
-        end = sum(entry[name] for entry in losses[-10:]) / 10
-        assert end < share * start, (name, start, end)
+        end = sum(entry[name] for entry in losses[-20:]) / 20
+        assert end < 0.03 * start, (name, start, end)
 
 
 def test_finished_run_leaves_a_model_that_opens(base: Path) -> None:
     assert not load_model(base).config.has_depth
-    log = (base.parent / "log.jsonl").read_text()
-    assert log == ""  # four steps, fewer than one log interval
-    assert (base.parent / "state.safetensors").exists()
+    assert (base.parent / "log.jsonl").read_text() == ""  # four steps, fewer than one log interval
+    assert [path.name for path in (base.parent / "checkpoints").iterdir()] == ["step-4"]
+    assert "stage t2i" in (base.parent / "report.md").read_text()
     assert unpatchify(torch.zeros(1, 2, 2, 256)).shape == (1, 32, 32)
 
 
@@ -221,6 +323,10 @@ def test_learning_rate_warms_up_and_cools_down(data: Path, tmp_path: Path) -> No
         ("recipe.probability_i2d=0.9", "exceeds 1"),
         ("architecture.num_heads=3", "not divisible"),
         ("stage=t2i", "depth_channels = 0"),
+        ("trainable=half", "trainable: Input should be 'all', 'depth' or 'lora'"),
+        ("data.source=stream", "data: .*needs shards"),
+        ("seed", "not of the form"),
+        ("steps.more=1", "steps is a value"),
     ],
 )
 def test_bad_configurations_name_the_key(data: Path, tmp_path: Path, override: str, message: str) -> None:
@@ -231,3 +337,28 @@ def test_bad_configurations_name_the_key(data: Path, tmp_path: Path, override: s
 def test_missing_latents_say_what_to_run(data: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"mforce\.training\.latents"):
         train(config("t2i", data, tmp_path / "out", f"data.latents={tmp_path}"))
+
+
+def test_a_base_of_other_sizes_names_the_key(data: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"architecture\.hidden_size is 32, but the base .* has 64"):
+        train(config("mf", data, tmp_path, f"base={base}", "architecture.hidden_size=32", "architecture.num_heads=1"))
+    with pytest.raises(ConfigError, match="does not exist: train it first"):
+        train(config("mf", data, tmp_path, f"base={tmp_path}/nothing"))
+
+
+def test_presets_are_found_by_name_and_unknown_ones_named(tmp_path: Path) -> None:
+    assert read_train_config(Path("scale-370m-mf"), []).sizes().depth_channels == 256
+    with pytest.raises(ConfigError, match=r"nothing does not exist: .*klein-4b, .*nano-mf"):
+        read_train_config(Path("nothing"), [])
+
+
+def test_held_out_samples_are_measured_and_shown(data: Path, base: Path, tmp_path: Path) -> None:
+    more = [f"base={base}", f"heldout.latents={data}", "heldout.every=2", "heldout.samples=2", "log_every=1"]
+    train(config("mf", data, tmp_path, *more, "heldout.sampling_steps=2"))
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    looks = {entry["step"]: entry["heldout_absrel"] for entry in entries if "heldout_absrel" in entry}
+    assert looks.keys() == {2, 4}
+    assert all(0 < value < 2 for value in looks.values())
+    with Image.open(tmp_path / "samples" / "step-0000004.png") as sheet:
+        assert sheet.size == (3 * 32, 2 * 32)  # depth, image to depth, joint depth; no autoencoder for the images
+    assert "held-out AbsRel" in (tmp_path / "report.md").read_text()

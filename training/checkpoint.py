@@ -16,10 +16,13 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, HuggingFaceStorageWriter
 
 from .optimizer import MovingAverage
 from .processes import Processes
+
+# One process saving alone is meant; the remark comes from the thread that writes.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
 _COMPLETE = re.compile(r"step-(\d+)$")
 
@@ -29,19 +32,31 @@ class SaveError(OSError):
 
 
 class TrainingState:
-    """What a run needs to go on: trained weights, their average and the optimisers' moments, by name."""
+    """What a run needs to go on: trained weights, their average and the optimisers' moments, by name.
+
+    Attributes:
+        position: where a sequential source is after the last step; empty for others, whose position is the step.
+    """
 
     def __init__(self, model: nn.Module, average: MovingAverage, optimizers: list[torch.optim.Optimizer]) -> None:
+        self.position: dict[str, Tensor] = {}
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.average, self.optimizers = average, optimizers
 
     def tensors(self) -> dict[str, Tensor]:
         weights = {f"model.{name}": p.detach() for name, p in self.trained.items()}
         averages = {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
-        return weights | averages | self._moments()
+        positions = {f"source.{name}": tensor for name, tensor in self.position.items()}
+        return weights | averages | self._moments() | positions
 
-    def prepare_moments(self, stored: Mapping[str, torch.Size]) -> None:
-        """Room for the moments that a checkpoint holds: optimisers make them at their first step only."""
+    def prepare(self, stored: Mapping[str, torch.Size]) -> None:
+        """Room for what a checkpoint holds and a run that has not begun does not: optimisers make their moments at the
+        first step only."""
+        self.position = {
+            name.removeprefix("source."): torch.zeros(size, dtype=torch.int64)
+            for name, size in stored.items()
+            if name.startswith("source.")
+        }
         for optimizer in self.optimizers:
             for name, parameter in self._parameters_of(optimizer):
                 prefix = f"optimizer.{name}."
@@ -98,7 +113,7 @@ class Checkpoints:
         path = self.folder / f"step-{step}"
         reader = HuggingFaceStorageReader(str(path))
         stored = {name: entry.size for name, entry in reader.read_metadata().state_dict_metadata.items()}
-        state.prepare_moments(stored)
+        state.prepare(stored)
         tensors = state.tensors()
         different = {name for name in tensors.keys() | stored.keys() if not _fits(tensors.get(name), stored.get(name))}
         if different:
@@ -106,8 +121,7 @@ class Checkpoints:
                 f"{path} is of another model or optimiser ({len(different)} tensors differ, {min(different)} among "
                 "them): choose another out, or delete it"
             )
-        with _quietly():
-            dcp.load(tensors, storage_reader=reader, no_dist=self.processes.count == 1)
+        dcp.load(tensors, storage_reader=reader, no_dist=self.processes.count == 1)
         return step
 
     def save(self, step: int, state: TrainingState) -> None:
@@ -153,12 +167,11 @@ class Checkpoints:
     def _explained(self) -> Iterator[None]:
         """Turn what writing raises into a sentence."""
         try:
-            with _quietly():
-                yield
-        except Exception as error:
+            yield
+        except (Exception, CheckpointException) as error:  # the latter is a BaseException
             raise self._failure(error) from error
 
-    def _failure(self, error: Exception) -> SaveError:
+    def _failure(self, error: BaseException) -> SaveError:
         if self.processes.first:
             shutil.rmtree(self.folder / f"step-{self._saving}.part", ignore_errors=True)
         before = [step for step in self.steps() if step != self._saving]
@@ -169,21 +182,12 @@ class Checkpoints:
         )
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the remark that one process alone is saving, which is meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
-
-
 def _fits(tensor: Tensor | None, size: torch.Size | None) -> bool:
     return tensor is not None and size is not None and tensor.shape == size
 
 
 def _reason(error: BaseException) -> str:
     """The innermost message: torch.distributed.checkpoint collects the failures of all processes in one."""
-    failures = getattr(error, "failures", None)
-    if failures:
-        error = next(iter(failures.values()))[0]
+    if isinstance(error, CheckpointException):
+        error, _ = next(iter(error.failures.values()))
     return " ".join(str(error).split()) or type(error).__name__

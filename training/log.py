@@ -83,7 +83,7 @@ def peak_memory(device: torch.device) -> float:
 
 
 def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(f"{value:.6g}") for name, value in values.items()}
+    return {name: float(f"{value:.8g}") for name, value in values.items()}
 
 
 def _open_board(folder: Path, first_step: int) -> Any:

@@ -1,7 +1,7 @@
 """Where batches come from: the protocol between the training loop and its data, and a dataset that fits in memory."""
 
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -26,8 +26,7 @@ class Source(Protocol):
     """Batches by step.
 
     ``batch`` is a pure function of (the source's own seed, step, row): however many ranks share the rows of a global
-    batch, they see the same batches, and a resumed run needs no state. ``len`` is the number of samples. A stream that
-    can only be read in order also has ``state_dict()`` and ``load_state_dict()``, lists of numbers by name.
+    batch, they see the same batches, and a resumed run needs no state. ``len`` is the number of samples.
 
     Attributes:
         latent_shape: (C, h, w) of one sample's ``rgb``.
@@ -42,6 +41,17 @@ class Source(Protocol):
     def batch(self, step: int, rows: slice) -> EncodedBatch:
         """``rows`` (start and stop given) of the global batch of ``step``."""
         ...
+
+
+@runtime_checkable
+class SequentialSource(Protocol):
+    """A source that can only be read in order says where it is, so that a resumed run need not read it all again."""
+
+    def state_dict(self) -> dict[str, list[int]]:
+        """The place after the last batch."""
+        ...
+
+    def load_state_dict(self, state: dict[str, list[int]]) -> None: ...
 
 
 class MemorySource:

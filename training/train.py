@@ -29,7 +29,7 @@ from .optimizer import MovingAverage, build_optimizers, learning_rate
 from .processes import Processes, checkpoint_activations, compiled, join, leave, shard
 from .recipe import Batch, Noise, Totals, counted_pixels, depth_tokens, draw_noise, drop_captions, losses, row_generator
 from .report import write_report
-from .source import open_source
+from .source import SequentialSource, open_source
 from .teacher import make_teacher
 
 
@@ -60,13 +60,15 @@ class Trainer:
         self.state = TrainingState(self.model, self.average, self.optimizers)
         self.checkpoints = Checkpoints(config.out / "checkpoints", config.keep_last, processes)
         self.step = self.checkpoints.load(self.state)
+        if isinstance(self.source, SequentialSource) and self.state.position:
+            self.source.load_state_dict({name: value.tolist() for name, value in self.state.position.items()})
         self._reader = ThreadPoolExecutor(1)
         self._next = self._read(self.step)
 
     def train_step(self) -> dict[str, float]:
         """One optimiser step; returns the losses of the global batch, the gradient norm and the learning rate."""
         config, processes = self.config, self.processes
-        parts = self._next.result()
+        parts, position = self._next.result()
         self._next = self._read(self.step + 1)
         pixels = sum(counted(batch, noise) for batch, noise in parts)
         totals = Totals(config.batch_size, float(processes.total(torch.tensor(pixels, dtype=torch.float64))))
@@ -92,6 +94,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.average.update(self.step)
+        self.state.position = position
         values = processes.total(torch.stack(list(sums.values())).double().cpu()).tolist()
         return dict(zip(sums, values, strict=True)) | {"gradient_norm": norm.item(), "lr": rate}
 
@@ -105,9 +108,16 @@ class Trainer:
         self._reader.shutdown()
         self.checkpoints.finish()
 
-    def _read(self, step: int) -> Future[list[tuple[Batch, Noise]]]:
-        """Read a step's rows while the one before it is computed."""
-        return self._reader.submit(lambda: list(self._micro_batches(step)))
+    def _read(self, step: int) -> Future[tuple[list[tuple[Batch, Noise]], dict[str, Tensor]]]:
+        """Read a step's rows while the one before it is computed, and where a sequential source is after them."""
+
+        def read() -> tuple[list[tuple[Batch, Noise]], dict[str, Tensor]]:
+            parts = list(self._micro_batches(step))
+            if not isinstance(self.source, SequentialSource):
+                return parts, {}
+            return parts, {name: torch.tensor(numbers) for name, numbers in self.source.state_dict().items()}
+
+        return self._reader.submit(read)
 
     def _micro_batches(self, step: int) -> Iterator[tuple[Batch, Noise]]:
         """This process's rows of a step, in parts of one forward pass."""
@@ -170,11 +180,15 @@ class Stop:
 
     def __init__(self, processes: Processes) -> None:
         self.processes, self.here = processes, False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._request)
+        self._before = {number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def _request(self, *_: object) -> None:
         self.here = True
+
+    def restore(self) -> None:
+        """Signals do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def __bool__(self) -> bool:
         return bool(self.processes.total(torch.tensor(int(self.here))))
@@ -183,6 +197,7 @@ class Stop:
 def train(config: TrainConfig) -> None:
     """Run a stage to its last step, or until SIGTERM; ends with an exported model and a report."""
     processes = join(config.device)
+    stop = Stop(processes)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(config, processes)
@@ -193,9 +208,12 @@ def train(config: TrainConfig) -> None:
             log = Log(config, trainer.step, processes.device)
             count = sum(p.numel() for p in trainer.model.parameters())
             print(f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.source)} images, step {trainer.step}")
-        stop = Stop(processes)
         while trainer.step < config.steps and not stop:
-            values = trainer.train_step()
+            try:
+                values = trainer.train_step()
+            except FloatingPointError:
+                trainer.close()  # a checkpoint may be on its way
+                raise
             if log is not None:
                 log.step(trainer.step, values)
             if trainer.step % config.save_every == 0:
@@ -211,6 +229,7 @@ def train(config: TrainConfig) -> None:
             write_report(config)
             print(f"step {trainer.step} of {config.steps}: checkpoint in {config.out}, model in {folder}")
     finally:
+        stop.restore()
         leave()
 
 
