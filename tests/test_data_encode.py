@@ -278,10 +278,10 @@ class TestStream:
             parts = [rank.batch(step, slice(0, 2)), rank.batch(step, slice(2, 5))]
             joined = EncodedBatch(*(torch.cat(halves) for halves in zip(*parts, strict=True)))
             assert same(joined, batches[step])
-        assert same(rank.batch(3, slice(0, 5)), batches[3])
+        assert same(rank.batch(2, slice(0, 5)), batches[2])  # ends within a window
         resumed = self.open(tars)
         resumed.load_state_dict(json.loads(json.dumps(rank.state_dict())))
-        for step in (4, 5, 6):
+        for step in (3, 4, 6):
             assert same(resumed.batch(step, slice(0, 5)), batches[step])
         assert not same(self.open(tars, seed=6).batch(0, slice(0, 5)), batches[0])
 

@@ -45,7 +45,8 @@ class MissingShardError(ShardError):
 class Record(Protocol):
     """A sample that is not decoded yet."""
 
-    key: str
+    @property
+    def key(self) -> str: ...
 
     def decode(self) -> Sample:
         """Raises ValueError: why the sample cannot be used."""

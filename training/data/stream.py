@@ -75,6 +75,10 @@ class StreamSource:
         height, width = settings.canvas
         self.latent_shape = (self.autoencoder.latent_channels, height // factor, width // factor)
         self.broken: dict[tuple[str, str], str] = {}
+        self._step: int
+        self._held: list[_Drawn]
+        self._start: _Place
+        self._records: Iterator[_Drawn]
         self._rewind()
 
     @cached_property
@@ -142,7 +146,8 @@ class StreamSource:
             drawn = start.drawn if begin == start._replace(drawn=0) else 0
             for used, index in enumerate(order[drawn:], drawn + 1):
                 place = begin._replace(drawn=used) if used < len(order) else after
-                yield _Drawn(*window[index], place)
+                record, location = window[index]
+                yield _Drawn(record, location, place)
 
     def _windows(self, start: _Place) -> Iterator[tuple[_Place, list[tuple[Record, str]], _Place]]:
         """Windows with the places where they begin and where the next one does."""
