@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from . import adaln_ops
-from .adaln_ops import LAYER_NORM_EPS
 from .dispatch import on_triton, recorded
+
+LAYER_NORM_EPS = 1e-6
 
 
 class Modulation(NamedTuple):
@@ -49,6 +49,8 @@ def adaln(x: Tensor, segments: Sequence[Segment]) -> Tensor:
     if not on_triton("adaln", x.shape[2], x, *shifts, *scales):
         return _adaln(x, lengths, shifts, scales)
     if recorded(x, *shifts, *scales):
+        from . import adaln_ops
+
         return adaln_ops.adaln(x, lengths, shifts, scales)
     from .triton.adaln import forward
 
@@ -70,6 +72,8 @@ def gated_residual(x: Tensor, y: Tensor, segments: Sequence[Segment], *, inplace
     if not on_triton("gated_residual", x.shape[2], x, y, *gates):
         return _gated_residual(x, y, lengths, gates, inplace)
     if recorded(x, y, *gates):
+        from . import adaln_ops
+
         return adaln_ops.gated_residual(x, y, lengths, gates)
     from .triton.adaln import forward
 
@@ -100,6 +104,8 @@ def gated_residual_adaln(
         x = _gated_residual(x, y, lengths, gates, inplace)
         return x, _adaln(x, lengths, shifts, scales)
     if recorded(x, y, *gates, *shifts, *scales):
+        from . import adaln_ops
+
         return adaln_ops.gated_residual_adaln(x, y, lengths, gates, shifts, scales)
     from .triton.adaln import forward
 

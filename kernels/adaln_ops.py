@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-LAYER_NORM_EPS = 1e-6
+from .adaln import LAYER_NORM_EPS
 
 
 @custom_op("mforce::adaln", mutates_args=())

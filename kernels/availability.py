@@ -7,6 +7,7 @@ whose driver, compiler or Triton build do not fit each other. Whoever falls back
 import functools
 import logging
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -15,6 +16,12 @@ MIN_TRITON = (3, 0)
 
 #: Turing: the first NVIDIA generation that Triton's tensor-core paths support.
 MIN_CAPABILITY = (7, 5)
+
+
+def constant_when_traced(function: Callable) -> Callable:
+    """What ``torch.compiler.assume_constant_result`` does, which imports the whole compiler to do it: a second."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def interpreted() -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .availability import log_once, triton_problem
+from .availability import constant_when_traced, log_once, triton_problem
 
 ENVIRONMENT_VARIABLE = "MFORCE_KERNELS"
 BACK_ENDS = ("auto", "reference", "triton")
@@ -79,7 +79,7 @@ def kernel_report(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> 
     return {name: reason_against_triton(_asked, name, device, dtype, 64) for name in LIMITS}
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _decide(asked: str, operation: str, device: str, index: int | None, dtype: torch.dtype, width: int) -> bool:
     return _decided(asked, operation, device, index, dtype, width)
 
@@ -90,14 +90,22 @@ def _decided(asked: str, operation: str, kind: str, index: int | None, dtype: to
     expected = asked == "reference" or (asked == "auto" and kind == "cpu")
     if reason is not None and not expected:
         log_once(f"{operation} runs on its PyTorch reference: {reason}.")
+    if reason is None:
+        _register_operators()
     return reason is None
+
+
+@functools.cache
+def _register_operators() -> None:
+    """Takes a tenth of a second, which only those pay who use the kernels, and not while a compiler traces."""
+    from . import adaln_ops, rope_ops, swiglu_ops  # noqa: F401
 
 
 def _device(kind: str, index: int | None) -> torch.device:
     return torch.device(kind) if index is None else torch.device(kind, index)
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _falls_back(operation: str, reason: str) -> bool:
     log_once(f"{operation} runs on its PyTorch reference: {reason}.")
     return False

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import rope_ops
 from .dispatch import on_triton, recorded
-from .rope_ops import RMS_NORM_EPS
+
+RMS_NORM_EPS = 1e-6
 
 #: Tokens that the CPU takes through all steps at a time, so that what lies between two steps stays in its caches.
 _CPU_TOKENS = 256
@@ -66,6 +66,8 @@ def qk_norm_rope(
     on_gpu_kernels = on_triton("qk_norm_rope", qkv.shape[4], *(stream.qkv for stream in streams), *scales)
     if recorded(*(tensor for stream in streams for tensor in stream)):
         if on_gpu_kernels:
+            from . import rope_ops
+
             return rope_ops.qk_norm_rope([stream.qkv for stream in streams], scales[::2], scales[1::2], table)
         return _functional(streams, table)
     if not inplace or len(streams) > 1:

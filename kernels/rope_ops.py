@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-RMS_NORM_EPS = 1e-6
+from .rope import RMS_NORM_EPS
 
 
 @custom_op("mforce::qk_norm_rope", mutates_args=())

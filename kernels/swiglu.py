@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from . import swiglu_ops
 from .dispatch import on_triton, recorded
 
 
@@ -22,6 +21,8 @@ def swiglu(x: Tensor, *, out: Tensor | None = None) -> Tensor:
         a, b = x.chunk(2, dim=-1)
         return silu(a) * b if out is None else torch.mul(silu(a), b, out=out)
     if recorded(x):
+        from . import swiglu_ops
+
         return swiglu_ops.swiglu(x, None)
     from .triton.swiglu import forward
 
@@ -34,5 +35,7 @@ def swiglu(x: Tensor, *, out: Tensor | None = None) -> Tensor:
 def concat_swiglu(left: Tensor, x: Tensor) -> Tensor:
     """``[left | swiglu(x)]`` for left (B, L, C) and x (B, L, 2 M), as a new (B, L, C + M)."""
     if on_triton("swiglu", x.shape[2] // 2, x, left):
+        from . import swiglu_ops
+
         return swiglu_ops.swiglu(x, left)
     return torch.cat((left, swiglu(x)), dim=-1)

@@ -14,10 +14,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS: dict[str, set[str]] = {
     "kernels": set(),
     "mforce_core": {"kernels"},
-    "nodes": {"mforce_core"},
-    "training": {"mforce_core"},
+    "nodes": {"kernels", "mforce_core"},
+    "training": {"kernels", "mforce_core", "evaluation"},
     "evaluation": {"mforce_core", "training"},
-    "cli": {"kernels", "mforce_core", "evaluation"},
+    "cli": {"benchmarks", "kernels", "mforce_core", "evaluation", "training"},
     "benchmarks": {"kernels", "mforce_core"},
 }
 

@@ -13,7 +13,6 @@ from ..availability import triton_problem
 from . import reference
 from .call import Call
 from .masking import close_empty_rows, open_empty_rows
-from .ops import flash_attention, flash_attention_into
 
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_FEATURES = 256
@@ -40,6 +39,8 @@ def _triton(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tenso
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     if key_mask is not None:
         key_mask = key_mask.contiguous()
+    from .ops import flash_attention, flash_attention_into
+
     if out is None:
         return flash_attention(q, k, v, key_mask)[0]
     flash_attention_into(q, k, v, key_mask, out)
@@ -97,7 +98,10 @@ def problem(name: str, call: Call) -> str | None:
             return f"its kernels have no {str(call.dtype).removeprefix('torch.')}"
         if call.features > MAX_FEATURES:
             return f"its kernels take heads of at most {MAX_FEATURES} features, not {call.features}"
-        return triton_problem(call.device)
+        against = triton_problem(call.device)
+        if against is None:
+            from . import ops  # noqa: F401  (registers the operators, before a compiler traces a call)
+        return against
     if name in _SDPA and _sdpa_kernel(name) is None:
         return f"PyTorch {torch.__version__} does not have it"
     if name == "xformers":

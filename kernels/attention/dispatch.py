@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..availability import constant_when_traced
 from .backends import attend
 from .call import Call
 from .choice import automatic, on_cpu, requested
@@ -83,7 +84,7 @@ def _is_passive(q: Tensor) -> bool:
     return q.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _traced_choice(
     device: str,
     index: int | None,
