@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import tarfile
 
 import fsspec
@@ -227,3 +228,11 @@ def test_scenes_are_the_same_in_both_formats(tmp_path):
     assert [path.read_bytes() for path in paths] == before
     with pytest.raises(ValueError, match="holds other scenes"):
         write_dataset(tmp_path / "w", 3, seed=5, size=32, shard_size=2, progress=False, format="webdataset")
+
+
+def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch):
+    (tmp_path / "x.tar").touch()
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    monkeypatch.setitem(sys.modules, "webdataset.tariterators", None)
+    with pytest.raises(ModuleNotFoundError, match=r"needs the package webdataset: pip install '.*\[train\]'"):
+        samples_of(tmp_path / "x.tar")
