@@ -1,0 +1,58 @@
+"""A LoRA that training wrote, in ComfyUI's hands: applied to the unmerged model it is the merged model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mforce.mforce_core.text import WordTextEncoder
+from mforce.training.config import read_train_config
+from mforce.training.train import train
+
+from .host import PACK, find_installation
+
+HERE = Path(__file__).parent
+
+
+def settings(folder: Path, out: str, *more: str) -> list[str]:
+    sizes = ["in_channels=128", "hidden_size=64", "num_heads=2", "axes_dim=[8, 8, 8, 8]", "depth_single=1"]
+    return [
+        *(f"architecture.{size}" for size in sizes),
+        *(f"{key}={folder}" for key in ("text_encoder", "data.latents")),
+        *(f"out={folder / out}", "batch_size=4", "precision=float32", "compile=false", "optimizer.warmup_steps=0"),
+        *(
+            "optimizer.name=adamw",
+            "optimizer.learning_rate=0.02",
+            "optimizer.ema_decay=0",
+            "optimizer.cooldown_steps=0",
+            *more,
+        ),
+    ]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    installation = find_installation()
+    folder = tmp_path_factory.mktemp("lora")
+    tensors = {"rgb": torch.randn(8, 128, 2, 2).half(), "depth": torch.rand(8, 32, 32).half() + 1}
+    save_file(tensors, folder / "latents-00000.safetensors", metadata={"captions": json.dumps(["red"] * 8)})
+    WordTextEncoder.random(["red"], 128, 2).save(folder / "text_encoder.safetensors")
+    train(read_train_config(Path("nano-t2i"), settings(folder, "t2i", "steps=6")))
+    for out, merge in (("unmerged", "false"), ("merged", "true")):
+        more = (f"base={folder}/t2i/model", "trainable=lora", "lora.rank=4", "lora.alpha=8.0", f"lora.merge={merge}")
+        train(read_train_config(Path("nano-mf"), settings(folder, out, "steps=6", *more)))
+    arguments = folder / "unmerged/model", folder / "unmerged/lora.safetensors", folder / "merged/model"
+    return json.loads(installation.run(HERE / "trained_lora_runs.py", PACK, *arguments))
+
+
+def test_every_pair_finds_its_layer_of_the_image_and_text_half(results):
+    assert len(results["layers"]) == results["pairs"] == 8 + 2  # one double block, one single block
+    assert not [name for name in results["layers"] if "depth" in name]
+
+
+def test_the_file_makes_the_merged_model(results):
+    assert results["update"] > 0.05
+    assert results["error"] < 0.02  # of the update; the files are bfloat16
+    assert results["others_equal"]
