@@ -46,7 +46,12 @@ def write_inputs(folder: Path, samples: int) -> None:
 
 
 def configuration(folder: Path, *, batch_size: int, compiled: bool, device: str) -> TrainConfig:
-    values = {"out": folder / "out", "base": folder / "base", "text_encoder": folder, "data.latents": folder}
+    values: dict[str, object] = {
+        "out": folder / "out",
+        "base": folder / "base",
+        "text_encoder": folder,
+        "data.latents": folder,
+    }
     values |= {"batch_size": batch_size, "device": device, "compile": str(compiled).lower(), "precision": "float32"}
     values |= {"recipe.distillation_high": 0, "recipe.distillation_low": 0, "recipe.sparse_probability": 0}
     values |= {"optimizer.name": "adamw"}

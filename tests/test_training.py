@@ -32,6 +32,9 @@ from mforce.training.recipe import (
 from mforce.training.source import MemorySource
 from mforce.training.train import Trainer, train
 
+# One process saving alone is meant.
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
 CONFIGS = Path(__file__).parent.parent / "training" / "configs"
 NANO = Path(__file__).parent.parent / "models" / "nano"
 

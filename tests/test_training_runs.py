@@ -22,6 +22,9 @@ from mforce.training.config import TrainConfig, read_train_config
 from mforce.training.processes import join
 from mforce.training.train import Trainer, train
 
+# One process saving alone is meant.
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
 STEPS = 50
 
 #: A model of 32 channels: each value of the configuration, by key.
@@ -90,7 +93,7 @@ def checkpoints(out: Path) -> set[str]:
 @pytest.fixture(scope="module")
 def one_process(data: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("one")
-    train(config("mf", data, out, base=base, save_every=20))
+    train(config("mf", data, out, base=base, save_every=10))
     return out
 
 
@@ -98,7 +101,7 @@ def one_process(data: Path, base: Path, tmp_path_factory: pytest.TempPathFactory
 def two_processes(data: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run by torchrun, sharded over two gloo processes, in two micro-batches each."""
     out = tmp_path_factory.mktemp("two")
-    more = {"base": base, "save_every": 20, "scale.micro_batch_size": 1, "scale.checkpoint_activations": "true"}
+    more = {"base": base, "save_every": 10, "scale.micro_batch_size": 1, "scale.checkpoint_activations": "true"}
     settings = [part for value in arguments("mf", data, out, **more) for part in ("--set", value)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, "-m", "mforce.training.train", "nano-mf", *settings]

@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint import CheckpointException, HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from .optimizer import MovingAverage
 from .processes import Processes
@@ -86,8 +87,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int, processes: Processes) -> None:
         self.folder, self.keep, self.processes = folder, keep, processes
-        self._running: Future | None = None
-        self._saving = 0
+        self._running: Future[None] | None = None
+        self._newest = 0  # step of the last checkpoint that this run loaded or began to write
         # Saving talks between processes while training does: each has its own line.
         self._group = dist.new_group(backend="gloo") if processes.count > 1 else None
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +113,8 @@ class Checkpoints:
         step = self.steps()[-1]
         path = self.folder / f"step-{step}"
         reader = HuggingFaceStorageReader(str(path))
-        stored = {name: entry.size for name, entry in reader.read_metadata().state_dict_metadata.items()}
+        entries = reader.read_metadata().state_dict_metadata
+        stored = {name: entry.size for name, entry in entries.items() if isinstance(entry, TensorStorageMetadata)}
         state.prepare(stored)
         tensors = state.tensors()
         different = {name for name in tensors.keys() | stored.keys() if not _fits(tensors.get(name), stored.get(name))}
@@ -122,6 +124,7 @@ class Checkpoints:
                 "them): choose another out, or delete it"
             )
         dcp.load(tensors, storage_reader=reader, no_dist=self.processes.count == 1)
+        self._newest = step
         return step
 
     def save(self, step: int, state: TrainingState) -> None:
@@ -131,11 +134,11 @@ class Checkpoints:
             SaveError: the one before could not be written.
         """
         self.finish()
-        if step in self.steps():
+        if step == self._newest:
             return
         partial = self.folder / f"step-{step}.part"
         writer = HuggingFaceStorageWriter(str(partial), save_distributed=True)
-        self._saving = step
+        self._newest = step
         with self._explained():
             running = dcp.async_save(
                 state.tensors(),
@@ -144,9 +147,10 @@ class Checkpoints:
                 no_dist=self._group is None,
             )
             assert isinstance(running, Future)
-            self._running = running
-        if self.processes.first:
-            self._running.add_done_callback(lambda done: done.exception() or self._complete(partial))
+        # A future of its own: one's callbacks run after those who wait for it have gone on.
+        complete: Future[None] = Future()
+        self._running = complete
+        running.add_done_callback(lambda written: self._complete(partial, written, complete))
 
     def finish(self) -> None:
         """Wait until the last checkpoint is complete. Raises SaveError where it could not be written."""
@@ -156,12 +160,19 @@ class Checkpoints:
         with self._explained():
             running.result()
 
-    def _complete(self, partial: Path) -> None:
-        partial.replace(partial.with_suffix(""))
-        for old in self.steps()[: -self.keep]:
-            # Renamed first: a kill half-way through must not leave a folder that looks whole.
-            doomed = (self.folder / f"step-{old}").rename(self.folder / f"step-{old}.part")
-            shutil.rmtree(doomed)
+    def _complete(self, partial: Path, written: Future, complete: Future[None]) -> None:
+        """Give a written checkpoint its name, and delete those that are too old."""
+        try:
+            written.result()
+            if self.processes.first:
+                partial.replace(partial.with_suffix(""))
+                for old in self.steps()[: -self.keep]:
+                    # Renamed first: a kill half-way through must not leave a folder that looks whole.
+                    doomed = (self.folder / f"step-{old}").rename(self.folder / f"step-{old}.part")
+                    shutil.rmtree(doomed)
+            complete.set_result(None)
+        except BaseException as error:  # what failed in this thread is told where finish() waits
+            complete.set_exception(error)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -173,11 +184,11 @@ class Checkpoints:
 
     def _failure(self, error: BaseException) -> SaveError:
         if self.processes.first:
-            shutil.rmtree(self.folder / f"step-{self._saving}.part", ignore_errors=True)
-        before = [step for step in self.steps() if step != self._saving]
+            shutil.rmtree(self.folder / f"step-{self._newest}.part", ignore_errors=True)
+        before = [step for step in self.steps() if step != self._newest]
         kept = f"step {before[-1]} is safe there" if before else "there is no earlier one"
         return SaveError(
-            f"the checkpoint of step {self._saving} could not be written to {self.folder} ({_reason(error)}); {kept}: "
+            f"the checkpoint of step {self._newest} could not be written to {self.folder} ({_reason(error)}); {kept}: "
             "free some space and run the same command again"
         )
 

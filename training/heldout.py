@@ -1,5 +1,6 @@
 """A look at samples that training never sees: AbsRel of image to depth, and a sheet of pictures."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ class HeldOut:
     def __init__(self, config: TrainConfig, null_text: Tensor, processes: Processes) -> None:
         assert config.heldout is not None
         self.settings, self.processes, self.folder = config.heldout, processes, config.out / SHEETS
+        self._last_step = config.steps
         count = self.settings.samples
         data = config.data.model_copy(update={"source": "encoded", "latents": self.settings.latents})
         source = open_source(data, config.text_encoder, batch_size=count, seed=config.seed)
@@ -41,15 +43,19 @@ class HeldOut:
         picture = self.settings.autoencoder
         self.autoencoder = None if picture is None else load_autoencoder(picture, device=processes.device)
 
+    def is_due(self, step: int) -> bool:
+        """Every so many steps, and at the end."""
+        return step % self.settings.every == 0 or step == self._last_step
+
     def look(self, model: ModalityForcingTransformer, step: int, log: Log | None) -> None:
         """All processes sample together; the first one, which has a log, keeps the results."""
         tokens = self.latents.flatten(2).transpose(1, 2)
         grid = (self.latents.shape[2], self.latents.shape[3])
         clean = encode_depth(self.depth, patch_size=model.config.depth_patch_size).flatten(1, 2)
-        common = {"steps": self.settings.sampling_steps, "null_text": self.null_text}
-        _, depth = sample(model, self.null_text, grid, mode="i2d", rgb=tokens, **common)
-        joint_rgb, joint_depth = sample(model, self.text, grid, mode="joint", log2_alpha=_LOG2_ALPHA, **common)
-        d2i_rgb, _ = sample(model, self.text, grid, mode="d2i", depth=clean, **common)
+        run = partial(sample, model, grid=grid, steps=self.settings.sampling_steps, null_text=self.null_text)
+        _, depth = run(self.null_text, mode="i2d", rgb=tokens)
+        joint_rgb, joint_depth = run(self.text, mode="joint", log2_alpha=_LOG2_ALPHA)
+        d2i_rgb, _ = run(self.text, mode="d2i", depth=clean)
         if log is None:
             return
         predicted, joint_map = (decode_depth(d.unflatten(1, grid)).cpu() for d in (depth, joint_depth))

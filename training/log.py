@@ -38,15 +38,18 @@ class Log:
         rate = (step - self._first_step) * self.config.batch_size / seconds
         entry = {**values, "seconds": seconds, "images_per_second": rate, "memory_gib": peak_memory(self.device)}
         self.write(step, entry)
-        shown = {name: f"{entry[name]:.4f}" for name in ("rgb", "depth", "distillation") if name in entry}
-        self._bar.set_postfix({**shown, "img/s": f"{rate:.1f}", "GiB": f"{entry['memory_gib']:.1f}"})
+        shown: dict[str, str] = {
+            name: f"{entry[name]:.4f}" for name in ("rgb", "depth", "distillation") if name in entry
+        }
+        shown |= {"img/s": f"{rate:.1f}", "GiB": f"{entry['memory_gib']:.1f}"}
+        self._bar.set_postfix(shown)
         if self._bar.disable:
-            print(json.dumps({"step": step} | _rounded(entry)), flush=True)
+            print(_line(step, entry), flush=True)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One line of the file, and TensorBoard."""
         with self.path.open("a", encoding="utf-8") as file:
-            print(json.dumps({"step": step} | _rounded(values)), file=file)
+            print(_line(step, values), file=file)
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -82,8 +85,8 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: float(f"{value:.8g}") for name, value in values.items()}
+def _line(step: int, values: Mapping[str, float]) -> str:
+    return json.dumps({"step": step, **{name: float(f"{value:.8g}") for name, value in values.items()}})
 
 
 def _open_board(folder: Path, first_step: int) -> Any:

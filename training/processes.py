@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -14,7 +14,8 @@ from torch.utils.checkpoint import checkpoint
 from ..mforce_core.transformer import ModalityForcingTransformer
 
 
-class Processes(NamedTuple):
+@dataclass(frozen=True)
+class Processes:
     """This process among those that share a run; ``device`` is its own."""
 
     rank: int
@@ -62,8 +63,8 @@ def leave() -> None:
 
 def blocks_of(model: ModalityForcingTransformer) -> list[nn.Module]:
     """Everything that repeats, in the order of the forward pass: the units of sharding and of recomputation."""
-    decoder = model.depth_decoder_blocks if model.config.has_depth else []
-    return [*model.double_blocks, *model.single_blocks, *decoder]
+    blocks = [*model.double_blocks, *model.single_blocks]
+    return [*blocks, *model.depth_decoder_blocks] if model.config.has_depth else blocks
 
 
 def checkpoint_activations(model: ModalityForcingTransformer) -> None:

@@ -122,8 +122,8 @@ def depth_tokens(depth: Tensor, recipe: RecipeConfig, patch_size: int, rows: Seq
 
     A map that would lose every pixel keeps all; one that has none gives tokens of zeros.
     """
-    measured = valid_pixels(depth)
-    kept = measured & torch.stack([sparse_mask(tuple(depth.shape[1:]), recipe.sparse_probability, row) for row in rows])
+    measured, size = valid_pixels(depth), (depth.shape[1], depth.shape[2])
+    kept = measured & torch.stack([sparse_mask(size, recipe.sparse_probability, row) for row in rows])
     kept = torch.where(kept.flatten(1).any(1)[:, None, None], kept, measured)
     unknown = ~kept.flatten(1).any(1)[:, None, None]
     tokens = encode_depth(torch.where(unknown, torch.ones_like(depth), depth), kept | unknown, patch_size=patch_size)

@@ -145,9 +145,9 @@ class Trainer:
         path = self.config.out / f"not-finite-step-{self.step}-process-{self.processes.rank}.safetensors"
         tensors = {
             f"{index}.{kind}.{name}": value.contiguous()
-            for index, part in enumerate(parts)
-            for kind, group in zip(("batch", "noise"), part, strict=True)
-            for name, value in group._asdict().items()
+            for index, (batch, noise) in enumerate(parts)
+            for kind, group in (("batch", batch._asdict()), ("noise", noise._asdict()))
+            for name, value in group.items()
             if isinstance(value, Tensor)
         }
         save_file(tensors, path)
@@ -218,7 +218,7 @@ def train(config: TrainConfig) -> None:
                 log.step(trainer.step, values)
             if trainer.step % config.save_every == 0:
                 trainer.save()
-            if heldout is not None and (trainer.step % config.heldout.every == 0 or trainer.step == config.steps):
+            if heldout is not None and heldout.is_due(trainer.step):
                 with trainer.average.in_model():
                     heldout.look(trainer.model, trainer.step, log)
         trainer.save()

@@ -32,6 +32,10 @@ def settings(folder: Path, out: str, *more: str) -> list[str]:
     ]
 
 
+# One process saving alone is meant.
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     installation = find_installation()
