@@ -1,122 +1,117 @@
-"""One denoise step against its op-by-op formulation: ``python -m mforce.benchmarks.denoise_step [--out FILE.json]``.
+"""One denoise step against its op-by-op formulation and against what its matrix products alone would take.
 
-Both run the same weights in one process and take turns, so that whatever else the machine does slows both; reported are
-the median of the paired ratios and both medians. Peak memory is measured of each in a process of its own. The default
-is a 231 M-parameter model on 512 text, 1024 image and 1024 depth tokens in bfloat16.
+All formulations run the same weights in one process and take turns.
 """
 
-import argparse
-import json
-import platform
-import re
-import statistics
-import subprocess
-import sys
-import time
+import gc
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.flop_counter import FlopCounterMode
 
-from ..mforce_core.config import Architecture
+from ..mforce_core.cuda_graph import record
+from ..mforce_core.sampling import Denoiser
 from ..mforce_core.transformer import ModalityForcingTransformer
-from . import op_by_op
+from . import op_by_op, peak_memory
+from .subjects import Subject
+from .timing import compare, phrase
 
-SIZES = Architecture(
-    context_in_dim=1536, hidden_size=1024, num_heads=8, depth_double=2, depth_single=6, depth_decoder_num_layers=2
-)
-TEXT, GRID = 512, (32, 32)
-
-Step = Callable[[], tuple[Tensor, Tensor | None]]
+Step = Callable[[], object]
 
 
-def steps(device: str) -> dict[str, Step]:
-    """The two formulations on the same random weights and inputs."""
-    torch.manual_seed(0)
-    model = ModalityForcingTransformer(SIZES, device=device, dtype=torch.bfloat16).requires_grad_(False)
-    tokens = GRID[0] * GRID[1]
-    shapes = ((1, tokens, SIZES.in_channels), (1, tokens, SIZES.depth_channels), (1, TEXT, SIZES.context_in_dim))
-    rgb, depth, text = (torch.randn(shape, device=device) for shape in shapes)
+def steps(
+    subject: Subject, model: ModalityForcingTransformer, device: torch.device, compiled: bool = False
+) -> dict[str, Step]:
+    """The formulations on one model and the same inputs, run without gradients."""
+    rgb, depth, text = subject.inputs(device)
     t_rgb, t_depth = torch.tensor([[0.7], [0.4]], device=device)
+    inputs = rgb, depth, text, t_rgb, t_depth, subject.grid
+    runs: dict[str, Step] = {"mforce": partial(model, *inputs), "op_by_op": partial(op_by_op.forward, model, *inputs)}
+    if device.type == "cuda":
+        runs["mforce CUDA graph"] = partial(_replayed, {}, model, *inputs)
+    if compiled:
+        runs["mforce compiled"] = partial(torch.compile(model, dynamic=False), *inputs)
+        runs["op_by_op compiled"] = partial(torch.compile(op_by_op.forward, dynamic=False), model, *inputs)
+    return {name: torch.no_grad()(run) for name, run in runs.items()}
+
+
+def measure(
+    subject: Subject, device: torch.device, dtype: torch.dtype, repeats: int, matmul_rate: float, compiled: bool
+) -> dict[str, Any]:
+    """``formulations``: rows as :func:`.timing.compare` makes them, with ``times_floor`` and ``peak_bytes``: all that
+    was allocated (GPU), or the resident memory beyond the loaded model's (CPU).
+
+    ``floor``: the operations of all matrix products at ``matmul_rate`` and of attention at the rate of PyTorch's own
+    function, measured here; its ``seconds`` count nothing else.
+    """
+    model = subject.model(device, dtype)
+    runs = steps(subject, model, device, compiled)
+    # Before anything else is allocated, and before compilers and graphs keep memory of their own.
+    peaks = {name: _peak(runs[name], name, subject, device, dtype) for name in ("mforce", "op_by_op")}
+    floor = _floor(subject, device, dtype, repeats, matmul_rate)
+    rows = compare(runs, device, repeats)
+    for row in rows:
+        row |= peaks.get(row["name"], {})
+        if "seconds" in row:
+            row["times_floor"] = row["seconds"]["median"] / floor["seconds"]
     return {
-        "mforce": lambda: model(rgb, depth, text, t_rgb, t_depth, GRID),
-        "op_by_op": lambda: op_by_op.forward(model, rgb, depth, text, t_rgb, t_depth, GRID),
+        "architecture": subject.name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens": [subject.text, subject.image, subject.image],
+        "floor": floor,
+        "formulations": rows,
     }
 
 
-@torch.inference_mode()
-def seconds(step: Step, device: str) -> float:
-    started = time.perf_counter()
-    step()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+def operations(subject: Subject) -> tuple[int, int]:
+    """Of a step's matrix products without attention's, and of attention's."""
+    sizes, nowhere = subject.architecture, torch.device("meta")
+    model = subject.model(nowhere, torch.float32)
+    t = torch.zeros(1, device=nowhere)
+    with FlopCounterMode(display=False) as counter:
+        op_by_op.forward(model, *subject.inputs(nowhere), t, t, subject.grid)
+    joint = (sizes.depth_double + sizes.depth_single) * subject.tokens**2
+    attention = 4 * sizes.hidden_size * (joint + sizes.depth_decoder_num_layers * subject.image**2)
+    return counter.get_total_flops() - attention, attention
 
 
-def interleaved(device: str, repeats: int) -> dict[str, list[float]]:
-    """Seconds of each repeat by formulation, in turns; a first turn warms up."""
-    both = steps(device)
-    taken: dict[str, list[float]] = {name: [] for name in both}
-    for repeat in range(repeats + 1):
-        for name, step in both.items():
-            elapsed = seconds(step, device)
-            if repeat:
-                taken[name].append(elapsed)
-    return taken
-
-
-def peak_bytes(name: str, device: str) -> int:
-    """Peak memory of three steps beyond the model's and the inputs', in this process."""
-    step = steps(device)[name]
-    if device.startswith("cuda"):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        before = _high_water()
-    for _ in range(3):
-        seconds(step, device)
-    return (torch.cuda.max_memory_allocated() if device.startswith("cuda") else _high_water()) - before
-
-
-def _high_water() -> int:
-    """Linux only; ``ru_maxrss`` would count the parent process too."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
-
-
-def _peak_elsewhere(name: str, device: str) -> int:
-    command = [sys.executable, "-m", __spec__.name, "--device", device, "--peak", name]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--peak", choices=("mforce", "op_by_op"), help="print the peak memory of one, nothing else")
-    args = parser.parse_args()
-    if args.peak:
-        print(peak_bytes(args.peak, args.device))
-        return
-    taken = interleaved(args.device, args.repeats)
-    pairs = zip(taken["op_by_op"], taken["mforce"], strict=True)
-    result = {
-        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "seconds": {name: statistics.median(values) for name, values in taken.items()},
-        "ratio": statistics.median(theirs / ours for theirs, ours in pairs),
-        "repeats": args.repeats,
-        "peak_bytes_beyond_the_model": {name: _peak_elsewhere(name, args.device) for name in taken},
+def _floor(
+    subject: Subject, device: torch.device, dtype: torch.dtype, repeats: int, matmul_rate: float
+) -> dict[str, float]:
+    products, attention = operations(subject)
+    sizes = subject.architecture
+    q, k, v = torch.randn(3, 1, sizes.num_heads, subject.tokens, sizes.head_dim, device=device, dtype=dtype)
+    (row,) = compare({"sdpa": lambda: scaled_dot_product_attention(q, k, v)}, device, repeats)
+    attention_rate = 4 * sizes.hidden_size * subject.tokens**2 / row["seconds"]["median"]
+    return {
+        "matmul_operations": products,
+        "attention_operations": attention,
+        "matmul_operations_per_second": matmul_rate,
+        "attention_operations_per_second": attention_rate,
+        "seconds": products / matmul_rate + attention / attention_rate,
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out is not None:
-        args.out.write_text(text + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
-    main()
+def _peak(run: Step, name: str, subject: Subject, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    try:
+        if device.type == "cuda":
+            gc.collect()
+            return {"peak_bytes": peak_memory.on_gpu(run, device)}
+        return {"peak_bytes": peak_memory.elsewhere(name, subject.name, dtype)}
+    except Exception as error:  # too little memory, or a system that does not tell
+        return {"peak_problem": phrase(error)}
+
+
+def _replayed(kept: dict[str, Denoiser], model: ModalityForcingTransformer, *inputs: Any) -> object:
+    """A step from a graph, recorded at the first call, modulations made before."""
+    rgb, depth, text, t_rgb, t_depth, grid = inputs
+    modulations = model.modulations(t_rgb, t_depth)
+    if not kept:
+        kept["denoiser"] = Denoiser(model, text, None, grid, 1.0, record)
+        kept["denoiser"](rgb, depth, modulations)
+        if kept["denoiser"].graph is None:
+            raise RuntimeError("no graph can be made")
+    return kept["denoiser"](rgb, depth, modulations)

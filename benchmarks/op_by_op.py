@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention, silu
 
+from ..mforce_core.config import Architecture
 from ..mforce_core.transformer import (
     DoubleStreamBlock,
     ModalityForcingTransformer,
@@ -40,7 +41,7 @@ def forward(
         "img": _chunks(model.double_stream_modulation_img.lin, vec_img, 6),
         "depth": _chunks(model.double_stream_modulation_depth.lin, vec_depth, 6),
     }
-    matrices = _rotation_matrices(model, txt.shape[1], grid, img.device)
+    matrices = rotation_matrices(model.config, txt.shape[1], grid, img.device)
     for block in model.double_blocks:
         assert isinstance(block, DoubleStreamBlock)
         streams = _double_block(block, streams, modulations, matrices)
@@ -59,10 +60,11 @@ def forward(
     velocity = _final(model.final_layer, x[:, n_text : n_text + n_image], vec_img)
 
     x = x[:, n_text + n_image :]
+    if model.depth_decoder_blocks:
+        shift, scale, gate = _chunks(model.depth_decoder_modulation.lin, vec_depth, 3)
     for block in model.depth_decoder_blocks:
         assert isinstance(block, SingleStreamBlock)
-        vectors = _chunks(model.depth_decoder_modulation.lin, vec_depth, 3)
-        x = _single_block(block, x, (vectors[0], vectors[1], vectors[2]), matrices[n_text + n_image :])
+        x = _single_block(block, x, (shift, scale, gate), matrices[n_text + n_image :])
     return velocity, _final(model.depth_final_layer, x.float(), vec_depth.float())
 
 
@@ -81,9 +83,7 @@ def _chunks(linear: torch.nn.Module, vec: Tensor, count: int) -> tuple[Tensor, .
     return linear(silu(vec))[:, None].chunk(count, dim=-1)
 
 
-def _rotation_matrices(
-    model: ModalityForcingTransformer, text: int, grid: tuple[int, int], device: torch.device
-) -> Tensor:
+def rotation_matrices(sizes: Architecture, text: int, grid: tuple[int, int], device: torch.device) -> Tensor:
     """(L, D / 2, 2, 2) float32 for [txt, img, depth]."""
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     zeros, tokens = torch.zeros(text), grid[0] * grid[1]
@@ -92,40 +92,40 @@ def _rotation_matrices(
         axes = (torch.full((tokens,), stream), rows.flatten(), columns.flatten(), torch.zeros(tokens))
         positions.append(torch.stack([axis.float() for axis in axes], dim=-1))
     ids, angles = torch.cat(positions).to(device), []
-    for axis, dim in enumerate(model.config.axes_dim):
-        omega = model.config.theta ** -(torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim)
+    for axis, dim in enumerate(sizes.axes_dim):
+        omega = sizes.theta ** -(torch.arange(0, dim, 2, dtype=torch.float64, device=device) / dim)
         angles.append(ids[:, axis, None].double() * omega)
     angle = torch.cat(angles, dim=-1)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack((cos, -sin, sin, cos), dim=-1).unflatten(-1, (2, 2)).float()
 
 
-def _rotate(x: Tensor, matrices: Tensor) -> Tensor:
+def rotate(x: Tensor, matrices: Tensor) -> Tensor:
     pairs = x.float().unflatten(-1, (-1, 1, 2))
     return (matrices[..., 0] * pairs[..., 0] + matrices[..., 1] * pairs[..., 1]).flatten(-2).type_as(x)
 
 
-def _rms_norm(x: Tensor, scale: Tensor) -> Tensor:
+def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
     wide = x.float()
     return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-6)).to(x.dtype) * scale
 
 
-def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return (1 + scale) * layer_norm(x, x.shape[-1:], eps=1e-6) + shift
 
 
 def _heads(qkv: Tensor, block: StreamAttention | SingleStreamBlock) -> Vectors:
     """(B, L, 3 C) -> q, k, v, each (B, H, L, D), q and k normalised."""
     q, k, v = qkv.unflatten(-1, (3, block.heads, -1)).permute(2, 0, 3, 1, 4)
-    return _rms_norm(q, block.norm.query_norm.scale), _rms_norm(k, block.norm.key_norm.scale), v
+    return rms_norm(q, block.norm.query_norm.scale), rms_norm(k, block.norm.key_norm.scale), v
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, matrices: Tensor) -> Tensor:
-    attended = scaled_dot_product_attention(_rotate(q, matrices), _rotate(k, matrices), v)
+    attended = scaled_dot_product_attention(rotate(q, matrices), rotate(k, matrices), v)
     return attended.transpose(1, 2).flatten(2)
 
 
-def _swiglu(x: Tensor) -> Tensor:
+def swiglu(x: Tensor) -> Tensor:
     gate, value = x.chunk(2, dim=-1)
     return silu(gate) * value
 
@@ -138,7 +138,7 @@ def _double_block(
         shift, scale, *_ = modulations[name]
         attention = block.get_submodule(f"{name}_attn")
         assert isinstance(attention, StreamAttention)
-        heads.append(_heads(attention.qkv(_modulate(x, shift, scale)), attention))
+        heads.append(_heads(attention.qkv(modulate(x, shift, scale)), attention))
     q, k, v = (torch.cat(parts, dim=2) for parts in zip(*heads, strict=True))
     attended = _attend(q, k, v, matrices).split([x.shape[1] for x in streams.values()], dim=1)
     out = {}
@@ -146,18 +146,18 @@ def _double_block(
         _, _, gate, shift, scale, second_gate = modulations[name]
         x = x + gate * block.get_submodule(f"{name}_attn.proj")(y)
         mlp = block.get_submodule(f"{name}_mlp")
-        hidden = mlp.get_submodule("0")(_modulate(x, shift, scale))
-        out[name] = x + second_gate * mlp.get_submodule("2")(_swiglu(hidden))
+        hidden = mlp.get_submodule("0")(modulate(x, shift, scale))
+        out[name] = x + second_gate * mlp.get_submodule("2")(swiglu(hidden))
     return out
 
 
 def _single_block(block: SingleStreamBlock, x: Tensor, vectors: Vectors, matrices: Tensor) -> Tensor:
     shift, scale, gate = vectors
-    qkv, mlp = block.linear1(_modulate(x, shift, scale)).split(block.widths, dim=-1)
+    qkv, mlp = block.linear1(modulate(x, shift, scale)).split(block.widths, dim=-1)
     attended = _attend(*_heads(qkv, block), matrices)
-    return x + gate * block.linear2(torch.cat((attended, _swiglu(mlp)), dim=-1))
+    return x + gate * block.linear2(torch.cat((attended, swiglu(mlp)), dim=-1))
 
 
 def _final(layer: torch.nn.Module, x: Tensor, vec: Tensor) -> Tensor:
     shift, scale = _chunks(layer.get_submodule("adaLN_modulation.1"), vec, 2)
-    return layer.get_submodule("linear")(_modulate(x, shift, scale))
+    return layer.get_submodule("linear")(modulate(x, shift, scale))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import data, options
+from . import bench, data, options
 from .errors import report_errors
 from .settings import BUILT_IN, DEFAULT_CFG, Mode, Settings, parse_size
 
@@ -67,6 +67,8 @@ def joint(
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    compile_model: options.Compile = False,
+    cuda_graph: options.CudaGraph = False,
     debug: options.Debug = False,
 ) -> None:
     """Text to image, depth and point cloud."""
@@ -75,7 +77,7 @@ def joint(
             "joint", prompt, source=None, tilt=tilt, refine_depth=refine_depth, steps=steps, cfg=cfg,
             guidance=guidance, seed=seed, size=size, fov=fov, edge_threshold=edge_threshold,
             remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
-            dtype=dtype,
+            dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
 
@@ -101,6 +103,8 @@ def i2d(
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    compile_model: options.Compile = False,
+    cuda_graph: options.CudaGraph = False,
     debug: options.Debug = False,
 ) -> None:
     """Image to depth and point cloud."""
@@ -108,7 +112,8 @@ def i2d(
         settings = _settings(
             "i2d", prompt, source=image, steps=steps, cfg=cfg, guidance=guidance, seed=seed, size=size,
             fit=fit, fov=fov, edge_threshold=edge_threshold, remove_outliers=remove_outliers, model=model,
-            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype,
+            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype, compile=compile_model,
+            cuda_graph=cuda_graph,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
 
@@ -145,6 +150,8 @@ def d2i(
     overwrite: options.Overwrite = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    compile_model: options.Compile = False,
+    cuda_graph: options.CudaGraph = False,
     debug: options.Debug = False,
 ) -> None:
     """Depth to image."""
@@ -153,7 +160,7 @@ def d2i(
             "d2i", prompt, source=depth, disparity=disparity, mask=mask, steps=steps, cfg=cfg,
             guidance=guidance, seed=seed, size=size, fit=fit, fov=fov, edge_threshold=edge_threshold,
             remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
-            dtype=dtype,
+            dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
 
@@ -304,6 +311,9 @@ def train(
         from .train import run_training
 
         run_training(config, overrides or [], processes, plan_only=plan)
+
+
+app.command()(bench.bench)
 
 
 def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:

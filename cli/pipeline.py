@@ -115,7 +115,7 @@ def resolve(settings: Settings, parts: Parts) -> Settings:
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    _check_device(device)
+    check_device(device)
     dtype = settings.dtype
     if dtype == "auto":
         parameters = sum(int(np.prod(shape)) for shape in header.shapes.values())
@@ -133,12 +133,22 @@ def resolve(settings: Settings, parts: Parts) -> Settings:
     )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raises ValueError where PyTorch cannot use a device of this name."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(f"The device {device!r} cannot be used ({reason}): use --device cpu.") from None
+
+
+def _check_compiler(device: torch.device) -> None:
+    """Compile something small: what is missing shows here and not in the middle of a picture."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
+    except Exception as error:  # compilers and drivers each have their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"torch.compile does not work on this machine ({reason}): leave --compile out.") from None
 
 
 def _trained_size(parts: Parts) -> tuple[int, int]:
@@ -172,6 +182,10 @@ class Pipeline:
         self._texts = _encode_prompts({*prompts, ""}, parts.text_encoder, context, self.device, say)
         self.autoencoder = load_autoencoder(parts.vae, device=self.device, dtype=torch.float32)
         self.model = load_model(parts.model, device=self.device, dtype=getattr(torch, settings.dtype))
+        if settings.compile:
+            _check_compiler(self.device)
+            say("The first step compiles the model, which takes a while.")
+            self.model.compile(dynamic=False)
         if {self.autoencoder.spatial_factor, self.model.config.depth_patch_size} != {GRID}:
             raise ValueError(
                 f"mforce works with {GRID}-pixel tokens; {parts.model} has depth patches of "
@@ -223,6 +237,7 @@ class Pipeline:
             seed=settings.seed,
             guidance=settings.guidance,
             callback=lambda step, steps, *_: progress(step, passes * steps),
+            cuda_graph=settings.cuda_graph,
         )
         if settings.refine_depth:
             _, depth_tokens = sample(
@@ -236,6 +251,7 @@ class Pipeline:
                 seed=settings.seed,
                 guidance=settings.guidance,
                 callback=lambda step, steps, *_: progress(steps + step, passes * steps),
+                cuda_graph=settings.cuda_graph,
             )
         return Result(
             self._picture(rgb_tokens, grid) if rgb is None else rgb,

@@ -50,6 +50,8 @@ class Settings:
     device: str = "auto"
     dtype: str = "auto"
     threads: int | None = None
+    compile: bool = False
+    cuda_graph: bool = False
 
     def __post_init__(self) -> None:
         if self.size is not None:

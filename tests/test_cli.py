@@ -156,6 +156,23 @@ def test_another_seed_is_another_result(model, tmp_path):
     assert (tmp_path / "1" / "rgb.png").read_bytes() != (tmp_path / "2" / "rgb.png").read_bytes()
 
 
+def test_where_no_graph_and_no_compiler_is(model, tmp_path, monkeypatch):
+    """A graph is an offer, compiling a demand."""
+    common = ("joint", "red ball", "--model", model, "--steps", 1, "--device", "cpu")
+    run(*common, "-o", tmp_path / "plain")
+    run(*common, "--cuda-graph", "-o", tmp_path / "graph")
+    plain, graph = (contents(tmp_path / name) for name in ("plain", "graph"))
+    assert json.loads(graph["metadata.json"])["settings"]["cuda_graph"] is True
+    assert plain["depth.npy"] == graph["depth.npy"]
+
+    def without_compiler(*_, **__):
+        raise RuntimeError("no C++ compiler found\nand much more")
+
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    message = refuse(*common, "--compile", "-o", tmp_path / "compiled")
+    assert "torch.compile does not work on this machine (no C++ compiler found): leave --compile out." in message
+
+
 def test_count_gives_each_seed_a_folder_that_can_be_repeated(model, tmp_path):
     out = tmp_path / "out"
     run("joint", "ball", "--model", model, "--steps", 1, "--seed", 3, "--count", 2, "-o", out)

@@ -1,0 +1,80 @@
+"""All measurements of one machine as one report, ready for JSON."""
+
+import gc
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from . import attention, denoise_step, kernels, machine, rollout
+from .subjects import Subject
+from .targets import targets
+from .timing import phrase
+
+SECTIONS = ("kernels", "attention", "step", "rollout")
+
+#: Steps of the rollout by device: a CPU takes a second for one of a small model.
+_STEPS = {"cuda": 50, "cpu": 8}
+
+
+def sections_of(what: str) -> tuple[str, ...]:
+    """The sections that a word asks for.
+
+    Raises:
+        ValueError: there is no such section.
+    """
+    if what != "all" and what not in SECTIONS:
+        raise ValueError(f"There is nothing called {what!r} to measure: choose all or one of {', '.join(SECTIONS)}.")
+    return SECTIONS if what == "all" else (what,)
+
+
+def measure(
+    what: str,
+    subject: Subject,
+    device: torch.device,
+    dtype: torch.dtype,
+    repeats: int | None = None,
+    compiled: bool = True,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[dict[str, Any]]:
+    """The report after every section, so that it can be kept as it grows.
+
+    Args:
+        what: ``all`` or a section's name.
+        repeats: rounds of every comparison; None: 30 on a GPU, 10 on a CPU, a fifth of them for rollouts.
+        compiled: measure the peers under ``torch.compile`` too, which takes its time.
+        say: called with what is measured next.
+    """
+    names = sections_of(what)
+    kind = "cuda" if device.type == "cuda" else "cpu"
+    repeats = repeats or {"cuda": 30, "cpu": 10}[kind]
+    say("the machine's own rates")
+    ceilings = machine.ceilings(device, dtype, repeats)
+    copy_rate, matmul_rate = ceilings["copy_bytes_per_second"], ceilings["matmul_operations_per_second"]
+    sizes = subject.architecture
+    shape = (1, sizes.num_heads, subject.tokens, sizes.head_dim)
+    runs: dict[str, Callable[[], object]] = {
+        "kernels": partial(kernels.measure, subject, device, dtype, repeats, copy_rate, compiled),
+        "attention": partial(attention.measure, device, dtype, [shape], repeats),
+        "step": partial(denoise_step.measure, subject, device, dtype, repeats, matmul_rate, compiled),
+        "rollout": partial(rollout.measure, subject, device, dtype, _STEPS[kind], max(repeats // 5, 2)),
+    }
+    report: dict[str, Any] = {
+        "machine": machine.describe(device),
+        "architecture": subject.name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "repeats": repeats,
+        "ceilings": ceilings,
+    }
+    for name in names:
+        say(name)
+        try:
+            report[name] = runs[name]()
+        except RuntimeError as error:  # too little memory, mostly; the other sections may fit
+            report[name] = {"problem": phrase(error)}
+        gc.collect()
+        if kind == "cuda":
+            torch.cuda.empty_cache()
+        report["targets"] = targets(report)
+        yield report
