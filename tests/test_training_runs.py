@@ -27,6 +27,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 STEPS = 50
 
+#: A look at the averaged weights in the middle, which must leave no trace in the run.
+LOOK = {"heldout.every": 25, "heldout.samples": 2, "heldout.sampling_steps": 2}
+
 #: A model of 32 channels: each value of the configuration, by key.
 TINY = {
     "batch_size": 4,
@@ -82,8 +85,12 @@ def config(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
     return read_train_config(Path(f"nano-{stage}"), arguments(stage, data, out, **more))
 
 
-def curve(out: Path) -> list[dict[str, float]]:
+def log(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def curve(out: Path) -> list[dict[str, float]]:
+    return [entry for entry in log(out) if "rgb" in entry]
 
 
 def checkpoints(out: Path) -> set[str]:
@@ -102,6 +109,7 @@ def two_processes(data: Path, base: Path, tmp_path_factory: pytest.TempPathFacto
     """The same run by torchrun, sharded over two gloo processes, in two micro-batches each."""
     out = tmp_path_factory.mktemp("two")
     more = {"base": base, "save_every": 10, "scale.micro_batch_size": 1, "scale.checkpoint_activations": "true"}
+    more |= LOOK | {"heldout.latents": data}
     settings = [part for value in arguments("mf", data, out, **more) for part in ("--set", value)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, "-m", "mforce.training.train", "nano-mf", *settings]
@@ -120,6 +128,15 @@ def test_two_processes_train_like_one(one_process: Path, two_processes: Path) ->
     assert relative(two[0], one[0]) <= 1e-6
     assert max(map(relative, two, one)) <= 1e-3
     assert one[-1]["depth"] < 0.5 * one[0]["depth"]
+
+
+def test_two_processes_see_the_same_held_out_error(data: Path, base: Path, two_processes: Path, tmp_path: Path) -> None:
+    looks = [entry for entry in log(two_processes) if "heldout_absrel" in entry]
+    assert [entry["step"] for entry in looks] == [25, 50]
+    train(config("mf", data, tmp_path, base=base, **LOOK, **{"heldout.latents": data}))
+    alone = [entry for entry in log(tmp_path) if "heldout_absrel" in entry]
+    for found, wanted in zip(looks, alone, strict=True):
+        assert found["heldout_absrel"] == pytest.approx(wanted["heldout_absrel"], rel=0.01)
 
 
 def test_old_checkpoints_are_deleted(one_process: Path, two_processes: Path) -> None:

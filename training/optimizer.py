@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from ..mforce_core.config import ConfigError
@@ -54,7 +55,7 @@ class MovingAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+        self.model, self.decay = model, decay
         self.parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         self.tensors = {name: p.clone() for name, p in self.parameters.items()}
 
@@ -79,6 +80,9 @@ class MovingAverage:
             kept = average.clone()
             average.copy_(parameter)
             parameter.copy_(kept)
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # what it gathered for the last forward pass is of the other weights
 
 
 def _local(tensors: dict[str, Tensor]) -> list[Tensor]:
