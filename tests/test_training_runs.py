@@ -20,7 +20,7 @@ from mforce.mforce_core.text import WordTextEncoder
 from mforce.training.checkpoint import SaveError
 from mforce.training.config import TrainConfig, read_train_config
 from mforce.training.processes import join
-from mforce.training.train import Trainer, train
+from mforce.training.train import DivergedError, Trainer, train
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -255,7 +255,7 @@ def test_a_gradient_that_is_not_finite_stops_and_keeps_its_batch(base: Path, tmp
     folder.mkdir()
     write_data(folder, broken=float("inf"))
     out = tmp_path / "out"
-    with pytest.raises(FloatingPointError, match=r"not finite at step \d; the batch is in .*not-finite-step"):
+    with pytest.raises(DivergedError, match=r"not finite at step \d; the batch is in .*not-finite-step"):
         train(config("mf", folder, out, base=base))
     (kept,) = out.glob("not-finite-*.safetensors")
     with safe_open(kept, framework="pt") as batch:

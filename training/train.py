@@ -33,6 +33,10 @@ from .source import SequentialSource, open_source
 from .teacher import make_teacher
 
 
+class DivergedError(ValueError):
+    """A gradient that is not finite."""
+
+
 class Trainer:
     """State of a run: everything that a step reads or writes."""
 
@@ -85,7 +89,7 @@ class Trainer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         norm = whole(torch.nn.utils.clip_grad_norm_(trained, config.optimizer.gradient_clip, foreach=True))
         if not torch.isfinite(norm):
-            raise FloatingPointError(self._save_culprit(parts))
+            raise DivergedError(self._save_culprit(parts))
         rate = learning_rate(self.step, config.steps, config.optimizer)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -211,7 +215,7 @@ def train(config: TrainConfig) -> None:
         while trainer.step < config.steps and not stop:
             try:
                 values = trainer.train_step()
-            except FloatingPointError:
+            except DivergedError:
                 trainer.close()  # a checkpoint may be on its way
                 raise
             if log is not None:
@@ -240,7 +244,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         train(read_train_config(args.config, args.overrides))
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
