@@ -1,6 +1,7 @@
 """Typed training configuration, read from TOML and checked before anything else is loaded."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -214,11 +215,13 @@ def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise ConfigError(f"{path}: {problems}") from error
+        raise ConfigError(f"{path}: {'; '.join(_problem(found) for found in error.errors())}") from error
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """One of pydantic's findings: the key, and what is wrong."""
+    key = ".".join(map(str, error["loc"])) or "config"
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
