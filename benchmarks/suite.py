@@ -48,6 +48,8 @@ def measure(
     """
     names = sections_of(what)
     kind = "cuda" if device.type == "cuda" else "cpu"
+    if kind == "cuda":
+        torch.cuda.set_device(device)
     repeats = repeats or {"cuda": 30, "cpu": 10}[kind]
     say("the machine's own rates")
     ceilings = machine.ceilings(device, dtype, repeats)

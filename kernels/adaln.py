@@ -137,21 +137,27 @@ def _gates(x: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
 
 def _adaln(x: Tensor, lengths: list[int], shifts: list[Tensor], scales: list[Tensor]) -> Tensor:
     normed = layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
-    parts = zip(normed.split(lengths, dim=1), shifts, scales, strict=True)
+    parts = zip(_split(normed, lengths), shifts, scales, strict=True)
     if recorded(x, *shifts, *scales):
-        return _join([torch.addcmul(shift[:, None], part, 1 + scale[:, None]) for part, shift, scale in parts])
+        # Not addcmul: its gradients take a pass more.
+        return _join([part * (1 + scale[:, None]) + shift[:, None] for part, shift, scale in parts])
     for part, shift, scale in parts:
         torch.addcmul(shift[:, None], part, 1 + scale[:, None], out=part)
     return normed
 
 
 def _gated_residual(x: Tensor, y: Tensor, lengths: list[int], gates: list[Tensor], inplace: bool) -> Tensor:
-    parts = zip(x.split(lengths, dim=1), y.split(lengths, dim=1), gates, strict=True)
+    parts = zip(_split(x, lengths), _split(y, lengths), gates, strict=True)
     if not inplace:
-        return _join([torch.addcmul(part, gate[:, None], branch) for part, branch, gate in parts])
+        return _join([part + gate[:, None] * branch for part, branch, gate in parts])
     for part, branch, gate in parts:
         part.addcmul_(gate[:, None], branch)
     return x
+
+
+def _split(x: Tensor, lengths: list[int]) -> Sequence[Tensor]:
+    """Parts of the sequence; of a single one autograd knows nothing and copies nothing."""
+    return (x,) if len(lengths) == 1 else x.split(lengths, dim=1)
 
 
 def _join(parts: list[Tensor]) -> Tensor:
