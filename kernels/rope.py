@@ -11,7 +11,7 @@ from .dispatch import on_triton, recorded
 RMS_NORM_EPS = 1e-6
 
 #: Tokens that the CPU takes through all steps at a time, so that what lies between two steps stays in its caches.
-_CPU_TOKENS = 256
+_CPU_TOKENS = 512
 
 
 class PackedHeads(NamedTuple):
