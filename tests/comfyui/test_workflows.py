@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from .host import PACK
-from .workflow_prompt import NOTES, is_widget, node_inputs, to_prompt
+from .workflow_prompt import FILE_INPUTS, NOTES, is_widget, named_files, node_inputs, read_node, to_prompt
 
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
 OBJECT_INFO = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text())
@@ -22,12 +22,13 @@ def workflow(request):
     return json.loads(request.param.read_text())
 
 
-def test_there_is_one_workflow_for_each_task():
-    assert [path.stem for path in WORKFLOWS] == [
-        "depth_to_image",
-        "image_to_depth_to_point_cloud",
-        "text_to_rgbd_to_point_cloud",
-    ]
+def nodes_of(workflow):
+    return [node for node in workflow["nodes"] if node["type"] not in NOTES]
+
+
+def text_of(workflow):
+    (note,) = (node for node in workflow["nodes"] if node["type"] == "MarkdownNote")
+    return note["widgets_values"][0]
 
 
 def test_links_join_outputs_and_inputs_of_one_type(workflow):
@@ -42,20 +43,47 @@ def test_links_join_outputs_and_inputs_of_one_type(workflow):
 
 
 def test_every_required_input_has_a_value_within_its_limits(workflow):
-    for node in to_prompt(workflow, OBJECT_INFO).values():
-        info = OBJECT_INFO[node["class_type"]]
-        for name, (kind, options) in node_inputs(info).items():
-            if name not in node["inputs"]:
-                assert name in info["input"].get("optional", {}), f"{node['class_type']}.{name} is missing"
+    prompt = to_prompt(workflow, OBJECT_INFO)
+    for node in nodes_of(workflow):
+        inputs, _ = read_node(node, OBJECT_INFO[node["type"]])
+        given = prompt[str(node["id"])]["inputs"]
+        for name, (kind, options) in inputs.items():
+            label = f"{node['type']}.{name}"
+            if name not in given:
+                assert options["optional"], f"{label} is missing"
                 continue
-            value = node["inputs"][name]
-            if not is_widget(kind) or isinstance(value, list):
+            value = given[name]
+            if not is_widget(kind, options) or isinstance(value, list):
                 continue
             choices = kind if isinstance(kind, list) else options.get("options")
+            if str(node["id"]) in named_files(prompt) and name == FILE_INPUTS[node["type"]]:
+                continue
             if choices is not None:
-                assert value in choices
+                assert value in [choice["key"] if isinstance(choice, dict) else choice for choice in choices], label
             elif kind in ("INT", "FLOAT"):
-                assert options["min"] <= value <= options["max"]
+                assert options["min"] <= value <= options["max"], label
+
+
+def test_sockets_are_those_of_the_definitions(workflow):
+    for node in nodes_of(workflow):
+        info = OBJECT_INFO[node["type"]]
+        inputs, _ = read_node(node, info)
+        # An upload button and a 3D view are sockets of the frontend's own.
+        extra = {socket["name"] for socket in node["inputs"]} - set(inputs)
+        assert extra <= {"upload", "image"}, node["type"]
+        assert [socket["name"] for socket in node["outputs"]] == info["output_name"]
+        for socket, kind in zip(node["outputs"], info["output"], strict=True):
+            assert socket["type"] == kind or kind == "COMFY_MATCHTYPE_V3"
+
+
+def test_a_note_says_what_it_does_and_names_every_file(workflow):
+    text = text_of(workflow)
+    assert text.startswith("## ")
+    files = named_files(to_prompt(workflow, OBJECT_INFO)).values()
+    for file in files:
+        # ComfyUI comes with the picture.
+        assert Path(file).stem in text or file == "example.png"
+    assert ("nothing to download" in text.lower()) == (not files)
 
 
 def test_workflows_use_this_pack_and_core_only(workflow):
@@ -64,6 +92,24 @@ def test_workflows_use_this_pack_and_core_only(workflow):
             origin = OBJECT_INFO[node["type"]]["python_module"]
             assert origin == ("custom_nodes" if node["type"].startswith("MF") else origin)
             assert origin in ("nodes", "comfy_extras", "custom_nodes")
+
+
+def test_links_run_from_left_to_right(workflow):
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for _, origin, _, target, _, _ in workflow["links"]:
+        assert nodes[origin]["pos"][0] <= nodes[target]["pos"][0]
+
+
+def test_groups_hold_their_nodes_whole(workflow):
+    assert workflow["groups"]
+    for node in nodes_of(workflow):
+        (x, y), (width, height) = node["pos"], node["size"]
+        homes = [
+            group["title"]
+            for left, top, wide, high, group in ((*group["bounding"], group) for group in workflow["groups"])
+            if left <= x and top <= y and x + width <= left + wide and y + height <= top + high
+        ]
+        assert len(homes) == 1, node["type"]
 
 
 def test_nodes_do_not_overlap(workflow):

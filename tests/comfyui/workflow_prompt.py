@@ -1,40 +1,109 @@
 """Turn a workflow as people save it (UI format) into the prompt that ComfyUI's HTTP API takes.
 
 Follows what the frontend does: widget values are listed in the order of the node's widgets, integer widgets
-called ``seed`` are followed by a control widget, links and not values fill the sockets, notes are left out.
+called ``seed`` are followed by a control widget, a choice that brings widgets of its own is followed by those, links
+and not values fill the sockets, notes are left out.
 """
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+Inputs = dict[str, tuple[Any, dict[str, Any]]]
+
 NOTES = {"Note", "MarkdownNote"}
+AUTOGROW, DYNAMIC_COMBO = "COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3"
 _CONTROLLED = {"seed", "noise_seed"}
-_VALUE_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "LOAD_3D"}
+_VALUE_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "LOAD_3D", DYNAMIC_COMBO}
+# Widgets that the frontend adds to a node: a 3D view, and an upload button, whose value stays out of prompts.
+_ADDED = {"SaveGLB": ["image"], "LoadImage": [None]}
+
+#: Inputs that name a file on the user's disk. A workflow may name one that people download or bring.
+FILE_INPUTS = {
+    "MFLoadModel": "model_name",
+    "CLIPLoader": "clip_name",
+    "VAELoader": "vae_name",
+    "CheckpointLoaderSimple": "ckpt_name",
+    "ControlNetLoader": "control_net_name",
+    "LoadImage": "image",
+}
 
 
-def node_inputs(info: dict[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]]:
+def node_inputs(info: dict[str, Any]) -> Inputs:
     """Inputs of a node by name, in the order of the frontend: (type, options)."""
+    return _in_order(info["input"], info["input_order"])
+
+
+def _in_order(groups: dict[str, Any], order: dict[str, list[str]] | None = None) -> Inputs:
     inputs = {}
     for kind in ("required", "optional"):
-        for name in info["input_order"].get(kind, []):
-            spec = info["input"][kind][name]
-            inputs[name] = (spec[0], spec[1] if len(spec) > 1 else {})
+        for name in groups.get(kind, {}) if order is None else order.get(kind, []):
+            spec = groups[kind][name]
+            inputs[name] = (spec[0], {**(spec[1] if len(spec) > 1 else {}), "optional": kind == "optional"})
     return inputs
 
 
-def is_widget(kind: Any) -> bool:
-    return isinstance(kind, list) or kind in _VALUE_TYPES
+def is_widget(kind: Any, options: dict[str, Any] | None = None) -> bool:
+    """Whether an input is shown with a value to set: some take links of several types besides."""
+    return isinstance(kind, list) or kind in _VALUE_TYPES or "widgetType" in (options or {})
 
 
-def widget_names(info: dict[str, Any]) -> list[str | None]:
-    """Names of the values in a node's ``widgets_values``; None is a control that the server never sees."""
-    names: list[str | None] = []
-    for name, (kind, options) in node_inputs(info).items():
-        if not is_widget(kind):
+def _read_widgets(inputs: Inputs, values: Iterator[Any], prefix: str = "") -> tuple[Inputs, dict[str, Any]]:
+    """The inputs with those that chosen options bring, and the values of widgets, by the names that prompts have."""
+    shown: Inputs = {}
+    read: dict[str, Any] = {}
+    for name, (kind, options) in inputs.items():
+        name = prefix + name
+        shown[name] = (kind, options)
+        if not is_widget(kind, options):
             continue
-        names.append(name)
+        read[name] = next(values)
+        if kind == DYNAMIC_COMBO:
+            (chosen,) = (option for option in options["options"] if option["key"] == read[name])
+            more = _read_widgets(_in_order(chosen["inputs"]), values, f"{name}.")
+            shown.update(more[0])
+            read.update(more[1])
         if options.get("control_after_generate") or (kind == "INT" and name in _CONTROLLED):
-            names.append(None)
-    return names
+            next(values)
+    return shown, read
+
+
+def _grown(inputs: Inputs, connected: set[str]) -> Inputs:
+    """The inputs with each growing group replaced by its members: those that must be and those that are connected."""
+    members: Inputs = {}
+    for name, (kind, options) in inputs.items():
+        if kind != AUTOGROW:
+            members[name] = (kind, options)
+            continue
+        template = options["template"]
+        ((_, (member, details)),) = template["input"]["required"].items()
+        names = template.get("names") or [f"{template['prefix']}{index}" for index in range(template["max"])]
+        for index, own in enumerate(names):
+            path = f"{name}.{own}"
+            if index < template["min"] or path in connected:
+                members[path] = (member, {**details, "optional": index >= template["min"]})
+    return members
+
+
+def read_node(node: dict[str, Any], info: dict[str, Any]) -> tuple[Inputs, dict[str, Any]]:
+    """Every input that a node of a UI workflow has, and the values of its widgets.
+
+    Raises:
+        ValueError: the number of widget values is not the number of widgets.
+    """
+    given = node.get("widgets_values") or []
+    values = iter(given)
+    try:
+        inputs, read = _read_widgets(node_inputs(info), values)
+    except StopIteration as end:
+        raise ValueError(f"{node['type']} {node['id']} has too few widget values: {given}") from end
+    for name, value in zip(_ADDED.get(node["type"], []), values, strict=False):
+        if name is not None:
+            read[name] = value
+    if rest := list(values):
+        raise ValueError(f"{node['type']} {node['id']} has widget values without a widget: {rest}")
+    connected = {socket["name"] for socket in node.get("inputs", []) if socket.get("link") is not None}
+    return _grown(inputs, connected), read
 
 
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
@@ -48,14 +117,17 @@ def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str
     for node in workflow["nodes"]:
         if node["type"] in NOTES:
             continue
-        names = widget_names(object_info[node["type"]])
-        values = node.get("widgets_values", [])
-        if len(values) != len(names):
-            raise ValueError(f"{node['type']} {node['id']} has {len(values)} widget values for {names}")
-        inputs = {name: value for name, value in zip(names, values, strict=True) if name is not None}
+        _, inputs = read_node(node, object_info[node["type"]])
         for socket in node.get("inputs", []):
             if socket.get("link") is not None:
                 _, origin, slot, *_ = links[socket["link"]]
                 inputs[socket["name"]] = [str(origin), slot]
         prompt[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return prompt
+
+
+def named_files(prompt: dict[str, Any]) -> dict[str, str]:
+    """The files that a prompt wants from the user, by the node that loads them."""
+    loaders = {name: node for name, node in prompt.items() if node["class_type"] in FILE_INPUTS}
+    chosen = {name: node["inputs"][FILE_INPUTS[node["class_type"]]] for name, node in loaders.items()}
+    return {name: file for name, file in chosen.items() if Path(file).suffix}
