@@ -25,15 +25,17 @@ def record(work: Callable[[], None], device: torch.device) -> Graph | None:
     Nothing runs on the device; tensors that ``work`` made get their values at the first replay.
     """
     if device.type != "cuda":
-        return _without(f"{device.type} devices have none")
+        _log(f"{device.type} devices have none")
+        return None
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.device(device), torch.cuda.graph(graph):
             work()
     except RuntimeError as error:  # work that waits for the device, an old driver, too little memory
-        return _without((str(error).strip().splitlines() or [type(error).__name__])[0])
+        _log((str(error).strip().splitlines() or [type(error).__name__])[0])
+        return None
     return graph
 
 
-def _without(reason: str) -> None:
+def _log(reason: str) -> None:
     logging.getLogger("mforce").info("The steps run without a CUDA graph: %s.", reason)

@@ -80,7 +80,8 @@ class Denoiser:
             return Prediction(*(tensor.clone() for tensor in self.predicted))
         prediction = self._predict(modulations)
         if self.recorder is not None:
-            self.modulations = Modulations(*(None if part is None else part.clone() for part in modulations))
+            present = {name: part.clone() for name, part in modulations._asdict().items() if part is not None}
+            self.modulations = modulations._replace(**present)
             self.graph, self.recorder = self.recorder(self._predict_in_place, self.text.device), None
         return prediction
 
