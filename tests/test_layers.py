@@ -18,7 +18,7 @@ LAYERS: dict[str, set[str]] = {
     "training": {"kernels", "mforce_core", "evaluation"},
     "evaluation": {"mforce_core", "training"},
     "cli": {"benchmarks", "kernels", "mforce_core", "evaluation", "training"},
-    "benchmarks": {"kernels", "mforce_core"},
+    "benchmarks": {"kernels", "mforce_core", "training"},
 }
 
 #: Compiled with Triton, so they may import it at their head; elsewhere in the kernels a function may, when it is asked.
