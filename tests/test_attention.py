@@ -199,7 +199,9 @@ def test_one_graph_for_all_lengths(backend: str) -> None:
         with use_attention(backend):
             return attention(q * 2, k, v, out=buffer[..., :32]).sin()
 
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter = CompileCounterWithBackend("aot_eager")
     torch._dynamo.reset()
     compiled = torch.compile(block, fullgraph=True, backend=counter)
     for length in (19, 23, 31, 40):

@@ -136,7 +136,9 @@ def automatic(call: Call, passive: bool) -> str:
     if call.device.type != "cuda":
         return DEFAULT
     choice = measured_choice(call.device)
-    return (choice.known_for_any_size(call) or DEFAULT) if passive else choice.best(call)
+    if not passive:
+        return choice.best(call)
+    return choice.known(call) or choice.known_for_any_size(call) or DEFAULT
 
 
 def _against_asked(asked: str, call: Call, with_host: bool, passive: bool) -> str | None:
