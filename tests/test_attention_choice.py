@@ -164,8 +164,10 @@ def test_nothing_is_measured_while_tracing_or_capturing(tmp_path: Path, monkeypa
     assert choice.automatic(SHORT, passive=False) == "triton"
     timer.fastest = "sdpa_flash"
     assert choice.automatic(LONG, passive=False) == "sdpa_flash"
-    # A graph may serve all lengths: what won at the longest.
-    assert choice.automatic(SHORT, passive=True) == "sdpa_flash"
+    # A captured step has its sizes; a compiled graph may serve all lengths: what won at the longest.
+    assert choice.automatic(SHORT, passive=True) == "triton"
+    traced = SHORT._replace(batch=0, heads=0, query_length=0, key_length=0)
+    assert choice.automatic(traced, passive=True) == "sdpa_flash"
     assert choice.automatic(LONG._replace(dtype=torch.float16), passive=True) == "sdpa"
 
 
