@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.utils
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth_codec import contract, expand, patchify, unpatchify
 from ..mforce_core.depth_completion import complete_depth
+from .depth_stream import decode_stream
 from .joint_latent import Latent, depth_record, depth_stream, split
 from .model import check_joint
 
@@ -63,11 +63,8 @@ class MFDepthCompletion(io.ComfyNode):
                 f"{NAME}: there are {stream.shape[0]} maps of measurements for {target.shape[0]} latents; give one, or"
                 " one for each."
             )
-        tokens = stream.float().movedim(1, -1)
-        known = unpatchify(tokens)
-        valid = depth["depth_valid"].to(known.device) if "depth_valid" in depth else torch.ones_like(known).bool()
         guided = model.clone()
-        guided.set_model_sampler_post_cfg_function(Correction(expand(known), valid))
+        guided.set_model_sampler_post_cfg_function(Correction(*decode_stream(stream, depth)))
         record = {name: value for name, value in depth_record(depth).items() if name == "depth_scale"}
         return io.NodeOutput(guided, {**latent, **record})
 
@@ -83,17 +80,11 @@ class Correction:
     def __init__(self, known: Tensor, valid: Tensor) -> None:
         self.known, self.valid = known, valid
 
-    def to(self, target: Any) -> Correction:
-        """On another device; ComfyUI moves what a model carries to where it samples."""
-        if isinstance(target, torch.device):
-            self.known, self.valid = self.known.to(target), self.valid.to(target)
-        return self
-
     def __call__(self, args: dict[str, Any]) -> Tensor:
         clean, model = args["denoised"], args["model"]
         rgb, carried = comfy.utils.unpack_latents(clean, model.latent_shapes)
-        self.to(clean.device)
+        known, valid = self.known.to(clean.device), self.valid.to(clean.device)
         maps = unpatchify((model.run.alpha * carried).float().movedim(1, -1))
-        corrected = complete_depth(expand(maps.clamp(_NEAREST, _FARTHEST)), self.known, self.valid)
+        corrected = complete_depth(expand(maps.clamp(_NEAREST, _FARTHEST)), known, valid)
         tokens = patchify(contract(corrected), round(carried.shape[1] ** 0.5)).movedim(-1, 1)
         return comfy.utils.pack_latents([rgb, (tokens / model.run.alpha).to(carried)])[0]

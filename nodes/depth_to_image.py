@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..mforce_core.colormaps import COLORMAPS, colorize
 from ..mforce_core.depth_range import percentile_range, stretch
-from .geometry import DA3Geometry, Geometry, raw_depth
+from .geometry import DA3Geometry, Geometry, distance_input, raw_depth
 
 NAME = "MF Depth Map to Image"
 GRAY, TURBO = "gray", "turbo"
@@ -63,23 +63,11 @@ class MFDepthToImage(io.ComfyNode):
                 io.Boolean.Input(
                     "invert", default=False, tooltip="Make far bright. Otherwise near is bright, or warm in colours."
                 ),
-                io.Float.Input(
-                    "near",
-                    default=0.0,
-                    min=0.0,
-                    max=1e9,
-                    step=0.01,
-                    round=False,
-                    tooltip="Depth at the near end of the picture's range. 0: from the map, see clip_percent.",
+                distance_input(
+                    "near", "Depth at the near end of the picture's range. 0: from the map, see clip_percent."
                 ),
-                io.Float.Input(
-                    "far",
-                    default=0.0,
-                    min=0.0,
-                    max=1e9,
-                    step=0.01,
-                    round=False,
-                    tooltip="Depth at the far end of the picture's range. 0: from the map, see clip_percent.",
+                distance_input(
+                    "far", "Depth at the far end of the picture's range. 0: from the map, see clip_percent."
                 ),
                 io.Float.Input(
                     "clip_percent",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import comfy.model_management
-import torch
 from comfy.ldm.colormap import turbo
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.depth_codec import decode_depth
 from ..mforce_core.depth_range import normalised_disparity
 from ..mforce_core.point_cloud import FOV_DEGREES
+from .depth_stream import decode_stream
 from .geometry import Geometry, make_geometry, match_image
 from .image_fit import to_rgb
 from .joint_latent import Latent, depth_stream
@@ -70,13 +69,7 @@ class MFDepthDetokenize(io.ComfyNode):
 
     @classmethod
     def execute(cls, depth: Latent, image: Tensor | None = None, fov_degrees: float = FOV_DEGREES) -> io.NodeOutput:
-        stream = depth_stream(NAME, depth).float().cpu()
-        maps = decode_depth(stream.movedim(1, -1))
-        valid = torch.isfinite(maps)
-        if "depth_valid" in depth:
-            valid &= depth["depth_valid"].cpu()
-        maps = torch.where(valid, maps, torch.zeros_like(maps))
-
+        maps, valid = decode_stream(depth_stream(NAME, depth).cpu(), depth)
         near = normalised_disparity(maps, valid)
         controlnet = near[..., None].expand(*near.shape, 3).contiguous()
         preview = turbo(near) * valid[..., None]

@@ -9,10 +9,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.depth_codec import DepthError, encode_depth, fill_missing, mean_depth
+from ..mforce_core.depth_codec import DepthError, mean_depth
+from .depth_stream import encode_stream
 from .geometry import DA3Geometry, Geometry, grey, match_mask, opaque, raw_depth
 from .image_fit import fit_depth, place, size_inputs
-from .joint_latent import CELL
 
 NAME = "Encode Depth"
 DEPTH, DISPARITY = "depth (far is bright)", "disparity (near is bright)"
@@ -105,14 +105,12 @@ class MFEncodeDepth(io.ComfyNode):
         placement = place(NAME, (maps.shape[1], maps.shape[2]), width, height, fit)
         maps, usable = fit_depth(maps, usable, placement)
         try:
-            tokens = encode_depth(maps, usable, patch_size=CELL)
+            stream = encode_stream(maps, usable, fill_seed)
         except DepthError as error:
             raise ValueError(f"{NAME}: {error}. Check the depth input, its meaning and the valid mask.") from error
-        noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(fill_seed))
-        stream = fill_missing(tokens, noise).movedim(-1, 1).to(comfy.model_management.intermediate_device())
         return io.NodeOutput(
             {
-                "samples": stream.contiguous(),
+                "samples": stream.to(comfy.model_management.intermediate_device()),
                 "depth_valid": usable,
                 "depth_scale": mean_depth(maps, usable).float(),
                 "placement": placement,

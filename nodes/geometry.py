@@ -23,6 +23,11 @@ DA3Geometry = io.Custom("DA3_GEOMETRY")
 _SOURCES = "Depth Detokenize, MF Load Depth, Run MoGe Inference or Run Depth Anything 3"
 
 
+def distance_input(name: str, tooltip: str) -> io.Input:
+    """A widget for a depth in its own unit; 0 leaves it to the map."""
+    return io.Float.Input(name, default=0.0, min=0.0, max=1e9, step=0.01, round=False, tooltip=tooltip)
+
+
 def make_geometry(depth: Tensor, valid: Tensor, image: Tensor, fov_degrees: float) -> dict[str, Tensor]:
     """MOGE_GEOMETRY of depth (B, H, W) seen by one pinhole camera.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..mforce_core.depth_files import LEVELS, Encoding, write_16_bit, write_exr, write_npy
 from ..mforce_core.depth_range import normalised_disparity, percentile_range, stretch
-from .geometry import DA3Geometry, Geometry, raw_depth
+from .geometry import DA3Geometry, Geometry, distance_input, raw_depth
 
 NAME = "MF Save Depth"
 PNG, EXR, NPY = "png (16-bit)", "exr", "npy"
@@ -77,24 +77,8 @@ class MFSaveDepth(io.ComfyNode):
                         " normalised: 0 at near and 1 at far; 1/65535 is the least that a valid pixel gets."
                     ),
                 ),
-                io.Float.Input(
-                    "near",
-                    default=0.0,
-                    min=0.0,
-                    max=1e9,
-                    step=0.01,
-                    round=False,
-                    tooltip="For normalised: depth that becomes 0. 0: the nearest of the whole batch.",
-                ),
-                io.Float.Input(
-                    "far",
-                    default=0.0,
-                    min=0.0,
-                    max=1e9,
-                    step=0.01,
-                    round=False,
-                    tooltip="For normalised: depth that becomes 1. 0: the farthest of the whole batch.",
-                ),
+                distance_input("near", "For normalised: depth that becomes 0. 0: the nearest of the whole batch."),
+                distance_input("far", "For normalised: depth that becomes 1. 0: the farthest of the whole batch."),
                 io.Combo.Input(
                     "exr_channel",
                     options=["Z", "R", "RGB"],

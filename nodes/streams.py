@@ -7,7 +7,8 @@ from comfy.nested_tensor import NestedTensor
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.depth_codec import decode_depth, encode_depth, fill_missing, mean_depth
+from ..mforce_core.depth_codec import mean_depth
+from .depth_stream import decode_stream, encode_stream
 from .image_fit import STRETCH, fit_depth, place
 from .joint_latent import (
     CELL,
@@ -17,6 +18,7 @@ from .joint_latent import (
     depth_record,
     depth_stream,
     empty_stream,
+    joint,
     split,
 )
 from .latents import CATEGORY
@@ -122,7 +124,7 @@ class MFMergeLatent(io.ComfyNode):
             stream, record = _regrid(stream, record, picture.shape[2], picture.shape[3])
         picture, stream = _match_batches(picture, stream)
 
-        latent: Latent = {"samples": NestedTensor([picture, stream]), **record}
+        latent = joint(picture, stream) | record
         for source in (rgb, depth):
             if source is not None and "batch_index" in source:
                 latent["batch_index"] = source["batch_index"]
@@ -156,19 +158,13 @@ def _picture_stream(latent: Latent) -> Tensor:
 
 def _regrid(stream: Tensor, record: Latent, rows: int, columns: int) -> tuple[Tensor, Latent]:
     """A depth stream (B, 256, h, w) on another grid, resized as the depth maps that it holds."""
-    maps = decode_depth(stream.float().movedim(1, -1))
-    valid = torch.isfinite(maps)
-    if "depth_valid" in record:
-        valid &= record["depth_valid"].to(valid.device)
+    maps, valid = decode_stream(stream, record)
     placement = place(MERGE, (maps.shape[1], maps.shape[2]), columns * CELL, rows * CELL, STRETCH)
-    maps, valid = fit_depth(torch.nan_to_num(maps), valid, placement)
-    tokens = encode_depth(maps, valid, patch_size=CELL)
-    noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0)).to(tokens)
-    resized = fill_missing(tokens, noise).movedim(-1, 1).contiguous()
+    maps, valid = fit_depth(maps, valid, placement)
     kept: Latent = {"depth_valid": valid}
     if "depth_scale" in record:
         kept["depth_scale"] = record["depth_scale"].to(maps.device) * mean_depth(maps, valid).float()
-    return resized, kept
+    return encode_stream(maps, valid), kept
 
 
 def _match_batches(rgb: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
