@@ -313,6 +313,23 @@ def train(
         run_training(config, overrides or [], processes, plan_only=plan)
 
 
+@app.command()
+def study(
+    config: Annotated[Path, typer.Argument(help="TOML file, or scaling, depth-start, sparse-depth.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For both stages of every cell.", show_default=False),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="PATTERN", help="Cells to run, as in w64-*.")] = "*",
+    debug: options.Debug = False,
+) -> None:
+    """Train a grid of sizes, budgets and recipes, or go on with it, and compare their held-out errors."""
+    with report_errors(debug):
+        from .study import run
+
+        run(config, overrides or [], only)
+
+
 app.command()(bench.bench)
 
 

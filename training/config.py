@@ -19,11 +19,13 @@ else:
 PRESETS = Path(__file__).parent / "configs"
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Part of a configuration file: unknown keys are errors, values do not change."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where samples come from.
 
     ``source``: ``memory`` and ``encoded`` read the latents in the folder ``latents``, all at once or as they are
@@ -49,7 +51,7 @@ class DataConfig(_Section):
         return self
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """Muon on the blocks' matrices (or AdamW on all), AdamW elsewhere; warm-up, constant, linear cool-down."""
 
     name: Literal["adamw", "muon"] = "adamw"
@@ -61,7 +63,7 @@ class OptimizerConfig(_Section):
     ema_decay: float = Field(0.999, ge=0, lt=1)
 
 
-class RecipeConfig(_Section):
+class RecipeConfig(Section):
     """What the paper discloses (task mix, losses) and what it leaves open (the rest); see :mod:`.recipe`."""
 
     time_mu: float = 1.1
@@ -70,6 +72,7 @@ class RecipeConfig(_Section):
     depth_loss_weight: float = Field(1.0, ge=0)
     depth_weighting: Literal["uniform", "relative"] = "relative"
     sparse_probability: float = Field(0.5, ge=0, le=1)
+    depth_share: float = Field(1.0, gt=0, le=1)
     distillation_high: float = Field(1.0, ge=0)
     distillation_low: float = Field(0.1, ge=0)
     depth_start: Literal["gated", "image", "fresh"] = "gated"
@@ -79,7 +82,7 @@ class RecipeConfig(_Section):
         return self.distillation_high > 0 or self.distillation_low > 0
 
 
-class LoraConfig(_Section):
+class LoraConfig(Section):
     """Low-rank updates of the image and text half; ``targets`` are the ends of the names of Linear layers.
 
     ``merge`` adds them to the exported model; without it the model keeps the base's weights and the LoRA file is to be
@@ -95,7 +98,7 @@ class LoraConfig(_Section):
     merge: bool = True
 
 
-class ScaleConfig(_Section):
+class ScaleConfig(Section):
     """How a step fits the hardware; none of it changes what is computed.
 
     ``micro_batch_size``: samples of one forward pass of one process, its share of the batch where it is None.
@@ -108,8 +111,9 @@ class ScaleConfig(_Section):
     teacher: Literal["device", "host"] = "device"
 
 
-class HeldOutConfig(_Section):
-    """Samples that training never sees, looked at every ``every`` steps: AbsRel, and pictures with an autoencoder."""
+class HeldOutConfig(Section):
+    """Samples that training never sees, looked at every ``every`` steps and at the end: AbsRel and delta1 of image to
+    depth, and pictures of the first of them, in colour with an autoencoder."""
 
     latents: Path
     autoencoder: Path | None = None
@@ -118,7 +122,7 @@ class HeldOutConfig(_Section):
     sampling_steps: int = Field(20, gt=0)
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """One training stage.
 
     ``t2i`` trains the text-to-image half, from scratch or from ``base``; ``mf`` starts from ``base`` (a model folder of
@@ -205,7 +209,7 @@ def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
     if not path.exists() and (PRESETS / f"{path}.toml").exists():
         path = PRESETS / f"{path}.toml"
     try:
-        values = _read_toml(path)
+        values = read_toml(path)
         for override in overrides:
             _apply(values, override)
         return TrainConfig.model_validate(values)
@@ -215,7 +219,12 @@ def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path}: {'; '.join(_problem(found) for found in error.errors())}") from error
+        raise ConfigError(f"{path}: {problems(error)}") from error
+
+
+def problems(error: ValidationError) -> str:
+    """Everything that is wrong with a file, in one line."""
+    return "; ".join(map(_problem, error.errors()))
 
 
 def _problem(error: Mapping[str, Any]) -> str:
@@ -224,10 +233,11 @@ def _problem(error: Mapping[str, Any]) -> str:
     return f"{key}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A file's values over those of the one that it extends."""
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     parent = values.pop("extends", None)
-    return values if parent is None else _merged(_read_toml(path.parent / parent), values)
+    return values if parent is None else _merged(read_toml(path.parent / parent), values)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

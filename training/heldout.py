@@ -1,4 +1,4 @@
-"""A look at samples that training never sees: AbsRel of image to depth, and a sheet of pictures."""
+"""A look at samples that training never sees: AbsRel and delta1 of image to depth, and a sheet of pictures."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..evaluation.metrics import abs_rel, align_median
+from ..evaluation.metrics import abs_rel, align_median, delta1
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, sample
 from ..mforce_core.colormaps import colorize
 from ..mforce_core.depth_codec import valid_pixels
@@ -24,6 +24,12 @@ _LOG2_ALPHA = 5.0
 #: In the run's folder.
 SHEETS = "samples"
 
+#: Samples that the sheet shows; the others are only measured.
+_SHOWN = 8
+
+#: Samples that are denoised together.
+_TOGETHER = 32
+
 
 class HeldOut:
     """The same samples, prompts and noise at every look."""
@@ -38,8 +44,7 @@ class HeldOut:
         rgb, depth, self.text = source.batch(0, slice(0, count))
         if depth is None:
             raise ValueError(f"heldout.latents: {self.settings.latents} has no depth")
-        self.latents, self.depth = rgb, depth
-        self.null_text = null_text.expand(count, -1, -1)
+        self.latents, self.depth, self.null_text = rgb, depth, null_text
         picture = self.settings.autoencoder
         self.autoencoder = None if picture is None else load_autoencoder(picture, device=processes.device)
 
@@ -49,25 +54,46 @@ class HeldOut:
 
     def look(self, model: ModalityForcingTransformer, step: int, log: Log | None) -> None:
         """All processes sample together; the first one, which has a log, keeps the results."""
-        tokens = self.latents.flatten(2).transpose(1, 2)
-        grid = (self.latents.shape[2], self.latents.shape[3])
-        clean = encode_depth(self.depth, patch_size=model.config.depth_patch_size).flatten(1, 2)
-        run = partial(sample, model, grid=grid, steps=self.settings.sampling_steps, null_text=self.null_text)
-        _, depth = run(self.null_text, mode="i2d", rgb=tokens)
-        joint_rgb, joint_depth = run(self.text, mode="joint", log2_alpha=_LOG2_ALPHA)
-        d2i_rgb, _ = run(self.text, mode="d2i", depth=clean)
+        depths = [self._predicted(model, rows).cpu() for rows in torch.arange(len(self.depth)).split(_TOGETHER)]
+        shown = self._shown(model)
         if log is None:
             return
-        predicted, joint_map = (decode_depth(d.unflatten(1, grid)).cpu() for d in (depth, joint_depth))
+        predicted = torch.cat(depths)
         known = torch.where(valid_pixels(self.depth), self.depth, torch.nan)
-        error = abs_rel(align_median(predicted, known), known).mean()
-        log.write(step, {"heldout_absrel": float(error)})
-        columns = [self._pictures(self.latents), *map(_depth_pictures, (known, predicted))]
-        columns += [self._pictures(_latents(joint_rgb, grid)), _depth_pictures(joint_map)]
-        columns.append(self._pictures(_latents(d2i_rgb, grid)))
-        sheet = np.concatenate([np.concatenate(list(c), 0) for c in columns if c is not None], 1)
+        aligned = align_median(predicted, known)
+        measures = {"heldout_absrel": abs_rel(aligned, known), "heldout_delta1": delta1(aligned, known)}
+        log.write(step, {name: float(values.mean()) for name, values in measures.items()})
+        columns = [self._pictures(self.latents[:_SHOWN]), *map(_depth_pictures, (known[:_SHOWN], predicted[:_SHOWN]))]
+        sheet = np.concatenate([np.concatenate(list(c), 0) for c in (*columns, *shown) if c is not None], 1)
         self._write(sheet, step)
         log.picture("given, depth, i2d, joint, joint depth, d2i", step, sheet)
+
+    def _predicted(self, model: ModalityForcingTransformer, rows: Tensor) -> Tensor:
+        """Depth (B, H, W) of the given images."""
+        text = self.null_text.expand(len(rows), -1, -1)
+        tokens = self.latents[rows].flatten(2).transpose(1, 2)
+        run = partial(sample, grid=self._grid, steps=self.settings.sampling_steps, seed=int(rows[0]))
+        _, depth = run(model, text, mode="i2d", rgb=tokens)
+        return decode_depth(depth.unflatten(1, self._grid))
+
+    def _shown(self, model: ModalityForcingTransformer) -> list[np.ndarray | None]:
+        """Columns of the sheet: joint image and depth, and the image made from the exact depth."""
+        text, depth = self.text[:_SHOWN], self.depth[:_SHOWN]
+        run = partial(
+            sample, model, text, self._grid, steps=self.settings.sampling_steps, null_text=self.null_text[None]
+        )
+        rgb, joint = run(mode="joint", log2_alpha=_LOG2_ALPHA)
+        clean = encode_depth(depth, patch_size=model.config.depth_patch_size).flatten(1, 2)
+        made, _ = run(mode="d2i", depth=clean)
+        pictures = _depth_pictures(decode_depth(joint.unflatten(1, self._grid)).cpu())
+        return [self._pictures(self._latents(rgb)), pictures, self._pictures(self._latents(made))]
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        return self.latents.shape[2], self.latents.shape[3]
+
+    def _latents(self, tokens: Tensor) -> Tensor:
+        return tokens.transpose(1, 2).unflatten(2, self._grid)
 
     def _pictures(self, latents: Tensor) -> np.ndarray | None:
         """(B, H, W, 3) uint8, the size of the depth; None without an autoencoder."""
@@ -80,10 +106,6 @@ class HeldOut:
     def _write(self, sheet: np.ndarray, step: int) -> None:
         self.folder.mkdir(exist_ok=True)
         Image.fromarray(sheet).save(self.folder / f"step-{step:07d}.png")
-
-
-def _latents(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 def _depth_pictures(depth: Tensor) -> np.ndarray:

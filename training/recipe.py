@@ -120,9 +120,12 @@ def sparse_mask(size: tuple[int, int], probability: float, row: torch.Generator)
 def depth_tokens(depth: Tensor, recipe: RecipeConfig, patch_size: int, rows: Sequence[torch.Generator]) -> Tensor:
     """Encode maps (B, H, W), 0 where not measured, after dropping pixels at random; see :class:`Batch`.
 
-    A map that would lose every pixel keeps all; one that has none gives tokens of zeros.
+    With ``recipe.depth_share`` below 1 every map first loses all but that share of its pixels, as if a sparse sensor
+    had made it. A map that would lose every pixel keeps all; one that has none gives tokens of zeros.
     """
     measured, size = valid_pixels(depth), (depth.shape[1], depth.shape[2])
+    if recipe.depth_share < 1:
+        measured &= torch.stack([torch.rand(size, generator=row) < recipe.depth_share for row in rows])
     kept = measured & torch.stack([sparse_mask(size, recipe.sparse_probability, row) for row in rows])
     kept = torch.where(kept.flatten(1).any(1)[:, None, None], kept, measured)
     unknown = ~kept.flatten(1).any(1)[:, None, None]

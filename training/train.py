@@ -32,6 +32,9 @@ from .report import write_report
 from .source import SequentialSource, open_source
 from .teacher import make_teacher
 
+#: A run's configuration in its folder.
+SETTINGS = "config.json"
+
 
 class DivergedError(ValueError):
     """A gradient that is not finite."""
@@ -198,8 +201,11 @@ class Stop:
         return bool(self.processes.total(torch.tensor(int(self.here))))
 
 
-def train(config: TrainConfig) -> None:
-    """Run a stage to its last step, or until SIGTERM; ends with an exported model and a report."""
+def train(config: TrainConfig) -> int:
+    """Run a stage to its last step, or until SIGTERM; ends with an exported model and a report.
+
+    Returns the step that was reached.
+    """
     processes = join(config.device)
     stop = Stop(processes)
     try:
@@ -208,7 +214,7 @@ def train(config: TrainConfig) -> None:
         heldout = None if config.heldout is None else HeldOut(config, trainer.source.null_text, processes)
         log = None
         if processes.first:
-            (config.out / "config.json").write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            (config.out / SETTINGS).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
             log = Log(config, trainer.step, processes.device)
             count = sum(p.numel() for p in trainer.model.parameters())
             print(f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.source)} images, step {trainer.step}")
@@ -232,6 +238,7 @@ def train(config: TrainConfig) -> None:
             log.close()
             write_report(config)
             print(f"step {trainer.step} of {config.steps}: checkpoint in {config.out}, model in {folder}")
+        return trainer.step
     finally:
         stop.restore()
         leave()

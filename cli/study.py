@@ -1,0 +1,22 @@
+"""``mforce study``: a grid of training runs, and where its report is."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from ..benchmarks.machine import describe
+from ..mforce_core.config import ConfigError
+from ..training.study import read_study, run_study
+
+
+def run(config: Path, overrides: list[str], only: str) -> None:
+    """Raises ValueError, OSError: see `read_study` and `run_study`."""
+    if find_spec("matplotlib") is None:
+        raise ConfigError("a study draws a plot with matplotlib: pip install 'comfyui-modality-forcing[train]'")
+    study = read_study(config)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    results = run_study(study, only=only, overrides=overrides, machine=describe(device))
+    print(f"{len(results)} cells are finished; their report is in {study.out}")

@@ -1,0 +1,66 @@
+"""The report of a study: ``results.json`` with every number, ``report.md`` and a plot."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = "results.json"
+_PLOT = "study.png"
+_COLUMNS = {
+    "cell": "cell",
+    "parameters": "parameters",
+    "pretraining_images": "T2I images",
+    "t2i_loss": "T2I loss",
+    "absrel": "AbsRel",
+    "delta1": "delta1",
+}
+
+
+def write_study_report(title: str, results: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Of the finished cells (see :func:`.study.finished`)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULTS).write_text(json.dumps(list(results), indent=1) + "\n", encoding="utf-8")
+    lines = [f"# {title}", "", f"| {' | '.join(_COLUMNS.values())} |", "|" + "---|" * len(_COLUMNS)]
+    lines += [f"| {' | '.join(_text(result[key]) for key in _COLUMNS)} |" for result in results]
+    if results:
+        _plot(title, results, folder / _PLOT)
+        lines += ["", f"![{title}]({_PLOT})"]
+    (folder / "report.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _plot(title: str, results: Sequence[dict[str, Any]], path: Path) -> None:
+    """AbsRel against parameters, a line for every budget and recipe, and against T2I images, a line for every model."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+    recipes = {result["recipe"] for result in results}
+
+    def line(axis: Any, x: str, label: str, points: Sequence[dict[str, Any]]) -> None:
+        ordered = sorted(points, key=lambda result: result[x])
+        axis.plot([r[x] for r in ordered], [r["absrel"] for r in ordered], marker="o", label=label)
+
+    for recipe in dict.fromkeys(result["recipe"] for result in results):
+        chosen = [result for result in results if result["recipe"] == recipe]
+        suffix = f", {recipe}" if len(recipes) > 1 else ""
+        for images in sorted({result["pretraining_images"] for result in chosen}):
+            points = [result for result in chosen if result["pretraining_images"] == images]
+            line(left, "parameters", f"{images:,} T2I images{suffix}", points)
+        for count in sorted({result["parameters"] for result in chosen}):
+            points = [result for result in chosen if result["parameters"] == count]
+            line(right, "pretraining_images", f"{count / 1e6:.1f} M parameters{suffix}", points)
+    left.set(xlabel="parameters", xscale="log", ylabel="held-out AbsRel, image to depth")
+    right.set(xlabel="T2I images", xscale="log")
+    for axis in (left, right):
+        axis.legend(fontsize="small")
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
