@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import bench, data, options
-from .errors import report_errors
+from .errors import LIGHTER_TRAINING, report_errors
 from .settings import BUILT_IN, DEFAULT_CFG, Mode, Settings, parse_size
 
 app = typer.Typer(
@@ -307,7 +307,7 @@ def train(
     debug: options.Debug = False,
 ) -> None:
     """Train a stage of a model, or go on with it."""
-    with report_errors(debug):
+    with report_errors(debug, LIGHTER_TRAINING):
         from .train import run_training
 
         run_training(config, overrides or [], processes, plan_only=plan)
@@ -324,7 +324,7 @@ def study(
     debug: options.Debug = False,
 ) -> None:
     """Train a grid of sizes, budgets and recipes, or go on with it, and compare their held-out errors."""
-    with report_errors(debug):
+    with report_errors(debug, LIGHTER_TRAINING):
         from .study import run
 
         run(config, overrides or [], only)

@@ -11,13 +11,18 @@ import typer
 
 USER_ERROR, INTERNAL_ERROR, CANCELLED = 2, 1, 130
 
+#: What takes less memory, in sampling and in training.
+LIGHTER = "a smaller --size, --dtype bfloat16 or --device cpu"
+LIGHTER_TRAINING = "--set scale.micro_batch_size=1, --set scale.checkpoint_activations=true or more --processes"
+
 
 @contextmanager
-def report_errors(debug: bool) -> Iterator[None]:
+def report_errors(debug: bool, lighter: str = LIGHTER) -> Iterator[None]:
     """Turn exceptions of a command into a sentence on stderr and an exit code.
 
     2: the input or the machine is at fault and the sentence says how. 130: cancelled with Ctrl-C. 1: a fault
-    in this program. With ``debug`` the traceback comes before the sentence.
+    in this program. With ``debug`` the traceback comes before the sentence; ``lighter`` is what to use where memory
+    runs out.
     """
     try:
         yield
@@ -26,7 +31,7 @@ def report_errors(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         _say("Cancelled. Nothing half-finished was left behind.")
         raise typer.Exit(CANCELLED) from None
-    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
+    except (ValueError, OSError, ModuleNotFoundError) as error:
         if debug:
             traceback.print_exc()
         _say(f"Error: {_sentence(error)}")
@@ -35,7 +40,7 @@ def report_errors(debug: bool) -> Iterator[None]:
         if debug:
             traceback.print_exc()
         if _is_out_of_memory(error):
-            _say("Error: the device ran out of memory. Use a smaller --size, --dtype bfloat16 or --device cpu.")
+            _say(f"Error: memory ran out. Use {lighter}.")
             raise typer.Exit(USER_ERROR) from None
         _say(f"Internal error, please report it: {type(error).__name__}: {error}")
         if not debug:
@@ -44,14 +49,12 @@ def report_errors(debug: bool) -> Iterator[None]:
 
 
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return "this machine ran out of memory. Use a smaller --size or --dtype bfloat16."
     text = " ".join(str(error).split()) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and "memory" in str(error).lower()
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error).lower())
 
 
 def _say(text: str) -> None:

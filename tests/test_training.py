@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mforce.kernels import attention
-from mforce.mforce_core import load_model, load_text_encoder, transformer
+from mforce.mforce_core import load_model, load_text_encoder, sample, transformer
 from mforce.mforce_core.config import ConfigError
 from mforce.mforce_core.depth_codec import unpatchify
 from mforce.mforce_core.text import WordTextEncoder
@@ -163,6 +163,20 @@ def test_sparse_real_depth_keeps_what_it_has() -> None:
     assert (noise.t_depth[:20] < 1).all()
 
 
+def test_a_share_of_the_depth_is_what_a_sparse_sensor_gives() -> None:
+    depth = torch.rand(40, 32, 32, generator=torch.Generator().manual_seed(0)) + 1
+    depth[:, :16] = 0
+    recipe = RecipeConfig(sparse_probability=0, depth_share=0.05)
+    clean = unpatchify(depth_tokens(depth, recipe, 16, rows(40)))
+    kept = clean > 0
+    assert not kept[:, :16].any()
+    assert kept[:, 16:].float().mean().item() == pytest.approx(0.05, abs=0.005)
+    whole = unpatchify(depth_tokens(depth, RecipeConfig(sparse_probability=0), 16, rows(40)))
+    spread = whole[kept] / clean[kept]  # every map has a scale of its own, that of its own mean
+    assert spread.isfinite().all()
+    assert (whole > 0).sum() == 40 * 16 * 32
+
+
 def test_captions_are_dropped_with_their_probability() -> None:
     text, null = torch.ones(1000, 2, 3), torch.zeros(2, 3)
     kept = drop_captions(text, null, 0.1, rows(1000)).flatten(1)
@@ -309,6 +323,23 @@ def test_finished_run_leaves_a_model_that_opens(base: Path) -> None:
     assert unpatchify(torch.zeros(1, 2, 2, 256)).shape == (1, 32, 32)
 
 
+def test_an_exported_model_samples_like_the_run_it_comes_from(data: Path, base: Path, tmp_path: Path) -> None:
+    settings = config("mf", data, tmp_path, f"base={base}", "optimizer.learning_rate=0.02")
+    assert train(settings) == 4
+    at_the_end = trainer_of(settings)
+    exported = load_model(tmp_path / "model", dtype=torch.float32)
+    text = torch.randn(1, 4, 128, generator=torch.Generator().manual_seed(0))
+    with at_the_end.average.in_model():
+        weights = at_the_end.model.state_dict()
+        # What a bfloat16 file can hold; the run itself keeps float32.
+        at_the_end.model.load_state_dict({name: tensor.bfloat16() for name, tensor in weights.items()})
+        wanted = sample(at_the_end.model, text, (2, 2), null_text=text, steps=3)
+        found = sample(exported, text, (2, 2), null_text=text, steps=3)
+    assert wanted[1].std() > 0
+    assert all(map(torch.equal, found, wanted))
+    at_the_end.close()
+
+
 def test_learning_rate_warms_up_and_cools_down(data: Path, tmp_path: Path) -> None:
     optimizer = config(
         "t2i", data, tmp_path, "optimizer.warmup_steps=4", "optimizer.cooldown_steps=5", "optimizer.learning_rate=1.0"
@@ -361,6 +392,7 @@ def test_held_out_samples_are_measured_and_shown(data: Path, base: Path, tmp_pat
     entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     looks = {entry["step"]: entry["heldout_absrel"] for entry in entries if "heldout_absrel" in entry}
     assert looks.keys() == {2, 4}
+    assert all(0 <= entry["heldout_delta1"] <= 1 for entry in entries if "heldout_absrel" in entry)
     assert all(0 < value < 2 for value in looks.values())
     with Image.open(tmp_path / "samples" / "step-0000004.png") as sheet:
         assert sheet.size == (3 * 32, 2 * 32)  # depth, image to depth, joint depth; no autoencoder for the images

@@ -74,8 +74,8 @@ class MemorySource:
         return EncodedBatch(self.data.rgb[index].float(), self.data.depth[index].float(), text)
 
 
-def open_source(data: DataConfig, text_encoder: Path | None, *, batch_size: int, seed: int) -> Source:
-    """The source that the configuration names.
+def open_source(data: DataConfig, text_encoder: Path | None, *, batch_size: int, seed: int, depth: bool) -> Source:
+    """The source that the configuration names; without ``depth`` a stream also gives samples that have none.
 
     Raises:
         ValueError, OSError: nothing there, or damaged; one sentence.
@@ -93,5 +93,5 @@ def open_source(data: DataConfig, text_encoder: Path | None, *, batch_size: int,
     from .data.shards import find_shards
     from .data.stream import StreamSource
 
-    settings = EncodeSettings(vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size)
+    settings = EncodeSettings(vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size, depth=depth)
     return StreamSource(find_shards(list(data.shards)), settings, batch_size=batch_size, seed=seed)

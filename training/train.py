@@ -47,7 +47,13 @@ class Trainer:
         config.check_processes(processes.count)
         config.check_base()
         self.config, self.processes = config, processes
-        self.source = open_source(config.data, config.text_encoder, batch_size=config.batch_size, seed=config.seed)
+        self.source = open_source(
+            config.data,
+            config.text_encoder,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            depth=config.stage == "mf",
+        )
 
         base = {} if config.base is None else load_model(config.base).state_dict()
         self.model = build(config.sizes(), getattr(torch, config.precision))
