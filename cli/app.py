@@ -283,6 +283,8 @@ def evaluate(
         Path | None,
         typer.Option("--json", help="Also write the numbers to this file.", show_default=False),
     ] = None,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
     device: options.Device = "auto",
     debug: options.Debug = False,
 ) -> None:
@@ -291,7 +293,10 @@ def evaluate(
         from .evaluation import run_evaluation
         from .tables import print_metrics
 
-        metrics = run_evaluation(model, scenes, seed, steps, device, json_file)
+        files = {"text_encoder": text_encoder, "vae": vae}
+        given = {name: None if path is None else str(path) for name, path in files.items()}
+        settings = Settings("joint", "", seed=seed, steps=steps, model=model, device=device, **given)
+        metrics = run_evaluation(settings, scenes, json_file)
         print_metrics(metrics)
 
 

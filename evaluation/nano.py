@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
 from ..mforce_core.schedule import Mode
-from ..training.scenes import captions, render, sample_layouts
-from ..training.scenes.vocabulary import COLOUR_HUES, COLOURS, FLOORS, SHAPES
+from ..scenes import captions, render, sample_layouts
+from ..scenes.vocabulary import COLOUR_HUES, COLOURS, FLOORS, SHAPES
 from .metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
 
 SIZE, PATCH = 128, 16
@@ -41,7 +41,9 @@ def colour_prompts() -> list[tuple[str, str]]:
 
 
 def evaluate_nano(
-    model_folder: str | Path,
+    model_path: Path,
+    text_encoder_path: Path,
+    autoencoder_path: Path,
     *,
     scenes: int = 256,
     seed: int = 1_000_000,
@@ -49,9 +51,10 @@ def evaluate_nano(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Measure a small model folder (transformer, ``text_encoder.safetensors``, ``autoencoder.safetensors``).
+    """Measure a small model.
 
     Args:
+        model_path, text_encoder_path, autoencoder_path: files or folders; the text encoder is one of words.
         scenes: number of held-out scenes.
         seed: of the scenes and of every starting noise; training uses small seeds.
         steps: Euler steps of every rollout.
@@ -60,9 +63,8 @@ def evaluate_nano(
     Returns:
         Metric name -> value; AbsRel and delta1 are means over scenes, NaN-free.
     """
-    folder = Path(model_folder)
-    model = load_model(folder, device=device, dtype=torch.float32)
-    text_encoder, autoencoder = load_text_encoder(folder), load_autoencoder(folder, device=device)
+    model = load_model(model_path, device=device, dtype=torch.float32)
+    text_encoder, autoencoder = load_text_encoder(text_encoder_path), load_autoencoder(autoencoder_path, device=device)
     layout = sample_layouts(scenes, seed)
     rgb, depth = render(layout, SIZE)
     prompts = captions(layout)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -370,6 +371,25 @@ def test_eval_prints_and_writes_its_numbers(model, tmp_path):
     } <= numbers.keys()
     assert all(name in printed for name in numbers)
     assert "The folder of" in refuse("eval", "--model", model, "--json", tmp_path / "no" / "numbers.json")
+
+
+def test_eval_takes_the_parts_of_a_model_from_elsewhere(model, tmp_path):
+    alone = tmp_path / "model"
+    alone.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(Path(model) / name, alone / name)
+    files = [tmp_path / "together.json", tmp_path / "apart.json"]
+    few = ("--scenes", 1, "--steps", 1, "--json")
+    run("eval", "--model", model, *few, files[0])
+    run("eval", "--model", alone, "--text-encoder", model, "--vae", model, *few, files[1])
+    assert json.loads(files[0].read_text()) == json.loads(files[1].read_text())
+    assert "text_encoder.safetensors" in refuse("eval", "--model", alone, "--text-encoder", alone, "--vae", model)
+
+
+def test_study_names_its_studies_and_its_mistakes(tmp_path):
+    assert "scaling" in refuse("study", tmp_path / "nothing.toml")
+    assert "optimiser" in refuse("study", "scaling", "--set", "optimiser.name=adamw")
+    assert "w64-2400-default" in refuse("study", "scaling", "--only", "w1-*")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from mforce.cli.data import app
 from mforce.mforce_core import load_autoencoder, load_text_encoder
 from mforce.mforce_core.qwen import LAYERS, LENGTH
+from mforce.scenes import read_shards, write_dataset
 from mforce.training import latents
 from mforce.training.data import encode
 from mforce.training.data.encode import EncodeSettings, ShardEncoder, half_depth
@@ -23,7 +24,6 @@ from mforce.training.data.order import batch_indices
 from mforce.training.data.shards import ShardError, TarShard, find_shards
 from mforce.training.data.stream import StreamSource
 from mforce.training.data.workers import map_shards
-from mforce.training.scenes import read_shards, write_dataset
 from mforce.training.source import EncodedBatch, Source
 
 NANO = Path(__file__).parent.parent / "models" / "nano"

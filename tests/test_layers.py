@@ -15,8 +15,9 @@ LAYERS: dict[str, set[str]] = {
     "kernels": set(),
     "mforce_core": {"kernels"},
     "nodes": {"kernels", "mforce_core"},
-    "training": {"kernels", "mforce_core", "evaluation"},
-    "evaluation": {"mforce_core", "training"},
+    "scenes": set(),
+    "evaluation": {"mforce_core", "scenes"},
+    "training": {"kernels", "mforce_core", "scenes", "evaluation"},
     "cli": {"benchmarks", "kernels", "mforce_core", "evaluation", "training"},
     "benchmarks": {"kernels", "mforce_core", "training"},
 }

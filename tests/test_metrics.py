@@ -9,7 +9,7 @@ import torch
 from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
 from mforce.evaluation.nano import colour_prompts
 from mforce.mforce_core.text import WordTextEncoder
-from mforce.training.scenes.vocabulary import COLOUR_HUES, VOCABULARY
+from mforce.scenes.vocabulary import COLOUR_HUES, VOCABULARY
 
 
 def test_errors_by_hand() -> None:

@@ -10,8 +10,8 @@ import torch
 
 from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
 from mforce.mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
-from mforce.training.scenes import render, sample_layouts
-from mforce.training.scenes.vocabulary import COLOUR_HUES, COLOURS, VOCABULARY
+from mforce.scenes import render, sample_layouts
+from mforce.scenes.vocabulary import COLOUR_HUES, COLOURS, VOCABULARY
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
 GRID = (8, 8)

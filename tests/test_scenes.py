@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mforce.mforce_core import unproject
-from mforce.training.scenes import (
+from mforce.scenes import (
     MAX_OBJECTS,
     VOCABULARY,
     captions,
@@ -17,7 +17,7 @@ from mforce.training.scenes import (
     sample_layouts,
     write_dataset,
 )
-from mforce.training.scenes.vocabulary import COLOUR_HUES, COLOURS, SHAPE_SYNONYMS, SHAPES
+from mforce.scenes.vocabulary import COLOUR_HUES, COLOURS, SHAPE_SYNONYMS, SHAPES
 
 SIZE = 48
 SCENES = 48

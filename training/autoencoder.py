@@ -17,7 +17,7 @@ from tqdm import trange
 
 from ..mforce_core import load_autoencoder
 from ..mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
-from .scenes import read_shards
+from ..scenes import read_shards
 
 HELD_OUT = 64
 #: Images that the components are fitted to.

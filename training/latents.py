@@ -14,10 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..mforce_core.text import WordTextEncoder
+from ..scenes import read_shards
 from .data.encode import EncodeSettings, ShardEncoder
 from .data.order import batch_indices
 from .data.shards import find_shards
-from .scenes import read_shards
 
 
 class LatentDataset:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..mforce_core.text import WordTextEncoder
-from .scenes.vocabulary import VOCABULARY
+from ..scenes.vocabulary import VOCABULARY
 
 #: Longest caption of the scenes, in words, and the width of a word's vector.
 LENGTH, DIM = 16, 128

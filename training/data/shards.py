@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from ..scenes import Shard as Scenes
-from ..scenes import read_shards
+from ...scenes import Shard as Scenes
+from ...scenes import read_shards
 from .extras import need
 from .sample import Broken, Role, Sample, decode_files, role_of
 

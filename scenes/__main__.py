@@ -1,4 +1,4 @@
-"""Write a dataset of procedural scenes: `python -m mforce.training.scenes --count 4096 --out scenes`."""
+"""Write a dataset of procedural scenes: `python -m mforce.scenes --count 4096 --out scenes`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .dataset import write_dataset
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="mforce.training.scenes", description="Write RGB + depth + caption scenes.")
+    parser = argparse.ArgumentParser(prog="mforce.scenes", description="Write RGB + depth + caption scenes.")
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
     parser.add_argument("--out", required=True, help="folder of the shards; complete ones are kept")
     parser.add_argument("--seed", type=int, default=0, help="sequence of scenes (default 0)")

@@ -138,6 +138,6 @@ def read_shards(folder: str | Path) -> list[Shard]:
     paths = sorted(Path(folder).glob("*.safetensors"))
     if not paths:
         raise ValueError(
-            f"There are no .safetensors shards of scenes in {folder}: write some with python -m mforce.training.scenes."
+            f"There are no .safetensors shards of scenes in {folder}: write some with python -m mforce.scenes."
         )
     return [Shard(path) for path in paths]
