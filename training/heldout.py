@@ -40,7 +40,7 @@ class HeldOut:
         self._last_step = config.steps
         count = self.settings.samples
         data = config.data.model_copy(update={"source": "encoded", "latents": self.settings.latents})
-        source = open_source(data, config.text_encoder, batch_size=count, seed=config.seed, depth=True)
+        source = open_source(data, config.text_encoder, batch_size=count, seed=config.seed)
         rgb, depth, self.text = source.batch(0, slice(0, count))
         if depth is None:
             raise ValueError(f"heldout.latents: {self.settings.latents} has no depth")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from ..mforce_core import load_text_encoder
@@ -74,8 +75,19 @@ class MemorySource:
         return EncodedBatch(self.data.rgb[index].float(), self.data.depth[index].float(), text)
 
 
-def open_source(data: DataConfig, text_encoder: Path | None, *, batch_size: int, seed: int, depth: bool) -> Source:
-    """The source that the configuration names; without ``depth`` a stream also gives samples that have none.
+def open_source(
+    data: DataConfig,
+    text_encoder: Path | None,
+    *,
+    batch_size: int,
+    seed: int,
+    depth: bool = True,
+    device: torch.device | str = "cpu",
+) -> Source:
+    """The source that the configuration names.
+
+    A stream encodes on ``device`` as it reads, and without ``depth`` it also gives samples that have none. Batches are
+    on the CPU whatever their source.
 
     Raises:
         ValueError, OSError: nothing there, or damaged; one sentence.
@@ -93,5 +105,6 @@ def open_source(data: DataConfig, text_encoder: Path | None, *, batch_size: int,
     from .data.shards import find_shards
     from .data.stream import StreamSource
 
-    settings = EncodeSettings(vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size, depth=depth)
+    encoders = {"vae": str(data.autoencoder), "text_encoder": str(text_encoder), "device": str(device)}
+    settings = EncodeSettings(canvas=data.size, depth=depth, **encoders)
     return StreamSource(find_shards(list(data.shards)), settings, batch_size=batch_size, seed=seed)

@@ -53,6 +53,7 @@ class Trainer:
             batch_size=config.batch_size,
             seed=config.seed,
             depth=config.stage == "mf",
+            device=processes.device,
         )
 
         base = {} if config.base is None else load_model(config.base).state_dict()

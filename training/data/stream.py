@@ -70,7 +70,7 @@ class StreamSource:
         self.batch_size, self.seed, self.window = batch_size, seed, window
         self.autoencoder = load_autoencoder(settings.vae, device=settings.device)
         self.text_encoder = open_text_encoder(Path(settings.text_encoder), settings.device)
-        self.null_text = self.text_encoder.encode([""])[0]
+        self.null_text = self._features([""])[0]
         factor = self.autoencoder.spatial_factor
         height, width = settings.canvas
         self.latent_shape = (self.autoencoder.latent_channels, height // factor, width // factor)
@@ -121,7 +121,10 @@ class StreamSource:
         pixels = torch.stack(images).to(self.settings.device).float() / 127.5 - 1
         with torch.no_grad():
             latents = self.autoencoder.encode(pixels).float().cpu()
-        return EncodedBatch(latents, torch.stack(depths) if depths else None, self.text_encoder.encode(captions))
+        return EncodedBatch(latents, torch.stack(depths) if depths else None, self._features(captions))
+
+    def _features(self, captions: list[str]) -> Tensor:
+        return self.text_encoder.encode(captions).float().cpu()
 
     def _sample(self, row: int) -> tuple[Tensor, Tensor | None, str]:
         """The sample of a row, or the first usable one after it."""

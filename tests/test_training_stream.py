@@ -1,0 +1,72 @@
+"""Training straight from shards of pictures, encoded as they come."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from mforce.mforce_core import load_model
+from mforce.scenes import write_dataset
+from mforce.training.config import TrainConfig, read_train_config
+from mforce.training.processes import join
+from mforce.training.train import Trainer, train
+
+# One process saving alone is meant.
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+NANO = Path(__file__).parent.parent / "models" / "nano"
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("shards")
+    write_dataset(folder, 10, seed=3, size=SIZE, shard_size=4, progress=False, format="webdataset")
+    return str(folder)
+
+
+def config(stage: str, shards: str, out: Path, **more: object) -> TrainConfig:
+    values = {"out": out, "text_encoder": NANO, "data.source": "stream", "data.shards": [shards]}
+    values |= {"data.autoencoder": NANO / "autoencoder.safetensors", "data.size": [SIZE, SIZE], "batch_size": 4}
+    values |= {"architecture.hidden_size": 32, "architecture.num_heads": 1, "architecture.axes_dim": [8, 8, 8, 8]}
+    values |= {"architecture.depth_single": 1, "precision": "float32", "compile": "false", "log_every": 1, "steps": 6}
+    values |= {"optimizer.name": "adamw", "save_every": 3}
+    return read_train_config(Path(f"nano-{stage}"), [f"{key}={value}" for key, value in (values | more).items()])
+
+
+def curve(out: Path) -> list[tuple[float, ...]]:
+    entries = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [(entry["step"], entry["rgb"], entry.get("depth", 0)) for entry in entries]
+
+
+@pytest.fixture(scope="module")
+def base(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("t2i")
+    assert train(config("t2i", shards, out)) == 6
+    return out / "model"
+
+
+def test_both_stages_train_from_a_stream_and_go_on_where_they_were(shards: str, base: Path, tmp_path: Path) -> None:
+    assert not load_model(base).config.has_depth
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    train(config("mf", shards, whole, base=base))
+    assert load_model(whole / "model").config.has_depth
+    assert len(curve(whole)) == 6
+    shutil.copytree(whole, parts)
+    shutil.rmtree(parts / "checkpoints" / "step-6")
+    train(config("mf", shards, parts, base=base))
+    assert curve(parts) == curve(whole)
+
+
+def test_the_first_stage_reads_images_alone(shards: str, base: Path, tmp_path: Path) -> None:
+    trainers = {
+        stage: Trainer(config(stage, shards, tmp_path / stage, base=base), join("cpu")) for stage in ("t2i", "mf")
+    }
+    depths = {stage: trainer.source.batch(0, slice(0, 2)).depth for stage, trainer in trainers.items()}
+    for trainer in trainers.values():
+        trainer.close()
+    assert depths["t2i"] is None
+    assert depths["mf"] is not None
+    assert torch.isfinite(depths["mf"]).all()
