@@ -293,9 +293,10 @@ def evaluate(
         from .evaluation import run_evaluation
         from .tables import print_metrics
 
-        files = {"text_encoder": text_encoder, "vae": vae}
-        given = {name: None if path is None else str(path) for name, path in files.items()}
-        settings = Settings("joint", "", seed=seed, steps=steps, model=model, device=device, **given)
+        words, autoencoder = (None if path is None else str(path) for path in (text_encoder, vae))
+        settings = Settings(
+            "joint", "", seed=seed, steps=steps, model=model, text_encoder=words, vae=autoencoder, device=device
+        )
         metrics = run_evaluation(settings, scenes, json_file)
         print_metrics(metrics)
 

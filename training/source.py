@@ -105,6 +105,7 @@ def open_source(
     from .data.shards import find_shards
     from .data.stream import StreamSource
 
-    encoders = {"vae": str(data.autoencoder), "text_encoder": str(text_encoder), "device": str(device)}
-    settings = EncodeSettings(canvas=data.size, depth=depth, **encoders)
+    settings = EncodeSettings(
+        vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size, depth=depth, device=str(device)
+    )
     return StreamSource(find_shards(list(data.shards)), settings, batch_size=batch_size, seed=seed)
