@@ -166,6 +166,13 @@ def test_names_of_studies_and_of_cells_are_said(study: StudyConfig) -> None:
         cells(study, "w1-*")
 
 
+def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("title = ")
+    with pytest.raises(ConfigError, match="broken.toml cannot be read as TOML"):
+        read_study(path)
+
+
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
 def test_studies_of_the_package_are_valid(path: Path) -> None:
     study = read_study(Path(path.stem))

@@ -1,9 +1,9 @@
 """Typed training configuration, read from TOML and checked before anything else is loaded."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,6 +23,9 @@ class Section(BaseModel):
     """Part of a configuration file: unknown keys are errors, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Config = TypeVar("_Config", bound=Section)
 
 
 class DataConfig(Section):
@@ -199,32 +202,33 @@ class TrainConfig(Section):
 
 
 def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
-    """Read a TOML file or a preset by its name; ``overrides`` are ``section.key=value`` with TOML values.
+    """Read a TOML file or a preset by its name; see :func:`read_config`."""
+    return read_config(TrainConfig, path, PRESETS, overrides)
+
+
+def read_config(kind: type[_Config], path: Path, presets: Path, overrides: Sequence[str] = ()) -> _Config:
+    """Read a TOML file, or one of the folder ``presets`` by its name; ``overrides`` are ``section.key=value`` with TOML
+    values.
 
     A file may name another one beside it, ``extends = "other.toml"``, and say only what differs.
 
     Raises:
         ConfigError: unreadable file, unknown key, value out of range; the message names the key.
     """
-    if not path.exists() and (PRESETS / f"{path}.toml").exists():
-        path = PRESETS / f"{path}.toml"
+    if not path.exists() and (presets / f"{path}.toml").exists():
+        path = presets / f"{path}.toml"
     try:
-        values = read_toml(path)
+        values = _read_toml(path)
         for override in overrides:
             _apply(values, override)
-        return TrainConfig.model_validate(values)
+        return kind.model_validate(values)
     except FileNotFoundError as error:
-        names = ", ".join(sorted(file.stem for file in PRESETS.glob("[!_]*.toml")))
+        names = ", ".join(sorted(file.stem for file in presets.glob("[!_]*.toml")))
         raise ConfigError(f"{error.filename} does not exist: give a TOML file or one of {names}") from None
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path}: {problems(error)}") from error
-
-
-def problems(error: ValidationError) -> str:
-    """Everything that is wrong with a file, in one line."""
-    return "; ".join(map(_problem, error.errors()))
+        raise ConfigError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from error
 
 
 def _problem(error: Mapping[str, Any]) -> str:
@@ -233,11 +237,11 @@ def _problem(error: Mapping[str, Any]) -> str:
     return f"{key}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     """A file's values over those of the one that it extends."""
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     parent = values.pop("extends", None)
-    return values if parent is None else _merged(read_toml(path.parent / parent), values)
+    return values if parent is None else _merged(_read_toml(path.parent / parent), values)
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

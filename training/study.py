@@ -13,11 +13,11 @@ from statistics import mean
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from ..mforce_core.checkpoint import read_header
 from ..mforce_core.config import ConfigError
-from .config import PRESETS, Section, TrainConfig, problems, read_toml, read_train_config
+from .config import PRESETS, Section, TrainConfig, read_config, read_train_config
 from .log import read_log
 from .study_report import write_study_report
 from .train import SETTINGS, train
@@ -90,20 +90,8 @@ class Cell:
 
 
 def read_study(path: Path) -> StudyConfig:
-    """A TOML file, or a study of the package by its name.
-
-    Raises:
-        ConfigError: unreadable, or a key is wrong; the message names it.
-    """
-    if not path.exists() and (STUDIES / f"{path}.toml").exists():
-        path = STUDIES / f"{path}.toml"
-    if not path.exists():
-        names = ", ".join(sorted(file.stem for file in STUDIES.glob("*.toml")))
-        raise ConfigError(f"{path} does not exist: give a TOML file or one of {names}")
-    try:
-        return StudyConfig.model_validate(read_toml(path))
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {problems(error)}") from error
+    """A TOML file, or a study of the package by its name; see :func:`.config.read_config`."""
+    return read_config(StudyConfig, path, STUDIES)
 
 
 def cells(study: StudyConfig, only: str = "*") -> list[Cell]:
