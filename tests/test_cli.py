@@ -389,7 +389,7 @@ def test_eval_takes_the_parts_of_a_model_from_elsewhere(model, tmp_path):
 def test_study_names_its_studies_and_its_mistakes(tmp_path):
     assert "scaling" in refuse("study", tmp_path / "nothing.toml")
     assert "optimiser" in refuse("study", "scaling", "--set", "optimiser.name=adamw")
-    assert "w64-2400-default" in refuse("study", "scaling", "--only", "w1-*")
+    assert "w64-4800-default" in refuse("study", "scaling", "--only", "w1-*")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")

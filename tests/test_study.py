@@ -169,7 +169,7 @@ def test_names_of_studies_and_of_cells_are_said(study: StudyConfig) -> None:
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
     path = tmp_path / "broken.toml"
     path.write_text("title = ")
-    with pytest.raises(ConfigError, match="broken.toml cannot be read as TOML"):
+    with pytest.raises(ConfigError, match=r"broken\.toml cannot be read as TOML"):
         read_study(path)
 
 
