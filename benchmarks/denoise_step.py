@@ -4,38 +4,16 @@ All formulations run the same weights in one process and take turns.
 """
 
 import gc
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..mforce_core.cuda_graph import record
-from ..mforce_core.sampling import Denoiser
-from ..mforce_core.transformer import ModalityForcingTransformer
 from . import op_by_op, peak_memory
+from .formulations import Step, steps
 from .subjects import Subject
 from .timing import compare, phrase
-
-Step = Callable[[], object]
-
-
-def steps(
-    subject: Subject, model: ModalityForcingTransformer, device: torch.device, compiled: bool = False
-) -> dict[str, Step]:
-    """The formulations on one model and the same inputs, run without gradients."""
-    rgb, depth, text = subject.inputs(device)
-    t_rgb, t_depth = torch.tensor([[0.7], [0.4]], device=device)
-    inputs = rgb, depth, text, t_rgb, t_depth, subject.grid
-    runs: dict[str, Step] = {"mforce": partial(model, *inputs), "op_by_op": partial(op_by_op.forward, model, *inputs)}
-    if device.type == "cuda":
-        runs["mforce CUDA graph"] = partial(_replayed, {}, model, *inputs)
-    if compiled:
-        runs["mforce compiled"] = partial(torch.compile(model, dynamic=False), *inputs)
-        runs["op_by_op compiled"] = partial(torch.compile(op_by_op.forward, dynamic=False), model, *inputs)
-    return {name: torch.no_grad()(run) for name, run in runs.items()}
 
 
 def measure(
@@ -103,15 +81,3 @@ def _peak(run: Step, name: str, subject: Subject, device: torch.device, dtype: t
         return {"peak_bytes": peak_memory.elsewhere(name, subject.name, dtype)}
     except Exception as error:  # too little memory, or a system that does not tell
         return {"peak_problem": phrase(error)}
-
-
-def _replayed(kept: dict[str, Denoiser], model: ModalityForcingTransformer, *inputs: Any) -> object:
-    """A step from a graph, recorded at the first call, modulations made before."""
-    rgb, depth, text, t_rgb, t_depth, grid = inputs
-    modulations = model.modulations(t_rgb, t_depth)
-    if not kept:
-        kept["denoiser"] = Denoiser(model, text, None, grid, 1.0, record)
-        kept["denoiser"](rgb, depth, modulations)
-        if kept["denoiser"].graph is None:
-            raise RuntimeError("no graph can be made")
-    return kept["denoiser"](rgb, depth, modulations)

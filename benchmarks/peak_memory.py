@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from .formulations import steps
 from .subjects import subject
 
 #: Runs whose highest point counts.
@@ -40,8 +41,6 @@ def _high_water() -> int:
 
 
 def main() -> None:
-    from .denoise_step import steps
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("formulation")
     parser.add_argument("architecture")

@@ -12,7 +12,7 @@ from .subjects import Subject
 from .targets import targets
 from .timing import phrase
 
-SECTIONS = ("kernels", "attention", "step", "rollout")
+SECTIONS = ("kernels", "attention", "step", "rollout", "training")
 
 #: Steps of the rollout by device: a CPU takes a second for one of a small model.
 _STEPS = {"cuda": 50, "cpu": 8}
@@ -61,6 +61,7 @@ def measure(
         "attention": partial(attention.measure, device, dtype, [shape], repeats),
         "step": partial(denoise_step.measure, subject, device, dtype, repeats, matmul_rate, compiled),
         "rollout": partial(rollout.measure, subject, device, dtype, _STEPS[kind], max(repeats // 5, 2)),
+        "training": partial(_training, device, dtype, repeats, matmul_rate, compiled),
     }
     report: dict[str, Any] = {
         "machine": machine.describe(device),
@@ -73,10 +74,16 @@ def measure(
         say(name)
         try:
             report[name] = runs[name]()
-        except RuntimeError as error:  # too little memory, mostly; the other sections may fit
+        except (RuntimeError, ImportError) as error:  # too little memory, mostly; the other sections may fit
             report[name] = {"problem": phrase(error)}
         gc.collect()
         if kind == "cuda":
             torch.cuda.empty_cache()
         report["targets"] = targets(report)
         yield report
+
+
+def _training(*arguments: Any) -> dict[str, Any]:
+    from . import training  # needs an extra that the other sections do not
+
+    return training.measure(*arguments)

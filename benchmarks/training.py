@@ -1,83 +1,158 @@
-"""Training steps against a plain PyTorch loop: ``python -m mforce.benchmarks.training [--compile] [--out FILE.json]``.
+"""Training steps against a plain PyTorch loop on the same architecture, losses and data.
 
-Both train the architecture of nano with the same losses on random data: the project's :class:`..training.train.Trainer`
-as it is, and a loop that draws its noise for the whole batch at once, runs the model op by op (:mod:`.op_by_op`), and
-steps the same AdamW and the same moving average. Steps alternate in one process, so that whatever else the machine
-does meets both; the ratio is of medians.
+Ours is the :class:`..training.train.Trainer` as ``mforce train`` runs it. The other draws its noise for the whole
+batch at once, runs the model op by op (:mod:`.op_by_op`) under autocast, and steps the same AdamW and the same moving
+average.
 """
 
-import argparse
 import json
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..mforce_core.checkpoint import save_model
-from ..mforce_core.config import Architecture
 from ..mforce_core.depth_codec import encode_depth
 from ..mforce_core.text import WordTextEncoder
 from ..mforce_core.transformer import ModalityForcingTransformer
+from ..training import plan
 from ..training.config import TrainConfig, read_train_config
 from ..training.processes import join
 from ..training.train import Trainer
 from . import op_by_op
+from .timing import compare
 
-GRID = (8, 8)
+#: What is trained, and samples of a batch, by kind of device.
+PRESETS = {"cuda": ("scale-1500m-mf", 8), "cpu": ("nano-mf", 16)}
 
-
-def write_inputs(folder: Path, samples: int) -> None:
-    """Random latents with depth, a word table, and a base to start from."""
-    sizes = read_train_config(Path("nano-t2i"), []).sizes()
-    generator = torch.Generator().manual_seed(0)
-    rgb = torch.randn(samples, sizes.in_channels, *GRID, generator=generator)
-    depth = torch.rand(samples, 16 * GRID[0], 16 * GRID[1], generator=generator) * 3 + 1
-    captions = json.dumps(["red"] * samples)
-    save_file({"rgb": rgb.half(), "depth": depth.half()}, folder / "latents-0.safetensors", {"captions": captions})
-    WordTextEncoder.random(["red"], sizes.context_in_dim, 16).save(folder / "text_encoder.safetensors")
-    save_model(ModalityForcingTransformer(sizes), folder / "base")
+#: Samples on disk.
+_SAMPLES = 32
 
 
-def configuration(folder: Path, *, batch_size: int, compiled: bool, device: str) -> TrainConfig:
+def measure(
+    device: torch.device, dtype: torch.dtype, repeats: int, matmul_rate: float, compiled: bool
+) -> dict[str, Any]:
+    """``formulations``: rows as :func:`.timing.compare` makes them, with ``images_per_second``, ``tokens_per_second``
+    and ``model_flops_utilization``: the operations of the matrix products, forward and backward, a second, as a share
+    of ``matmul_rate``. On a GPU ``peak_bytes`` is what our step allocates at most with its state.
+    """
+    preset, batch_size = PRESETS["cuda" if device.type == "cuda" else "cpu"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = partial(_configuration, preset, folder, batch_size, str(device), dtype)
+        plain_config = config(compiled=False)
+        _write_inputs(folder, plain_config)
+        trainers = {"mforce": Trainer(plain_config, join(str(device)))}
+        peaks = {"mforce": _peak(trainers["mforce"], device)}
+        if compiled:
+            trainers["mforce compiled"] = Trainer(config(compiled=True), join(str(device)))
+        runs: dict[str, Callable[[], object]] = {kind: trainer.train_step for kind, trainer in trainers.items()}
+        data = trainers["mforce"].source
+        runs["plain"] = PlainLoop(plain_config, data, device).step
+        if compiled:
+            runs["plain compiled"] = PlainLoop(config(compiled=True), data, device).step
+        rows = compare(runs, device, repeats)
+        for trainer in trainers.values():
+            trainer.close()
+    costs = plan.measure(plain_config)
+    operations = batch_size * (costs.forward_flops + costs.backward_flops)
+    height, width = plan.tokens_of(plain_config)
+    tokens = batch_size * (plain_config.data.text_tokens + 2 * height * width)
+    for row in rows:
+        row |= peaks.get(row["name"], {})
+        if "seconds" in row:
+            seconds = row["seconds"]["median"]
+            row["images_per_second"] = batch_size / seconds
+            row["tokens_per_second"] = tokens / seconds
+            row["model_flops_utilization"] = operations / seconds / matmul_rate
+    return {
+        "preset": preset,
+        "parameters": sum(p.numel() for p in trainers["mforce"].model.parameters()),
+        "batch_size": batch_size,
+        "tokens": tokens,
+        "operations": operations,
+        "formulations": rows,
+    }
+
+
+def _configuration(
+    preset: str, folder: Path, batch_size: int, device: str, dtype: torch.dtype, *, compiled: bool
+) -> TrainConfig:
+    """The preset with what both loops can do: no teacher, dense depth, AdamW, one forward pass that keeps all."""
     values: dict[str, object] = {
-        "out": folder / "out",
+        "out": folder / ("compiled" if compiled else "eager"),
         "base": folder / "base",
         "text_encoder": folder,
+        "data.source": "memory",
         "data.latents": folder,
+        "batch_size": batch_size,
+        "device": device,
+        "precision": str(dtype).removeprefix("torch."),
+        "compile": str(compiled).lower(),
+        "optimizer.name": "adamw",
+        "scale.micro_batch_size": batch_size,
+        "scale.checkpoint_activations": "false",
     }
-    values |= {"batch_size": batch_size, "device": device, "compile": str(compiled).lower(), "precision": "float32"}
     values |= {"recipe.distillation_high": 0, "recipe.distillation_low": 0, "recipe.sparse_probability": 0}
-    values |= {"optimizer.name": "adamw"}
-    return read_train_config(Path("nano-mf"), [f"{key}={value}" for key, value in values.items()])
+    return read_train_config(Path(preset), [f"{key}={value}" for key, value in values.items()])
+
+
+def _write_inputs(folder: Path, config: TrainConfig) -> None:
+    """Random latents with depth, a word table, and a base to start from."""
+    sizes, (height, width) = config.sizes(), plan.tokens_of(config)
+    generator = torch.Generator().manual_seed(0)
+    rgb = torch.randn(_SAMPLES, sizes.in_channels, height, width, generator=generator)
+    depth = torch.rand(_SAMPLES, *config.data.size, generator=generator) * 3 + 1
+    captions = json.dumps(["red"] * _SAMPLES)
+    save_file({"rgb": rgb.half(), "depth": depth.half()}, folder / "latents-0.safetensors", {"captions": captions})
+    words = WordTextEncoder.random(["red"], sizes.context_in_dim, config.data.text_tokens)
+    words.save(folder / "text_encoder.safetensors")
+    save_model(ModalityForcingTransformer(sizes, dtype=torch.bfloat16), folder / "base", dtype=torch.bfloat16)
+
+
+def _peak(trainer: Trainer, device: torch.device) -> dict[str, int]:
+    if device.type != "cuda":
+        return {}
+    trainer.train_step()  # the first one makes the optimiser's state
+    torch.cuda.reset_peak_memory_stats(device)
+    trainer.train_step()
+    return {"peak_bytes": torch.cuda.max_memory_allocated(device)}
 
 
 class PlainLoop:
     """What one writes first."""
 
-    def __init__(self, sizes: Architecture, config: TrainConfig) -> None:
-        self.model = ModalityForcingTransformer(sizes, device=config.device)
+    def __init__(self, config: TrainConfig, data: Any, device: torch.device) -> None:
+        self.config, self.data, self.device, self.done = config, data, device, 0
+        self.model = ModalityForcingTransformer(config.sizes(), device=device, dtype=torch.float32)
         forward: Callable = partial(op_by_op.forward, self.model)
         self.forward = torch.compile(forward) if config.compile else forward
         self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.optimizer.learning_rate)
 
-    def step(self, rgb: Tensor, depth: Tensor, text: Tensor) -> None:
-        batch = len(rgb)
-        t_rgb, t_depth = torch.sigmoid(1.1 + torch.randn(2, batch, device=rgb.device))
+    def step(self) -> None:
+        rgb, depth, text = self.data.batch(self.done, slice(0, self.config.batch_size))
+        self.done += 1
+        grid = rgb.shape[2], rgb.shape[3]
+        rgb = rgb.flatten(2).transpose(1, 2).contiguous()
+        self._step(*(tensor.to(self.device) for tensor in (rgb, depth, text)), grid)
+
+    def _step(self, rgb: Tensor, depth: Tensor, text: Tensor, grid: tuple[int, int]) -> None:
+        t_rgb, t_depth = torch.sigmoid(1.1 + torch.randn(2, len(rgb), device=self.device))
         clean = encode_depth(depth).flatten(1, 2)
         noise_rgb, noise_depth = torch.randn_like(rgb), torch.randn_like(clean)
         noisy_rgb = torch.lerp(rgb, noise_rgb, t_rgb[:, None, None])
         noisy_depth = torch.lerp(clean, noise_depth, t_depth[:, None, None])
-        velocity, depth_x0 = self.forward(noisy_rgb, noisy_depth, text, t_rgb, t_depth, GRID)
-        error = (depth_x0 - clean) / torch.minimum(clean, 2 - clean).clamp(min=0.1)
-        loss = (velocity - (noise_rgb - rgb)).square().mean() + error.square().mean()
+        narrow = getattr(torch, self.config.precision)
+        with torch.autocast(self.device.type, narrow, enabled=narrow != torch.float32):
+            velocity, depth_x0 = self.forward(noisy_rgb, noisy_depth, text, t_rgb, t_depth, grid)
+        error = (depth_x0.float() - clean) / torch.minimum(clean, 2 - clean).clamp(min=0.1)
+        loss = (velocity.float() - (noise_rgb - rgb)).square().mean() + error.square().mean()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -86,54 +161,3 @@ class PlainLoop:
             for name, parameter in self.model.named_parameters():
                 self.average[name].lerp_(parameter, 1e-3)
         loss.item()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_inputs(folder, 64)
-        config = configuration(folder, batch_size=args.batch_size, compiled=args.compile, device=args.device)
-        trainer = Trainer(config, join(args.device))
-        plain = PlainLoop(config.sizes(), config)
-        data = trainer.source
-
-        def plain_step(step: int) -> None:
-            rgb, depth, text = data.batch(step, slice(0, config.batch_size))
-            assert depth is not None
-            tokens = rgb.flatten(2).transpose(1, 2).contiguous()
-            plain.step(*(tensor.to(args.device) for tensor in (tokens, depth, text)))
-
-        seconds: dict[str, list[float]] = {"ours": [], "plain": []}
-        for step in range(args.steps + 2):  # two to warm up
-            for kind, run in (("ours", trainer.train_step), ("plain", partial(plain_step, step))):
-                started = time.perf_counter()
-                run()
-                seconds[kind].append(time.perf_counter() - started)
-        trainer.close()
-    medians = {kind: statistics.median(values[2:]) for kind, values in seconds.items()}
-    result = {
-        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "compile": args.compile,
-        "batch_size": args.batch_size,
-        "median_seconds": medians,
-        "plain_over_ours": medians["plain"] / medians["ours"],
-        "images_per_second": args.batch_size / medians["ours"],
-        "seconds": seconds,
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out is not None:
-        args.out.write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

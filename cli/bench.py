@@ -1,4 +1,4 @@
-"""``mforce bench``: kernels, a denoise step and a rollout beside their peers on this machine."""
+"""``mforce bench``: kernels, a denoise step, a rollout and a training step beside their peers on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Report = Mapping[str, Any]
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="kernels, attention, step, rollout or all.")] = "all",
+    what: Annotated[str, typer.Argument(help="kernels, attention, step, rollout, training or all.")] = "all",
     architecture: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +45,7 @@ def bench(
     ] = None,
     debug: options.Debug = False,
 ) -> None:
-    """Measure this machine: kernels, one denoise step and a rollout, beside their peers."""
+    """Measure this machine: kernels, a denoise step, a rollout and a training step, beside their peers."""
     with report_errors(debug):
         import torch
 

@@ -32,7 +32,7 @@ def print_report(report: Report) -> None:
 
 
 def _tables(report: Report) -> Iterable[tuple[str, list[str], list[list[str]]]]:
-    for name in ("kernels", "attention", "step", "rollout"):
+    for name in ("kernels", "attention", "step", "rollout", "training"):
         if isinstance(report.get(name), dict) and "problem" in report[name]:
             yield name, ["problem"], [[report[name]["problem"]]]
     if isinstance(report.get("kernels"), list):
@@ -51,6 +51,11 @@ def _tables(report: Report) -> Iterable[tuple[str, list[str], list[list[str]]]]:
         head = ["formulation", "time", "our speed-up", "a step"]
         title = f"rollout of {rollout['steps']} steps with guidance"
         yield title, head, [_rollout_row(row) for row in rollout["formulations"]]
+    training = report.get("training", {})
+    if "formulations" in training:
+        head = ["formulation", "time", "our speed-up", "tokens/s", "MFU", "peak memory"]
+        title = f"one training step of {training['preset']}, {training['batch_size']} samples; MFU of the rate above"
+        yield title, head, [_training_row(row) for row in training["formulations"]]
     if report["targets"]:
         rows = [
             [row["target"], row["wanted"], f"{row['measured']:.2f}", "yes" if row["met"] else "no"]
@@ -90,6 +95,14 @@ def _rollout_row(row: Report) -> list[str]:
     if "problem" in row:
         return [row["name"], row["problem"]]
     return [row["name"], _spread(row), _speed_up(row), _time(row["seconds_per_step"])]
+
+
+def _training_row(row: Report) -> list[str]:
+    if "problem" in row:
+        return [row["name"], row["problem"]]
+    rates = [f"{row['tokens_per_second']:,.0f}", f"{row['model_flops_utilization']:.0%}"]
+    peak = f"{row['peak_bytes'] / 1e9:,.2f} GB" if "peak_bytes" in row else ""
+    return [row["name"], _spread(row), _speed_up(row), *rates, peak]
 
 
 def _speed_up(row: Report) -> str:

@@ -30,6 +30,7 @@ def run_training(config_file: Path, overrides: list[str], processes: int, *, pla
         return
     config.check_processes(processes)
     config.check_base()
+    config.check_data()
     if processes == 1:
         from ..training.train import train
 

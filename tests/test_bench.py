@@ -10,7 +10,7 @@ pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
-from mforce.benchmarks import denoise_step, kernels, op_by_op, rollout, suite
+from mforce.benchmarks import denoise_step, formulations, kernels, op_by_op, rollout, suite
 from mforce.benchmarks.subjects import Subject, subject
 from mforce.benchmarks.targets import targets
 from mforce.cli.app import app
@@ -46,7 +46,7 @@ def test_both_formulations_compute_the_same() -> None:
     model = TINY.model(CPU, torch.float32)
     for gate in (model.cross_alpha_img, model.cross_alpha_depth):
         gate.fill_(0.7)
-    runs = denoise_step.steps(TINY, model, CPU)
+    runs = formulations.steps(TINY, model, CPU)
     for ours, theirs in zip(runs["mforce"](), runs["op_by_op"](), strict=True):
         assert relative(ours, theirs) < 1e-5
 
@@ -125,7 +125,14 @@ def test_report_and_command(tmp_path: Path, monkeypatch) -> None:
         assert row["peak_bytes"] > 0
     assert [row["name"] for row in report["rollout"]["formulations"]] == ["mforce", "op_by_op"]
     assert report["targets"] == []  # they are about a GPU and the 12 B model
-    for shown in ("qk_norm_rope", "op_by_op", "sdpa", "one denoise step", "rollout of 1 steps"):
+    training = report["training"]
+    assert [row["name"] for row in training["formulations"]] == ["mforce", "plain"]
+    assert training["tokens"] == training["batch_size"] * (16 + 64 + 64)
+    for row in training["formulations"]:
+        assert row["tokens_per_second"] == pytest.approx(training["tokens"] / row["seconds"]["median"])
+        rate = row["model_flops_utilization"] * report["ceilings"]["matmul_operations_per_second"]
+        assert rate * row["seconds"]["median"] == pytest.approx(training["operations"])
+    for shown in ("qk_norm_rope", "op_by_op", "sdpa", "one denoise step", "rollout of 1 steps", "one training step"):
         assert shown in result.output
 
 

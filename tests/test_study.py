@@ -145,6 +145,7 @@ def test_a_run_with_other_settings_is_not_mixed_in(study: StudyConfig, tmp_path:
         ('name = "w64"', 'name = "w32"', "models need names of their own"),
         ('name = "w64"', 'name = "w/64"', "models.1.name"),
         ("mf_images", "images", "mf_images"),
+        ("heldout.latents={folder}", "heldout.latents={folder}/none", r"heldout\.latents: .*none holds no latents"),
         ("hidden_size=64", "hidden_sise=64", "hidden_sise"),
     ],
 )

@@ -369,7 +369,7 @@ def test_bad_configurations_name_the_key(data: Path, tmp_path: Path, override: s
 
 
 def test_missing_latents_say_what_to_run(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"mforce\.training\.latents"):
+    with pytest.raises(ConfigError, match=r"data\.latents: .* holds no latents.*mforce\.training\.latents"):
         train(config("t2i", data, tmp_path / "out", f"data.latents={tmp_path}"))
 
 
@@ -394,6 +394,9 @@ def test_held_out_samples_are_measured_and_shown(data: Path, base: Path, tmp_pat
     assert looks.keys() == {2, 4}
     assert all(0 <= entry["heldout_delta1"] <= 1 for entry in entries if "heldout_absrel" in entry)
     assert all(0 < value < 2 for value in looks.values())
+    # Of two samples the standard error of the mean is at most the mean, where one of them is exact.
+    errors = [entry["heldout_absrel_standard_error"] for entry in entries if "heldout_absrel" in entry]
+    assert all(0 < error < value for error, value in zip(errors, looks.values(), strict=True))
     with Image.open(tmp_path / "samples" / "step-0000004.png") as sheet:
         assert sheet.size == (3 * 32, 2 * 32)  # depth, image to depth, joint depth; no autoencoder for the images
     assert "held-out AbsRel" in (tmp_path / "report.md").read_text()

@@ -179,13 +179,19 @@ class TrainConfig(Section):
         return Architecture.from_dict(self.architecture)
 
     def check_processes(self, count: int) -> None:
-        """Raises ConfigError where this many processes cannot share the batch or the optimiser."""
+        """Raises ConfigError where this many processes cannot share the batch."""
         if self.batch_size % count:
             raise ConfigError(f"batch_size {self.batch_size} cannot be shared equally by {count} processes")
-        if count > 1 and self.optimizer.name == "muon":
-            raise ConfigError(
-                "optimizer.name = muon needs whole matrices and runs in one process: use adamw on several processes"
-            )
+
+    def check_data(self) -> None:
+        """Raises ConfigError where a folder of latents is missing or empty."""
+        folders = {"data.latents": self.data.latents, "heldout.latents": self.heldout and self.heldout.latents}
+        for key, folder in folders.items():
+            if folder is not None and next(folder.glob("latents-*.safetensors"), None) is None:
+                raise ConfigError(
+                    f"{key}: {folder} holds no latents-*.safetensors: run mforce data encode, or for the built-in "
+                    "model's scenes python -m mforce.training.latents"
+                )
 
     def check_base(self) -> None:
         """Raises a ValueError where the base is missing, unreadable or of other sizes; reads its header alone."""

@@ -62,7 +62,8 @@ class HeldOut:
         known = torch.where(valid_pixels(self.depth), self.depth, torch.nan)
         aligned = align_median(predicted, known)
         measures = {"heldout_absrel": abs_rel(aligned, known), "heldout_delta1": delta1(aligned, known)}
-        log.write(step, {name: float(values.mean()) for name, values in measures.items()})
+        spread = {"heldout_absrel_standard_error": _standard_error(measures["heldout_absrel"])}
+        log.write(step, {name: float(values.mean()) for name, values in measures.items()} | spread)
         columns = [self._pictures(self.latents[:_SHOWN]), *map(_depth_pictures, (known[:_SHOWN], predicted[:_SHOWN]))]
         sheet = np.concatenate([np.concatenate(list(c), 0) for c in (*columns, *shown) if c is not None], 1)
         self._write(sheet, step)
@@ -106,6 +107,11 @@ class HeldOut:
     def _write(self, sheet: np.ndarray, step: int) -> None:
         self.folder.mkdir(exist_ok=True)
         Image.fromarray(sheet).save(self.folder / f"step-{step:07d}.png")
+
+
+def _standard_error(values: Tensor) -> float:
+    """Of the mean over samples; a run with another seed differs by more than this tells."""
+    return float(values.std(correction=0)) / len(values) ** 0.5
 
 
 def _depth_pictures(depth: Tensor) -> np.ndarray:

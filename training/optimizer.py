@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from ..mforce_core.config import ConfigError
 from .config import OptimizerConfig
+from .sharded_muon import ShardedMuon
 
 
 def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
@@ -28,10 +29,12 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
         muon = getattr(torch.optim, "Muon", None)
         if muon is None:
             raise ConfigError(f"optimizer.name = muon needs torch 2.9 or newer, this is {torch.__version__}; use adamw")
-        # With RMS matching the learning rate means the same as AdamW's.
-        optimizers.append(
-            muon(blocks, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+        if isinstance(blocks[0], DTensor):
+            optimizers.append(ShardedMuon(blocks, **settings))
+        else:
+            # With RMS matching the learning rate means the same as AdamW's.
+            optimizers.append(muon(blocks, **settings, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 

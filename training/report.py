@@ -6,6 +6,7 @@ from pathlib import Path
 from .config import TrainConfig
 from .heldout import sheets
 from .log import read_log
+from .plots import two_plots
 
 _CURVES = ("rgb", "depth", "distillation")
 _PLOT = "curves.png"
@@ -47,23 +48,16 @@ def write_report(config: TrainConfig) -> Path:
 
 
 def _plot(training: list[dict[str, float]], looks: list[dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     steps = [entry["step"] for entry in training]
-    for name in _CURVES:
-        if name in training[-1]:
-            left.plot(steps, [entry[name] for entry in training], label=name, linewidth=1)
-    left.set(xlabel="step", ylabel="loss", yscale="log")
-    left.legend()
-    if looks:
-        right.plot([entry["step"] for entry in looks], [entry["heldout_absrel"] for entry in looks], marker="o")
-        right.set(xlabel="step", ylabel="held-out AbsRel")
-    else:
-        right.plot(steps, [entry["gradient_norm"] for entry in training], linewidth=1)
-        right.set(xlabel="step", ylabel="gradient norm", yscale="log")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with two_plots(path) as (_, left, right):
+        for name in _CURVES:
+            if name in training[-1]:
+                left.plot(steps, [entry[name] for entry in training], label=name, linewidth=1)
+        left.set(xlabel="step", ylabel="loss", yscale="log")
+        left.legend()
+        if looks:
+            right.plot([entry["step"] for entry in looks], [entry["heldout_absrel"] for entry in looks], marker="o")
+            right.set(xlabel="step", ylabel="held-out AbsRel")
+        else:
+            right.plot(steps, [entry["gradient_norm"] for entry in training], linewidth=1)
+            right.set(xlabel="step", ylabel="gradient norm", yscale="log")

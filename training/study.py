@@ -133,10 +133,11 @@ def run_study(
         A record of every finished cell of the study.
 
     Raises:
-        ConfigError: a bad configuration, or a run with other settings in a cell's folder.
+        ConfigError: a bad configuration, data that is not there, or a run with other settings in a cell's folder.
     """
     planned = [(cell, *configurations(study, cell, overrides)) for cell in cells(study, only)]
     for config in (config for _, *stages in planned for config in stages):
+        config.check_data()
         _check_made_with(config)
     for cell, t2i, mf in planned:
         path = mf.out / RESULT
@@ -181,6 +182,7 @@ def _measured(cell: Cell, study: StudyConfig, t2i: TrainConfig, mf: TrainConfig)
         "parameters": _parameters(mf.out / "model"),
         "t2i_loss": mean(entry["rgb"] for entry in curve[-max(1, len(curve) // 10) :]) if curve else None,
         "absrel": look["heldout_absrel"],
+        "absrel_standard_error": look["heldout_absrel_standard_error"],
         "delta1": look["heldout_delta1"],
         "heldout_samples": mf.heldout.samples,
     }

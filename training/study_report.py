@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .plots import two_plots
+
 RESULTS = "results.json"
 _PLOT = "study.png"
 _COLUMNS = {
@@ -13,6 +15,7 @@ _COLUMNS = {
     "pretraining_images": "T2I images",
     "t2i_loss": "T2I loss",
     "absrel": "AbsRel",
+    "absrel_standard_error": "its standard error",
     "delta1": "delta1",
 }
 
@@ -35,32 +38,28 @@ def _text(value: Any) -> str:
 
 def _plot(title: str, results: Sequence[dict[str, Any]], path: Path) -> None:
     """AbsRel against parameters, a line for every budget and recipe, and against T2I images, a line for every model."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
     recipes = {result["recipe"] for result in results}
 
     def line(axis: Any, x: str, label: str, points: Sequence[dict[str, Any]]) -> None:
         ordered = sorted(points, key=lambda result: result[x])
-        axis.plot([r[x] for r in ordered], [r["absrel"] for r in ordered], marker="o", label=label)
+        places, values = [r[x] for r in ordered], [r["absrel"] for r in ordered]
+        (drawn,) = axis.plot(places, values, marker="o", label=label)
+        errors = [r["absrel_standard_error"] for r in ordered]
+        axis.errorbar(places, values, errors, fmt="none", ecolor=drawn.get_color())
 
-    for recipe in dict.fromkeys(result["recipe"] for result in results):
-        chosen = [result for result in results if result["recipe"] == recipe]
-        suffix = f", {recipe}" if len(recipes) > 1 else ""
-        for images in sorted({result["pretraining_images"] for result in chosen}):
-            points = [result for result in chosen if result["pretraining_images"] == images]
-            line(left, "parameters", f"{images:,} T2I images{suffix}", points)
-        for count in sorted({result["parameters"] for result in chosen}):
-            points = [result for result in chosen if result["parameters"] == count]
-            line(right, "pretraining_images", f"{count / 1e6:.1f} M parameters{suffix}", points)
-    left.set(xlabel="parameters", xscale="log", ylabel="held-out AbsRel, image to depth")
-    right.set(xlabel="T2I images", xscale="log")
-    for axis in (left, right):
-        axis.legend(fontsize="small")
-        axis.grid(alpha=0.3)
-    figure.suptitle(title)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with two_plots(path, sharey=True) as (figure, left, right):
+        for recipe in dict.fromkeys(result["recipe"] for result in results):
+            chosen = [result for result in results if result["recipe"] == recipe]
+            suffix = f", {recipe}" if len(recipes) > 1 else ""
+            for images in sorted({result["pretraining_images"] for result in chosen}):
+                points = [result for result in chosen if result["pretraining_images"] == images]
+                line(left, "parameters", f"{images:,} T2I images{suffix}", points)
+            for count in sorted({result["parameters"] for result in chosen}):
+                points = [result for result in chosen if result["parameters"] == count]
+                line(right, "pretraining_images", f"{count / 1e6:.1f} M parameters{suffix}", points)
+        left.set(xlabel="parameters", xscale="log", ylabel="held-out AbsRel, image to depth")
+        right.set(xlabel="T2I images", xscale="log")
+        for axis in (left, right):
+            axis.legend(fontsize="small")
+            axis.grid(alpha=0.3)
+        figure.suptitle(title)

@@ -46,6 +46,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
         config.check_processes(processes.count)
         config.check_base()
+        config.check_data()
         self.config, self.processes = config, processes
         self.source = open_source(
             config.data,

@@ -1,0 +1,61 @@
+"""Muon for weights that are sharded across processes, which torch.optim.Muon does not take."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+class ShardedMuon(torch.optim.Optimizer):
+    """The step of :class:`torch.optim.Muon` (Nesterov momentum, learning rate matched to AdamW's) on DTensors.
+
+    Weights and momentum stay sharded. An update can only be orthogonalised as a whole matrix: processes take the
+    matrices in turns, as many at a time as there are processes, so that the work is shared. State has the names of
+    torch.optim.Muon's: a run can go on with either.
+    """
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None) -> None:  # type: ignore[override]
+        """One step; every process calls it."""
+        count = dist.get_world_size()
+        for group in self.param_groups:
+            # Neighbours of one size keep the processes equally busy.
+            ready = sorted((p for p in group["params"] if p.grad is not None), key=nn.Parameter.numel, reverse=True)
+            for first in range(0, len(ready), count):
+                self._step_together(ready[first : first + count], group)
+
+    def _step_together(self, parameters: list[DTensor], group: dict[str, Any]) -> None:
+        """One matrix a process."""
+        updates = [self._momentum(parameter, group["momentum"]).full_tensor() for parameter in parameters]
+        own = dist.get_rank()
+        if own < len(updates):
+            updates[own] = _orthogonalized(updates[own])
+        for owner, (parameter, update) in enumerate(zip(parameters, updates, strict=True)):
+            dist.broadcast(update, owner)
+            part = distribute_tensor(update, parameter.device_mesh, parameter.placements, src_data_rank=None)
+            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(part, alpha=-group["lr"])
+
+    def _momentum(self, parameter: DTensor, momentum: float) -> DTensor:
+        """Add the gradient to the momentum; what Nesterov's rule looks ahead to."""
+        gradient = cast(Tensor, parameter.grad)
+        state = self.state[parameter]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(gradient)
+        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+        return cast(DTensor, gradient.lerp(average, momentum))
+
+
+def _orthogonalized(update: Tensor) -> Tensor:
+    """What torch.optim.Muon would subtract for this update at learning rate 1, without its momentum and decay."""
+    carrier = nn.Parameter(torch.zeros_like(update))
+    carrier.grad = update
+    torch.optim.Muon(
+        [carrier], lr=1.0, weight_decay=0, momentum=0, nesterov=False, adjust_lr_fn="match_rms_adamw"
+    ).step()
+    return -carrier.detach()
