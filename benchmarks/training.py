@@ -88,7 +88,6 @@ def _configuration(
         "out": folder / ("compiled" if compiled else "eager"),
         "base": folder / "base",
         "text_encoder": folder,
-        "data.source": "memory",
         "data.latents": folder,
         "batch_size": batch_size,
         "device": device,

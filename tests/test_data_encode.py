@@ -16,7 +16,7 @@ from mforce.cli.data import app
 from mforce.mforce_core import load_autoencoder, load_text_encoder
 from mforce.mforce_core.qwen import LAYERS, LENGTH
 from mforce.scenes import read_shards, write_dataset
-from mforce.training import latents
+from mforce.training.batches import EncodedBatch, Source
 from mforce.training.data import encode
 from mforce.training.data.encode import EncodeSettings, ShardEncoder, half_depth
 from mforce.training.data.encoded import EncodedSource
@@ -24,7 +24,6 @@ from mforce.training.data.order import batch_indices
 from mforce.training.data.shards import ShardError, TarShard, find_shards
 from mforce.training.data.stream import StreamSource
 from mforce.training.data.workers import map_shards
-from mforce.training.source import EncodedBatch, Source
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
 VAE, WORDS = NANO / "autoencoder.safetensors", NANO / "text_encoder.safetensors"
@@ -82,10 +81,10 @@ def test_shards_hold_what_the_encoders_give(scenes, encoded):
         assert all("not an image" in reason for reason in reasons)
 
 
-def test_the_command_of_the_built_in_model_writes_the_same(scenes, encoded, tmp_path, monkeypatch):
-    arguments = ["latents", "--scenes", str(scenes), "--autoencoder", str(VAE), "--out", str(tmp_path)]
-    monkeypatch.setattr("sys.argv", arguments)
-    latents.main()
+def test_scenes_are_encoded_alike_whatever_their_shards(scenes, encoded, tmp_path):
+    encode_one = ShardEncoder(settings(), tmp_path)
+    for shard in find_shards([str(scenes)]):
+        encode_one(shard)
     one, other = (
         load_file(tmp_path / "latents-00000.safetensors"),
         load_file(encoded / "latents-scenes-00000.safetensors"),

@@ -15,6 +15,7 @@ from mforce.mforce_core.depth_codec import unpatchify
 from mforce.mforce_core.text import WordTextEncoder
 from mforce.mforce_core.transformer import ModalityForcingTransformer
 from mforce.training.config import RecipeConfig, read_train_config
+from mforce.training.data.encoded import EncodedSource
 from mforce.training.initialize import build, fill
 from mforce.training.optimizer import learning_rate
 from mforce.training.processes import join
@@ -29,7 +30,6 @@ from mforce.training.recipe import (
     row_generator,
     sparse_mask,
 )
-from mforce.training.source import MemorySource
 from mforce.training.train import Trainer, train
 
 # One process saving alone is meant.
@@ -194,7 +194,7 @@ def test_draws_of_a_row_do_not_depend_on_its_neighbours() -> None:
 
 
 def test_batches_are_a_function_of_the_step(data: Path) -> None:
-    source = MemorySource(data, data, batch_size=5, seed=3)
+    source = EncodedSource(data, data, batch_size=5, seed=3)
     assert source.latent_shape == (128, 2, 2)
     assert source.null_text.shape == (4, 128)
     seen = torch.cat([source.batch(step, slice(0, 5)).rgb for step in range(5)])[:24].flatten(1)
@@ -202,7 +202,7 @@ def test_batches_are_a_function_of_the_step(data: Path) -> None:
     first, second = source.batch(4, slice(0, 2)), source.batch(4, slice(2, 5))
     for whole, *parts in zip(source.batch(4, slice(0, 5)), first, second, strict=True):
         assert torch.equal(whole, torch.cat(parts))
-    other = MemorySource(data, data, batch_size=5, seed=4)
+    other = EncodedSource(data, data, batch_size=5, seed=4)
     assert not torch.equal(source.batch(0, slice(0, 5)).rgb, other.batch(0, slice(0, 5)).rgb)
 
 
@@ -369,7 +369,7 @@ def test_bad_configurations_name_the_key(data: Path, tmp_path: Path, override: s
 
 
 def test_missing_latents_say_what_to_run(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.latents: .* holds no latents.*mforce\.training\.latents"):
+    with pytest.raises(ConfigError, match=r"data\.latents: .* holds no latents.*mforce data encode"):
         train(config("t2i", data, tmp_path / "out", f"data.latents={tmp_path}"))
 
 

@@ -31,13 +31,13 @@ _Config = TypeVar("_Config", bound=Section)
 class DataConfig(Section):
     """Where samples come from.
 
-    ``source``: ``memory`` and ``encoded`` read the latents in the folder ``latents``, all at once or as they are
-    needed; ``stream`` reads ``shards`` of files and encodes them as they come with ``autoencoder``. ``size`` is that of
-    the pictures, (height, width), and ``text_tokens`` the length of a prompt's features: a stream cuts pictures to it;
-    otherwise they only serve the plan.
+    ``source``: ``encoded`` reads the folder ``latents`` as ``mforce data encode`` writes it; ``stream`` reads
+    ``shards`` of files and encodes them as they come with ``autoencoder``. ``size`` is that of the pictures, (height,
+    width), and ``text_tokens`` the length of a prompt's features: a stream cuts pictures to it; otherwise they only
+    serve the plan.
     """
 
-    source: Literal["memory", "encoded", "stream"] = "memory"
+    source: Literal["encoded", "stream"] = "encoded"
     latents: Path | None = None
     shards: tuple[str, ...] = ()
     autoencoder: Path | None = None
@@ -169,8 +169,8 @@ class TrainConfig(Section):
             raise ValueError("trainable = depth needs stage mf: a t2i stage has no depth stream")
         if self.trainable == "lora" and self.base is None:
             raise ValueError("trainable = lora needs a base, whose weights it leaves as they are")
-        if self.text_encoder is None and self.data.source != "encoded":
-            raise ValueError(f"data.source = {self.data.source} needs a text_encoder")
+        if self.text_encoder is None and self.data.source == "stream":
+            raise ValueError("data.source = stream needs a text_encoder")
         if self.heldout is not None and self.stage == "t2i":
             raise ValueError("heldout measures depth: it needs stage mf")
         return self
@@ -185,13 +185,11 @@ class TrainConfig(Section):
 
     def check_data(self) -> None:
         """Raises ConfigError where a folder of latents is missing or empty."""
-        folders = {"data.latents": self.data.latents, "heldout.latents": self.heldout and self.heldout.latents}
+        latents = self.data.latents if self.data.source == "encoded" else None
+        folders = {"data.latents": latents, "heldout.latents": self.heldout and self.heldout.latents}
         for key, folder in folders.items():
             if folder is not None and next(folder.glob("latents-*.safetensors"), None) is None:
-                raise ConfigError(
-                    f"{key}: {folder} holds no latents-*.safetensors: run mforce data encode, or for the built-in "
-                    "model's scenes python -m mforce.training.latents"
-                )
+                raise ConfigError(f"{key}: {folder} holds no latents-*.safetensors: run mforce data encode first")
 
     def check_base(self) -> None:
         """Raises a ValueError where the base is missing, unreadable or of other sizes; reads its header alone."""

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core import load_model
+from .batches import SequentialSource
 from .checkpoint import Checkpoints, TrainingState
 from .config import TrainConfig, read_train_config
 from .export import export
@@ -29,7 +30,7 @@ from .optimizer import MovingAverage, build_optimizers, learning_rate
 from .processes import Processes, checkpoint_activations, compiled, join, leave, shard
 from .recipe import Batch, Noise, Totals, counted_pixels, depth_tokens, draw_noise, drop_captions, losses, row_generator
 from .report import write_report
-from .source import SequentialSource, open_source
+from .source import open_source
 from .teacher import make_teacher
 
 #: A run's configuration in its folder.

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ...mforce_core.text import WordTextEncoder
-from ..source import EncodedBatch
+from ..batches import EncodedBatch
 from .encode import NULL_TEXT_FILE
 from .encoders import open_text_encoder, text_mark
 from .order import batch_indices
@@ -76,9 +76,9 @@ class _OpenShard:
 
 
 class EncodedSource:
-    """Random access to the shards of a folder by (seed, step, row); see :class:`..source.Source`.
+    """Random access to the shards of a folder by (seed, step, row); see :class:`..batches.Source`.
 
-    Shards are those of :mod:`.encode` and of ``python -m mforce.training.latents``.
+    Shards are those of :mod:`.encode`.
 
     Args:
         folder: with ``latents-*.safetensors``.

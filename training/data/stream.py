@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...mforce_core import load_autoencoder
-from ..source import EncodedBatch
+from ..batches import EncodedBatch
 from .encode import EncodeSettings, view_sample
 from .encoders import open_text_encoder
 from .sample import Broken
@@ -43,7 +43,7 @@ class _Drawn(NamedTuple):
 
 
 class StreamSource:
-    """Sequential batches of shards, encoded as they come; see :class:`..source.Source`.
+    """Sequential batches of shards, encoded as they come; see :class:`..batches.Source`.
 
     Every rank reads all records and decodes and encodes its own rows, so any number of ranks sees the same batches.
     Steps in order are read once; any other step is found by reading again from the beginning or, after
