@@ -138,8 +138,8 @@ class PlainLoop:
         rgb, depth, text = self.data.batch(self.done, slice(0, self.config.batch_size))
         self.done += 1
         grid = rgb.shape[2], rgb.shape[3]
-        rgb = rgb.flatten(2).transpose(1, 2).contiguous()
-        self._step(*(tensor.to(self.device) for tensor in (rgb, depth, text)), grid)
+        tokens = rgb.flatten(2).transpose(1, 2).contiguous()
+        self._step(tokens.to(self.device), depth.to(self.device), text.to(self.device), grid)
 
     def _step(self, rgb: Tensor, depth: Tensor, text: Tensor, grid: tuple[int, int]) -> None:
         t_rgb, t_depth = torch.sigmoid(1.1 + torch.randn(2, len(rgb), device=self.device))

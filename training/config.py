@@ -185,8 +185,10 @@ class TrainConfig(Section):
 
     def check_data(self) -> None:
         """Raises ConfigError where a folder of latents is missing or empty."""
-        latents = self.data.latents if self.data.source == "encoded" else None
-        folders = {"data.latents": latents, "heldout.latents": self.heldout and self.heldout.latents}
+        folders = {
+            "data.latents": self.data.latents if self.data.source == "encoded" else None,
+            "heldout.latents": None if self.heldout is None else self.heldout.latents,
+        }
         for key, folder in folders.items():
             if folder is not None and next(folder.glob("latents-*.safetensors"), None) is None:
                 raise ConfigError(f"{key}: {folder} holds no latents-*.safetensors: run mforce data encode first")
