@@ -194,13 +194,24 @@ def load_model(
     return model.requires_grad_(False).eval()
 
 
-def save_model(model: ModalityForcingTransformer, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write ``config.json`` and ``model.safetensors`` in the release's layout; :func:`load_model` opens the folder."""
+def save_model(
+    model: ModalityForcingTransformer,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    image_size: tuple[int, int] | None = None,
+) -> None:
+    """Write ``config.json`` and ``model.safetensors`` in the release's layout; :func:`load_model` opens the folder.
+
+    ``image_size`` (width, height) in pixels is what the model was trained at; the command line makes such pictures.
+    """
     from safetensors.torch import save_file
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"architecture": model.config.to_dict(), "schedule": vars(model.schedule)}
+    config: dict[str, object] = {"architecture": model.config.to_dict(), "schedule": vars(model.schedule)}
+    if image_size is not None:
+        config["image_size"] = list(image_size)
     tensors = {
         "dit." + name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }

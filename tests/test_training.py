@@ -318,6 +318,7 @@ def test_one_scene_is_learned_by_heart(tmp_path: Path) -> None:
 def test_finished_run_leaves_a_model_that_opens(base: Path) -> None:
     assert not load_model(base).config.has_depth
     assert (base.parent / "log.jsonl").read_text() == ""  # four steps, fewer than one log interval
+    assert json.loads((base / "config.json").read_text())["image_size"] == [32, 32]
     assert [path.name for path in (base.parent / "checkpoints").iterdir()] == ["step-4"]
     assert "stage t2i" in (base.parent / "report.md").read_text()
     assert unpatchify(torch.zeros(1, 2, 2, 256)).shape == (1, 32, 32)

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..mforce_core.checkpoint import save_model
+from ..mforce_core.latent_space import CELL
 from ..mforce_core.transformer import ModalityForcingTransformer
 from .config import TrainConfig
 from .lora import merge_lora, save_lora, split_lora
@@ -18,9 +19,15 @@ MODEL, LORA = "model", "lora.safetensors"
 
 
 def export(
-    config: TrainConfig, model: ModalityForcingTransformer, average: MovingAverage, processes: Processes
+    config: TrainConfig,
+    model: ModalityForcingTransformer,
+    average: MovingAverage,
+    grid: tuple[int, int],
+    processes: Processes,
 ) -> Path:
     """Write ``model/``, which :func:`..mforce_core.load_model` opens; all processes take part, the first one writes.
+
+    ``grid`` (h, w) tokens of the pictures that it was trained on.
 
     With LoRA also ``lora.safetensors``; ``model/`` has it merged, unless ``lora.merge`` is off.
     """
@@ -34,7 +41,8 @@ def export(
         with torch.device("meta"):
             whole = ModalityForcingTransformer(model.config, schedule=model.schedule, dtype=torch.bfloat16)
         whole.load_state_dict(weights, assign=True)
-        save_model(whole, out, dtype=torch.bfloat16)
+        height, width = (side * CELL for side in grid)
+        save_model(whole, out, dtype=torch.bfloat16, image_size=(width, height))
     processes.wait()
     return out
 

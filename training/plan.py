@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..mforce_core.latent_space import CELL
 from ..mforce_core.transformer import ModalityForcingTransformer
 from .config import TrainConfig
 from .initialize import build, freeze
@@ -16,9 +17,6 @@ from .processes import blocks_of
 
 #: Of one GPU: dense bfloat16 of an H100, and the share of it that large transformers usually reach in training.
 PEAK_TFLOPS, UTILISATION = 989.0, 0.4
-
-#: Tokens are this many pixels square.
-_PATCH = 16
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
 
 def tokens_of(config: TrainConfig) -> tuple[int, int]:
     """The grid of a picture of ``data.size``."""
-    return config.data.size[0] // _PATCH, config.data.size[1] // _PATCH
+    return config.data.size[0] // CELL, config.data.size[1] // CELL
 
 
 def distils(config: TrainConfig) -> bool:

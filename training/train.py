@@ -242,7 +242,7 @@ def train(config: TrainConfig) -> int:
                     heldout.look(trainer.model, trainer.step, log)
         trainer.save()
         trainer.close()
-        folder = export(config, trainer.model, trainer.average, processes)
+        folder = export(config, trainer.model, trainer.average, trainer.source.latent_shape[1:], processes)
         if log is not None:
             log.close()
             write_report(config)
