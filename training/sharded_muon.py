@@ -1,12 +1,15 @@
 """Muon for weights that are sharded across processes, which torch.optim.Muon does not take."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+#: What torch.optim.Muon has.
+_MOMENTUM = 0.95
 
 
 class ShardedMuon(torch.optim.Optimizer):
@@ -17,11 +20,11 @@ class ShardedMuon(torch.optim.Optimizer):
     torch.optim.Muon's: a run can go on with either.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float, momentum: float = 0.95) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]
         """One step; every process calls it."""
         count = dist.get_world_size()
         for group in self.param_groups:
@@ -32,7 +35,7 @@ class ShardedMuon(torch.optim.Optimizer):
 
     def _step_together(self, parameters: list[DTensor], group: dict[str, Any]) -> None:
         """One matrix a process."""
-        updates = [self._momentum(parameter, group["momentum"]).full_tensor() for parameter in parameters]
+        updates = [self._momentum(parameter).full_tensor() for parameter in parameters]
         own = dist.get_rank()
         if own < len(updates):
             updates[own] = _orthogonalized(updates[own])
@@ -41,14 +44,14 @@ class ShardedMuon(torch.optim.Optimizer):
             part = distribute_tensor(update, parameter.device_mesh, parameter.placements, src_data_rank=None)
             parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(part, alpha=-group["lr"])
 
-    def _momentum(self, parameter: DTensor, momentum: float) -> DTensor:
+    def _momentum(self, parameter: DTensor) -> DTensor:
         """Add the gradient to the momentum; what Nesterov's rule looks ahead to."""
         gradient = cast(Tensor, parameter.grad)
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(gradient)
-        average = state["momentum_buffer"].lerp_(gradient, 1 - momentum)
-        return cast(DTensor, gradient.lerp(average, momentum))
+        average = state["momentum_buffer"].lerp_(gradient, 1 - _MOMENTUM)
+        return cast(DTensor, gradient.lerp(average, _MOMENTUM))
 
 
 def _orthogonalized(update: Tensor) -> Tensor:
