@@ -59,7 +59,11 @@ def _plot(title: str, results: Sequence[dict[str, Any]], path: Path) -> None:
                 line(right, "pretraining_images", f"{count / 1e6:.1f} M parameters{suffix}", points)
         left.set(xlabel="parameters", xscale="log", ylabel="held-out AbsRel, image to depth")
         right.set(xlabel="T2I images", xscale="log")
+        counts, budgets = ({result[x] for result in results} for x in ("parameters", "pretraining_images"))
+        left.set_xticks(sorted(counts), labels=[f"{count / 1e6:.3g} M" for count in sorted(counts)])
+        right.set_xticks(sorted(budgets), labels=[f"{images:,}" for images in sorted(budgets)])
         for axis in (left, right):
+            axis.minorticks_off()
             axis.legend(fontsize="small")
             axis.grid(alpha=0.3)
         figure.suptitle(title)
