@@ -25,6 +25,7 @@ from ..training.config import TrainConfig, read_train_config
 from ..training.processes import join
 from ..training.train import Trainer
 from . import op_by_op
+from .peak_memory import on_gpu
 from .timing import compare
 
 #: What is trained, and samples of a batch, by kind of device.
@@ -48,7 +49,7 @@ def measure(
         plain_config = config(compiled=False)
         _write_inputs(folder, plain_config)
         trainers = {"mforce": Trainer(plain_config, join(str(device)))}
-        peaks = {"mforce": _peak(trainers["mforce"], device)}
+        peak = {"peak_bytes": on_gpu(trainers["mforce"].train_step, device)} if device.type == "cuda" else {}
         if compiled:
             trainers["mforce compiled"] = Trainer(config(compiled=True), join(str(device)))
         runs: dict[str, Callable[[], object]] = {kind: trainer.train_step for kind, trainer in trainers.items()}
@@ -59,23 +60,20 @@ def measure(
         rows = compare(runs, device, repeats)
         for trainer in trainers.values():
             trainer.close()
-    costs = plan.measure(plain_config)
-    operations = batch_size * (costs.forward_flops + costs.backward_flops)
-    height, width = plan.tokens_of(plain_config)
-    tokens = batch_size * (plain_config.data.text_tokens + 2 * height * width)
+    cost = plan.plan(plain_config, plan.measure(plain_config), processes=1)
     for row in rows:
-        row |= peaks.get(row["name"], {})
+        row |= peak if row["name"] == "mforce" else {}
         if "seconds" in row:
             seconds = row["seconds"]["median"]
             row["images_per_second"] = batch_size / seconds
-            row["tokens_per_second"] = tokens / seconds
-            row["model_flops_utilization"] = operations / seconds / matmul_rate
+            row["tokens_per_second"] = cost.tokens / seconds
+            row["model_flops_utilization"] = cost.flops / seconds / matmul_rate
     return {
         "preset": preset,
         "parameters": sum(p.numel() for p in trainers["mforce"].model.parameters()),
         "batch_size": batch_size,
-        "tokens": tokens,
-        "operations": operations,
+        "tokens": cost.tokens,
+        "operations": cost.flops,
         "formulations": rows,
     }
 
@@ -112,15 +110,6 @@ def _write_inputs(folder: Path, config: TrainConfig) -> None:
     words = WordTextEncoder.random(["red"], sizes.context_in_dim, config.data.text_tokens)
     words.save(folder / "text_encoder.safetensors")
     save_model(ModalityForcingTransformer(sizes, dtype=torch.bfloat16), folder / "base", dtype=torch.bfloat16)
-
-
-def _peak(trainer: Trainer, device: torch.device) -> dict[str, int]:
-    if device.type != "cuda":
-        return {}
-    trainer.train_step()  # the first one makes the optimiser's state
-    torch.cuda.reset_peak_memory_stats(device)
-    trainer.train_step()
-    return {"peak_bytes": torch.cuda.max_memory_allocated(device)}
 
 
 class PlainLoop:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..mforce_core.depth_codec import decode_depth, encode_depth, fill_missing
-from .joint_latent import CELL, Latent
+from ..mforce_core.latent_space import CELL
+from .joint_latent import Latent
 
 
 def encode_stream(maps: Tensor, valid: Tensor, seed: int = 0) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from ..mforce_core.depth_resampling import resample_depth
-from .joint_latent import CELL, check_size
+from ..mforce_core.latent_space import CELL
+from .joint_latent import check_size
 
 CROP, LETTERBOX, STRETCH, KEEP, KEEP_ASPECT = "crop", "letterbox", "stretch", "keep size", "keep aspect"
 

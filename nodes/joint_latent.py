@@ -18,7 +18,8 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
-CELL = 16  # pixels a side of one latent cell, for both streams
+from ..mforce_core.latent_space import CELL
+
 RGB_CHANNELS = 128
 DEPTH_CHANNELS = CELL * CELL
 

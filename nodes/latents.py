@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..mforce_core.latent_space import CELL
 from .image_fit import fit_image, place, size_inputs
 from .joint_latent import (
-    CELL,
     DEPTH_CHANNELS,
     PER_SAMPLE,
     RGB_CHANNELS,

@@ -8,10 +8,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth_codec import mean_depth
+from ..mforce_core.latent_space import CELL
 from .depth_stream import decode_stream, encode_stream
 from .image_fit import STRETCH, fit_depth, place
 from .joint_latent import (
-    CELL,
     DEPTH_CHANNELS,
     RGB_CHANNELS,
     Latent,
