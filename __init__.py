@@ -12,6 +12,6 @@ WEB_DIRECTORY = "web"
 
 async def comfy_entrypoint():
     """Return the pack's ComfyUI extension (V3 API); called by ComfyUI when it loads custom nodes."""
-    from .nodes.extension import ModalityForcingExtension
+    from .nodes import ModalityForcingExtension
 
     return ModalityForcingExtension()

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ..mforce_core.cuda_graph import record
-from ..mforce_core.sampling import Denoiser
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.sampling.cuda_graph import record
+from ..mforce_core.sampling.rollout import Denoiser
 from . import op_by_op
 from .subjects import Subject
 

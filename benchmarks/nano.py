@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 
 from ..mforce_core import load_autoencoder, load_model, load_text_encoder, sample
-from ..mforce_core.checkpoint import save_model
-from ..mforce_core.config import Architecture
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.model.config import Architecture
+from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.weights.checkpoint import save_model
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
 GRID = (8, 8)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention, silu
 
-from ..mforce_core.config import Architecture
-from ..mforce_core.transformer import (
+from ..mforce_core.model.config import Architecture
+from ..mforce_core.model.transformer import (
     DoubleStreamBlock,
     ModalityForcingTransformer,
     SingleStreamBlock,
@@ -115,7 +115,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def _heads(qkv: Tensor, block: StreamAttention | SingleStreamBlock) -> Vectors:
-    """(B, L, 3 C) -> q, k, v, each (B, H, L, D), q and k normalised."""
+    """(B, L, 3 C) -> q, k, v, each (B, H, L, D), q and k normalized."""
     q, k, v = qkv.unflatten(-1, (3, block.heads, -1)).permute(2, 0, 3, 1, 4)
     return rms_norm(q, block.norm.query_norm.scale), rms_norm(k, block.norm.key_norm.scale), v
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..mforce_core.sampling import depth_velocity, sample
-from ..mforce_core.schedule import rollout_times
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.sampling.rollout import depth_velocity, sample
+from ..mforce_core.sampling.schedule import rollout_times
 from . import op_by_op
 from .subjects import Subject
 from .timing import compare

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..mforce_core import load_text_encoder
-from ..mforce_core.config import VARIANTS, Architecture, read_config
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.model.config import VARIANTS, Architecture, read_config
+from ..mforce_core.model.transformer import ModalityForcingTransformer
 
 _NANO = Path(__file__).parent.parent / "models" / "nano"
 

@@ -1,4 +1,4 @@
-"""What this project wants to show on a data-centre GPU with the 12 B model, and how much of it a report shows."""
+"""What this project wants to show on a data-center GPU with the 12 B model, and how much of it a report shows."""
 
 from collections.abc import Iterable
 from typing import Any

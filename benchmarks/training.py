@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..mforce_core.checkpoint import save_model
-from ..mforce_core.depth_codec import encode_depth
-from ..mforce_core.text import WordTextEncoder
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.depth.codec import encode_depth
+from ..mforce_core.encoders.words import WordTextEncoder
+from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.weights.checkpoint import save_model
 from ..training import plan
 from ..training.config import TrainConfig, read_train_config
 from ..training.processes import join

@@ -8,20 +8,20 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ..mforce_core.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
-from ..mforce_core.checkpoint import CheckpointHeader, check_tensors, read_header
-from ..mforce_core.config import VARIANTS, Architecture, ConfigError
+from ..mforce_core.encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
+from ..mforce_core.weights.checkpoint import CheckpointHeader, check_tensors, read_header
 from .memory_table import memory_of
 from .settings import BUILT_IN
 
 #: FLUX.2-klein sizes by hidden size.
 _KLEIN = {3072: "klein-4B", 4096: "klein-9B"}
 
-_LICENCES = {
+_LICENSES = {
     "release": "The released Modality Forcing weights are CC BY-NC 4.0: not for commercial use.",
     "klein-4B": "FLUX.2-klein-4B weights are Apache-2.0; what you train from them is yours.",
-    "klein-9B": "FLUX.2-klein-9B is under the FLUX non-commercial licence; so is what is trained from it.",
-    "nano": "The built-in weights are under this package's licence, Apache-2.0.",
+    "klein-9B": "FLUX.2-klein-9B is under the FLUX non-commercial license; so is what is trained from it.",
+    "nano": "The built-in weights are under this package's license, Apache-2.0.",
     "other": "The file does not say; ask where it came from.",
 }
 
@@ -30,10 +30,10 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
     """Architecture, size and problems of a checkpoint; no weight is read.
 
     Returns:
-        JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``quantised`` (the
+        JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``quantized`` (the
         number of layers by format), ``memory`` (see `memory_of`; None unless asked for), ``prefix``,
         ``architecture`` (None where it cannot be told), ``schedule``, ``other_tensors``, ``beside`` (the
-        other parts found in the folder), ``licence``, ``problems`` (sentences, empty when the checkpoint can
+        other parts found in the folder), ``license``, ``problems`` (sentences, empty when the checkpoint can
         be used).
 
     Raises:
@@ -58,14 +58,14 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         "tensors": len(header.shapes),
         "bytes": sum(file.stat().st_size for file in set(header.files.values())),
         "dtypes": dict(Counter(header.dtypes.values()).most_common()),
-        "quantised": dict(Counter(settings["format"] for settings in header.quantised.values())),
+        "quantized": dict(Counter(settings["format"] for settings in header.quantized.values())),
         "memory": memory_of(architecture) if memory and architecture is not None else None,
         "prefix": header.prefix,
         "architecture": None if architecture is None else architecture.to_dict(),
         "schedule": vars(header.config.schedule),
         "other_tensors": len(header.others),
         "beside": _beside(path),
-        "licence": _LICENCES[kind],
+        "license": _LICENSES[kind],
         "problems": problems,
     }
 

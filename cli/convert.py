@@ -5,8 +5,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..mforce_core.autoencoder import ENCODER_FILE
-from ..mforce_core.convert import PRECISIONS, Precision, Progress, convert_autoencoder, convert_model, is_autoencoder
+from ..mforce_core.encoders.autoencoder import ENCODER_FILE
+from ..mforce_core.weights.convert import (
+    PRECISIONS,
+    Precision,
+    Progress,
+    convert_autoencoder,
+    convert_model,
+    is_autoencoder,
+)
 from .progress import progress_bar, say
 
 

@@ -169,7 +169,7 @@ def label(
         shards = find_shards(sources)
         written, kept, broken, failed = 0, 0, [], []
         arguments = (settings, None if out is None else out.absolute())
-        with progress_bar("Labelling shards") as advance:
+        with progress_bar("Labeling shards") as advance:
             results = map_shards(Labeller, arguments, shards, ray_workers=ray, gpus_per_worker=ray_gpus)
             for done, result in enumerate(results, 1):
                 written, kept = written + result.written, kept + result.kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..mforce_core.depth_resampling import resample_depth
+from ..mforce_core.depth.resampling import resample_depth
 from .fitting import Fit
 
 

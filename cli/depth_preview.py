@@ -1,10 +1,10 @@
-"""A depth map as a colour picture: inverse depth, near = warm."""
+"""A depth map as a color picture: inverse depth, near = warm."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..mforce_core.colormaps import colorize
+from ..mforce_core.depth.colormaps import colorize
 
 _MISSING = (40, 40, 40)
 
@@ -19,7 +19,7 @@ def nearness(depth: np.ndarray) -> np.ndarray:
 
 
 def depth_preview(depth: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 colours of a depth map (H, W); dark grey where it is missing."""
+    """(H, W, 3) uint8 colors of a depth map (H, W); dark gray where it is missing."""
     near = nearness(depth)
     known = ~np.isnan(near)
     picture = np.empty((*depth.shape, 3), dtype=np.uint8)

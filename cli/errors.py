@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import typer
 
-USER_ERROR, INTERNAL_ERROR, CANCELLED = 2, 1, 130
+USER_ERROR, INTERNAL_ERROR, CANCELED = 2, 1, 130
 
 #: What takes less memory, in sampling and in training.
 LIGHTER = "a smaller --size, --dtype bfloat16 or --device cpu"
@@ -20,7 +20,7 @@ LIGHTER_TRAINING = "--set scale.micro_batch_size=1, --set scale.checkpoint_activ
 def report_errors(debug: bool, lighter: str = LIGHTER) -> Iterator[None]:
     """Turn exceptions of a command into a sentence on stderr and an exit code.
 
-    2: the input or the machine is at fault and the sentence says how. 130: cancelled with Ctrl-C. 1: a fault
+    2: the input or the machine is at fault and the sentence says how. 130: canceled with Ctrl-C. 1: a fault
     in this program. With ``debug`` the traceback comes before the sentence; ``lighter`` is what to use where memory
     runs out.
     """
@@ -29,8 +29,8 @@ def report_errors(debug: bool, lighter: str = LIGHTER) -> Iterator[None]:
     except (typer.Exit, typer.Abort):
         raise
     except KeyboardInterrupt:
-        _say("Cancelled. Nothing half-finished was left behind.")
-        raise typer.Exit(CANCELLED) from None
+        _say("Canceled. Nothing half-finished was left behind.")
+        raise typer.Exit(CANCELED) from None
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if debug:
             traceback.print_exc()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..mforce_core.depth_files import read_depth
+from ..mforce_core.depth.files import read_depth
 from .contact_sheet import stack
 from .depth_placement import place_depth
 from .fitting import Fit, plan_fit

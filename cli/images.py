@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..mforce_core.image_files import open_image
+from ..mforce_core.picture.files import open_image
 from .fitting import Fit
 
 
@@ -30,7 +30,7 @@ def read_picture(path: Path) -> Picture:
     # Turns by the camera's orientation tag, where there is one.
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _wide_grey(image, path)
+        image = _wide_gray(image, path)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         if np.asarray(layers.getchannel("A")).min() < 255:
@@ -46,8 +46,8 @@ def place_picture(image: Image.Image, fit: Fit) -> np.ndarray:
     return np.pad(content, (*fit.margins, (0, 0)), mode="edge")
 
 
-def _wide_grey(image: Image.Image, path: Path) -> Image.Image:
-    """8-bit grey of a 16-bit or floating-point picture; Pillow's own conversion clips at 255."""
+def _wide_gray(image: Image.Image, path: Path) -> Image.Image:
+    """8-bit gray of a 16-bit or floating-point picture; Pillow's own conversion clips at 255."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
         raise ValueError(f"{path} holds negative or non-finite values: give an ordinary picture.")

@@ -73,7 +73,7 @@ RemoveOutliers = Annotated[
     bool,
     typer.Option(
         "--remove-outliers",
-        help="Leave out points that are unusually far from their neighbours.",
+        help="Leave out points that are unusually far from their neighbors.",
         rich_help_panel=CLOUD,
     ),
 ]

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..mforce_core.depth_files import LEVELS, write_16_bit, write_exr, write_npy
-from ..mforce_core.point_cloud import PointCloud, depth_edges, intrinsics_from_fov, unproject
-from ..mforce_core.point_cloud_files import to_glb, to_ply
+from ..mforce_core.depth.files import LEVELS, write_16_bit, write_exr, write_npy
+from ..mforce_core.scene3d.point_cloud import PointCloud, depth_edges, intrinsics_from_fov, unproject
+from ..mforce_core.scene3d.point_cloud_files import to_glb, to_ply
 from .cloud_view import draw_cloud
 from .contact_sheet import TILE_HEIGHT, contact_sheet, tile_width
 from .depth_preview import depth_preview
@@ -55,8 +55,8 @@ def write_result(folder: Path, result: Result, settings: Settings, origin: dict[
     step = write_16_bit(folder / "depth_16.png", result.depth)
     preview = depth_preview(result.depth)
     Image.fromarray(preview).save(folder / "depth_preview.png")
-    (folder / "cloud.ply").write_bytes(to_ply(cloud.centred()))
-    (folder / "cloud.glb").write_bytes(to_glb(cloud.centred()))
+    (folder / "cloud.ply").write_bytes(to_ply(cloud.centered()))
+    (folder / "cloud.glb").write_bytes(to_glb(cloud.centered()))
     tiles = [
         ("image", result.rgb),
         ("depth, warm is near", preview),
@@ -82,7 +82,7 @@ def write_result(folder: Path, result: Result, settings: Settings, origin: dict[
         "cloud": {
             "points": len(cloud),
             "axes": "glTF: x right, y up, camera looking along -z; moved so that the median is the origin",
-            "normalised_intrinsics": intrinsics_from_fov(height, width, settings.fov).tolist(),
+            "normalized_intrinsics": intrinsics_from_fov(height, width, settings.fov).tolist(),
         },
         "sha256": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())},
     }

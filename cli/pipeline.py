@@ -11,21 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..mforce_core import (
-    decode_depth,
-    encode_depth,
-    load_autoencoder,
-    load_model,
-    load_text_encoder,
-    sample,
-)
-from ..mforce_core.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
-from ..mforce_core.checkpoint import check_tensors, read_header
-from ..mforce_core.depth_codec import fill_missing
-from ..mforce_core.point_cloud import scaled_edge_threshold
-from ..mforce_core.qwen import QwenTextEncoder, load_qwen_text_encoder
-from ..mforce_core.sampling import draw_noise
-from ..mforce_core.text import WordTextEncoder
+from ..mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
+from ..mforce_core.depth.codec import fill_missing
+from ..mforce_core.encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.encoders.qwen import QwenTextEncoder, load_qwen_text_encoder
+from ..mforce_core.encoders.words import WordTextEncoder
+from ..mforce_core.sampling.rollout import draw_noise
+from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
+from ..mforce_core.weights.checkpoint import check_tensors, read_header
 from .settings import BUILT_IN, GRID, Settings
 
 #: Side of the pictures that the release was made for, and the small word-level models of this repository.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..benchmarks.machine import describe
-from ..mforce_core.config import ConfigError
+from ..mforce_core.model.config import ConfigError
 from ..training.study import read_study, run_study
 
 

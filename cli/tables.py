@@ -23,10 +23,10 @@ def print_checkpoint(found: Mapping[str, Any]) -> None:
         "name prefix": repr(found["prefix"]),
         "beside it": ", ".join(found["beside"]) or "nothing",
         **{name: str(value) for name, value in architecture.items()},
-        "licence": found["licence"],
+        "license": found["license"],
     }
-    if found["quantised"]:
-        rows["quantised"] = ", ".join(f"{name} ({count} layers)" for name, count in found["quantised"].items())
+    if found["quantized"]:
+        rows["quantized"] = ", ".join(f"{name} ({count} layers)" for name, count in found["quantized"].items())
     if found["other_tensors"]:
         rows["other tensors"] = f"{found['other_tensors']} outside the prefix"
     table = Table(title=escape(found["path"]), show_header=False, title_justify="left")

@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from ..mforce_core.config import ConfigError
+from ..mforce_core.model.config import ConfigError
 from ..training.config import TrainConfig, read_train_config
 from .progress import say
 
@@ -81,7 +81,7 @@ def print_plan(config: TrainConfig) -> None:
         "This is an estimate from shapes, not a measurement. act: activations of a micro-batch; act ckpt: with blocks "
         f"computed again in the backward pass, which this configuration does"
         f"{'' if config.scale.checkpoint_activations else ' not do'}. Time: "
-        f"{plan.UTILISATION:.0%} of {plan.PEAK_TFLOPS:g} TFLOP/s a GPU, an H100's bfloat16."
+        f"{plan.UTILIZATION:.0%} of {plan.PEAK_TFLOPS:g} TFLOP/s a GPU, an H100's bfloat16."
     )
 
 

@@ -1,1 +1,1 @@
-"""Measures of depth and of colour, and the held-out evaluation of the built-in model."""
+"""Measures of depth and of color, and the held-out evaluation of the built-in model."""

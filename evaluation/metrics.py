@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-#: A pixel counts as saturated colour above these (HSV, 0..1): floors, walls and their shadows lie below.
+#: A pixel counts as saturated color above these (HSV, 0..1): floors, walls and their shadows lie below.
 MIN_SATURATION, MIN_VALUE = 0.5, 0.25
 
 

@@ -1,10 +1,10 @@
-"""Held-out evaluation of the built-in model on freshly rendered scenes: all three tasks and prompt colours.
+"""Held-out evaluation of the built-in model on freshly rendered scenes: all three tasks and prompt colors.
 
 - ``i2d``: depth from the rendered image against the exact depth, after median scaling; beside it the error of one depth
   everywhere.
 - ``joint``: depth sampled from the caption against i2d run on the image sampled with it.
 - ``d2i``: i2d of the image made from the exact depth, against that depth.
-- ``colour``: prompts that name one object; the share whose dominant saturated hue is the named one.
+- ``color``: prompts that name one object; the share whose dominant saturated hue is the named one.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
-from ..mforce_core.schedule import Mode
+from ..mforce_core.sampling.schedule import Mode
 from ..scenes import captions, render, sample_layouts
-from ..scenes.vocabulary import COLOUR_HUES, COLOURS, FLOORS, SHAPES
+from ..scenes.vocabulary import COLOR_HUES, COLORS, FLOORS, SHAPES
 from .metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
 
 SIZE, PATCH = 128, 16
@@ -30,11 +30,11 @@ LOG2_ALPHA = 5.0
 Progress = Callable[[int, int], None]
 
 
-def colour_prompts() -> list[tuple[str, str]]:
-    """(prompt, colour): every colour, shape and floor once; "a red sphere on a wooden floor"."""
+def color_prompts() -> list[tuple[str, str]]:
+    """(prompt, color): every color, shape and floor once; "a red sphere on a wooden floor"."""
     return [
-        (f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {shape} on a {floor} floor", colour)
-        for colour in COLOURS
+        (f"{'an' if color[0] in 'aeiou' else 'a'} {color} {shape} on a {floor} floor", color)
+        for color in COLORS
         for shape in SHAPES
         for floor in FLOORS
     ]
@@ -69,8 +69,8 @@ def evaluate_nano(
     rgb, depth = render(layout, SIZE)
     prompts = captions(layout)
     null = text_encoder.encode([""])
-    colours = colour_prompts()
-    total = steps * (5 * -(-scenes // BATCH) + -(-len(colours) // BATCH))
+    colors = color_prompts()
+    total = steps * (5 * -(-scenes // BATCH) + -(-len(colors) // BATCH))
     done = 0
 
     def step(*_: object) -> None:
@@ -107,17 +107,17 @@ def evaluate_nano(
         made, _ = run(text, "d2i", depth=clean)
         note("d2i", image_to_depth(made), reference)
 
-    hues = torch.tensor([COLOUR_HUES[name] for name in COLOURS])
+    hues = torch.tensor([COLOR_HUES[name] for name in COLORS])
     right = 0
-    for rows in _batches(len(colours)):
-        text = text_encoder.encode([colours[i][0] for i in rows])
+    for rows in _batches(len(colors)):
+        text = text_encoder.encode([colors[i][0] for i in rows])
         tokens, _ = run(text, "joint", log2_alpha=LOG2_ALPHA)
         images = autoencoder.decode(tokens.transpose(1, 2).unflatten(2, GRID)).clamp(-1, 1).cpu() / 2 + 0.5
         right += sum(
-            dominant_hue(image, hues) == COLOURS.index(colours[i][1]) for image, i in zip(images, rows, strict=True)
+            dominant_hue(image, hues) == COLORS.index(colors[i][1]) for image, i in zip(images, rows, strict=True)
         )
     metrics = {name: float(torch.cat(values).mean()) for name, values in columns.items()}
-    return metrics | {"colour_accuracy": right / len(colours), "scenes": scenes, "steps": steps, "seed": seed}
+    return metrics | {"color_accuracy": right / len(colors), "scenes": scenes, "steps": steps, "seed": seed}
 
 
 def _batches(count: int) -> Iterator[list[int]]:

@@ -1,12 +1,12 @@
 """The model without ComfyUI: transformer, loading, sampling, depth codec, autoencoder, point cloud."""
 
-from .autoencoder import load_autoencoder
-from .checkpoint import load_model
-from .depth_codec import decode_depth, encode_depth
-from .point_cloud import unproject
-from .sampling import sample
-from .schedule import rollout_times
-from .text import load_text_encoder
+from .depth.codec import decode_depth, encode_depth
+from .encoders.autoencoder import load_autoencoder
+from .encoders.words import load_text_encoder
+from .sampling.rollout import sample
+from .sampling.schedule import rollout_times
+from .scene3d.point_cloud import unproject
+from .weights.checkpoint import load_model
 
 __all__ = [
     "decode_depth",

@@ -8,11 +8,11 @@ import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.depth_codec import contract, expand, patchify, unpatchify
-from ..mforce_core.depth_completion import complete_depth
-from .depth_stream import decode_stream
-from .joint_latent import Latent, depth_record, depth_stream, split
-from .model import check_joint
+from ..mforce_core.depth.codec import contract, expand, patchify, unpatchify
+from ..mforce_core.depth.completion import complete_depth
+from .host.depth_latent import decode_stream
+from .host.joint_latent import Latent, depth_record, depth_stream, split
+from .host.joint_model import check_joint
 
 NAME = "MF Depth Completion"
 

@@ -9,10 +9,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.depth_codec import DepthError, mean_depth
-from .depth_stream import encode_stream
-from .geometry import DA3Geometry, Geometry, grey, match_mask, opaque, raw_depth
-from .image_fit import fit_depth, place, size_inputs
+from ..mforce_core.depth.codec import DepthError, mean_depth
+from .host.depth_latent import encode_stream
+from .host.geometry import DA3Geometry, Geometry, gray, match_mask, opaque, raw_depth
+from .host.image_fit import fit_depth, place, size_inputs
 
 NAME = "Encode Depth"
 DEPTH, DISPARITY = "depth (far is bright)", "disparity (near is bright)"
@@ -120,7 +120,7 @@ class MFEncodeDepth(io.ComfyNode):
 
 def _from_disparity(image: Tensor, far_to_near: float) -> tuple[Tensor, Tensor]:
     """A disparity IMAGE (B, H, W, C) as depth (B, H, W), 1 where it is white, and its usable pixels; on the CPU."""
-    near = grey(image).cpu()
+    near = gray(image).cpu()
     usable = torch.isfinite(near) & opaque(image).cpu()
     near = torch.where(usable, near, torch.zeros_like(near)).clamp(min=0)
     near = near / near.amax((1, 2), keepdim=True).clamp(min=1e-12)

@@ -14,12 +14,12 @@ from comfy.ldm.colormap import turbo
 from comfy_api.latest import UI, io
 from torch import Tensor
 
-from ..mforce_core.depth_files import SUFFIXES, read_depth
-from ..mforce_core.depth_range import normalised_disparity
-from ..mforce_core.point_cloud import FOV_DEGREES
+from ..mforce_core.depth.files import SUFFIXES, read_depth
+from ..mforce_core.depth.range import normalized_disparity
+from ..mforce_core.scene3d.point_cloud import FOV_DEGREES
 from .encode_depth import DEPTH, DISPARITY
-from .geometry import Geometry, make_geometry, match_image
-from .image_fit import to_rgb
+from .host.geometry import Geometry, make_geometry, match_image
+from .host.image_fit import to_rgb
 
 NAME = "MF Load Depth"
 AUTO, AUTO_CHANNEL = "as the file says", "auto"
@@ -93,7 +93,7 @@ class MFLoadDepth(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="The picture that belongs to the depth; it gives point clouds and meshes their colours.",
+                    tooltip="The picture that belongs to the depth; it gives point clouds and meshes their colors.",
                 ),
             ],
             outputs=[
@@ -145,7 +145,7 @@ class MFLoadDepth(io.ComfyNode):
         valid = torch.isfinite(numbers)
         maps = torch.where(valid, numbers, torch.zeros_like(numbers))
 
-        near = normalised_disparity(maps, valid)
+        near = normalized_disparity(maps, valid)
         if image is None:
             picture = near[..., None].expand(*maps.shape, 3).contiguous()
         else:

@@ -9,8 +9,8 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from .loading import load_joint_model, load_small_vae, load_word_clip, preview_like
-from .model import ATTENTION_OPTION
+from .host.joint_model import ATTENTION_OPTION
+from .host.model_files import load_joint_model, load_small_vae, load_word_clip, preview_like
 
 NANO = "nano (built-in)"
 NANO_FOLDER = Path(__file__).resolve().parents[1] / "models" / "nano"

@@ -6,9 +6,9 @@ from io import BytesIO
 
 from comfy_api.latest import Types, io
 
-from ..mforce_core.point_cloud import PointCloud, merge
-from ..mforce_core.point_cloud_files import read_ply, to_ply
-from .point_cloud import NO_THINNING, VOXEL_SIZE, thinned, thinning_inputs, viewpoint
+from ..mforce_core.scene3d.point_cloud import PointCloud, merge
+from ..mforce_core.scene3d.point_cloud_files import read_ply, to_ply
+from .to_point_cloud import NO_THINNING, VOXEL_SIZE, thinned, thinning_inputs, viewpoint
 
 NAME = "MF Merge Point Clouds"
 
@@ -26,7 +26,7 @@ class MFMergePointClouds(io.ComfyNode):
             display_name=NAME,
             category="3d",
             description=(
-                "Several point clouds in one PLY file, where they are. Colours and normals stay where all of them have "
+                "Several point clouds in one PLY file, where they are. Colors and normals stay where all of them have "
                 "some. For clouds of one camera, switch centre off in To Point Cloud."
             ),
             search_aliases=["modality forcing", "combine point clouds", "join ply", "merge ply", "voxel"],

@@ -10,17 +10,17 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.camera_path import PATHS, Move, combine, path_moves
-from ..mforce_core.depth_surface import build_surface
-from ..mforce_core.hole_fill import fill_from_background
-from ..mforce_core.point_cloud import FOV_DEGREES, intrinsics_from_fov, scaled_edge_threshold
-from ..mforce_core.render_view import render_view
-from .geometry import Geometry, as_moge, geometry_depth, geometry_of_cameras, resize_image
-from .image_fit import to_rgb
+from ..mforce_core.scene3d.camera_path import PATHS, Move, combine, path_moves
+from ..mforce_core.scene3d.holes import fill_from_background
+from ..mforce_core.scene3d.point_cloud import FOV_DEGREES, intrinsics_from_fov, scaled_edge_threshold
+from ..mforce_core.scene3d.render_view import render_view
+from ..mforce_core.scene3d.surface import build_surface
+from .host.geometry import Geometry, as_moge, geometry_depth, geometry_of_cameras, resize_image
+from .host.image_fit import to_rgb
 
 NAME = "MF Render View"
 BACKGROUND, BLACK = "background", "black"
-_CENTRE = 0.1  # of the picture's size: the middle whose median depth is what the camera aims at
+_CENTER = 0.1  # of the picture's size: the middle whose median depth is what the camera aims at
 
 
 class MFRenderView(io.ComfyNode):
@@ -106,7 +106,7 @@ class MFRenderView(io.ComfyNode):
                     "fill",
                     options=[BACKGROUND, BLACK],
                     default=BACKGROUND,
-                    tooltip="What the picture shows where nothing is known. background: soft colours of what lies "
+                    tooltip="What the picture shows where nothing is known. background: soft colors of what lies "
                     "behind, good in clips. black: nothing. The mask is the same.",
                 ),
                 io.Float.Input(
@@ -125,7 +125,7 @@ class MFRenderView(io.ComfyNode):
                     max=100.0,
                     step=0.01,
                     advanced=True,
-                    tooltip="Neighbouring pixels whose depth differs by more than this fraction are torn apart. 0: by "
+                    tooltip="Neighboring pixels whose depth differs by more than this fraction are torn apart. 0: by "
                     "the picture's size (0.04 from 512 pixels on). 100 tears nothing.",
                 ),
                 io.Int.Input(
@@ -242,7 +242,7 @@ def _pictures(geometry: dict[str, Any], image: Tensor | None, maps: int, height:
 
 
 def _cameras(geometry: dict[str, Any], maps: int, height: int, width: int, fov_degrees: float) -> Tensor:
-    """(B, 3, 3) normalised cameras of the maps."""
+    """(B, 3, 3) normalized cameras of the maps."""
     intrinsics = geometry.get("intrinsics")
     if fov_degrees or intrinsics is None:
         return intrinsics_from_fov(height, width, fov_degrees or FOV_DEGREES).expand(maps, 3, 3)
@@ -252,8 +252,8 @@ def _cameras(geometry: dict[str, Any], maps: int, height: int, width: int, fov_d
 def _pivot(depth: Tensor, valid: Tensor, intrinsics: Tensor) -> Tensor:
     """The point (3,) in the middle of the picture, at the median depth around there."""
     height, width = depth.shape
-    rows, columns = (slice(int(side * (0.5 - _CENTRE)), int(side * (0.5 + _CENTRE)) + 1) for side in (height, width))
+    rows, columns = (slice(int(side * (0.5 - _CENTER)), int(side * (0.5 + _CENTER)) + 1) for side in (height, width))
     middle = depth[rows, columns][valid[rows, columns]]
     distance = (middle if len(middle) else depth[valid]).median()
-    focal, centre = intrinsics.diagonal()[:2], intrinsics[:2, 2]
-    return torch.cat([(0.5 - centre) / focal, torch.ones(1)]) * distance
+    focal, center = intrinsics.diagonal()[:2], intrinsics[:2, 2]
+    return torch.cat([(0.5 - center) / focal, torch.ones(1)]) * distance

@@ -10,10 +10,10 @@ from comfy_api.latest import io
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..mforce_core.depth_resampling import enlarge_depth
-from .geometry import Geometry, geometry_depth, geometry_of_cameras, match_image
-from .image_fit import Placement, to_rgb
-from .joint_latent import Latent
+from ..mforce_core.depth.resampling import enlarge_depth
+from .host.geometry import Geometry, geometry_depth, geometry_of_cameras, match_image
+from .host.image_fit import Placement, to_rgb
+from .host.joint_latent import Latent
 
 NAME = "MF Restore Size"
 
@@ -56,7 +56,7 @@ class MFRestoreSize(io.ComfyNode):
                 io.Image.Input(
                     "image",
                     optional=True,
-                    tooltip="For a geometry: the original picture, for sharp colours of point clouds and meshes.",
+                    tooltip="For a geometry: the original picture, for sharp colors of point clouds and meshes.",
                 ),
             ],
             outputs=[
@@ -116,7 +116,7 @@ def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tens
 
 
 def restore_cameras(intrinsics: Tensor, placement: Placement) -> Tensor:
-    """Normalised intrinsics (B, 3, 3) of the canvas for the source picture, which has square pixels.
+    """Normalized intrinsics (B, 3, 3) of the canvas for the source picture, which has square pixels.
 
     Where the fit changed the picture's proportions, a camera with square pixels was assumed for the stretched one; its
     field of view across is kept.

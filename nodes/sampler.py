@@ -8,10 +8,9 @@ import comfy.model_management
 import comfy.samplers
 from comfy_api.latest import io
 
-from .joint_latent import Latent, depth_record, joint
-from .model import DEFAULT_LOG2_ALPHA
-from .sampling import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELEASED, Settings, sample_latent
-from .streams import single_streams
+from .host.core_sampler import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELEASED, Settings, sample_latent
+from .host.joint_latent import Latent, depth_record, joint, single_streams
+from .host.joint_model import DEFAULT_LOG2_ALPHA
 
 NAME = "MF Sampler"
 

@@ -13,13 +13,13 @@ from comfy.ldm.colormap import turbo
 from comfy_api.latest import UI, io
 from torch import Tensor
 
-from ..mforce_core.depth_files import LEVELS, Encoding, write_16_bit, write_exr, write_npy
-from ..mforce_core.depth_range import normalised_disparity, percentile_range, stretch
-from .geometry import DA3Geometry, Geometry, distance_input, raw_depth
+from ..mforce_core.depth.files import LEVELS, Encoding, write_16_bit, write_exr, write_npy
+from ..mforce_core.depth.range import normalized_disparity, percentile_range, stretch
+from .host.geometry import DA3Geometry, Geometry, distance_input, raw_depth
 
 NAME = "MF Save Depth"
 PNG, EXR, NPY = "png (16-bit)", "exr", "npy"
-DEPTH, DISPARITY, NORMALISED = "depth", "disparity (1 / depth)", "normalised (near 0, far 1)"
+DEPTH, DISPARITY, NORMALIZED = "depth", "disparity (1 / depth)", "normalised (near 0, far 1)"
 
 
 class MFSaveDepth(io.ComfyNode):
@@ -70,7 +70,7 @@ class MFSaveDepth(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "values",
-                    options=[DEPTH, DISPARITY, NORMALISED],
+                    options=[DEPTH, DISPARITY, NORMALIZED],
                     default=DEPTH,
                     tooltip=(
                         "depth: distance along the view, in the unit it has. disparity: its inverse, near is large."
@@ -84,7 +84,7 @@ class MFSaveDepth(io.ComfyNode):
                     options=["Z", "R", "RGB"],
                     default="Z",
                     advanced=True,
-                    tooltip="For exr: Z is what compositors take for depth; R or RGB is for programs that see colours.",
+                    tooltip="For exr: Z is what compositors take for depth; R or RGB is for programs that see colors.",
                 ),
                 io.Float.Input(
                     "png_step",
@@ -95,7 +95,7 @@ class MFSaveDepth(io.ComfyNode):
                     round=False,
                     advanced=True,
                     tooltip=(
-                        "For png: how much one of the 65535 steps is; 0.001 gives millimetres from metres, as RGB-D"
+                        "For png: how much one of the 65535 steps is; 0.001 gives millimeters from meters, as RGB-D"
                         " tools expect. 0: so that the farthest pixel takes the last step."
                     ),
                 ),
@@ -142,12 +142,12 @@ class MFSaveDepth(io.ComfyNode):
                 elif format == NPY:
                     write_npy(path, one)
                 else:
-                    step = 1 / LEVELS if values == NORMALISED else png_step or None
+                    step = 1 / LEVELS if values == NORMALIZED else png_step or None
                     write_16_bit(path, one, encoding, step=step, text=texts)
             except ModuleNotFoundError as error:
                 raise ValueError(f"{NAME}: {error} Or choose png or npy as the format.") from error
             saved.append(UI.SavedResult(file, subfolder, io.FolderType.output))
-        picture = turbo(normalised_disparity(maps, usable)) * usable[..., None]
+        picture = turbo(normalized_disparity(maps, usable)) * usable[..., None]
         return io.NodeOutput(ui={**UI.PreviewImage(picture).as_dict(), "depth_files": saved})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .model import DEFAULT_LOG2_ALPHA, JointModelSampling, check_joint
+from .host.joint_model import DEFAULT_LOG2_ALPHA, JointModelSampling, check_joint
 
 NAME = "MF Tilt"
 

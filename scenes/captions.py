@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .layout import MAX_OBJECTS, SceneLayout
-from .vocabulary import COLOURS, FLOORS, LARGE_WORDS, SHAPE_SYNONYMS, SHAPES, SMALL_WORDS, WALLS
+from .vocabulary import COLORS, FLOORS, LARGE_WORDS, SHAPE_SYNONYMS, SHAPES, SMALL_WORDS, WALLS
 
 MAX_WORDS = 16
 _ONE_OPENINGS = (
@@ -63,7 +63,7 @@ def _noun(layout: SceneLayout, row: int, slot: int, with_size: bool, with_patter
         words.append(sizes[int(die > 0.75)])
     if with_pattern and bool(layout.striped[row, slot]):
         words.append("striped")
-    words += [COLOURS[int(layout.colour[row, slot])], shape]
+    words += [COLORS[int(layout.color[row, slot])], shape]
     return " ".join(words)
 
 
@@ -73,10 +73,10 @@ def _article(noun: str) -> str:
 
 def _place(layout: SceneLayout, row: int, slot: int) -> str:
     """Where in the picture a lone object is, empty where no word fits clearly."""
-    centre = float(layout.bounds[row, slot, 0::2].mean())
-    if abs(centre) > 0.3:
-        return " on the left" if centre < 0 else " on the right"
-    return " in the middle" if abs(centre) < 0.15 else ""
+    center = float(layout.bounds[row, slot, 0::2].mean())
+    if abs(center) > 0.3:
+        return " on the left" if center < 0 else " on the right"
+    return " in the middle" if abs(center) < 0.15 else ""
 
 
 def _list(nouns: list[str]) -> str:
@@ -87,8 +87,8 @@ def _list(nouns: list[str]) -> str:
 def _relation(layout: SceneLayout, row: int, first: int, second: int) -> str:
     """How the first object stands to the second in the picture, empty where no relation holds clearly."""
     bounds = layout.bounds[row, [first, second]]
-    centres, widths = bounds[:, 0::2].mean(dim=1), bounds[:, 2] - bounds[:, 0]
-    apart = float(centres[0] - centres[1])
+    centers, widths = bounds[:, 0::2].mean(dim=1), bounds[:, 2] - bounds[:, 0]
+    apart = float(centers[0] - centers[1])
     shared = float((bounds[:, 2].min() - bounds[:, 0].max()) / widths.min())
     nearer = float(layout.position[row, second, 1] - layout.position[row, first, 1])
     if shared < 0.25 and abs(apart) > 0.3:

@@ -40,7 +40,7 @@ class Shard:
 
     @property
     def depth(self) -> Tensor:
-        """(n, H, W) float16 metres."""
+        """(n, H, W) float16 meters."""
         return self._tensor("depth")
 
     @property

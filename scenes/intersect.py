@@ -1,6 +1,6 @@
 """Analytic ray intersections with the room and with the solids, without branches.
 
-Every argument is a tensor that broadcasts against the rays. Directions are not normalised: the camera's rays
+Every argument is a tensor that broadcasts against the rays. Directions are not normalized: the camera's rays
 have unit z-depth, so the ray parameter of a hit *is* its depth.
 """
 

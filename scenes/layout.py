@@ -1,7 +1,7 @@
 """Random scene parameters.
 
 The scene frame has its origin on the floor under the camera: x right, y up, z along the camera's horizontal
-heading, in metres. The room is turned about the vertical by `yaw`, which is the same picture as a camera
+heading, in meters. The room is turned about the vertical by `yaw`, which is the same picture as a camera
 turned the other way and keeps the placement of objects in the view simple.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .vocabulary import COLOUR_HUES, FLOORS, SHAPES, WALLS
+from .vocabulary import COLOR_HUES, FLOORS, SHAPES, WALLS
 
 MAX_OBJECTS = 3
 FOV_DEGREES = 65.0
@@ -33,8 +33,8 @@ _MARGIN = 0.96
 class SceneLayout:
     """Parameters of B scenes; the second axis of the object fields is the slot (MAX_OBJECTS).
 
-    Lengths are metres, angles radians. `room` holds the distances from the camera to the left, right and
-    back walls and the height of the ceiling. `colour`, `shape`, `floor` and `wall` index the
+    Lengths are meters, angles radians. `room` holds the distances from the camera to the left, right and
+    back walls and the height of the ceiling. `color`, `shape`, `floor` and `wall` index the
     vocabulary's tuples.
     """
 
@@ -48,10 +48,10 @@ class SceneLayout:
     surface: Tensor  # (B, 8) uniforms varying the tone, scale and phase of floor and walls
     exists: Tensor  # (B, K) bool
     shape: Tensor  # (B, K) int64
-    colour: Tensor  # (B, K) int64
+    color: Tensor  # (B, K) int64
     large: Tensor  # (B, K) bool
     striped: Tensor  # (B, K) bool
-    position: Tensor  # (B, K, 2) x, z of the footprint's centre
+    position: Tensor  # (B, K, 2) x, z of the footprint's center
     radius: Tensor  # (B, K) of the sphere, cylinder or cone; half the side of the cube
     height: Tensor  # (B, K)
     angle: Tensor  # (B, K) of the cube about the vertical
@@ -99,8 +99,8 @@ def sample_layouts(count: int, seed: int, start: int = 0) -> SceneLayout:
     # scenes show one object, 20% three.
     wanted = 1 + (scene[:, 9] > 0.43).long() + (scene[:, 9] > 0.75).long()
 
-    # Colours are drawn without replacement, so a caption's "red cube" is never ambiguous.
-    colour = scene[:, 10 : 10 + len(COLOUR_HUES)].argsort(dim=1)[:, :MAX_OBJECTS]
+    # Colors are drawn without replacement, so a caption's "red cube" is never ambiguous.
+    color = scene[:, 10 : 10 + len(COLOR_HUES)].argsort(dim=1)[:, :MAX_OBJECTS]
     shape = (slots[..., 0] * len(SHAPES)).long()
     large = slots[..., 1] < 0.55
     # Height over distance; 0.785 of it is the share of the image's height.
@@ -118,7 +118,7 @@ def sample_layouts(count: int, seed: int, start: int = 0) -> SceneLayout:
     slimness = slimness.gather(-1, shape[..., None])[..., 0]
     # A cube seen on its corner is wider than the other solids of its height.
     share = share * torch.where(shape == SHAPES.index("cube"), 0.88, 1.0)
-    hue = torch.tensor(list(COLOUR_HUES.values()), dtype=torch.float64)[colour] + _between(slots[..., 4], -4.0, 4.0)
+    hue = torch.tensor(list(COLOR_HUES.values()), dtype=torch.float64)[color] + _between(slots[..., 4], -4.0, 4.0)
     hsv = torch.stack((hue % 360, _between(slots[..., 5], 0.80, 0.95), _between(slots[..., 6], 0.82, 0.98)), dim=-1)
 
     candidates = slots[..., _OBJECT_UNIFORMS:].view(count, MAX_OBJECTS, _CANDIDATES, 2)
@@ -136,7 +136,7 @@ def sample_layouts(count: int, seed: int, start: int = 0) -> SceneLayout:
         "surface": scene[:, 22:30],
         "exists": exists,
         "shape": shape,
-        "colour": colour,
+        "color": color,
         "large": large,
         "striped": slots[..., 7] < 0.2,
         "position": position,

@@ -31,7 +31,7 @@ def render(
     """Render B scenes.
 
     Returns rgb (B, 3, size, size) in [0, 1], averaged over supersample^2 rays a pixel, and depth (B, size,
-    size), the float32 z-depth in metres of the ray through the pixel's centre. `compiled` is worth its start-
+    size), the float32 z-depth in meters of the ray through the pixel's center. `compiled` is worth its start-
     up time from some thousand scenes on; where there is no compiler the scenes are rendered without it.
     Raises ValueError if size or supersample is below 1.
     """
@@ -100,8 +100,8 @@ def _scalars(layout: SceneLayout) -> dict[str, Tensor]:
     for name, tones, kind, column in tables:
         for tone in (0, 1):
             hsv = torch.tensor([pair[tone] for pair in tones])[kind]
-            colour = surfaces.to_linear(surfaces.hsv_to_rgb(hsv[:, 0], hsv[:, 1], hsv[:, 2] * gain[:, column]))
-            for channel, value in zip("rgb", colour, strict=True):
+            color = surfaces.to_linear(surfaces.hsv_to_rgb(hsv[:, 0], hsv[:, 1], hsv[:, 2] * gain[:, column]))
+            for channel, value in zip("rgb", color, strict=True):
                 scene[f"{name}_{tone}_{channel}"] = value
 
     kind = layout.shape
@@ -126,8 +126,8 @@ def _scalars(layout: SceneLayout) -> dict[str, Tensor]:
         "shine": torch.where(layout.exists, 0.45, 0.0),
         "striped": layout.striped.float(),
     }
-    colour = surfaces.to_linear(surfaces.hsv_to_rgb(*layout.hsv.unbind(-1)))
-    solids.update(zip(("red", "green", "blue"), colour, strict=True))
+    color = surfaces.to_linear(surfaces.hsv_to_rgb(*layout.hsv.unbind(-1)))
+    solids.update(zip(("red", "green", "blue"), color, strict=True))
     for name, values in solids.items():
         for slot in range(MAX_OBJECTS):
             scene[f"{name}{slot}"] = values[:, slot]
@@ -202,7 +202,7 @@ def trace_depth(scene: Scene, u: Tensor, v: Tensor) -> Tensor:
     return depth
 
 
-def trace_colour(scene: Scene, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def trace_color(scene: Scene, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Display-referred red, green and blue (B, rays...) of each camera ray."""
     ray = _camera_ray(scene, u, v)
     eye = scene["eye"]
@@ -215,7 +215,7 @@ def trace_colour(scene: Scene, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
     point = (nearest * ray[0], eye + nearest * ray[1], nearest * ray[2])
 
     is_floor = on_level & (ray[1] < 0)
-    colour = _room_colour(scene, point, on_side, on_level, is_floor)
+    color = _room_color(scene, point, on_side, on_level, is_floor)
     normal = _room_normal(scene, ray, on_side, on_level)
     shine = torch.zeros_like(nearest)
     for slot, (entry, *faces) in enumerate(hits):
@@ -224,13 +224,13 @@ def trace_colour(scene: Scene, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Te
         band = torch.remainder(torch.floor(point[1] / scene[f"top{slot}"] * STRIPES), 2.0)
         shade = 1.0 - 0.68 * band * scene[f"striped{slot}"]
         paint = (scene[f"red{slot}"] * shade, scene[f"green{slot}"] * shade, scene[f"blue{slot}"] * shade)
-        colour = _choose(here, paint, colour)
+        color = _choose(here, paint, color)
         shine = torch.where(here, scene[f"shine{slot}"], shine)
         is_floor = is_floor & ~here
 
     lit, gloss = _light(scene, point, normal, ray, is_floor)
     gloss = gloss * shine
-    red, green, blue = (_display(channel * lit + gloss) for channel in colour)
+    red, green, blue = (_display(channel * lit + gloss) for channel in color)
     return red, green, blue
 
 
@@ -239,21 +239,21 @@ def _choose(mask: Tensor, chosen: Vector, other: Vector) -> Vector:
     return first, second, third
 
 
-def _room_colour(
+def _room_color(
     scene: Scene, point: Vector, on_side: Tensor, on_level: Tensor, is_floor: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     x, z = _to_room(scene, point[0], point[2])
     floor_share, floor_tone = surfaces.floor_mix(scene["floor"], x, z, scene["scale"], scene["phase"])
     along = torch.where(on_side, z, x)
     wall_share, wall_tone = surfaces.wall_mix(scene["wall"], along, point[1], scene["phase"])
-    colour: list[Tensor] = []
+    color: list[Tensor] = []
     for channel, above in zip("rgb", _CEILING, strict=True):
         floor_first, floor_second = scene[f"floor_0_{channel}"], scene[f"floor_1_{channel}"]
         wall_first, wall_second = scene[f"wall_0_{channel}"], scene[f"wall_1_{channel}"]
         floor = (floor_first + (floor_second - floor_first) * floor_share) * floor_tone
         wall = (wall_first + (wall_second - wall_first) * wall_share) * wall_tone
-        colour.append(torch.where(is_floor, floor, torch.where(on_level, above, wall)))
-    red, green, blue = colour
+        color.append(torch.where(is_floor, floor, torch.where(on_level, above, wall)))
+    red, green, blue = color
     return red, green, blue
 
 
@@ -306,7 +306,7 @@ def _display(linear: Tensor) -> Tensor:
 def _render_chunk(packed: Tensor, size: int, supersample: int) -> tuple[Tensor, Tensor]:
     scene = _unpack(packed)
     u, v = camera_grid(size, supersample)
-    samples = trace_colour(scene, u, v)
+    samples = trace_color(scene, u, v)
     rgb = torch.stack([channel.mean(dim=1) for channel in samples], dim=1)
     u, v = camera_grid(size)
     depth = trace_depth(scene, u, v)

@@ -1,6 +1,6 @@
-"""Colours and patterns of the room and of the objects.
+"""Colors and patterns of the room and of the objects.
 
-Colours are display-referred until `to_linear`; a pure power law keeps hue and saturation under any light
+Colors are display-referred until `to_linear`; a pure power law keeps hue and saturation under any light
 level, so the objects keep the hue their caption names and the room stays muted.
 """
 
@@ -13,7 +13,7 @@ from .vocabulary import FLOORS, WALLS
 
 GAMMA = 2.2
 
-Colour = tuple[Tensor, Tensor, Tensor]
+Color = tuple[Tensor, Tensor, Tensor]
 
 # HSV (hue in degrees) of the two tones of each texture, in the vocabulary's order; all below 0.3 saturation.
 FLOOR_TONES = (
@@ -24,7 +24,7 @@ FLOOR_TONES = (
 )
 WALL_TONES = (
     ((50.0, 0.02, 0.97), (50.0, 0.02, 0.95)),  # white
-    ((215.0, 0.04, 0.55), (215.0, 0.04, 0.53)),  # grey
+    ((215.0, 0.04, 0.55), (215.0, 0.04, 0.53)),  # gray
     ((38.0, 0.20, 0.84), (38.0, 0.20, 0.82)),  # beige
     ((14.0, 0.28, 0.62), (30.0, 0.08, 0.76)),  # brick: brick, mortar
 )
@@ -32,7 +32,7 @@ WALL_TONES = (
 CEILING_TONE = (50.0, 0.02, 1.22)
 
 
-def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Colour:
+def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Color:
     """Hue in degrees; saturation and value in [0, 1]."""
 
     def channel(offset: float) -> Tensor:
@@ -42,8 +42,8 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Colour:
     return channel(5.0), channel(3.0), channel(1.0)
 
 
-def to_linear(colour: Colour) -> Colour:
-    red, green, blue = (channel.clamp_min(0.0) ** GAMMA for channel in colour)
+def to_linear(color: Color) -> Color:
+    red, green, blue = (channel.clamp_min(0.0) ** GAMMA for channel in color)
     return red, green, blue
 
 
@@ -54,14 +54,14 @@ def cell_noise(x: Tensor, y: Tensor) -> Tensor:
 
 
 def blotches(x: Tensor, y: Tensor, phase: Tensor) -> Tensor:
-    """Smooth noise of a few waves, in [0, 1]; x and y in metres."""
+    """Smooth noise of a few waves, in [0, 1]; x and y in meters."""
     waves = torch.sin(2.1 * x + 1.3 * y + phase) + torch.sin(-1.7 * x + 2.9 * y + 2.0 * phase)
     waves = waves + 0.6 * torch.sin(5.3 * x - 4.1 * y + 3.0 * phase) + 0.4 * torch.sin(9.7 * x + 8.3 * y)
     return 0.5 + waves / 6.0
 
 
 def line_mask(position: Tensor, period: Tensor | float, width: float) -> Tensor:
-    """1.0 on the lines of the given width (metres) at every multiple of the period."""
+    """1.0 on the lines of the given width (meters) at every multiple of the period."""
     offset = torch.remainder(position, period)
     return (offset < width).to(position.dtype)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Hue in degrees. Neighbours are far enough apart that the jitter of a colour never reaches the next one.
-COLOUR_HUES: dict[str, float] = {
+# Hue in degrees. Neighbors are far enough apart that the jitter of a color never reaches the next one.
+COLOR_HUES: dict[str, float] = {
     "red": 0.0,
     "orange": 30.0,
     "yellow": 56.0,
@@ -13,7 +13,7 @@ COLOUR_HUES: dict[str, float] = {
     "purple": 275.0,
     "pink": 325.0,
 }
-COLOURS: tuple[str, ...] = tuple(COLOUR_HUES)
+COLORS: tuple[str, ...] = tuple(COLOR_HUES)
 
 SHAPES: tuple[str, ...] = ("sphere", "cube", "cylinder", "cone")
 # Words a person may type for the same thing; captions use them now and then.
@@ -54,5 +54,5 @@ _GRAMMAR: tuple[str, ...] = (
 )
 
 VOCABULARY: tuple[str, ...] = tuple(
-    sorted({*COLOURS, *SHAPES, *SHAPE_SYNONYMS.values(), *FLOORS, *WALLS, *SMALL_WORDS, *LARGE_WORDS, *_GRAMMAR})
+    sorted({*COLORS, *SHAPES, *SHAPE_SYNONYMS.values(), *FLOORS, *WALLS, *SMALL_WORDS, *LARGE_WORDS, *_GRAMMAR})
 )

@@ -16,7 +16,7 @@ from .layout import FOV_DEGREES
 
 
 class Scenes(NamedTuple):
-    """rgb (n, 3, H, W) uint8, depth (n, H, W) float16 metres, and n captions."""
+    """rgb (n, 3, H, W) uint8, depth (n, H, W) float16 meters, and n captions."""
 
     rgb: Tensor
     depth: Tensor

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mforce.mforce_core import load_autoencoder
-from mforce.mforce_core.autoencoder import Autoencoder, AutoencoderError, Sizes
-from mforce.mforce_core.latent_space import pack_2x2, unpack_2x2
-from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
-from mforce.mforce_core.tiny_autoencoder import TinyAutoencoder
-from mforce.training import autoencoder as training
+from mforce.mforce_core.encoders.autoencoder import Autoencoder, AutoencoderError, Sizes
+from mforce.mforce_core.encoders.latent_space import pack_2x2, unpack_2x2
+from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
+from mforce.mforce_core.encoders.tiny_autoencoder import TinyAutoencoder
+from mforce.training.nano import autoencoder as training
 
 GOLDEN = Path(__file__).parent / "golden" / "vae"
 
@@ -192,7 +192,7 @@ class TestBadFiles:
             ({"bn.running_mean": None}, "latent statistics"),
             ({"bn.running_var": -torch.ones(32)}, "negative"),
             ({"encoder.conv_in.bias": torch.full((32,), torch.nan)}, "not finite"),
-            ({"encoder.conv_in.bias": torch.zeros(32, dtype=torch.int8)}, "quantised"),
+            ({"encoder.conv_in.bias": torch.zeros(32, dtype=torch.int8)}, "quantized"),
             ({"decoder.up.1.block.0.conv1.weight": torch.zeros(48, 64, 3, 3)}, "widths"),
         ],
     )
@@ -268,7 +268,7 @@ class TestPatch:
         target = training.to_float(images)
         patches = target.unfold(2, 8, 8).unfold(3, 8, 8).permute(0, 2, 3, 1, 4, 5).reshape(-1, 192).double()
         lost = torch.linalg.eigvalsh(torch.cov(patches.T))[:-32].clamp(min=0).sum() * (len(patches) - 1)
-        # The mean patch comes back as its mean colour: its pattern is lost when the components do not hold it.
+        # The mean patch comes back as its mean color: its pattern is lost when the components do not hold it.
         pattern = patches.mean(0).view(3, -1)
         lost = lost + len(patches) * (pattern - pattern.mean(1, keepdim=True)).square().sum()
         error = (patch.decode(patch.encode(target)) - target).double().square().sum()

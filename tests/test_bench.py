@@ -16,7 +16,7 @@ from mforce.benchmarks.targets import targets
 from mforce.cli.app import app
 from mforce.cli.bench_tables import print_report
 from mforce.mforce_core import sample
-from mforce.mforce_core.config import Architecture
+from mforce.mforce_core.model.config import Architecture
 
 CPU = torch.device("cpu")
 TINY = Subject(

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mforce.mforce_core import load_model
-from mforce.mforce_core.checkpoint import CheckpointError, read_header, save_model
-from mforce.mforce_core.config import ConfigError
+from mforce.mforce_core.model.config import ConfigError
+from mforce.mforce_core.weights.checkpoint import CheckpointError, read_header, save_model
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 
@@ -173,8 +173,8 @@ print(peak() - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_peak_memory_of_a_load(tmp_path: Path) -> None:
     """Load and touch every weight of a 200 MB file; the peak stays within 1.15 times the file."""
-    from mforce.mforce_core.config import Architecture
-    from mforce.mforce_core.transformer import ModalityForcingTransformer
+    from mforce.mforce_core.model.config import Architecture
+    from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 
     sizes = json.loads((GOLDEN / "config.json").read_text())["architecture"]
     sizes |= {"hidden_size": 768, "num_heads": 8, "axes_dim": [24, 24, 24, 24], "depth_single": 8}

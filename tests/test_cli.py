@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 
 from mforce.cli.app import app
 from mforce.cli.checkpoint_info import describe_checkpoint
-from mforce.mforce_core.checkpoint import save_model
-from mforce.mforce_core.config import Architecture
-from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
-from mforce.mforce_core.text import WordTextEncoder
-from mforce.mforce_core.transformer import ModalityForcingTransformer
+from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
+from mforce.mforce_core.encoders.words import WordTextEncoder
+from mforce.mforce_core.model.config import Architecture
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.weights.checkpoint import save_model
 
 ARCHITECTURE = Architecture(
     in_channels=128,
@@ -331,8 +331,8 @@ def test_info_lists_problems_and_fails(model, tmp_path):
 def test_info_knows_the_published_sizes(tmp_path, monkeypatch):
     """The 12 B release described from names and shapes alone, as read from a header."""
     from mforce.cli import checkpoint_info
-    from mforce.mforce_core.checkpoint import CheckpointHeader
-    from mforce.mforce_core.config import ModelConfig
+    from mforce.mforce_core.model.config import ModelConfig
+    from mforce.mforce_core.weights.checkpoint import CheckpointHeader
 
     with torch.device("meta"):
         release = ModalityForcingTransformer(Architecture())
@@ -345,7 +345,7 @@ def test_info_knows_the_published_sizes(tmp_path, monkeypatch):
     assert found["parameters"] == 11_986_285_570
     assert found["tensors"] == 279
     assert found["variant"] == "flux_rgbd_9b_v2"
-    assert "NC" in found["licence"]
+    assert "NC" in found["license"]
 
 
 def command(*arguments) -> list[str]:
@@ -367,7 +367,7 @@ def test_eval_prints_and_writes_its_numbers(model, tmp_path):
         "constant_absrel",
         "joint_absrel",
         "d2i_absrel",
-        "colour_accuracy",
+        "color_accuracy",
     } <= numbers.keys()
     assert all(name in printed for name in numbers)
     assert "The folder of" in refuse("eval", "--model", model, "--json", tmp_path / "no" / "numbers.json")
@@ -388,7 +388,7 @@ def test_eval_takes_the_parts_of_a_model_from_elsewhere(model, tmp_path):
 
 def test_study_names_its_studies_and_its_mistakes(tmp_path):
     assert "scaling" in refuse("study", tmp_path / "nothing.toml")
-    assert "optimiser" in refuse("study", "scaling", "--set", "optimiser.name=adamw")
+    assert "optimzer" in refuse("study", "scaling", "--set", "optimzer.name=adamw")
     assert "w64-4800-default" in refuse("study", "scaling", "--only", "w1-*")
 
 
@@ -410,6 +410,6 @@ def test_ctrl_c_leaves_nothing_behind(model, tmp_path):
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130, messages
-    assert "Cancelled" in messages
+    assert "Canceled" in messages
     assert "Traceback" not in messages
     assert list(tmp_path.iterdir()) == []

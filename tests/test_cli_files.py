@@ -91,10 +91,10 @@ def test_any_mode_becomes_rgb(mode, tmp_path):
     assert read_picture(path).image.mode == "RGB"
 
 
-def test_16_bit_grey_keeps_its_tones(tmp_path):
+def test_16_bit_gray_keeps_its_tones(tmp_path):
     Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(tmp_path / "p.png")
-    grey = np.asarray(read_picture(tmp_path / "p.png").image)[0, :, 0]
-    assert grey.tolist() == [0, 128, 255]
+    gray = np.asarray(read_picture(tmp_path / "p.png").image)[0, :, 0]
+    assert gray.tolist() == [0, 128, 255]
 
 
 def test_unreadable_pictures_are_named(tmp_path):
@@ -207,8 +207,8 @@ def test_default_names_count_up(tmp_path):
 def test_settings_survive_json():
     chosen = Settings("joint", "a ball", size=(64, 32), tilt=5.0, seed=9)
     assert Settings.from_dict(chosen.to_dict()) == chosen
-    with pytest.raises(ValueError, match="colour"):
-        Settings.from_dict({**chosen.to_dict(), "colour": 1})
+    with pytest.raises(ValueError, match="color"):
+        Settings.from_dict({**chosen.to_dict(), "color": 1})
     with pytest.raises(ValueError, match="incomplete"):
         Settings.from_dict({"seed": 1})
 

@@ -1,9 +1,9 @@
-"""The colours of depth pictures."""
+"""The colors of depth pictures."""
 
 import numpy as np
 import pytest
 
-from mforce.mforce_core.colormaps import COLORMAPS, colorize
+from mforce.mforce_core.depth.colormaps import COLORMAPS, colorize
 
 RAMP = np.linspace(0, 1, 256)
 

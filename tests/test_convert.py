@@ -19,14 +19,14 @@ from typer.testing import CliRunner
 from mforce.cli.app import app
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.mforce_core import load_autoencoder, load_model
-from mforce.mforce_core import safetensors_writer as writer
-from mforce.mforce_core.checkpoint import CheckpointError, read_header
-from mforce.mforce_core.config import Architecture
-from mforce.mforce_core.convert import ConversionError, convert_autoencoder, convert_model
-from mforce.mforce_core.memory import count_parameters, largest_layer, weight_bytes
-from mforce.mforce_core.quantisation import dequantise, quantise_fp8, quantise_int8, rotate
-from mforce.mforce_core.safetensors_writer import DiskSpaceError, Slot, safetensors_writer
-from mforce.mforce_core.transformer import ModalityForcingTransformer
+from mforce.mforce_core.model.config import Architecture
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.weights import safetensors_writer as writer
+from mforce.mforce_core.weights.checkpoint import CheckpointError, read_header
+from mforce.mforce_core.weights.convert import ConversionError, convert_autoencoder, convert_model
+from mforce.mforce_core.weights.memory import count_parameters, largest_layer, weight_bytes
+from mforce.mforce_core.weights.quantization import dequantize, quantize_fp8, quantize_int8, rotate
+from mforce.mforce_core.weights.safetensors_writer import DiskSpaceError, Slot, safetensors_writer
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 VAE = Path(__file__).parent / "golden" / "vae"
@@ -91,7 +91,7 @@ class TestModel:
         for found, reference, limit in zip(forward(out, torch.float32), wanted, limits, strict=True):
             assert 1e-4 < error(found, reference) < limit
 
-    def test_only_matrices_of_blocks_are_quantised(self, tmp_path):
+    def test_only_matrices_of_blocks_are_quantized(self, tmp_path):
         out = tmp_path / "fp8.safetensors"
         convert_model(GOLDEN, out, to="fp8")
         tensors = load_file(out)
@@ -100,14 +100,14 @@ class TestModel:
         assert eight_bit == blocks
         assert tensors["depth_final_layer.linear.weight"].dtype == torch.float32
         assert tensors["img_in.weight"].dtype == torch.bfloat16
-        assert describe_checkpoint(out)["quantised"] == {"float8_e4m3fn": len(blocks)}
+        assert describe_checkpoint(out)["quantized"] == {"float8_e4m3fn": len(blocks)}
         assert describe_checkpoint(out)["problems"] == []
 
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ("quantised", r"quantised already \(int8_tensorwise\)"),
-            ("unscaled", r"quantised already \(F8_E4M3\)"),
+            ("quantized", r"quantized already \(int8_tensorwise\)"),
+            ("unscaled", r"quantized already \(F8_E4M3\)"),
             ("truncated", "not a complete .safetensors file"),
             ("missing", "1 missing tensor"),
             ("absent", "does not exist"),
@@ -120,7 +120,7 @@ class TestModel:
     def test_refusals_are_one_sentence_and_leave_nothing(self, change, message, tmp_path):
         source, out = tmp_path / "source.safetensors", tmp_path / "out" / "out.safetensors"
         out.parent.mkdir()
-        convert_model(GOLDEN, source, to="int8" if change == "quantised" else "bf16")
+        convert_model(GOLDEN, source, to="int8" if change == "quantized" else "bf16")
         if change == "unscaled":
             tensors = load_file(source)
             tensors["single_blocks.0.linear1.weight"] = tensors["single_blocks.0.linear1.weight"].to(
@@ -147,7 +147,7 @@ class TestModel:
         assert "\n" not in str(caught.value)
         assert [file.read_bytes() for file in (tmp_path / "out").iterdir()] == [b"precious"] * (change == "exists")
 
-    def test_a_cancelled_run_leaves_nothing(self, tmp_path):
+    def test_a_canceled_run_leaves_nothing(self, tmp_path):
         def cancel(done: int, total: int) -> None:
             if done == 5:
                 assert list(tmp_path.iterdir()) == [tmp_path / "out.safetensors.part"]
@@ -168,7 +168,7 @@ class TestModel:
 _MEASURE = """
 import re, sys
 from pathlib import Path
-from mforce.mforce_core.convert import convert_model
+from mforce.mforce_core.weights.convert import convert_model
 
 def peak():  # ru_maxrss would count the parent process too
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
@@ -199,14 +199,14 @@ def test_memory_of_a_conversion_depends_on_the_largest_tensor(to, tmp_path):
     assert taken < file.stat().st_size / 2
 
 
-class TestQuantisation:
-    @pytest.mark.parametrize(("quantise", "limit"), [(quantise_fp8, 1 / 16), (quantise_int8, None)])
-    def test_there_and_back(self, quantise, limit):
+class TestQuantization:
+    @pytest.mark.parametrize(("quantize", "limit"), [(quantize_fp8, 1 / 16), (quantize_int8, None)])
+    def test_there_and_back(self, quantize, limit):
         """fp8 has three bits after the leading one; int8 rounds to half of its step, in the rotated basis."""
         torch.manual_seed(0)
         weight = torch.randn(40, 512) * torch.rand(40, 1)
-        values, scale, settings = quantise(weight)
-        back = dequantise(values, scale, settings)
+        values, scale, settings = quantize(weight)
+        back = dequantize(values, scale, settings)
         if limit is None:
             assert ((rotate(back, 256) - rotate(weight, 256)).abs() <= 0.501 * scale).all()
         else:
@@ -214,9 +214,9 @@ class TestQuantisation:
             assert ((back - weight).abs() <= limit * weight.abs() + near_zero).all()
 
     def test_zeros_stay_zeros(self):
-        for quantise in (quantise_fp8, quantise_int8):
-            values, scale, settings = quantise(torch.zeros(4, 256))
-            assert not dequantise(values, scale, settings).any()
+        for quantize in (quantize_fp8, quantize_int8):
+            values, scale, settings = quantize(torch.zeros(4, 256))
+            assert not dequantize(values, scale, settings).any()
 
     @given(st.sampled_from([16, 64, 256]), st.integers(0, 1000))
     @settings(max_examples=10, deadline=None)
@@ -274,7 +274,7 @@ class TestAutoencoder:
         assert tensors["bn.running_var"].dtype == torch.float32
 
     def test_refusals(self, tmp_path):
-        with pytest.raises(ConversionError, match="convolutions are not quantised"):
+        with pytest.raises(ConversionError, match="convolutions are not quantized"):
             convert_autoencoder(VAE / "ae_encoder.safetensors", tmp_path / "vae.safetensors", to="fp8")
         shutil.copy(VAE / "ae_encoder.safetensors", tmp_path)
         with pytest.raises(ValueError, match=r"ae_decoder.safetensors is missing"):
@@ -335,13 +335,13 @@ def test_sizes_are_those_of_the_files(to, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("scale", "1 quantised layer.* lack the scale"),
+        ("scale", "1 quantized layer.* lack the scale"),
         ("marker", "does not hold the format"),
         ("format", "read by ComfyUI only"),
         ("stray", r"1 unexpected tensor\(s\): img_in.weight_scale"),
     ],
 )
-def test_broken_quantised_files_get_one_sentence(change, message, tmp_path):
+def test_broken_quantized_files_get_one_sentence(change, message, tmp_path):
     file, layer = tmp_path / "fp8.safetensors", "single_blocks.0.linear1"
     convert_model(GOLDEN, file, to="fp8")
     tensors = load_file(file)

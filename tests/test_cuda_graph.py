@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mforce.mforce_core import load_model, sample, sampling
-from mforce.mforce_core.cuda_graph import record
+from mforce.mforce_core import load_model, sample
+from mforce.mforce_core.sampling import rollout as sampling
+from mforce.mforce_core.sampling.cuda_graph import record
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 GRID = (2, 3)

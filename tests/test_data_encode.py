@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from mforce.cli.data import app
 from mforce.mforce_core import load_autoencoder, load_text_encoder
-from mforce.mforce_core.qwen import LAYERS, LENGTH
+from mforce.mforce_core.encoders.qwen import LAYERS, LENGTH
 from mforce.scenes import read_shards, write_dataset
 from mforce.training.batches import EncodedBatch, Source
 from mforce.training.data import encode
@@ -264,7 +264,7 @@ class TestStream:
         assert not torch.equal(first, second)
         known = stored(encoded)["rgb"].float()
         distance = torch.cdist(first.flatten(1), known.flatten(1))
-        # Ten places for nine usable samples: the broken one's place is taken by a neighbour.
+        # Ten places for nine usable samples: the broken one's place is taken by a neighbor.
         assert len(set(distance.argmin(1).tolist())) == 9
         assert distance.amin(1).max() < 0.05 * known[0].norm()
         assert [key for _, key in source.broken] == ["00000005"]

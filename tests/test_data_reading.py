@@ -48,11 +48,11 @@ def samples_of(*locations) -> list:
 
 class TestSample:
     def test_image_caption_and_depth_of_every_kind(self, tmp_path):
-        millimetres = (DEPTH * 1000).astype(np.uint16)
-        found = sample(depth_png=png(millimetres), json=facts(caption=" hi ", depth_kind="metric", depth_scale=0.001))
+        millimeters = (DEPTH * 1000).astype(np.uint16)
+        found = sample(depth_png=png(millimeters), json=facts(caption=" hi ", depth_kind="metric", depth_scale=0.001))
         assert np.array_equal(found.image, PICTURE)
         assert (found.caption, found.kind, found.sparse) == ("hi", "metric", False)
-        np.testing.assert_allclose(found.depth, millimetres / 1000, rtol=1e-6)
+        np.testing.assert_allclose(found.depth, millimeters / 1000, rtol=1e-6)
 
         OpenEXR.File({"type": OpenEXR.scanlineimage}, {"Z": DEPTH}).write(str(tmp_path / "d.exr"))
         found = sample(depth_exr=(tmp_path / "d.exr").read_bytes(), txt=b"from the text file", json=facts(caption="no"))
@@ -90,7 +90,7 @@ class TestSample:
             ({"jpg": png(PICTURE)}, "two files for its image, jpg and png"),
             ({"depth_npy": npy(DEPTH[:, :9])}, "depth is 9x12 and its image 16x12"),
             ({"depth_npy": npy(np.zeros((12, 16)))}, r"depth\.npy has no pixel with a depth"),
-            ({"depth_png": png(PICTURE)}, r"depth\.png is a colour picture"),
+            ({"depth_png": png(PICTURE)}, r"depth\.png is a color picture"),
             ({"depth_npy": npy(DEPTH), "json": facts(depth_kind="lidar")}, "depth_kind is 'lidar': use metric"),
             ({"depth_npy": npy(DEPTH), "json": facts(depth_scale=-1)}, "depth_scale is -1"),
             ({"depth_npy": npy(DEPTH), "json": b"{"}, "json cannot be read"),

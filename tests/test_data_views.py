@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mforce.training.data.points import rasterise
+from mforce.training.data.points import rasterize
 from mforce.training.data.views import move_depth, numbered_view, plan_view, view_depth, view_image
 
 
 def checkers(rows: int, columns: int, cell: int) -> tuple[np.ndarray, np.ndarray]:
-    """Squares with a colour each, and a depth that the colour tells: 1 + red + 256 * green."""
+    """Squares with a color each, and a depth that the color tells: 1 + red + 256 * green."""
     y, x = np.mgrid[:rows, :columns] // cell
     image = np.stack([x * 7 % 256, y * 11 % 256, np.zeros_like(x)], -1).astype(np.uint8)
     return image, (1.0 + image[..., 0] + 256.0 * image[..., 1]).astype(np.float32)
@@ -30,7 +30,7 @@ def test_every_cell_of_a_checker_keeps_its_own_depth(source, fit):
     view = plan_view(source, (64, 64), fit, flip=True)
     small, moved = view_image(image, view), view_depth(depth, view, sparse=False)
     known = moved.isfinite()
-    # Around an edge the filter of the image mixes colours: compare where a neighbourhood has one depth.
+    # Around an edge the filter of the image mixes colors: compare where a neighborhood has one depth.
     filled = moved.nan_to_num(-1)[None, None]
     flat = torch.nn.functional.max_pool2d(filled, 9, 1, 4) == -torch.nn.functional.max_pool2d(-filled, 9, 1, 4)
     inner = known & flat[0, 0]
@@ -106,11 +106,11 @@ def test_random_views_repeat_and_leave_captions_true():
 
 def test_points_are_where_they_were_measured_and_the_nearest_is_seen():
     points = np.array([[0.2, 0.9, 5], [3.9, 1.0, 2], [3.1, 1.99, 7], [4.0, 0, 1], [1, 1, -3], [2, 0, np.nan]])
-    depth = rasterise(points, (2, 4))
+    depth = rasterize(points, (2, 4))
     assert depth[0, 0] == 5
     assert depth[1, 3] == 2
     assert np.isfinite(depth).sum() == 2
     with pytest.raises(ValueError, match="none of the 1 points"):
-        rasterise(points[3:4], (2, 4))
+        rasterize(points[3:4], (2, 4))
     with pytest.raises(ValueError, match=r"shape \(2, 4\)"):
-        rasterise(np.ones((2, 4)), (2, 4))
+        rasterize(np.ones((2, 4)), (2, 4))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mforce.mforce_core.depth_codec import (
+from mforce.mforce_core.depth.codec import (
     DepthError,
     decode_depth,
     encode_depth,
@@ -37,7 +37,7 @@ def test_patch_layout_is_row_major() -> None:
     assert torch.equal(unpatchify(tokens), maps)
 
 
-def test_pixels_without_measurement_change_neither_scale_nor_neighbours() -> None:
+def test_pixels_without_measurement_change_neither_scale_nor_neighbors() -> None:
     depth = torch.rand(1, 16, 16) + 0.5
     holes = depth.clone()
     holes[0, 3, 4], holes[0, 5, 6], holes[0, 7, 8], holes[0, 9, 10] = math.nan, math.inf, 0, -2

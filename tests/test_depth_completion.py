@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.interpolate import NearestNDInterpolator
 
-from mforce.mforce_core.depth_completion import complete_depth
+from mforce.mforce_core.depth.completion import complete_depth
 
 
 def scene(height=96, width=128):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mforce.mforce_core.depth_files import LEVELS, Encoding, read_depth, write_16_bit, write_exr, write_npy
+from mforce.mforce_core.depth.files import LEVELS, Encoding, read_depth, write_16_bit, write_exr, write_npy
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_what_is_written_in_16_bits_reads_back(depth, tmp_path):
     np.testing.assert_allclose(read_depth(tmp_path / "d.png").depth, depth, atol=0.51 * step)
 
 
-def test_16_bit_steps_of_a_millimetre(depth, tmp_path):
+def test_16_bit_steps_of_a_millimeter(depth, tmp_path):
     assert write_16_bit(tmp_path / "d.png", depth, step=0.001) == 0.001
     levels = np.asarray(Image.open(tmp_path / "d.png"))
     np.testing.assert_array_equal(levels, np.nan_to_num(np.round(depth.astype(np.float64) * 1000)).astype(np.uint16))
@@ -157,7 +157,7 @@ def test_the_background_of_renderers_is_missing(tmp_path):
         ("d.npy", np.array([["a"]]), "array of numbers"),
         ("d.npy", np.array([[{}]], dtype=object), "not a plain .npy"),
         ("d.png", np.ones((4, 4), dtype=np.uint8), "only 8 bits"),
-        ("d.png", np.ones((4, 4, 3), dtype=np.uint8), "colour picture"),
+        ("d.png", np.ones((4, 4, 3), dtype=np.uint8), "color picture"),
     ],
 )
 def test_unusable_depth_is_named(name, values, message, tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 
-from mforce.mforce_core.depth_resampling import enlarge_depth, resample_depth
+from mforce.mforce_core.depth.resampling import enlarge_depth, resample_depth
 
 SIDE = st.integers(1, 40)
 
@@ -43,7 +43,7 @@ def test_a_dense_map_takes_the_nearest_pixels(height, width, factor):
     assert torch.equal(resample_depth(maps, (height, width)), wanted)
 
 
-def test_the_measurement_nearest_to_the_centre_is_kept():
+def test_the_measurement_nearest_to_the_center_is_kept():
     maps = torch.full((1, 5, 5), torch.nan)
     maps[0, 0, 0], maps[0, 2, 3], maps[0, 4, 4] = 1.0, 2.0, 3.0
     assert resample_depth(maps, (1, 1)).item() == 2.0

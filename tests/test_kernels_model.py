@@ -19,8 +19,8 @@ if not GPU:
 from mforce.kernels import Modulation, Segment, adaln, adaln_ops, rope_ops, swiglu, swiglu_ops  # noqa: E402
 from mforce.kernels.dispatch import back_end, on_triton, reason_against_triton  # noqa: E402
 from mforce.mforce_core import load_model  # noqa: E402
-from mforce.mforce_core.config import Architecture  # noqa: E402
-from mforce.mforce_core.transformer import ModalityForcingTransformer  # noqa: E402
+from mforce.mforce_core.model.config import Architecture  # noqa: E402
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer  # noqa: E402
 
 DEVICE = "cuda" if GPU else "cpu"
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
-from mforce.evaluation.nano import colour_prompts
-from mforce.mforce_core.text import WordTextEncoder
-from mforce.scenes.vocabulary import COLOUR_HUES, VOCABULARY
+from mforce.evaluation.nano import color_prompts
+from mforce.mforce_core.encoders.words import WordTextEncoder
+from mforce.scenes.vocabulary import COLOR_HUES, VOCABULARY
 
 
 def test_errors_by_hand() -> None:
@@ -27,20 +27,20 @@ def test_alignment_removes_scale() -> None:
     torch.testing.assert_close(once, again)
 
 
-@pytest.mark.parametrize("name", COLOUR_HUES)
-def test_dominant_hue_of_each_colour(name: str) -> None:
-    names = list(COLOUR_HUES)
-    image = torch.full((3, 10, 10), 0.6)  # grey surroundings do not count, nor does a minority
-    image[:, :4] = torch.tensor(colorsys.hsv_to_rgb(COLOUR_HUES[name] / 360, 0.9, 0.8))[:, None, None]
-    other = COLOUR_HUES[names[names.index(name) - 1]]
+@pytest.mark.parametrize("name", COLOR_HUES)
+def test_dominant_hue_of_each_color(name: str) -> None:
+    names = list(COLOR_HUES)
+    image = torch.full((3, 10, 10), 0.6)  # gray surroundings do not count, nor does a minority
+    image[:, :4] = torch.tensor(colorsys.hsv_to_rgb(COLOR_HUES[name] / 360, 0.9, 0.8))[:, None, None]
+    other = COLOR_HUES[names[names.index(name) - 1]]
     image[:, 9] = torch.tensor(colorsys.hsv_to_rgb(other / 360, 0.9, 0.8))[:, None]
-    assert names[dominant_hue(image, torch.tensor(list(COLOUR_HUES.values())))] == name
+    assert names[dominant_hue(image, torch.tensor(list(COLOR_HUES.values())))] == name
 
 
-def test_a_grey_image_has_no_hue() -> None:
+def test_a_gray_image_has_no_hue() -> None:
     assert dominant_hue(torch.full((3, 4, 4), 0.5), torch.tensor([0.0, 120.0])) == -1
 
 
-def test_colour_prompts_are_in_the_vocabulary() -> None:
+def test_color_prompts_are_in_the_vocabulary() -> None:
     encoder = WordTextEncoder.random(VOCABULARY, 2, 16)
-    assert not [word for prompt, _ in colour_prompts() for word in encoder.unknown_words(prompt)]
+    assert not [word for prompt, _ in color_prompts() for word in encoder.unknown_words(prompt)]

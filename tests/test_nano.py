@@ -11,7 +11,7 @@ import torch
 from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
 from mforce.mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
 from mforce.scenes import render, sample_layouts
-from mforce.scenes.vocabulary import COLOUR_HUES, COLOURS, VOCABULARY
+from mforce.scenes.vocabulary import COLOR_HUES, COLORS, VOCABULARY
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
 GRID = (8, 8)
@@ -82,10 +82,10 @@ def test_image_from_depth_has_that_depth(model, words, scenes) -> None:
     assert float(abs_rel(depth, exact).mean()) < 0.6 * float(abs_rel(baseline, exact).mean())
 
 
-def test_prompted_colours_show(model, words, autoencoder) -> None:
-    prompts = [f"a large {colour} cube on a concrete floor" for colour in COLOURS]
+def test_prompted_colors_show(model, words, autoencoder) -> None:
+    prompts = [f"a large {color} cube on a concrete floor" for color in COLORS]
     rgb, _ = sample(model, words.encode(prompts), GRID, steps=16, log2_alpha=5.0, null_text=words.encode([""]), seed=3)
     images = autoencoder.decode(rgb.transpose(1, 2).unflatten(2, GRID)).clamp(-1, 1) / 2 + 0.5
-    hues = torch.tensor(list(COLOUR_HUES.values()))
+    hues = torch.tensor(list(COLOR_HUES.values()))
     right = [dominant_hue(image, hues) == index for index, image in enumerate(images)]
     assert sum(right) >= 6

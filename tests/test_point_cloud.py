@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from mforce.mforce_core.point_cloud import (
+from mforce.mforce_core.scene3d.point_cloud import (
     PointCloud,
     camera_points,
     depth_edges,
@@ -22,8 +22,8 @@ from mforce.mforce_core.point_cloud import (
     surface_normals,
     unproject,
 )
-from mforce.mforce_core.point_cloud_files import read_ply, to_glb, to_ply
-from mforce.mforce_core.voxels import extent, thin
+from mforce.mforce_core.scene3d.point_cloud_files import read_ply, to_glb, to_ply
+from mforce.mforce_core.scene3d.voxels import extent, thin
 
 GOLDEN = Path(__file__).parent / "golden" / "functions" / "point_cloud.safetensors"
 
@@ -118,15 +118,15 @@ def test_limit_is_repeatable_and_keeps_the_order(slope):
     assert (first.pixels.diff() > 0).all()
 
 
-def test_centred_cloud_has_its_median_at_the_origin(golden):
-    cloud = unproject(golden["depth"], centre=True)
+def test_centered_cloud_has_its_median_at_the_origin(golden):
+    cloud = unproject(golden["depth"], center=True)
     assert cloud.points.median(dim=0).values.abs().max() == 0
     shift = golden["points"] - cloud.points
     assert shift.std(dim=0).max() < 1e-6
 
 
 @pytest.mark.parametrize("as_bytes", [True, False])
-def test_colours_follow_their_pixels(slope, as_bytes):
+def test_colors_follow_their_pixels(slope, as_bytes):
     rgb = torch.randint(0, 256, (12, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     slope[5, 5] = math.nan
     cloud = unproject(slope, rgb=rgb if as_bytes else rgb.float() / 255)
@@ -160,18 +160,18 @@ def test_a_cloud_too_small_for_statistics_is_kept():
 
 
 @pytest.mark.parametrize(("write", "kind"), [(to_ply, "ply"), (to_glb, "glb")])
-@pytest.mark.parametrize("coloured", [True, False])
-def test_files_read_back(write, kind, coloured, slope):
+@pytest.mark.parametrize("colored", [True, False])
+def test_files_read_back(write, kind, colored, slope):
     trimesh = pytest.importorskip("trimesh")
     rgb = torch.randint(0, 256, (12, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    cloud = unproject(slope, rgb=rgb if coloured else None, centre=True)
+    cloud = unproject(slope, rgb=rgb if colored else None, center=True)
     data = write(cloud)
     assert data == write(cloud)
     read = trimesh.load(io.BytesIO(data), file_type=kind)
     if kind == "glb":
         (read,) = read.geometry.values()
     np.testing.assert_array_equal(np.asarray(read.vertices, dtype=np.float32), cloud.points.numpy())
-    if coloured:
+    if colored:
         np.testing.assert_array_equal(np.asarray(read.colors)[:, :3], cloud.colors.numpy())
 
 
@@ -184,7 +184,7 @@ def test_a_selection_keeps_points_and_pixels_together():
 
 @pytest.fixture
 def cloud():
-    """1000 points with colours and normals, of no picture."""
+    """1000 points with colors and normals, of no picture."""
     generator = torch.Generator().manual_seed(5)
     points = torch.randn(1000, 3, generator=generator)
     colors = torch.randint(0, 256, (1000, 3), dtype=torch.uint8, generator=generator)

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 
-from mforce.mforce_core.checkpoint import save_model
-from mforce.mforce_core.config import Architecture
-from mforce.mforce_core.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
-from mforce.mforce_core.qwen import LAYERS, LENGTH, load_qwen_text_encoder
-from mforce.mforce_core.transformer import ModalityForcingTransformer
+from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
+from mforce.mforce_core.encoders.qwen import LAYERS, LENGTH, load_qwen_text_encoder
+from mforce.mforce_core.model.config import Architecture
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.weights.checkpoint import save_model
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import max_pool2d
 
-from mforce.mforce_core.camera_path import PATHS, Move, Pose, combine, path_moves
-from mforce.mforce_core.depth_surface import build_surface
-from mforce.mforce_core.hole_fill import fill_from_background
-from mforce.mforce_core.point_cloud import depth_edges, intrinsics_from_fov
-from mforce.mforce_core.render_view import render_view
+from mforce.mforce_core.scene3d.camera_path import PATHS, Move, Pose, combine, path_moves
+from mforce.mforce_core.scene3d.holes import fill_from_background
+from mforce.mforce_core.scene3d.point_cloud import depth_edges, intrinsics_from_fov
+from mforce.mforce_core.scene3d.render_view import render_view
+from mforce.mforce_core.scene3d.surface import build_surface
 
 SIZE = 96
 CAMERA = intrinsics_from_fov(SIZE, SIZE, 60.0)
@@ -19,7 +19,7 @@ BALL, RADIUS, WALL, FLOOR = torch.tensor([-0.2, 0.1, 3.0]), 0.6, 6.0, 1.0
 
 
 def trace(pose, size=SIZE, camera=CAMERA):
-    """Colour, z-depth and whether it is the ball, of a ball before a wall on a floor; float64, one ray a pixel."""
+    """Color, z-depth and whether it is the ball, of a ball before a wall on a floor; float64, one ray a pixel."""
     steps = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     x = (steps[None] - 0.5) / camera[0, 0].double()
     y = (steps[:, None] - 0.5) / camera[1, 1].double()
@@ -35,7 +35,7 @@ def trace(pose, size=SIZE, camera=CAMERA):
     hit = (b * b > a * c) & (ball > 0) & (ball < depth)
     depth = torch.where(hit, ball, depth)
     points = eye + depth[..., None] * rays
-    # Smooth colours, so that resampling them costs little.
+    # Smooth colors, so that resampling them costs little.
     color = 0.5 + 0.35 * torch.sin(points * torch.tensor([2.1, 2.9, 1.7])) + 0.1 * hit[..., None]
     return color.float(), depth.float(), hit
 
@@ -45,7 +45,7 @@ def surface_of(depth, softness=0, valid=None):
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3])
-def test_without_movement_every_valid_pixel_keeps_its_colour_and_depth(samples):
+def test_without_movement_every_valid_pixel_keeps_its_color_and_depth(samples):
     color, depth, _ = trace(STILL)
     noise = torch.rand(color.shape, generator=torch.Generator().manual_seed(0))
     valid = torch.ones_like(depth, dtype=torch.bool)

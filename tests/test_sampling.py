@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mforce.mforce_core import load_model, rollout_times, sample
-from mforce.mforce_core.sampling import Denoiser, draw_noise
+from mforce.mforce_core.sampling.rollout import Denoiser, draw_noise
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 GRID = (2, 3)

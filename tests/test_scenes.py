@@ -8,16 +8,8 @@ import pytest
 import torch
 
 from mforce.mforce_core import unproject
-from mforce.scenes import (
-    MAX_OBJECTS,
-    VOCABULARY,
-    captions,
-    read_shards,
-    render,
-    sample_layouts,
-    write_dataset,
-)
-from mforce.scenes.vocabulary import COLOUR_HUES, COLOURS, SHAPE_SYNONYMS, SHAPES
+from mforce.scenes import MAX_OBJECTS, VOCABULARY, captions, read_shards, render, sample_layouts, write_dataset
+from mforce.scenes.vocabulary import COLOR_HUES, COLORS, SHAPE_SYNONYMS, SHAPES
 
 SIZE = 48
 SCENES = 48
@@ -85,11 +77,11 @@ def hue_saturation(rgb):
     return hue * 60 % 360, span / top.clamp_min(1e-6)
 
 
-def mask_of(rgb, colour):
-    """The pixels (H, W) nearest in hue to a named colour, among the saturated ones."""
+def mask_of(rgb, color):
+    """The pixels (H, W) nearest in hue to a named color, among the saturated ones."""
     hue, saturation = hue_saturation(rgb)
-    away = torch.stack([((hue - h + 180) % 360 - 180).abs() for h in COLOUR_HUES.values()])
-    return (away.argmin(dim=0) == COLOURS.index(colour)) & (saturation > 0.55)
+    away = torch.stack([((hue - h + 180) % 360 - 180).abs() for h in COLOR_HUES.values()])
+    return (away.argmin(dim=0) == COLORS.index(color)) & (saturation > 0.55)
 
 
 @pytest.mark.parametrize("row", range(0, SCENES, 4))
@@ -181,7 +173,7 @@ def test_objects_are_in_view_apart_and_of_their_size():
 def test_pixels_of_an_object_lie_inside_its_bounds(scenes):
     layout, rgb, _ = scenes
     for row, slot in layout.exists.nonzero().tolist():
-        mask = mask_of(rgb[row], COLOURS[int(layout.colour[row, slot])])
+        mask = mask_of(rgb[row], COLORS[int(layout.color[row, slot])])
         y, x = (2 * (axis + 0.5) / SIZE - 1 for axis in mask.nonzero().unbind(1))
         assert len(x) > 0, (row, slot)
         left, top, right, bottom = layout.bounds[row, slot].tolist()
@@ -190,12 +182,12 @@ def test_pixels_of_an_object_lie_inside_its_bounds(scenes):
         assert inside.float().mean() > 0.97, (row, slot)
 
 
-def test_object_colour_is_the_dominant_saturated_hue(scenes):
+def test_object_color_is_the_dominant_saturated_hue(scenes):
     layout, rgb, _ = scenes
     for row in (layout.exists.sum(dim=1) == 1).nonzero()[:, 0].tolist():
         _, saturation = hue_saturation(rgb[row])
         saturated = saturation > 0.55
-        mask = mask_of(rgb[row], COLOURS[int(layout.colour[row, 0])])
+        mask = mask_of(rgb[row], COLORS[int(layout.color[row, 0])])
         assert saturated.sum() > 15
         assert mask.sum() > 0.9 * saturated.sum()
 
@@ -208,10 +200,10 @@ def test_captions_name_exactly_the_objects_in_known_words():
         words = caption.split()
         seen.update(words)
         assert 2 <= len(words) <= 16
-        found = re.findall(rf"({'|'.join(COLOURS)}) ({'|'.join(names)})\b", caption)
+        found = re.findall(rf"({'|'.join(COLORS)}) ({'|'.join(names)})\b", caption)
         slots = layout.exists[row].nonzero()[:, 0]
-        present = [(COLOURS[layout.colour[row, s]], SHAPES[layout.shape[row, s]]) for s in slots]
-        assert sorted((colour, names[shape]) for colour, shape in found) == sorted(present)
+        present = [(COLORS[layout.color[row, s]], SHAPES[layout.shape[row, s]]) for s in slots]
+        assert sorted((color, names[shape]) for color, shape in found) == sorted(present)
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", caption)
     assert seen == set(VOCABULARY)
     assert len(VOCABULARY) < 100
@@ -220,8 +212,8 @@ def test_captions_name_exactly_the_objects_in_known_words():
 def test_relations_hold_in_the_picture():
     layout = sample_layouts(160, seed=6)
     texts = captions(layout)
-    any_colour = "|".join(COLOURS)
-    pattern = re.compile(rf"({any_colour}) \w+ (to the left of|to the right of|in front of|behind) .*?({any_colour})")
+    any_color = "|".join(COLORS)
+    pattern = re.compile(rf"({any_color}) \w+ (to the left of|to the right of|in front of|behind) .*?({any_color})")
     rows = [row for row, text in enumerate(texts) if pattern.search(text)]
     rgb, depth = render(layout[torch.tensor(rows)], SIZE)
     checked = set()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mforce.mforce_core.config import ConfigError
-from mforce.mforce_core.text import WordTextEncoder
+from mforce.mforce_core.encoders.words import WordTextEncoder
+from mforce.mforce_core.model.config import ConfigError
 from mforce.training import study as study_module
 from mforce.training.study import STUDIES, StudyConfig, cells, configurations, finished, read_study, run_study
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mforce.mforce_core import load_text_encoder
-from mforce.mforce_core.checkpoint import CheckpointError
-from mforce.mforce_core.text import WordTextEncoder
+from mforce.mforce_core.encoders.words import WordTextEncoder
+from mforce.mforce_core.weights.checkpoint import CheckpointError
 
 
 @pytest.fixture

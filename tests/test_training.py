@@ -9,11 +9,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mforce.kernels import attention
-from mforce.mforce_core import load_model, load_text_encoder, sample, transformer
-from mforce.mforce_core.config import ConfigError
-from mforce.mforce_core.depth_codec import unpatchify
-from mforce.mforce_core.text import WordTextEncoder
-from mforce.mforce_core.transformer import ModalityForcingTransformer
+from mforce.mforce_core import load_model, load_text_encoder, sample
+from mforce.mforce_core.depth.codec import unpatchify
+from mforce.mforce_core.encoders.words import WordTextEncoder
+from mforce.mforce_core.model import transformer
+from mforce.mforce_core.model.config import ConfigError
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.training.config import RecipeConfig, read_train_config
 from mforce.training.data.encoded import EncodedSource
 from mforce.training.initialize import build, fill
@@ -48,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "rgb": torch.randn(24, 128, 2, 2, generator=generator).half(),
         "depth": (torch.rand(24, 32, 32, generator=generator) * 3 + 1).half(),
     }
-    captions = [f"a {colour} cube" for colour in ("red", "green", "blue")] * 8
+    captions = [f"a {color} cube" for color in ("red", "green", "blue")] * 8
     save_file(tensors, folder / "latents-00000.safetensors", metadata={"captions": json.dumps(captions)})
     WordTextEncoder.random(["a", "red", "green", "blue", "cube"], 128, 4).save(folder / "text_encoder.safetensors")
     return folder
@@ -110,7 +111,7 @@ def test_masked_depth_loss_has_no_gradient_on_invalid_pixels() -> None:
 
 def test_relative_weighting_is_the_relative_error_of_depth() -> None:
     """d(z) with dz/dd from autograd, on both branches of the contraction, for errors small enough to be linear."""
-    from mforce.mforce_core.depth_codec import contract
+    from mforce.mforce_core.depth.codec import contract
 
     depth = torch.tensor([0.3, 0.8, 1.5, 4.0], dtype=torch.float64)
     clean = contract(depth)[None, None]
@@ -184,7 +185,7 @@ def test_captions_are_dropped_with_their_probability() -> None:
     assert float((kept == 0).float().mean()) == pytest.approx(0.1, abs=0.03)
 
 
-def test_draws_of_a_row_do_not_depend_on_its_neighbours() -> None:
+def test_draws_of_a_row_do_not_depend_on_its_neighbors() -> None:
     clean = torch.ones(4, 2, 2, 4)
     whole = draw_noise(batch_of(clean), RecipeConfig(), rows(4))
     part = draw_noise(batch_of(clean[2:]), RecipeConfig(), rows(4)[2:])

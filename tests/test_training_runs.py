@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mforce.mforce_core import load_model
-from mforce.mforce_core.config import ConfigError
-from mforce.mforce_core.text import WordTextEncoder
+from mforce.mforce_core.encoders.words import WordTextEncoder
+from mforce.mforce_core.model.config import ConfigError
 from mforce.training.checkpoint import SaveError
 from mforce.training.config import TrainConfig, read_train_config
 from mforce.training.processes import join
@@ -284,7 +284,7 @@ def test_a_gradient_that_is_not_finite_stops_and_keeps_its_batch(base: Path, tmp
 
 def test_a_checkpoint_of_another_model_is_refused(data: Path, base: Path, one_process: Path, tmp_path: Path) -> None:
     shutil.copytree(one_process / "checkpoints", tmp_path / "checkpoints")
-    with pytest.raises(ValueError, match="is of another model or optimiser"):
+    with pytest.raises(ValueError, match="is of another model or optimizer"):
         Trainer(config("mf", data, tmp_path, base=base, trainable="depth"), join("cpu"))
 
 

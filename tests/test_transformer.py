@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mforce.mforce_core.config import VARIANTS, Architecture, ConfigError, infer_architecture
-from mforce.mforce_core.transformer import ModalityForcingTransformer
+from mforce.mforce_core.model.config import VARIANTS, Architecture, ConfigError, infer_architecture
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 
 TINY = Architecture(
     in_channels=8,
@@ -70,7 +70,7 @@ def test_published_model_runs_on_meta() -> None:
 @pytest.mark.parametrize(
     ("sizes", "context", "heads"), [((3072, 5, 20), 7680, 24), ((4096, 8, 24), 12288, 32)], ids=["4B", "9B"]
 )
-def test_klein_bases_are_recognised_from_their_tensors(sizes: tuple[int, int, int], context: int, heads: int) -> None:
+def test_klein_bases_are_recognized_from_their_tensors(sizes: tuple[int, int, int], context: int, heads: int) -> None:
     hidden, double, single = sizes
     base = Architecture(
         depth_channels=0,
@@ -87,7 +87,7 @@ def test_klein_bases_are_recognised_from_their_tensors(sizes: tuple[int, int, in
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_are_recognised_from_their_tensors(variant: str) -> None:
+def test_variants_are_recognized_from_their_tensors(variant: str) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in on_meta(VARIANTS[variant]).state_dict().items()}
     assert infer_architecture(shapes) == VARIANTS[variant]
 

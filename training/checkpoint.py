@@ -33,7 +33,7 @@ class SaveError(OSError):
 
 
 class TrainingState:
-    """What a run needs to go on: trained weights, their average and the optimisers' moments, by name.
+    """What a run needs to go on: trained weights, their average and the optimizers' moments, by name.
 
     Attributes:
         position: where a sequential source is after the last step; empty for others, whose position is the step.
@@ -51,7 +51,7 @@ class TrainingState:
         return weights | averages | self._moments() | positions
 
     def prepare(self, stored: Mapping[str, torch.Size]) -> None:
-        """Room for what a checkpoint holds and a run that has not begun does not: optimisers make their moments at the
+        """Room for what a checkpoint holds and a run that has not begun does not: optimizers make their moments at the
         first step only."""
         self.position = {
             name.removeprefix("source."): torch.zeros(size, dtype=torch.int64)
@@ -120,7 +120,7 @@ class Checkpoints:
         different = {name for name in tensors.keys() | stored.keys() if not _fits(tensors.get(name), stored.get(name))}
         if different:
             raise ValueError(
-                f"{path} is of another model or optimiser ({len(different)} tensors differ, {min(different)} among "
+                f"{path} is of another model or optimizer ({len(different)} tensors differ, {min(different)} among "
                 "them): choose another out, or delete it"
             )
         dcp.load(tensors, storage_reader=reader, no_dist=self.processes.count == 1)

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..mforce_core.checkpoint import read_header
-from ..mforce_core.config import Architecture, ConfigError
+from ..mforce_core.model.config import Architecture, ConfigError
+from ..mforce_core.weights.checkpoint import read_header
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -116,7 +116,7 @@ class ScaleConfig(Section):
 
 class HeldOutConfig(Section):
     """Samples that training never sees, looked at every ``every`` steps and at the end: AbsRel and delta1 of image to
-    depth, and pictures of the first of them, in colour with an autoencoder."""
+    depth, and pictures of the first of them, in color with an autoencoder."""
 
     latents: Path
     autoencoder: Path | None = None

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ..mforce_core.checkpoint import save_model
-from ..mforce_core.latent_space import CELL
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.encoders.latent_space import CELL
+from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.weights.checkpoint import save_model
 from .config import TrainConfig
 from .lora import merge_lora, save_lora, split_lora
 from .optimizer import MovingAverage

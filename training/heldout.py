@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..evaluation.metrics import abs_rel, align_median, delta1
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, sample
-from ..mforce_core.colormaps import colorize
-from ..mforce_core.depth_codec import valid_pixels
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.depth.codec import valid_pixels
+from ..mforce_core.depth.colormaps import colorize
+from ..mforce_core.model.transformer import ModalityForcingTransformer
 from .config import TrainConfig
 from .log import Log
 from .processes import Processes
@@ -115,7 +115,7 @@ def _standard_error(values: Tensor) -> float:
 
 
 def _depth_pictures(depth: Tensor) -> np.ndarray:
-    """Depth (B, H, W), NaN where unknown, as colours over its own 2nd to 98th percentile of 1 / depth; near is warm."""
+    """Depth (B, H, W), NaN where unknown, as colors over its own 2nd to 98th percentile of 1 / depth; near is warm."""
     near = 1 / depth.flatten(1).double()
     low, high = (near.nanquantile(q, dim=1, keepdim=True) for q in (0.02, 0.98))
     values = ((near - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).view(depth.shape)

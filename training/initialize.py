@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.functional import linear
 
-from ..mforce_core.config import Architecture
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.model.config import Architecture
+from ..mforce_core.model.transformer import ModalityForcingTransformer
 from .config import RecipeConfig
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..mforce_core.config import ConfigError
+from ..mforce_core.model.config import ConfigError
 from .config import TrainConfig
 
 LOG_FILE = "log.jsonl"

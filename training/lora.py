@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..mforce_core.config import ConfigError
+from ..mforce_core.model.config import ConfigError
 from .config import LoraConfig
 from .initialize import MasterWeightLinear
 

@@ -1,4 +1,4 @@
-"""Optimisers, the learning rate, and the moving average of the weights."""
+"""Optimizers, the learning rate, and the moving average of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from ..mforce_core.config import ConfigError
+from ..mforce_core.model.config import ConfigError
 from .config import OptimizerConfig
 from .sharded_muon import ShardedMuon
 

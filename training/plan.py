@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..mforce_core.latent_space import CELL
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.encoders.latent_space import CELL
+from ..mforce_core.model.transformer import ModalityForcingTransformer
 from .config import TrainConfig
 from .initialize import build, freeze
 from .lora import add_lora
@@ -16,7 +16,7 @@ from .optimizer import by_muon
 from .processes import blocks_of
 
 #: Of one GPU: dense bfloat16 of an H100, and the share of it that large transformers usually reach in training.
-PEAK_TFLOPS, UTILISATION = 989.0, 0.4
+PEAK_TFLOPS, UTILIZATION = 989.0, 0.4
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        return self.flops / (self.processes * PEAK_TFLOPS * 1e12 * UTILISATION)
+        return self.flops / (self.processes * PEAK_TFLOPS * 1e12 * UTILIZATION)
 
 
 class Costs(NamedTuple):
@@ -75,7 +75,7 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
     keeps of one micro-batch. Not counted: fragmentation, buffers of collectives, encoders.
 
     Raises:
-        ConfigError: the batch or the optimiser does not divide.
+        ConfigError: the batch or the optimizer does not divide.
     """
     config.check_processes(processes)
     model = meta_model(config)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
-from ..mforce_core.transformer import ModalityForcingTransformer
+from ..mforce_core.model.transformer import ModalityForcingTransformer
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..mforce_core.depth_codec import encode_depth, valid_pixels
+from ..mforce_core.depth.codec import encode_depth, valid_pixels
 from .config import RecipeConfig
 
 #: Floor of the relative weighting: a pixel at 1/10 of the map's mean depth weighs as much as one nearer still.
@@ -165,10 +165,10 @@ def velocity_loss(velocity: Tensor, target: Tensor, weight: Tensor, rows: int) -
 def losses(
     model: Denoiser, teacher: Denoiser | None, batch: Batch, noise: Noise, recipe: RecipeConfig, totals: Totals
 ) -> dict[str, Tensor]:
-    """This batch's share of the losses of a step, by name; their sum is minimised.
+    """This batch's share of the losses of a step, by name; their sum is minimized.
 
     Args:
-        model: the student, called like :class:`..mforce_core.transformer.ModalityForcingTransformer`.
+        model: the student, called like :class:`..mforce_core.model.transformer.ModalityForcingTransformer`.
         teacher: the frozen text-to-image model that the student started from; None leaves self-distillation out.
         batch, noise: without depth this is flow matching on RGB latents alone.
         totals: of the global batch.

@@ -28,7 +28,7 @@ class ShardedMuon(torch.optim.Optimizer):
         """One step; every process calls it."""
         count = dist.get_world_size()
         for group in self.param_groups:
-            # Neighbours of one size keep the processes equally busy.
+            # Neighbors of one size keep the processes equally busy.
             ready = sorted((p for p in group["params"] if p.grad is not None), key=nn.Parameter.numel, reverse=True)
             for first in range(0, len(ready), count):
                 self._step_together(ready[first : first + count], group)

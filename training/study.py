@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from pydantic import Field, model_validator
 
-from ..mforce_core.checkpoint import read_header
-from ..mforce_core.config import ConfigError
+from ..mforce_core.model.config import ConfigError
+from ..mforce_core.weights.checkpoint import read_header
 from .config import PRESETS, Section, TrainConfig, read_config, read_train_config
 from .log import read_log
 from .study_report import write_study_report

@@ -28,7 +28,17 @@ from .log import Log
 from .lora import add_lora
 from .optimizer import MovingAverage, build_optimizers, learning_rate
 from .processes import Processes, checkpoint_activations, compiled, join, leave, shard
-from .recipe import Batch, Noise, Totals, counted_pixels, depth_tokens, draw_noise, drop_captions, losses, row_generator
+from .recipe import (
+    Batch,
+    Noise,
+    Totals,
+    counted_pixels,
+    depth_tokens,
+    draw_noise,
+    drop_captions,
+    losses,
+    row_generator,
+)
 from .report import write_report
 from .source import open_source
 from .teacher import make_teacher
@@ -82,7 +92,7 @@ class Trainer:
         self._next = self._read(self.step)
 
     def train_step(self) -> dict[str, float]:
-        """One optimiser step; returns the losses of the global batch, the gradient norm and the learning rate."""
+        """One optimizer step; returns the losses of the global batch, the gradient norm and the learning rate."""
         config, processes = self.config, self.processes
         parts, position = self._next.result()
         self._next = self._read(self.step + 1)

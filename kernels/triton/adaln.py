@@ -22,12 +22,12 @@ def _segment_vector(a, a_batch, b, b_batch, in_a, batch, columns, inside):
 
 
 @triton.jit
-def _normalise(x, inside, eps, width: tl.constexpr):
+def _normalize(x, inside, eps, width: tl.constexpr):
     """LayerNorm without affine parameters, and the reciprocal deviation; columns outside the row become 0."""
     mean = tl.sum(x, axis=0) / width
-    centred = tl.where(inside, x - mean, 0.0)
-    reciprocal = 1.0 / tl.sqrt(tl.sum(centred * centred, axis=0) / width + eps)
-    return centred * reciprocal, reciprocal
+    centered = tl.where(inside, x - mean, 0.0)
+    reciprocal = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=0) / width + eps)
+    return centered * reciprocal, reciprocal
 
 
 @triton.jit(do_not_specialize=["first"])
@@ -79,7 +79,7 @@ def _forward(
     if normed:
         shift = _segment_vector(shift_a, shift_a_batch, shift_b, shift_b_batch, in_a, batch, columns, inside)
         scale = _segment_vector(scale_a, scale_a_batch, scale_b, scale_b_batch, in_a, batch, columns, inside)
-        normal, _ = _normalise(value, inside, eps, width)
+        normal, _ = _normalize(value, inside, eps, width)
         out = normal * (1.0 + scale) + shift
         tl.store(h + batch * h_batch + row * h_row + columns, out.to(h.dtype.element_ty), mask=inside)
 
@@ -194,7 +194,7 @@ def _backward(
             slope = tl.load(grad_h + batch * grad_h_batch + row * grad_h_row + columns, mask=inside, other=0.0).to(
                 tl.float32
             )
-            normal, reciprocal = _normalise(value, inside, eps, width)
+            normal, reciprocal = _normalize(value, inside, eps, width)
             shift_sum += slope
             scale_sum += slope * normal
             slope = slope * factor

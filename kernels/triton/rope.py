@@ -154,7 +154,7 @@ def _tile(head_count: int, head_dim: int) -> tuple[int, int]:
 def forward(
     qkv: Tensor, query_scale: Tensor, key_scale: Tensor, table: Tensor, q: Tensor, k: Tensor, v: Tensor, eps: float
 ) -> None:
-    """Write normalised, rotated q and k, and v as it is.
+    """Write normalized, rotated q and k, and v as it is.
 
     Args:
         qkv: (B, L, 3, H, D) with contiguous heads.

@@ -17,7 +17,7 @@ def main(root: Path) -> None:
     from comfy.cli_args import args
     from pack_under_test.kernels import attention
     from pack_under_test.kernels.attention import use_attention
-    from pack_under_test.nodes.attention import host_attention
+    from pack_under_test.nodes.host.attention import host_attention
 
     torch.manual_seed(0)
     packed = torch.randn(2, 7, 3, 4, 16)

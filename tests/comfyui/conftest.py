@@ -13,19 +13,19 @@ FOLDER = "Modality.Forcing nodes-main"
 
 
 # Another pack, as many are: folders with the names of ours and of ComfyUI's own modules, itself on sys.path.
-NEIGHBOUR = {
+NEIGHBOR = {
     "__init__.py": """
 import os, sys
 sys.path.insert(0, os.path.dirname(__file__))
 import kernels
-from .nodes import Neighbour
-assert kernels.OWNER == "neighbour"
-NODE_CLASS_MAPPINGS = {"Neighbour": Neighbour}
+from .nodes import Neighbor
+assert kernels.OWNER == "neighbor"
+NODE_CLASS_MAPPINGS = {"Neighbor": Neighbor}
 """,
-    "kernels/__init__.py": 'OWNER = "neighbour"',
+    "kernels/__init__.py": 'OWNER = "neighbor"',
     "mforce_core/__init__.py": 'raise ImportError("not the one that was meant")',
     "nodes/__init__.py": """
-class Neighbour:
+class Neighbor:
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {}}
@@ -41,8 +41,8 @@ def server(tmp_path_factory):
     if not (PACK / "models" / "nano" / "model.safetensors").is_file():
         pytest.skip("the built-in model's weights are not in models/nano")
     base = tmp_path_factory.mktemp("comfyui")
-    for name, text in NEIGHBOUR.items():
-        file = base / "custom_nodes" / "a-neighbour" / name
+    for name, text in NEIGHBOR.items():
+        file = base / "custom_nodes" / "a-neighbor" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     running = Server(find_installation(), base, FOLDER)

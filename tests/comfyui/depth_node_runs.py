@@ -19,11 +19,11 @@ def main(root: Path, work: Path) -> None:
     from comfy.cli_args import args
     from comfy_extras.nodes_depth_anything_3 import DA3Render
     from comfy_extras.nodes_moge import MoGeGeometryToFOV, MoGePointMapToMesh, MoGeRender
-    from pack_under_test.nodes.depth_to_image import MFDepthToImage
-    from pack_under_test.nodes.detokenize import MFDepthDetokenize
+    from pack_under_test.nodes.depth_detokenize import MFDepthDetokenize
+    from pack_under_test.nodes.depth_map_to_image import MFDepthToImage
     from pack_under_test.nodes.encode_depth import DEPTH, MFEncodeDepth
-    from pack_under_test.nodes.geometry import as_moge, make_geometry
-    from pack_under_test.nodes.image_fit import fit_image, place
+    from pack_under_test.nodes.host.geometry import as_moge, make_geometry
+    from pack_under_test.nodes.host.image_fit import fit_image, place
     from pack_under_test.nodes.load_depth import MFLoadDepth, depth_file_names
     from pack_under_test.nodes.restore_size import MFRestoreSize
     from pack_under_test.nodes.save_depth import MFSaveDepth
@@ -49,7 +49,7 @@ def main(root: Path, work: Path) -> None:
     def error(found, wanted) -> float:
         return float((found - wanted).norm() / wanted.norm())
 
-    # A slanted floor with a near disc before it, and a hole: metres.
+    # A slanted floor with a near disc before it, and a hole: meters.
     def scene(rows, columns):
         y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
         floor = 2.0 / (1.1 - y)
@@ -148,13 +148,13 @@ def main(root: Path, work: Path) -> None:
         return run(MFDepthToImage, depth, colors, values, invert, near, far, clip, same)
 
     known = holes > 0
-    grey, valid = picture()
+    gray, valid = picture()
     wanted = 1 / holes[known]
     wanted = (wanted - wanted.min()) / (wanted.max() - wanted.min())
-    results["picture 1 / depth"] = error(grey[..., 1][known], wanted)
+    results["picture 1 / depth"] = error(gray[..., 1][known], wanted)
     linear = picture(values="depth", invert=True, near=1.0, far=4.0)[0][..., 0]
     results["picture depth"] = error(linear[known], ((holes[known] - 1) / 3).clamp(0, 1))
-    assert grey[~known].abs().max() == 0
+    assert gray[~known].abs().max() == 0
     assert linear[~known].abs().max() == 0
     assert torch.equal(valid > 0.5, known)
     defaults = picture(clip=1.0)[0]
@@ -191,7 +191,7 @@ def main(root: Path, work: Path) -> None:
             "between": float(((fitted["depth"] > 0.75) & (fitted["depth"] < 1.7)).float().mean()),
             "fov": fov,
             "square": float(pixels[0, 0] / pixels[1, 1]),
-            "centre": (fitted["intrinsics"][0, :2, 2] - 0.5).abs().max().item(),
+            "center": (fitted["intrinsics"][0, :2, 2] - 0.5).abs().max().item(),
             "colors": float((fitted["image"] - colors)[inside].abs().mean()),
         }
         run(MoGePointMapToMesh, fitted, 0, 1, 0.04, True)

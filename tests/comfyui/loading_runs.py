@@ -15,9 +15,9 @@ GRID, TOKENS = (6, 8), 16
 def main(root: Path, checkpoint: Path, folder: Path) -> None:
     load_pack(root)
     import torch
-    from pack_under_test.mforce_core.checkpoint import load_model
-    from pack_under_test.mforce_core.convert import convert_model
-    from pack_under_test.nodes.loading import load_joint_model
+    from pack_under_test.mforce_core.weights.checkpoint import load_model
+    from pack_under_test.mforce_core.weights.convert import convert_model
+    from pack_under_test.nodes.host.model_files import load_joint_model
 
     files = {to: folder / f"{to}.safetensors" for to in ("bf16", "fp32", "fp8", "int8")}
     for to, file in files.items():
@@ -41,7 +41,7 @@ def main(root: Path, checkpoint: Path, folder: Path) -> None:
             "error": error(forward(model), wanted),
             "against_core": error(forward(model), alone),
             "bytes": model.model_size(),
-            "quantised": type(model.model.diffusion_model.single_blocks[0].linear1.weight).__name__,
+            "quantized": type(model.model.diffusion_model.single_blocks[0].linear1.weight).__name__,
             "depth_head": str(model.model.diffusion_model.depth_final_layer.linear.weight.dtype),
         }
     for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
@@ -74,7 +74,7 @@ def core_forward(model, inputs):
 def older_forms(file, folder):
     """The scaled fp8 file as it was stored before: formats in the metadata, or ``scale_weight`` and one marker."""
     import torch
-    from pack_under_test.mforce_core.quantisation import read_marker
+    from pack_under_test.mforce_core.weights.quantization import read_marker
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
@@ -94,7 +94,7 @@ def older_forms(file, folder):
 def multiplies_in_8_bits(file):
     """Whether the scaled fp8 layers multiply in full precision, by default and when asked for fast fp8."""
     import comfy.model_management
-    from pack_under_test.nodes.loading import load_joint_model
+    from pack_under_test.nodes.host.model_files import load_joint_model
 
     known = comfy.model_management.supports_fp8_compute
     comfy.model_management.supports_fp8_compute = lambda device=None: True
@@ -106,17 +106,17 @@ def multiplies_in_8_bits(file):
 
 
 def compare_with_kitchen():
-    """Largest differences between the stored values and scales of our quantisation and comfy-kitchen's."""
+    """Largest differences between the stored values and scales of our quantization and comfy-kitchen's."""
     import torch
     from comfy.quant_ops import QuantizedTensor
-    from pack_under_test.mforce_core.quantisation import quantise_fp8, quantise_int8
+    from pack_under_test.mforce_core.weights.quantization import quantize_fp8, quantize_int8
 
     torch.manual_seed(1)
     results = {}
     for width in (512, 192):
         weight = torch.randn(96, width) * torch.rand(96, 1)
         group = 256 if width == 512 else 64
-        ours = {"fp8": quantise_fp8(weight), "int8": quantise_int8(weight)}
+        ours = {"fp8": quantize_fp8(weight), "int8": quantize_int8(weight)}
         theirs = {
             "fp8": QuantizedTensor.from_float(weight, "TensorCoreFP8E4M3Layout", scale="recalculate"),
             "int8": QuantizedTensor.from_float(
@@ -153,8 +153,8 @@ def partial_loading(file):
     import comfy.sample
     import torch
     from comfy.nested_tensor import NestedTensor
-    from pack_under_test.nodes.joint_latent import joint
-    from pack_under_test.nodes.loading import load_joint_model
+    from pack_under_test.nodes.host.joint_latent import joint
+    from pack_under_test.nodes.host.model_files import load_joint_model
 
     def sample(share, lora):
         model = load_joint_model(str(file))
@@ -200,7 +200,7 @@ def take_turns(root, file):
     import comfy.model_management as management
     import torch
     from comfy.patcher_extension import CallbacksMP
-    from pack_under_test.nodes.loading import load_joint_model, load_word_clip
+    from pack_under_test.nodes.host.model_files import load_joint_model, load_word_clip
 
     # Not the device "cpu" by name, where core frees nothing; but one all the same.
     card = torch.device("cpu", 0)
@@ -263,8 +263,8 @@ def one_file_autoencoder(folder):
     import comfy.sd
     import comfy.utils
     import torch
-    from pack_under_test.mforce_core.autoencoder import Autoencoder, Sizes, load_autoencoder
-    from pack_under_test.mforce_core.convert import convert_autoencoder
+    from pack_under_test.mforce_core.encoders.autoencoder import Autoencoder, Sizes, load_autoencoder
+    from pack_under_test.mforce_core.weights.convert import convert_autoencoder
     from safetensors.torch import save_file
 
     torch.manual_seed(4)

@@ -18,11 +18,11 @@ def main(root: Path, folder: Path) -> None:
     import comfy.utils
     import torch
     from comfy.nested_tensor import NestedTensor
-    from pack_under_test.mforce_core.checkpoint import load_model
-    from pack_under_test.mforce_core.sampling import sample
-    from pack_under_test.nodes.joint_latent import joint
-    from pack_under_test.nodes.loading import load_joint_model
-    from pack_under_test.nodes.sampling import Settings, sample_latent
+    from pack_under_test.mforce_core.sampling.rollout import sample
+    from pack_under_test.mforce_core.weights.checkpoint import load_model
+    from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
+    from pack_under_test.nodes.host.joint_latent import joint
+    from pack_under_test.nodes.host.model_files import load_joint_model
     from safetensors.torch import load_file
 
     data = load_file(folder / "sample.safetensors")

@@ -63,7 +63,7 @@ def test_depth_goes_back_onto_the_photo(results, fit):
     assert found["median"] < 0.003
     assert found["off"] < 0.005, "only along the disc's edge"
     assert found["square"] == pytest.approx(1)
-    assert found["centre"] < 1e-6
+    assert found["center"] < 1e-6
     assert found["colors"] < 1e-3
     # The camera of the square that was cut out of the middle sees 60 degrees.
     assert found["fov"] == pytest.approx(75.178 if fit == "crop" else 60, abs=1e-3)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from mforce.mforce_core.depth_files import SUFFIXES
+from mforce.mforce_core.depth.files import SUFFIXES
 
 from .record_object_info import ENGLISH, PACK, RECORD, node_texts, pack_nodes
 from .workflow_prompt import node_inputs

@@ -218,8 +218,8 @@ def test_depth_completion_agrees_with_the_points(server, object_info):
     plain, completed = complete(False), complete(True)
     known, unknown = points > 0, (points == 0) & (reference > 0)
     assert np.max(np.abs(completed[known] / points[known] - 1)) < 1e-3
-    in_metres = np.mean(np.abs(completed - reference)[unknown] / reference[unknown])
-    assert in_metres < 0.75 * abs_rel(np.where(unknown, plain, np.nan), reference)
+    in_meters = np.mean(np.abs(completed - reference)[unknown] / reference[unknown])
+    assert in_meters < 0.75 * abs_rel(np.where(unknown, plain, np.nan), reference)
 
 
 def test_depth_files_views_and_clouds(server, object_info):
@@ -230,8 +230,8 @@ def test_depth_files_views_and_clouds(server, object_info):
     sampled = scene.ksampler(latent[0], cfg=1.0)
     depth = scene.add("MFDepthDetokenize", depth=sampled[0], image=latent[1], fov_degrees=60.0)
     restored = scene.add("MFRestoreSize", content=depth[0], latent=sampled[0], image=scene.example[0])
-    colours = scene.add("MFDepthToImage", depth=restored[0], colors="viridis")
-    coloured = scene.save_image(colours[0])
+    colors = scene.add("MFDepthToImage", depth=restored[0], colors="viridis")
+    colored = scene.save_image(colors[0])
     png = scene.save_depth(restored[0], format="png (16-bit)")
     cloud = scene.add("MFToPointCloud", geometry=restored[0])
     scene.add("PreviewPointCloud", model_3d=cloud[0], viewport_state="")
@@ -240,7 +240,7 @@ def test_depth_files_views_and_clouds(server, object_info):
     fov = scene.add("MoGeGeometryToFOV", moge_geometry=restored[0])
     shown = scene.add("PreviewAny", source=fov[0])
     outcome = scene.graph.run(server)
-    assert outcome.image(coloured).size == (128, 128)
+    assert outcome.image(colored).size == (128, 128)
     (path,) = outcome.files(png, "depth_files")
     assert Image.open(path).size == (128, 128)
     assert float(outcome.entry["outputs"][shown.name]["text"][0]) > 0
@@ -259,7 +259,7 @@ def test_views_and_merged_clouds(server, object_info):
     holes = scene.save_image(scene.add("MaskToImage", mask=turned[1])[0])
     video = scene.add("CreateVideo", images=clip[0], fps=12.0)
     saved = scene.add("SaveVideo", video=video[0], format="mp4", **{"format.codec": "auto"})
-    clouds = [scene.add("MFToPointCloud", geometry=view[2], density=1, centre=False) for view in (still, turned)]
+    clouds = [scene.add("MFToPointCloud", geometry=view[2], density=1, center=False) for view in (still, turned)]
     inputs = {f"point_clouds.point_cloud{index}": cloud[0] for index, cloud in enumerate(clouds)}
     merged = scene.add("MFMergePointClouds", **inputs)
     scene.add("SavePointCloud", model_3d=merged[0], viewport_state="", filename_prefix="merged")
@@ -296,7 +296,7 @@ def test_queue_and_cache(server, object_info):
 
 
 def test_other_packs_with_folders_of_the_same_names_work_beside_this_one(object_info):
-    assert "Neighbour" in object_info
+    assert "Neighbor" in object_info
     assert "MFSampler" in object_info
 
 

@@ -8,7 +8,7 @@ import pytest
 from .host import PACK, find_installation
 
 HERE = Path(__file__).parent
-QUANTISED = ("fp8", "int8", "listed", "legacy")
+QUANTIZED = ("fp8", "int8", "listed", "legacy")
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,9 @@ def test_sixteen_and_thirty_two_bits(runs):
     assert max(runs["bf16"]["against_core"]) == 0
 
 
-@pytest.mark.parametrize("name", QUANTISED)
-def test_quantised_layers_are_cores_own_and_the_depth_head_stays_float32(runs, name):
-    assert runs[name]["quantised"] == "QuantizedTensor"
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_quantized_layers_are_cores_own_and_the_depth_head_stays_float32(runs, name):
+    assert runs[name]["quantized"] == "QuantizedTensor"
     assert runs[name]["depth_head"] == "torch.float32"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mforce.mforce_core.text import WordTextEncoder
+from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.training.config import read_train_config
 from mforce.training.train import train
 

@@ -37,7 +37,7 @@ def test_point_clouds(results):
     assert 10 < points["depth units"] < points["whole"]
     assert results["merged"] == 2 * points["whole"]
     assert results["merged_thin"] == points["whole"]
-    assert results["merged_colours"]
+    assert results["merged_colors"]
 
 
 def test_a_view_without_movement_is_the_picture(results):

@@ -19,11 +19,11 @@ def main(root: Path) -> None:
     from comfy_api.latest import Types
     from comfy_extras.nodes_moge import MoGeGeometryToFOV, MoGePointMapToMesh, MoGeRender
     from comfy_extras.nodes_video import CreateVideo
-    from pack_under_test.mforce_core.point_cloud_files import read_ply
-    from pack_under_test.nodes.geometry import make_geometry
+    from pack_under_test.mforce_core.scene3d.point_cloud_files import read_ply
+    from pack_under_test.nodes.host.geometry import make_geometry
     from pack_under_test.nodes.merge_point_clouds import MFMergePointClouds
-    from pack_under_test.nodes.point_cloud import MFToPointCloud
     from pack_under_test.nodes.render_view import MFRenderView
+    from pack_under_test.nodes.to_point_cloud import MFToPointCloud
 
     size = (48, 64)
     rows, columns = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in size), indexing="ij")
@@ -103,7 +103,7 @@ def main(root: Path) -> None:
         MFMergePointClouds, point_clouds={"a": plain, "b": plain}, voxel_thinning="depth units", voxel_size=0.001
     )
     results["merged_thin"] = len(cloud(once))
-    results["merged_colours"] = cloud(once).colors is not None
+    results["merged_colors"] = cloud(once).colors is not None
     assert set(view) == set(camera)
     results["bad_format"] = message(MFMergePointClouds, point_clouds={"point_cloud0": Types.File3D("/x/y.glb")})
     results["bad_file"] = message(

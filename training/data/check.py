@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ...mforce_core.text import WordTextEncoder
+from ...mforce_core.encoders.words import WordTextEncoder
 from .sample import Broken, Sample
 from .shards import Shard, ShardError
 

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...mforce_core import load_autoencoder
-from ...mforce_core.text import WordTextEncoder
+from ...mforce_core.encoders.words import WordTextEncoder
 from .encoders import TextEncoder, autoencoder_mark, open_text_encoder, text_mark
 from .sample import Broken, Sample
 from .shards import Shard, ShardError
@@ -42,7 +42,7 @@ NULL_TEXT_FILE = "null_text.safetensors"
 class EncodeSettings:
     """canvas (height, width) in pixels; ``text_encoder`` None stores captions alone.
 
-    ``views``: rows of a sample, the centre and then random crops (see :func:`.views.numbered_view`). ``depth``: leave
+    ``views``: rows of a sample, the center and then random crops (see :func:`.views.numbered_view`). ``depth``: leave
     out samples without it, or (False) leave depth out of all.
     """
 

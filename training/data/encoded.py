@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ...mforce_core.text import WordTextEncoder
+from ...mforce_core.encoders.words import WordTextEncoder
 from ..batches import EncodedBatch
 from .encode import NULL_TEXT_FILE
 from .encoders import open_text_encoder, text_mark

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 from ...mforce_core import load_text_encoder
-from ...mforce_core.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
-from ...mforce_core.qwen import QwenTextEncoder, load_qwen_text_encoder
-from ...mforce_core.text import WordTextEncoder
+from ...mforce_core.encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ...mforce_core.encoders.qwen import QwenTextEncoder, load_qwen_text_encoder
+from ...mforce_core.encoders.words import WordTextEncoder
 
 TextEncoder = WordTextEncoder | QwenTextEncoder
 

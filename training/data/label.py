@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ...mforce_core import decode_depth, load_autoencoder, load_model, sample
-from ...mforce_core.depth_files import write_16_bit
-from ...mforce_core.depth_resampling import enlarge_depth
+from ...mforce_core.depth.files import write_16_bit
+from ...mforce_core.depth.resampling import enlarge_depth
 from .encoders import open_text_encoder
 from .extras import need
 from .sample import Broken, Sample, role_of
@@ -42,7 +42,7 @@ class LabelSettings:
     dtype: str = "bfloat16"
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """What became of a shard; ``kept`` had depth already."""
 
     name: str
@@ -77,17 +77,17 @@ class Labeller:
                 f"{settings.text_encoder} and {settings.vae} give {found[0]} and {found[1]}."
             )
 
-    def __call__(self, shard: Shard) -> Labelled:
+    def __call__(self, shard: Shard) -> Labeled:
         try:
             if isinstance(shard, FolderShard):
                 return self._folder(shard)
             if isinstance(shard, TarShard):
                 return self._tar(shard)
         except ShardError as error:
-            return Labelled(shard.name, 0, 0, [], str(error))
-        raise ValueError(f"{shard.location} has depth already: rendered scenes are not labelled.")
+            return Labeled(shard.name, 0, 0, [], str(error))
+        raise ValueError(f"{shard.location} has depth already: rendered scenes are not labeled.")
 
-    def _folder(self, shard: FolderShard) -> Labelled:
+    def _folder(self, shard: FolderShard) -> Labeled:
         system, _ = need("fsspec", "Writing depth").core.url_to_fs(shard.location)
         images = {
             key: next(path for ending, path in files if role_of(ending) == "image") for key, files in shard.samples
@@ -101,16 +101,16 @@ class Labeller:
                 with system.transaction, system.open(path, "wb") as file:  # appears whole
                     file.write(png)
                 written += 1
-        return Labelled(shard.name, written, len(shard.samples) - len(missing), broken)
+        return Labeled(shard.name, written, len(shard.samples) - len(missing), broken)
 
-    def _tar(self, shard: TarShard) -> Labelled:
+    def _tar(self, shard: TarShard) -> Labeled:
         writer = need("webdataset", "Writing .tar shards").TarWriter
         if self.out is None:
             raise ValueError("A tar is not changed in place: name a folder for the new one with --out.")
         self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / f"{shard.name}.tar"
         if path.exists():
-            return Labelled(shard.name, 0, 0, [])
+            return Labeled(shard.name, 0, 0, [])
         broken: list[Broken] = []
         written = kept = 0
         partial = path.with_suffix(".part")
@@ -123,7 +123,7 @@ class Labeller:
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
-        return Labelled(shard.name, written, kept, broken)
+        return Labeled(shard.name, written, kept, broken)
 
     def _labels(self, shard: Shard, broken: list[Broken]) -> Iterator[tuple[FilesRecord, bytes | None]]:
         """Every usable record with the png of its depth, None where it has depth already."""

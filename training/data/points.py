@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def rasterise(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def rasterize(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Each point in the pixel that it lies in; of several in one pixel the nearest, which hides the others.
 
     Args:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from ...mforce_core.depth_files import read_depth
-from ...mforce_core.image_files import open_image
-from .points import rasterise
+from ...mforce_core.depth.files import read_depth
+from ...mforce_core.picture.files import open_image
+from .points import rasterize
 from .views import move_depth
 
 #: What depth numbers are: a unit of length, depth up to a factor, or inverse depth up to a factor.
@@ -136,7 +136,7 @@ def _decode(key: str, caption: str, facts: dict, paths: dict[Role, Path]) -> Sam
         sparse = float(np.isfinite(depth).mean()) < SPARSE_SHARE
         depth = _at_size(depth, size, sparse)
     else:
-        depth, sparse = rasterise(_read_points(paths["points"]), size), True
+        depth, sparse = rasterize(_read_points(paths["points"]), size), True
         if kind == "disparity":
             depth = 1 / depth
     if scale != 1:

@@ -82,7 +82,7 @@ class FilesRecord(NamedTuple):
 
 
 class SceneRecord(NamedTuple):
-    """rgb (3, H, W) uint8 and depth (H, W) float16 metres of a rendered scene."""
+    """rgb (3, H, W) uint8 and depth (H, W) float16 meters of a rendered scene."""
 
     key: str
     rgb: torch.Tensor

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...mforce_core.safetensors_writer import Slot, safetensors_writer
+from ...mforce_core.weights.safetensors_writer import Slot, safetensors_writer
 
 
 class Spool:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ...mforce_core.depth_resampling import resample_depth
+from ...mforce_core.depth.resampling import resample_depth
 
 Size = tuple[int, int]
 Fit = Literal["crop", "pad"]
@@ -40,7 +40,7 @@ def plan_view(
 ) -> View:
     """The largest part of a picture that has the canvas's shape, or ("pad") the whole of it letterboxed.
 
-    ``at``: where between the top (left) and the bottom (right) edge the part lies, 0 to 1; (0.5, 0.5) is the centre.
+    ``at``: where between the top (left) and the bottom (right) edge the part lies, 0 to 1; (0.5, 0.5) is the center.
     """
     height, width = source
     scales = canvas[0] / height, canvas[1] / width
@@ -54,7 +54,7 @@ def plan_view(
 
 
 def numbered_view(number: int, seed: int, key: str, caption: str, source: Size, canvas: Size, fit: Fit) -> View:
-    """View 0 is the centre, the others are random crops of which half are mirrored; a function of the arguments alone.
+    """View 0 is the center, the others are random crops of which half are mirrored; a function of the arguments alone.
 
     Captions that speak of left or right are not mirrored.
     """
@@ -89,8 +89,8 @@ def view_depth(depth: np.ndarray, view: View, *, sparse: bool) -> Tensor:
 def move_depth(depth: Tensor, size: Size, *, sparse: bool) -> Tensor:
     """A map (H, W) at another size, every value being one that was there before.
 
-    Where a side shrinks, a pixel takes the measurement nearest to its centre. Where a side grows, the pixels of a dense
-    map become larger; those of a ``sparse`` one stay single pixels, each where its centre falls.
+    Where a side shrinks, a pixel takes the measurement nearest to its center. Where a side grows, the pixels of a dense
+    map become larger; those of a ``sparse`` one stay single pixels, each where its center falls.
     """
     if not sparse:
         return resample_depth(depth[None], size)[0]

@@ -1,0 +1,1 @@
+"""From pictures and words to what the transformer takes, and back."""

@@ -1,0 +1,140 @@
+"""Qwen3 text features of the full-size models, through transformers.
+
+Only a local folder is read: nothing is downloaded, and no code or pickle in the folder is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Decoder layers after which hidden states are taken, and the length of every encoding in tokens.
+LAYERS = (9, 18, 27)
+LENGTH = 512
+
+_PADDING = "<|endoftext|>"
+_TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+
+
+class QwenTextEncoder:
+    """Maps prompts to (B, length, len(layers) * hidden size) features.
+
+    Args:
+        tokenizer: of Qwen3, from transformers.
+        model: Qwen3 without its language-model head; it needs no more layers than the last of ``layers``.
+    """
+
+    def __init__(self, tokenizer: Any, model: Any, *, layers: Sequence[int] = LAYERS, length: int = LENGTH) -> None:
+        self.tokenizer = tokenizer
+        self.model = model
+        self.layers = tuple(layers)
+        self.length = length
+
+    @property
+    def dim(self) -> int:
+        return len(self.layers) * self.model.config.hidden_size
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """Features (B, length, dim) float32 on the CPU. Prompts are cut where they do not fit.
+
+        ``encode([""])`` is the null text of classifier-free guidance.
+        """
+        tokens = self.tokenizer(
+            [_TEMPLATE.format(prompt) for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
+        ).to(self.model.device)
+        found: dict[int, Tensor] = {}
+
+        def keep(layer: int):
+            def hook(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+                found[layer] = output[0] if isinstance(output, tuple) else output
+
+            return hook
+
+        # The model's own list of hidden states normalizes the last one; a layer's output is what it says.
+        handles = [self.model.layers[n - 1].register_forward_hook(keep(n)) for n in self.layers]
+        try:
+            self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.cat([found[n] for n in self.layers], dim=-1).float().cpu()
+
+
+def load_qwen_text_encoder(
+    path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> QwenTextEncoder:
+    """Load Qwen3 from a folder in the Hugging Face layout.
+
+    Args:
+        path: folder with ``config.json``, the tokenizer and safetensors shards, or a pipeline folder with
+            ``text_encoder/`` and ``tokenizer/`` in it.
+        dtype: of the weights; None keeps the files'.
+
+    Raises:
+        ValueError: not such a folder, or not Qwen3.
+        ModuleNotFoundError: transformers is not installed.
+    """
+    try:
+        from transformers import AutoConfig, AutoTokenizer, Qwen3Model
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Full-size models need transformers: pip install 'comfyui-modality-forcing[standalone]'."
+        ) from error
+
+    path = Path(path)
+    weights = path / "text_encoder" if (path / "text_encoder").is_dir() else path
+    words = path / "tokenizer" if (path / "tokenizer").is_dir() else path
+    if not (weights / "config.json").is_file():
+        raise ValueError(f"{path} is not a folder with Qwen3: it needs config.json, a tokenizer and weights.")
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(weights, **local)
+        if config.model_type != "qwen3":
+            raise ValueError(f"{path} holds a {config.model_type} model: the text encoder is Qwen3.")
+        if config.num_hidden_layers < LAYERS[-1]:
+            raise ValueError(
+                f"{path} has {config.num_hidden_layers} layers, not {LAYERS[-1]}: use Qwen3-4B or Qwen3-8B."
+            )
+        # The layers after the last one that is read would only take memory.
+        config.num_hidden_layers = LAYERS[-1]
+        config.layer_types = config.layer_types[: LAYERS[-1]]
+        tokenizer = AutoTokenizer.from_pretrained(words, padding_side="right", **local)
+        with _quiet():
+            model = Qwen3Model.from_pretrained(
+                weights,
+                config=config,
+                dtype="auto" if dtype is None else dtype,
+                use_safetensors=True,
+                **local,
+            )
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as Qwen3: {str(error).splitlines()[0]}") from error
+    tokenizer.pad_token = _PADDING
+    tokenizer.truncation_side = "right"
+    return QwenTextEncoder(tokenizer, model.requires_grad_(False).eval().to(device))
+
+
+class _quiet:
+    """Keep transformers from reporting the layers that are left out on purpose."""
+
+    def __enter__(self) -> None:
+        from transformers.utils import logging
+
+        self._level = logging.get_verbosity()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+    def __exit__(self, *exception: object) -> None:
+        from transformers.utils import logging
+
+        logging.set_verbosity(self._level)
+        logging.enable_progress_bar()

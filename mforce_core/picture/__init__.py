@@ -1,0 +1,1 @@
+"""Pictures: files, and their placement on a canvas."""

@@ -1,0 +1,1 @@
+"""From noise to tokens: noise levels of the two streams, guidance and the rollout."""

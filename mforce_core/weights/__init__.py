@@ -1,0 +1,1 @@
+"""Checkpoints: opening, converting, quantizing and sizing them."""

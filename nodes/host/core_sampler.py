@@ -1,0 +1,218 @@
+"""One or two runs of a core sampler over a joint latent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import latent_preview
+import torch
+from comfy.nested_tensor import NestedTensor
+from torch import Tensor
+
+from ...mforce_core.sampling.rollout import MIN_DEPTH_TIME
+from ...mforce_core.sampling.schedule import Mode, rollout_times
+from .joint_latent import Latent, freeze_mask, split
+from .joint_model import JointModelSampling, check_joint
+
+AUTO = "auto"
+JOINT: Mode = "joint"
+IMAGE_TO_DEPTH: Mode = "i2d"
+DEPTH_TO_IMAGE: Mode = "d2i"
+RELEASED = "released"
+
+Progress = Callable[[int, Any, Any, int], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a rollout.
+
+    ``cfg`` is for joint and d2i, ``depth_cfg`` for i2d and the refining pass; ``denoise`` below 1 starts from the
+    latent's content at a part of the noise.
+    """
+
+    steps: int = 50
+    cfg: float = 4.0
+    depth_cfg: float = 1.0
+    log2_alpha: float = 5.0
+    sampler_name: str = "euler"
+    scheduler: str = RELEASED
+    denoise: float = 1.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a joint latent asks for: one of the three modes, and its streams (B, C, h, w)."""
+
+    mode: Mode
+    rgb: Tensor
+    depth: Tensor
+    noise_mask: Any = None
+
+
+def read_task(node: str, latent: Latent, mode: str) -> Task:
+    """Find the task of a joint LATENT, in mode "auto" from the streams that its noise mask freezes.
+
+    Raises:
+        ValueError: naming ``node``, for another kind of latent or one that does not hold what the mode needs.
+    """
+    rgb, depth = split(node, latent)
+    mask = latent.get("noise_mask")
+    if mode == AUTO:
+        frozen = [not part.any() for part in mask.unbind()] if mask is not None and mask.is_nested else [False] * 2
+        if all(frozen):
+            raise ValueError(f"{node}: both streams of the latent are frozen, so there is nothing to sample.")
+        return Task(IMAGE_TO_DEPTH if frozen[0] else DEPTH_TO_IMAGE if frozen[1] else JOINT, rgb, depth, mask)
+    if mode == JOINT:
+        return Task(JOINT, rgb, depth)
+    given, source = (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
+    if not given.any():
+        raise ValueError(f"{node}: mode {mode} needs something to start from; connect {source} to the latent input.")
+    return _frozen(IMAGE_TO_DEPTH if mode == IMAGE_TO_DEPTH else DEPTH_TO_IMAGE, rgb, depth)
+
+
+def run(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    task: Task,
+    noise: NestedTensor,
+    settings: Settings,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sample a task with core's CFGGuider.
+
+    Args:
+        model: ModelPatcher of a :class:`JointDiffusion`.
+        noise: nested like the latent.
+        progress: callback(step, x0, x, total steps), as core's samplers call it.
+
+    Returns:
+        (rgb, depth), float32; a frozen stream comes back unchanged.
+    """
+    alone = task.mode != JOINT
+    patched = model.clone()
+    schedule = model.model.diffusion_model.schedule
+    floor = MIN_DEPTH_TIME if settings.scheduler == RELEASED else 0.0
+    sampling = JointModelSampling(schedule, 0.0 if alone else settings.log2_alpha, min_depth_time=floor)
+    patched.add_object_patch("model_sampling", sampling)
+    guider = comfy.samplers.CFGGuider(patched)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(settings.depth_cfg if task.mode == IMAGE_TO_DEPTH else settings.cfg)
+    samples = guider.sample(
+        noise,
+        NestedTensor([task.rgb, task.depth]),
+        comfy.samplers.sampler_object(settings.sampler_name),
+        _sigmas(patched, task.mode, settings),
+        denoise_mask=task.noise_mask,
+        callback=progress,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    )
+    rgb, depth = samples.unbind()
+    return rgb.to(task.rgb.device), depth.to(task.depth.device)
+
+
+def _sigmas(model: Any, mode: Mode, settings: Settings) -> Tensor:
+    """Noise levels of the stream that is denoised, from the release's schedule or one of core's."""
+    name, steps = settings.sampler_name, settings.steps
+    if settings.scheduler != RELEASED:
+        core = comfy.samplers.KSampler(
+            model, steps, model.load_device, name, settings.scheduler, denoise=settings.denoise
+        )
+        return core.sigmas
+    # Below 1, the last of as many steps as the whole way would take at this spacing.
+    whole = max(steps, int(steps / settings.denoise))
+    # Core gives these samplers one more step and drops the last but one noise level.
+    discard = name in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS
+    schedule = model.model.diffusion_model.schedule
+    t_rgb, t_depth = rollout_times(whole + discard, mode=mode, schedule=schedule)
+    sigmas = t_depth if mode == IMAGE_TO_DEPTH else t_rgb
+    if discard:
+        sigmas = torch.cat([sigmas[:-2], sigmas[-1:]])
+    return sigmas[-(steps + 1) :]
+
+
+def sample_latent(
+    node: str,
+    model: Any,
+    positive: Any,
+    negative: Any,
+    latent: Latent,
+    mode: str,
+    settings: Settings,
+    seed: int,
+    refine_depth: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Everything MF Sampler does: task, noise, one run, and for joint tasks another that refines the depth.
+
+    Raises:
+        ValueError: naming ``node``, for inputs that do not fit.
+    """
+    check_joint(node, model)
+    task = read_task(node, latent, mode)
+    first = _missing_content(node, task, settings)
+    refine = refine_depth and task.mode == JOINT
+    empty = NestedTensor([task.rgb, task.depth])
+    noise = comfy.sample.prepare_noise(empty, seed, latent.get("batch_index"))
+    total = settings.steps * (1 + refine + (first is not None))
+    report = latent_preview.prepare_callback(model, total)
+    done = 0
+
+    def sample_one(task: Task, settings: Settings) -> tuple[Tensor, Tensor]:
+        nonlocal done
+
+        def progress(step: int, x0: Any, x: Any, _steps: int) -> None:
+            report(done + step, x0, x, total)
+
+        streams = run(model, positive, negative, task, noise, settings, seed, progress)
+        done += settings.steps
+        return streams
+
+    if first is not None:
+        content = sample_one(first, replace(settings, denoise=1.0))
+        task = replace(task, rgb=content[0], depth=content[1])
+    rgb, depth = sample_one(task, settings)
+    if refine:
+        depth = sample_one(_refining(task, rgb), replace(settings, denoise=1.0))[1]
+    return rgb, depth
+
+
+def _frozen(mode: Mode, rgb: Tensor, depth: Tensor) -> Task:
+    """The task of one stream from the other, whole."""
+    mask = freeze_mask(rgb, depth, freeze_rgb=mode == IMAGE_TO_DEPTH, freeze_depth=mode == DEPTH_TO_IMAGE)
+    return Task(mode, rgb, depth, mask)
+
+
+def _refining(task: Task, rgb: Tensor) -> Task:
+    """Depth once more for the finished picture, where the joint task was to make depth."""
+    whole = _frozen(IMAGE_TO_DEPTH, rgb, torch.zeros_like(task.depth))
+    if task.noise_mask is None or not task.noise_mask.is_nested:
+        return whole
+    mask = NestedTensor([whole.noise_mask.unbind()[0], task.noise_mask.unbind()[1]])
+    return replace(whole, depth=task.depth, noise_mask=mask)
+
+
+def _missing_content(node: str, task: Task, settings: Settings) -> Task | None:
+    """With ``denoise`` below 1 both streams start from content: the task that makes what one of them lacks.
+
+    Raises:
+        ValueError: naming ``node``, where there is nothing to start from.
+    """
+    if settings.denoise >= 1:
+        return None
+    has_rgb, has_depth = bool(task.rgb.any()), bool(task.depth.any())
+    if task.mode == JOINT and has_rgb != has_depth:
+        return _frozen(IMAGE_TO_DEPTH if has_rgb else DEPTH_TO_IMAGE, task.rgb, task.depth)
+    if not (has_rgb and has_depth):
+        raise ValueError(
+            f"{node}: denoise below 1 starts from the latent's content, and this latent has none in the stream that is"
+            " to be made: set denoise to 1, or connect MF Merge Latent with the picture and its depth."
+        )
+    return None

@@ -1,0 +1,34 @@
+"""Between depth maps and the depth stream of a LATENT, as nodes hold them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...mforce_core.depth.codec import decode_depth, encode_depth, fill_missing
+from ...mforce_core.encoders.latent_space import CELL
+from .joint_latent import Latent
+
+
+def encode_stream(maps: Tensor, valid: Tensor, seed: int = 0) -> Tensor:
+    """Depth (B, H, W) and its valid pixels to a stream (B, 256, h, w); noise of ``seed`` stands where depth is missing.
+
+    Raises:
+        DepthError: a map without one valid pixel.
+    """
+    tokens = encode_depth(maps, valid, patch_size=CELL)
+    noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(seed))
+    return fill_missing(tokens, noise).movedim(-1, 1).contiguous()
+
+
+def decode_stream(stream: Tensor, record: Latent) -> tuple[Tensor, Tensor]:
+    """Relative depth (B, H, W) of a stream (B, 256, h, w), 0 where not valid, and its valid pixels.
+
+    Args:
+        record: what the LATENT says about its depth; its ``depth_valid`` narrows the valid pixels.
+    """
+    maps = decode_depth(stream.float().movedim(1, -1))
+    valid = torch.isfinite(maps)
+    if "depth_valid" in record:
+        valid &= record["depth_valid"].to(valid.device)
+    return torch.where(valid, maps, torch.zeros_like(maps)), valid

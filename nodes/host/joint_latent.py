@@ -1,0 +1,105 @@
+"""ComfyUI's LATENT dictionaries that hold an RGB and a depth stream, and single depth streams.
+
+``samples`` is a nested tensor of RGB (B, 128, h, w) and depth (B, 256, h, w) on one grid of 16-pixel cells.
+``noise_mask`` is nested likewise, each part (B, 1, any height, any width): 0 keeps, 1 makes anew, and a stream whose
+mask is 0 everywhere is frozen. What else is known about the depth follows the latent through samplers to the decoder:
+
+- ``depth_valid`` (B, 16 h, 16 w) bool: pixels whose depth means something;
+- ``depth_scale`` (B,): the unit of depth that the stream's own, relative, depth was divided by;
+- ``placement``: how the input picture was cropped, scaled and padded to this size (:class:`.image_fit.Placement`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.nested_tensor import NestedTensor
+from torch import Tensor
+
+from ...mforce_core.encoders.latent_space import CELL
+
+#: Where the latents' nodes are in the menu.
+CATEGORY = "model/latent/modality forcing"
+
+RGB_CHANNELS = 128
+DEPTH_CHANNELS = CELL * CELL
+
+#: What a LATENT may say about its depth, and which of it has one entry a sample.
+DEPTH_RECORD = frozenset({"depth_valid", "depth_scale", "placement"})
+PER_SAMPLE = DEPTH_RECORD - {"placement"}
+
+Latent = dict[str, Any]
+
+
+def empty_stream(batch: int, channels: int, height: int, width: int) -> Tensor:
+    """(batch, channels, height, width) zeros, which samplers take as "start from noise"; sides in cells."""
+    return torch.zeros(batch, channels, height, width, device=comfy.model_management.intermediate_device())
+
+
+def check_size(node: str, width: int, height: int) -> None:
+    """Raise ValueError unless both sides, in pixels, are positive multiples of a cell."""
+    for name, size in (("width", width), ("height", height)):
+        if size < CELL or size % CELL:
+            below = max(CELL, size // CELL * CELL)
+            raise ValueError(f"{node}: {name} {size} is not a multiple of {CELL}; use {below} or {below + CELL}.")
+
+
+def joint(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool = False, freeze_depth: bool = False) -> Latent:
+    """LATENT of two streams (B, C, h, w); a frozen stream keeps its value through sampling."""
+    latent: Latent = {"samples": NestedTensor([rgb, depth])}
+    if freeze_rgb or freeze_depth:
+        latent["noise_mask"] = freeze_mask(rgb, depth, freeze_rgb=freeze_rgb, freeze_depth=freeze_depth)
+    return latent
+
+
+def depth_record(latent: Latent) -> Latent:
+    """What a LATENT says about its depth beside the stream itself."""
+    return {name: latent[name] for name in DEPTH_RECORD & latent.keys()}
+
+
+def freeze_mask(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool, freeze_depth: bool) -> NestedTensor:
+    """Nested noise mask (B, 1, h, w) each: 0 keeps, 1 denoises."""
+    frozen = ((rgb, freeze_rgb), (depth, freeze_depth))
+    return NestedTensor([torch.full_like(stream[:, :1], 0.0 if keep else 1.0) for stream, keep in frozen])
+
+
+def split(node: str, latent: Latent) -> tuple[Tensor, Tensor]:
+    """The (rgb, depth) streams of a joint LATENT.
+
+    Raises:
+        ValueError: naming ``node``, if it is another kind of latent.
+    """
+    samples = latent["samples"]
+    streams = samples.unbind() if samples.is_nested else [samples]
+    if len(streams) != 2 or any(stream.ndim != 4 for stream in streams):
+        raise ValueError(
+            f"{node}: the latent is not a joint RGB and depth latent; connect MF Empty Latent, MF Image to"
+            " Depth Latent, MF Depth to Image Latent or what a sampler made of them."
+        )
+    return streams[0], streams[1]
+
+
+def single_streams(latent: Latent, rgb: Tensor, depth: Tensor) -> tuple[Latent, Latent]:
+    """Two plain LATENTs that keep what belongs to each from the joint one they come from."""
+    shared = {key: latent[key] for key in ("batch_index",) if key in latent}
+    return {"samples": rgb, **shared}, {"samples": depth, **shared, **depth_record(latent)}
+
+
+def depth_stream(node: str, latent: Latent) -> Tensor:
+    """The depth stream (B, 256, h, w) of a joint LATENT or of one that is a depth stream by itself.
+
+    Raises:
+        ValueError: naming ``node``, if it is another kind of latent.
+    """
+    samples = latent["samples"]
+    if samples.is_nested:
+        samples = split(node, latent)[1]
+    if samples.ndim != 4 or samples.shape[1] != DEPTH_CHANNELS:
+        raise ValueError(
+            f"{node}: the latent has shape {tuple(samples.shape)} and is no depth stream, which has"
+            f" {DEPTH_CHANNELS} channels; connect the depth output of MF Sampler, MF Split Latent or Encode"
+            " Depth."
+        )
+    return samples

@@ -1,0 +1,291 @@
+"""The transformer as an ordinary ComfyUI MODEL that denoises nested (RGB, depth) latents."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_sampling
+import comfy.nested_tensor
+import comfy.patcher_extension
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...kernels.attention import use_attention
+from ...mforce_core.model.config import Architecture, Schedule
+from ...mforce_core.model.transformer import ModalityForcingTransformer
+from ...mforce_core.sampling.schedule import shift
+from .attention import host_attention
+from .live_preview import SideBySide
+from .noise_levels import JointRun
+
+#: Tilt of the release: RGB is nearly clean before depth is resolved.
+DEFAULT_LOG2_ALPHA = 5.0
+
+#: The release's embedding of a guidance scale, for bases that have one, where the conditioning carries none.
+DEFAULT_GUIDANCE = 3.5
+
+
+#: Key of ``transformer_options`` that names the attention back end; without it the choice is automatic.
+ATTENTION_OPTION = "modality_forcing_attention"
+
+# Activations alive at the peak, in rows of the hidden size a token (counted: 21.1), and the length of Qwen3's prompts.
+_LIVE_WIDTHS = 22
+_TEXT_TOKENS = 512
+
+
+class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
+    """Rectified flow on the RGB stream's shifted schedule, and the tilt of the depth stream against it.
+
+    Args:
+        log2_alpha: tilt, see :mod:`.joint_run`.
+        min_depth_time: floor of the noise level that divides in the depth velocity. The release has one of 0.05, which
+            leaves a rest of noise where a schedule takes small last steps; predictions of the clean depth need none.
+    """
+
+    def __init__(
+        self, schedule: Schedule, log2_alpha: float = DEFAULT_LOG2_ALPHA, *, min_depth_time: float = 0.0
+    ) -> None:
+        self.schedule, self.log2_alpha, self.min_depth_time = schedule, log2_alpha, min_depth_time
+        super().__init__(None)
+
+    def set_parameters(self, shift: float = 0.0, timesteps: int = 10000) -> None:
+        super().set_parameters(shift=self.schedule.rgb_shift_mu, timesteps=timesteps)
+
+    def sigma(self, timestep: Tensor | float) -> Tensor | float:
+        return shift(torch.as_tensor(timestep), self.schedule.rgb_shift_mu, self.schedule.rgb_shift_sigma)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        return float(self.sigma(1.0 - min(max(percent, 0.0), 1.0)))
+
+
+class JointModelConfig(comfy.supported_models_base.BASE):
+    """What ComfyUI asks about a model before it builds one."""
+
+    latent_format = comfy.latent_formats.Flux2
+    # float16 overflows in this family.
+    supported_inference_dtypes = (torch.bfloat16, torch.float32)
+    vae_key_prefix = ("vae.",)
+    text_encoder_key_prefix = ("text_encoders.",)
+
+    def __init__(self, architecture: Architecture, schedule: Schedule) -> None:
+        # The sizes under FLUX's own names let LoRA files for a FLUX.2 base find their layers.
+        super().__init__(
+            {
+                "architecture": architecture,
+                "schedule": schedule,
+                "hidden_size": architecture.hidden_size,
+                "depth": architecture.depth_double,
+                "depth_single_blocks": architecture.depth_single,
+            }
+        )
+        self.memory_usage_factor = 2.0 * 2.0 * 2.0 * architecture.hidden_size / 2604
+
+    def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> JointDiffusion:
+        return JointDiffusion(self, device=device)
+
+
+class ComfyTransformer(ModalityForcingTransformer):
+    """The transformer with ComfyUI's constructor and calling convention."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        schedule: Schedule,
+        *,
+        dtype: torch.dtype,
+        device: Any,
+        operations: Any,
+        **_names_for_lora: int,
+    ) -> None:
+        super().__init__(architecture, schedule=schedule, operations=operations, device=device, dtype=dtype)
+        self.dtype = dtype
+
+    def forward(  # type: ignore[override]
+        self,
+        x: list[Tensor],
+        timestep: list[Tensor],
+        context: Tensor,
+        guidance: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """RGB and depth states (B, C, h, w) to RGB velocity and clean depth in the same layout, float32."""
+        options = {} if transformer_options is None else transformer_options
+        if control is not None:
+            raise ValueError(
+                "ControlNets do not fit this model: to follow a depth map, give it the depth through Encode Depth."
+            )
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timestep, context, guidance, options)
+
+    def _forward(
+        self,
+        x: list[Tensor],
+        timestep: list[Tensor],
+        context: Tensor,
+        guidance: Tensor | None,
+        transformer_options: dict[str, Any],
+    ) -> list[Tensor]:
+        grid = (x[0].shape[-2], x[0].shape[-1])
+        rgb, depth = (stream.flatten(2).transpose(1, 2) for stream in x)
+        with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
+            velocity, clean = super().forward(rgb, depth, context, timestep[0], timestep[1], grid, guidance)
+        assert clean is not None  # there is always a depth stream here
+        return [out.float().transpose(1, 2).unflatten(2, grid) for out in (velocity, clean)]
+
+
+class JointDiffusion(comfy.model_base.Flux):
+    """MODEL whose latent is a pair: RGB (B, 128, h, w) and depth (B, 256, h, w)."""
+
+    def __init__(self, model_config: JointModelConfig, device: Any = None) -> None:
+        super().__init__(model_config, comfy.model_base.ModelType.FLUX, device=device, unet_model=ComfyTransformer)
+        self.architecture: Architecture = model_config.unet_config["architecture"]
+        self.model_sampling = JointModelSampling(model_config.unet_config["schedule"])
+        self.run = JointRun()
+        if self.architecture.in_channels != self.latent_format.latent_channels:
+            self.latent_format.latent_rgb_factors = None  # an autoencoder whose colors are not known: no preview
+        self.preview = SideBySide(self.latent_format)
+        self.latent_format.latent_rgb_factors_reshape = self.preview
+
+    def begin_run(self, sampling: Any, denoise_mask: Tensor | None, latent_shapes: list[Any]) -> None:
+        """Take up the settings of the run that starts now; see :func:`..outer_run.around_run`.
+
+        Raises:
+            ValueError: the latent is not a pair of this model's streams.
+        """
+        shapes = [tuple(shape) for shape in latent_shapes]
+        channels = (self.architecture.in_channels, self.architecture.depth_channels)
+        if len(shapes) != 2 or any(len(shape) != 4 for shape in shapes):
+            raise ValueError(
+                "This model samples RGB and depth together and needs a joint latent: use MF Empty Latent, "
+                "MF Image to Depth Latent or MF Depth to Image Latent."
+            )
+        if tuple(shape[1] for shape in shapes) != channels or shapes[0][2:] != shapes[1][2:]:
+            raise ValueError(
+                f"The joint latent has streams {shapes[0]} and {shapes[1]}, this model wants {channels[0]}"
+                f" and {channels[1]} channels on one grid: make the latent for this model's VAE and depth"
+                " patches."
+            )
+        # A foreign model_sampling patch (core's ModelSamplingFlux node) knows no tilt.
+        log2_alpha = getattr(sampling, "log2_alpha", DEFAULT_LOG2_ALPHA)
+        min_depth_time = getattr(sampling, "min_depth_time", 0.0)
+        self.latent_shapes = latent_shapes
+        self.run = JointRun.from_mask(denoise_mask, latent_shapes, 2.0**log2_alpha, min_depth_time)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        text = kwargs.get("cross_attn")
+        wanted = self.architecture.context_in_dim
+        if kwargs.get("reference_latents"):
+            raise ValueError(
+                "This model takes no reference images: remove ReferenceLatent, or start from the picture with MF Merge"
+                " Latent and a denoise below 1."
+            )
+        if text is None:
+            raise ValueError(
+                "This model needs a text conditioning: connect CLIP Text Encode (an empty prompt will do)."
+            )
+        if text.shape[-1] != wanted:
+            raise ValueError(
+                f"The conditioning has {text.shape[-1]} features a token, this model wants {wanted}: use the"
+                " CLIP output of Load MF Model for nano, or CLIPLoader of type flux2 with the Qwen3 of the"
+                " model's size."
+            )
+        out = {"c_crossattn": comfy.conds.CONDRegular(text)}
+        if self.architecture.use_guidance_embed:
+            guidance = torch.tensor([float(kwargs.get("guidance", DEFAULT_GUIDANCE))])
+            out["guidance"] = comfy.conds.CONDRegular(guidance)
+        return out
+
+    def _apply_model(
+        self,
+        x: Tensor,
+        t: Tensor,
+        c_concat: Tensor | None = None,
+        c_crossattn: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        guidance: Tensor | None = None,
+        **_unused: Any,
+    ) -> Tensor:
+        """Clean (rgb, z) predicted from the packed state (B, 1, L), in float32 whatever the model.
+
+        The step from predictions to clean values is taken here and not in ``model_sampling``: RGB comes as a
+        velocity and depth as a clean value, and a detour through one of the two in bfloat16 would cost depth
+        its precision.
+        """
+        run, sigma = self.run, self.model_sampling.timestep(t).float()
+        rgb, carried = comfy.utils.unpack_latents(x.float(), self.latent_shapes)
+        depth = carried * _per_sample(run.depth_factor(sigma))
+        t_rgb, t_depth = run.times(sigma)
+
+        dtype = self.get_dtype_inference()
+        self.diffusion_model.compute_dtype = dtype
+        velocity, predicted = self.diffusion_model(
+            [rgb, depth],
+            [t_rgb, t_depth],
+            context=comfy.model_management.cast_to_device(c_crossattn, x.device, dtype),
+            guidance=None if guidance is None else guidance.to(x.device),
+            control=control,
+            transformer_options={} if transformer_options is None else transformer_options,
+        )
+        clean_rgb = rgb - _per_sample(sigma) * velocity
+        clean_depth = torch.lerp(depth, predicted, _per_sample(run.depth_trust(t_depth)))
+        return comfy.utils.pack_latents([clean_rgb, clean_depth / run.alpha])[0]
+
+    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
+        """What masked-out regions hold during the run: a frozen stream its clean value, others noise."""
+        noisy = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
+        frozen = (self.run.rgb_frozen, self.run.depth_frozen)
+        streams = zip(
+            frozen,
+            comfy.utils.unpack_latents(latent_image, self.latent_shapes),
+            comfy.utils.unpack_latents(noisy, self.latent_shapes),
+            strict=True,
+        )
+        return comfy.utils.pack_latents([clean if fixed else mixed for fixed, clean, mixed in streams])[0]
+
+    def process_latent_in(self, latent: Any) -> Any:
+        return self._scale_depth(latent, 1.0 / self.run.alpha)
+
+    def process_latent_out(self, latent: Any) -> Any:
+        return self._scale_depth(latent, self.run.alpha)
+
+    def _scale_depth(self, latent: Any, factor: float) -> Any:
+        """The depth stream of a packed or nested latent times ``factor``."""
+        if latent.is_nested:
+            rgb, depth = latent.unbind()
+            return comfy.nested_tensor.NestedTensor([rgb, depth * factor])
+        rgb, depth = comfy.utils.unpack_latents(latent, self.latent_shapes)
+        return comfy.utils.pack_latents([rgb, depth * factor])[0]
+
+    def extra_conds_shapes(self, **kwargs: Any) -> dict[str, list[int]]:
+        text = kwargs.get("cross_attn")
+        return {} if text is None else {"c_crossattn": list(text.shape)}
+
+    def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] | None = None) -> float:
+        """Bytes of activations: so many channels of every token are alive at the peak (docs/memory.md)."""
+        if self.latent_shapes is None:
+            return super().memory_required(input_shape)
+        lengths = [shape[1] for shape in (cond_shapes or {}).get("c_crossattn", [])]
+        tokens = max(lengths, default=_TEXT_TOKENS) + 2 * math.prod(self.latent_shapes[0][2:])
+        element = comfy.model_management.dtype_size(self.get_dtype_inference())
+        return input_shape[0] * tokens * _LIVE_WIDTHS * self.architecture.hidden_size * element
+
+
+def check_joint(node: str, model: Any) -> None:
+    """Raise ValueError, naming ``node``, unless a MODEL is a joint one."""
+    if not isinstance(model.model, JointDiffusion):
+        raise ValueError(f"{node}: the model is not a Modality Forcing model; load one with Load MF Model.")
+
+
+def _per_sample(values: Tensor) -> Tensor:
+    """(B,) to (B, 1, 1, 1)."""
+    return values[:, None, None, None]

@@ -1,0 +1,55 @@
+"""Node: MF Image to Depth Latent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..mforce_core.encoders.latent_space import CELL
+from .host.image_fit import fit_image, place, size_inputs
+from .host.joint_latent import CATEGORY, DEPTH_CHANNELS, RGB_CHANNELS, empty_stream, joint
+
+
+class MFImageToDepthLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="MFImageToDepthLatent",
+            display_name="MF Image to Depth Latent",
+            category=CATEGORY,
+            description=(
+                "Start of image to depth: a joint latent that holds the picture, frozen, and depth to be made."
+            ),
+            search_aliases=["modality forcing", "i2d", "depth estimation", "image to depth", "vae encode"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture whose depth is wanted. Transparent parts become white."),
+                io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
+                *size_inputs(),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="Joint latent with the picture frozen."),
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The picture at the size that is used; its pixels match those of the depth.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Tensor, vae: Any, width: int, height: int, fit: str) -> io.NodeOutput:
+        name = "MF Image to Depth Latent"
+        placement = place(name, (image.shape[1], image.shape[2]), width, height, fit)
+        pixels = fit_image(image, placement)
+        rgb = vae.encode(pixels)
+        batch, rows, columns = pixels.shape[:3]
+        wanted = (batch, RGB_CHANNELS, rows // CELL, columns // CELL)
+        if tuple(rgb.shape) != wanted:
+            raise ValueError(
+                f"{name}: the VAE gave a latent of shape {tuple(rgb.shape)}, the model wants {wanted};"
+                " connect the VAE of Load MF Model or the FLUX.2 VAE."
+            )
+        latent = joint(rgb, empty_stream(batch, DEPTH_CHANNELS, *wanted[2:]), freeze_rgb=True)
+        latent |= {"depth_valid": placement.inside(batch), "placement": placement}
+        return io.NodeOutput(latent, pixels)

@@ -1,0 +1,1 @@
+"""How the parts of the built-in model beside its transformer are trained."""
