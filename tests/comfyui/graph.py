@@ -24,6 +24,9 @@ class Graph:
         self.prompt: dict[str, Any] = {}
 
     def add(self, kind: str, **inputs: Any) -> "Node":
+        known = node_inputs(self.object_info[kind]).keys()
+        unknown = [name for name in inputs if name.partition(".")[0] not in known]
+        assert not unknown, f"{kind} has no {', '.join(unknown)}"  # ComfyUI itself would not mind
         name = f"{len(self.prompt) + 1} {kind}"
         self.prompt[name] = {"class_type": kind, "inputs": {**self._defaults(kind), **inputs}}
         return Node(name)

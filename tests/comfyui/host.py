@@ -54,12 +54,12 @@ def _can_run_comfyui(python: Path) -> bool:
 
 
 class Server:
-    """A ComfyUI of its own: CPU, free port, empty folders, this pack beside those already in its folder."""
+    """A ComfyUI of its own: CPU, free port, empty folders, a pack (this one) beside those already in its folder."""
 
-    def __init__(self, installation: Installation, base: Path, pack_folder: str) -> None:
+    def __init__(self, installation: Installation, base: Path, pack_folder: str, pack: Path = PACK) -> None:
         for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
             (base / name).mkdir(exist_ok=True)
-        (base / "custom_nodes" / pack_folder).symlink_to(PACK, target_is_directory=True)
+        (base / "custom_nodes" / pack_folder).symlink_to(pack, target_is_directory=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -259,7 +259,7 @@ def test_views_and_merged_clouds(server, object_info):
     holes = scene.save_image(scene.add("MaskToImage", mask=turned[1])[0])
     video = scene.add("CreateVideo", images=clip[0], fps=12.0)
     saved = scene.add("SaveVideo", video=video[0], format="mp4", **{"format.codec": "auto"})
-    clouds = [scene.add("MFToPointCloud", geometry=view[2], density=1, center=False) for view in (still, turned)]
+    clouds = [scene.add("MFToPointCloud", geometry=view[2], density=1, centre=False) for view in (still, turned)]
     inputs = {f"point_clouds.point_cloud{index}": cloud[0] for index, cloud in enumerate(clouds)}
     merged = scene.add("MFMergePointClouds", **inputs)
     scene.add("SavePointCloud", model_3d=merged[0], viewport_state="", filename_prefix="merged")
