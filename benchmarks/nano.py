@@ -19,11 +19,13 @@ import torch
 
 from ..mforce_core import load_autoencoder, load_model, load_text_encoder, sample
 from ..mforce_core.model.config import Architecture
+from ..mforce_core.model.tokens import tokens_to_latents
 from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.release import LOG2_ALPHA, NANO_SIZE, PATCH_SIZE
 from ..mforce_core.weights.checkpoint import save_model
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
-GRID = (8, 8)
+GRID = (NANO_SIZE // PATCH_SIZE, NANO_SIZE // PATCH_SIZE)
 
 _LOAD = """
 import re, sys
@@ -47,8 +49,8 @@ def joint_seconds(device: str, repeats: int) -> list[float]:
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        rgb, _ = sample(model, text, GRID, mode="joint", steps=50, cfg=4.0, log2_alpha=5.0, null_text=null)
-        autoencoder.decode(rgb.transpose(1, 2).unflatten(2, GRID)).cpu()
+        rgb, _ = sample(model, text, GRID, mode="joint", log2_alpha=LOG2_ALPHA, null_text=null)
+        autoencoder.decode(tokens_to_latents(rgb, GRID)).cpu()
         seconds.append(time.perf_counter() - started)
     return seconds[1:]
 

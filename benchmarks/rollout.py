@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.release import CFG, LOG2_ALPHA
 from ..mforce_core.sampling.rollout import depth_velocity, sample
 from ..mforce_core.sampling.schedule import rollout_times
 from . import op_by_op
 from .subjects import Subject
 from .timing import compare
-
-CFG, LOG2_ALPHA = 4.0, 5.0
 
 
 def measure(subject: Subject, device: torch.device, dtype: torch.dtype, steps: int, repeats: int) -> dict[str, Any]:
@@ -29,7 +28,7 @@ def measure(subject: Subject, device: torch.device, dtype: torch.dtype, steps: i
         text,
         subject.grid,
         steps=steps,
-        cfg=CFG,
+        cfg=CFG["joint"],
         log2_alpha=LOG2_ALPHA,
         null_text=null_text,
         noise=(noise_rgb, noise_depth),

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..mforce_core import load_text_encoder
 from ..mforce_core.model.config import VARIANTS, Architecture, read_config
 from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.release import PATCH_SIZE, RELEASE_SIZE, TEXT_TOKENS
 
 _NANO = Path(__file__).parent.parent / "models" / "nano"
 
@@ -18,8 +19,8 @@ class Subject(NamedTuple):
 
     name: str
     architecture: Architecture
-    text: int = 512
-    grid: tuple[int, int] = (32, 32)
+    text: int = TEXT_TOKENS
+    grid: tuple[int, int] = (RELEASE_SIZE // PATCH_SIZE, RELEASE_SIZE // PATCH_SIZE)
 
     @property
     def image(self) -> int:

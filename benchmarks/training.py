@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from ..mforce_core.depth.codec import encode_depth
 from ..mforce_core.encoders.words import WordTextEncoder
+from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens
 from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.release import SHIFT_MU
 from ..mforce_core.weights.checkpoint import save_model
 from ..training import plan
 from ..training.config import TrainConfig, read_train_config
@@ -127,12 +129,12 @@ class PlainLoop:
         rgb, depth, text = self.data.batch(self.done, slice(0, self.config.batch_size))
         self.done += 1
         grid = rgb.shape[2], rgb.shape[3]
-        tokens = rgb.flatten(2).transpose(1, 2).contiguous()
+        tokens = latents_to_tokens(rgb).contiguous()
         self._step(tokens.to(self.device), depth.to(self.device), text.to(self.device), grid)
 
     def _step(self, rgb: Tensor, depth: Tensor, text: Tensor, grid: tuple[int, int]) -> None:
-        t_rgb, t_depth = torch.sigmoid(1.1 + torch.randn(2, len(rgb), device=self.device))
-        clean = encode_depth(depth).flatten(1, 2)
+        t_rgb, t_depth = torch.sigmoid(SHIFT_MU + torch.randn(2, len(rgb), device=self.device))
+        clean = patches_to_tokens(encode_depth(depth))
         noise_rgb, noise_depth = torch.randn_like(rgb), torch.randn_like(clean)
         noisy_rgb = torch.lerp(rgb, noise_rgb, t_rgb[:, None, None])
         noisy_depth = torch.lerp(clean, noise_depth, t_depth[:, None, None])

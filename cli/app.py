@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..mforce_core.release import CFG, FOV_DEGREES, LOG2_ALPHA, STEPS, Mode
 from . import bench, data, options
 from .errors import LIGHTER_TRAINING, report_errors
-from .settings import BUILT_IN, DEFAULT_CFG, Mode, Settings, parse_size
+from .settings import BUILT_IN, Settings, parse_size
 
 app = typer.Typer(
     name="mforce",
@@ -49,15 +50,15 @@ def common(
 @app.command()
 def joint(
     prompt: Annotated[str, typer.Argument(help="What to show.")],
-    tilt: options.Tilt = 5.0,
+    tilt: options.Tilt = LOG2_ALPHA,
     refine_depth: options.RefineDepth = False,
-    steps: options.Steps = 50,
+    steps: options.Steps = STEPS,
     cfg: options.Cfg = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     count: options.Count = 1,
     size: options.Size = None,
-    fov: options.Fov = 65.0,
+    fov: options.Fov = FOV_DEGREES,
     edge_threshold: options.EdgeThreshold = None,
     remove_outliers: options.RemoveOutliers = False,
     model: options.Model = BUILT_IN,
@@ -86,14 +87,14 @@ def joint(
 def i2d(
     image: Annotated[Path, typer.Argument(help="Picture: png, jpg, webp, tiff...")],
     prompt: Annotated[str, typer.Option(help="What the picture shows, if that is known.")] = "",
-    steps: options.Steps = 50,
+    steps: options.Steps = STEPS,
     cfg: options.Cfg = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     count: options.Count = 1,
     size: options.Size = None,
     fit: options.Fit = "pad",
-    fov: options.Fov = 65.0,
+    fov: options.Fov = FOV_DEGREES,
     edge_threshold: options.EdgeThreshold = None,
     remove_outliers: options.RemoveOutliers = False,
     model: options.Model = BUILT_IN,
@@ -133,14 +134,14 @@ def d2i(
             rich_help_panel=options.INPUT,
         ),
     ] = None,
-    steps: options.Steps = 50,
+    steps: options.Steps = STEPS,
     cfg: options.Cfg = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     count: options.Count = 1,
     size: options.Size = None,
     fit: options.Fit = "pad",
-    fov: options.Fov = 65.0,
+    fov: options.Fov = FOV_DEGREES,
     edge_threshold: options.EdgeThreshold = None,
     remove_outliers: options.RemoveOutliers = False,
     model: options.Model = BUILT_IN,
@@ -196,7 +197,7 @@ def rerun(
 
 @app.command()
 def demo(
-    steps: options.Steps = 50,
+    steps: options.Steps = STEPS,
     seed: options.Seed = 0,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
@@ -277,7 +278,7 @@ def convert(
 def evaluate(
     model: options.Model = BUILT_IN,
     scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
-    steps: options.Steps = 50,
+    steps: options.Steps = STEPS,
     seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
     json_file: Annotated[
         Path | None,
@@ -341,7 +342,7 @@ app.command()(bench.bench)
 
 def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:
     """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
-    values["cfg"] = DEFAULT_CFG[mode] if values["cfg"] is None else values["cfg"]
+    values["cfg"] = CFG[mode] if values["cfg"] is None else values["cfg"]
     values["size"] = parse_size(values["size"])
     values["input"] = source
     for name in ("input", "mask", "text_encoder", "vae"):

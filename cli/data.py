@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from ..mforce_core.release import STEPS
 from . import options
 from .errors import report_errors
 
@@ -130,7 +131,7 @@ def label(
         int | None,
         typer.Option(help="Side of the model's square. Default: what it was made for.", show_default=False),
     ] = None,
-    steps: options.Steps = 50,
+    steps: options.Steps = STEPS,
     seed: options.Seed = 0,
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 8,
     device: options.Device = "auto",

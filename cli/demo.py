@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from ..mforce_core.release import CFG, LOG2_ALPHA
 from .generation import generate_folder, load_pipeline, numbered, prepare
 from .output_folder import check_output
 from .progress import say
-from .settings import DEFAULT_CFG, Settings
+from .settings import Settings
 
 _SCENES = ("a red sphere on a wooden floor", "a blue cube and a yellow cone on a checkered floor")
 _REPAINT = "a green sphere on a concrete floor"
@@ -25,17 +26,17 @@ def run_demo(output: Path, model: str, steps: int, seed: int, device: str, *, ov
         _SCENES[0],
         seed=seed,
         steps=steps,
-        tilt=5.0,
+        tilt=LOG2_ALPHA,
         model=model,
         device=device,
-        cfg=DEFAULT_CFG["joint"],
+        cfg=CFG["joint"],
     )
     base, parts = prepare(base)
     joint = [replace(job, prompt=prompt) for job, prompt in zip(numbered(base, len(_SCENES)), _SCENES, strict=True)]
     first = folders[0].absolute() / "000"
     alone = replace(base, tilt=None)
-    i2d = replace(alone, mode="i2d", prompt="", cfg=DEFAULT_CFG["i2d"], input=str(first / "rgb.png"))
-    d2i = replace(alone, mode="d2i", prompt=_REPAINT, cfg=DEFAULT_CFG["d2i"], input=str(first / "depth.npy"))
+    i2d = replace(alone, mode="i2d", prompt="", cfg=CFG["i2d"], input=str(first / "rgb.png"))
+    d2i = replace(alone, mode="d2i", prompt=_REPAINT, cfg=CFG["d2i"], input=str(first / "depth.npy"))
     pipeline = load_pipeline([*joint, i2d, d2i], parts)
     for folder, jobs in zip(folders, (joint, [i2d], [d2i]), strict=True):
         generate_folder(jobs, parts, folder, overwrite=overwrite, pipeline=pipeline)

@@ -16,13 +16,12 @@ from ..mforce_core.depth.codec import fill_missing
 from ..mforce_core.encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.encoders.qwen import QwenTextEncoder, load_qwen_text_encoder
 from ..mforce_core.encoders.words import WordTextEncoder
+from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
+from ..mforce_core.release import CFG, NANO_SIZE, PATCH_SIZE, RELEASE_SIZE
 from ..mforce_core.sampling.rollout import draw_noise
 from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
 from ..mforce_core.weights.checkpoint import check_tensors, read_header
-from .settings import BUILT_IN, GRID, Settings
-
-#: Side of the pictures that the release was made for, and the small word-level models of this repository.
-_RELEASE_SIDE, _SMALL_SIDE = 512, 128
+from .settings import BUILT_IN, Settings
 
 #: Word-level text encoder in the folder of a small model.
 WORDS_FILE = "text_encoder.safetensors"
@@ -151,7 +150,7 @@ def _trained_size(parts: Parts) -> tuple[int, int]:
         side = json.loads(config.read_text(encoding="utf-8")).get("image_size")
         if side is not None:
             return (side, side) if isinstance(side, int) else tuple(side)
-    side = _SMALL_SIDE if parts.text_encoder.name == WORDS_FILE else _RELEASE_SIDE
+    side = NANO_SIZE if parts.text_encoder.name == WORDS_FILE else RELEASE_SIZE
     return side, side
 
 
@@ -179,9 +178,9 @@ class Pipeline:
             _check_compiler(self.device)
             say("The first step compiles the model, which takes a while.")
             self.model.compile(dynamic=False)
-        if {self.autoencoder.spatial_factor, self.model.config.depth_patch_size} != {GRID}:
+        if {self.autoencoder.spatial_factor, self.model.config.depth_patch_size} != {PATCH_SIZE}:
             raise ValueError(
-                f"mforce works with {GRID}-pixel tokens; {parts.model} has depth patches of "
+                f"mforce works with {PATCH_SIZE}-pixel tokens; {parts.model} has depth patches of "
                 f"{self.model.config.depth_patch_size} pixels and {parts.vae} cells of "
                 f"{self.autoencoder.spatial_factor}."
             )
@@ -211,7 +210,7 @@ class Pipeline:
         if config.use_guidance_embed and settings.guidance is None:
             raise ValueError("This model embeds a guidance scale: give one with --guidance, for example 4.")
         width, height = settings.canvas
-        grid = height // GRID, width // GRID
+        grid = height // PATCH_SIZE, width // PATCH_SIZE
         rgb_tokens = None if rgb is None else self._rgb_tokens(rgb)
         depth_tokens = None if depth is None else self._depth_tokens(depth, settings.seed)
         passes = 2 if settings.refine_depth else 1
@@ -239,7 +238,7 @@ class Pipeline:
                 grid,
                 mode="i2d",
                 steps=settings.steps,
-                cfg=1.0,
+                cfg=CFG["i2d"],
                 rgb=rgb_tokens,
                 seed=settings.seed,
                 guidance=settings.guidance,
@@ -253,17 +252,18 @@ class Pipeline:
 
     def _rgb_tokens(self, rgb: np.ndarray) -> Tensor:
         image = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].to(self.device, torch.float32)
-        return self.autoencoder.encode(image / 127.5 - 1).flatten(2).transpose(1, 2).float()
+        return latents_to_tokens(self.autoencoder.encode(image / 127.5 - 1)).float()
 
     def _depth_tokens(self, depth: np.ndarray, seed: int) -> Tensor:
         """Tokens (1, N, p * p) of a given depth map, noise in the pixels without a measurement."""
         config = self.model.config
-        tokens = encode_depth(torch.from_numpy(depth)[None], patch_size=config.depth_patch_size).flatten(1, 2)
+        patches = encode_depth(torch.from_numpy(depth)[None], patch_size=config.depth_patch_size)
+        tokens = patches_to_tokens(patches)
         _, noise = draw_noise((1, tokens.shape[1], config.in_channels), tuple(tokens.shape), seed)
         return fill_missing(tokens, noise)
 
     def _picture(self, tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
-        latent = tokens.transpose(1, 2).unflatten(2, grid).contiguous()
+        latent = tokens_to_latents(tokens, grid).contiguous()
         image = self.autoencoder.decode(latent)[0].float()
         if not torch.isfinite(image).all():
             raise ValueError("The picture came out as NaN: use --dtype float32 or bfloat16, and a lower --cfg.")
@@ -271,7 +271,7 @@ class Pipeline:
 
 
 def _depth_map(tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
-    depth = decode_depth(tokens.unflatten(1, grid))[0].cpu().numpy()
+    depth = decode_depth(tokens_to_patches(tokens, grid))[0].cpu().numpy()
     if not np.isfinite(depth).any():
         raise ValueError("The depth came out with no valid pixel: the model is untrained or does not fit --size.")
     return depth

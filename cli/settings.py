@@ -5,18 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any
 
-Mode = Literal["joint", "i2d", "d2i"]
-
-#: Sides of pictures are multiples of this many pixels: one token covers 16x16.
-GRID = 16
+from ..mforce_core.release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, STEPS, Mode
 
 #: Name of the model that comes with the package.
 BUILT_IN = "nano"
-
-#: Guidance scale of the release by mode.
-DEFAULT_CFG: dict[Mode, float] = {"joint": 4.0, "i2d": 1.0, "d2i": 4.0}
 
 
 @dataclass(frozen=True)
@@ -31,8 +25,8 @@ class Settings:
     mode: Mode
     prompt: str
     seed: int = 0
-    steps: int = 50
-    cfg: float = 4.0
+    steps: int = STEPS
+    cfg: float = CFG["joint"]
     tilt: float | None = None
     refine_depth: bool = False
     guidance: float | None = None
@@ -41,7 +35,7 @@ class Settings:
     input: str | None = None
     mask: str | None = None
     disparity: bool = False
-    fov: float = 65.0
+    fov: float = FOV_DEGREES
     edge_threshold: float | None = None
     remove_outliers: bool = False
     model: str = BUILT_IN
@@ -60,8 +54,8 @@ class Settings:
 
     def _check(self) -> None:
         """Refuse what cannot work before any model is loaded."""
-        if self.mode not in DEFAULT_CFG:
-            raise ValueError(f"The mode must be one of {', '.join(DEFAULT_CFG)}, got {self.mode!r}.")
+        if self.mode not in MODES:
+            raise ValueError(f"The mode must be one of {', '.join(MODES)}, got {self.mode!r}.")
         if (self.mode == "joint") != (self.input is None):
             raise ValueError(f"The mode {self.mode} does not go with the input file {self.input}.")
         if self.steps < 1:
@@ -125,9 +119,9 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
 
 def check_grid(width: int, height: int) -> None:
     """Refuse sizes off the token grid, naming the nearest that is on it."""
-    if width % GRID or height % GRID or width < GRID or height < GRID:
-        near = "x".join(str(max(GRID, round(side / GRID) * GRID)) for side in (width, height))
+    if width % PATCH_SIZE or height % PATCH_SIZE or width < PATCH_SIZE or height < PATCH_SIZE:
+        near = "x".join(str(max(PATCH_SIZE, round(side / PATCH_SIZE) * PATCH_SIZE)) for side in (width, height))
         raise ValueError(
-            f"The size {width}x{height} is off the grid: width and height must be multiples of {GRID}. "
+            f"The size {width}x{height} is off the grid: width and height must be multiples of {PATCH_SIZE}. "
             f"Use --size {near}."
         )

@@ -15,17 +15,14 @@ import torch
 from torch import Tensor
 
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
-from ..mforce_core.sampling.schedule import Mode
+from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
+from ..mforce_core.release import LOG2_ALPHA, NANO_SIZE, PATCH_SIZE, STEPS, Mode
 from ..scenes import captions, render, sample_layouts
 from ..scenes.vocabulary import COLOR_HUES, COLORS, FLOORS, SHAPES
 from .metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
 
-SIZE, PATCH = 128, 16
-GRID = (SIZE // PATCH, SIZE // PATCH)
+GRID = (NANO_SIZE // PATCH_SIZE, NANO_SIZE // PATCH_SIZE)
 BATCH = 32
-
-#: Tilt of joint mode, as the release runs it.
-LOG2_ALPHA = 5.0
 
 Progress = Callable[[int, int], None]
 
@@ -47,7 +44,7 @@ def evaluate_nano(
     *,
     scenes: int = 256,
     seed: int = 1_000_000,
-    steps: int = 50,
+    steps: int = STEPS,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, float]:
@@ -66,7 +63,7 @@ def evaluate_nano(
     model = load_model(model_path, device=device, dtype=torch.float32)
     text_encoder, autoencoder = load_text_encoder(text_encoder_path), load_autoencoder(autoencoder_path, device=device)
     layout = sample_layouts(scenes, seed)
-    rgb, depth = render(layout, SIZE)
+    rgb, depth = render(layout, NANO_SIZE)
     prompts = captions(layout)
     null = text_encoder.encode([""])
     colors = color_prompts()
@@ -84,7 +81,7 @@ def evaluate_nano(
 
     def image_to_depth(tokens: Tensor) -> Tensor:
         _, sampled = run(null.expand(len(tokens), -1, -1), "i2d", rgb=tokens)
-        return decode_depth(sampled.unflatten(1, GRID)).cpu()
+        return decode_depth(tokens_to_patches(sampled, GRID)).cpu()
 
     columns: dict[str, list[Tensor]] = {}
 
@@ -95,15 +92,15 @@ def evaluate_nano(
 
     for rows in _batches(scenes):
         reference = depth[rows]
-        tokens = autoencoder.encode(rgb[rows].to(device) * 2 - 1).flatten(2).transpose(1, 2)
+        tokens = latents_to_tokens(autoencoder.encode(rgb[rows].to(device) * 2 - 1))
         note("i2d", image_to_depth(tokens), reference)
         note("constant", constant_depth(reference), reference)
 
         text = text_encoder.encode([prompts[i] for i in rows])
         joint_rgb, joint_depth = run(text, "joint", log2_alpha=LOG2_ALPHA)
-        note("joint", decode_depth(joint_depth.unflatten(1, GRID)).cpu(), image_to_depth(joint_rgb))
+        note("joint", decode_depth(tokens_to_patches(joint_depth, GRID)).cpu(), image_to_depth(joint_rgb))
 
-        clean = encode_depth(reference, patch_size=PATCH).flatten(1, 2)
+        clean = patches_to_tokens(encode_depth(reference))
         made, _ = run(text, "d2i", depth=clean)
         note("d2i", image_to_depth(made), reference)
 
@@ -112,7 +109,7 @@ def evaluate_nano(
     for rows in _batches(len(colors)):
         text = text_encoder.encode([colors[i][0] for i in rows])
         tokens, _ = run(text, "joint", log2_alpha=LOG2_ALPHA)
-        images = autoencoder.decode(tokens.transpose(1, 2).unflatten(2, GRID)).clamp(-1, 1).cpu() / 2 + 0.5
+        images = autoencoder.decode(tokens_to_latents(tokens, GRID)).clamp(-1, 1).cpu() / 2 + 0.5
         right += sum(
             dominant_hue(image, hues) == COLORS.index(colors[i][1]) for image, i in zip(images, rows, strict=True)
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import comfy.utils
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.depth.codec import contract, expand, patchify, unpatchify
+from ..mforce_core.depth.codec import contract, expand
 from ..mforce_core.depth.completion import complete_depth
+from ..mforce_core.model.tokens import latents_to_patches, patches_to_latents, patchify, unpatchify
 from .host.depth_latent import decode_stream
 from .host.joint_latent import Latent, depth_record, depth_stream, split
 from .host.joint_model import check_joint
@@ -84,7 +86,7 @@ class Correction:
         clean, model = args["denoised"], args["model"]
         rgb, carried = comfy.utils.unpack_latents(clean, model.latent_shapes)
         known, valid = self.known.to(clean.device), self.valid.to(clean.device)
-        maps = unpatchify((model.run.alpha * carried).float().movedim(1, -1))
+        maps = unpatchify(latents_to_patches(model.run.alpha * carried).float())
         corrected = complete_depth(expand(maps.clamp(_NEAREST, _FARTHEST)), known, valid)
-        tokens = patchify(contract(corrected), round(carried.shape[1] ** 0.5)).movedim(-1, 1)
-        return comfy.utils.pack_latents([rgb, (tokens / model.run.alpha).to(carried)])[0]
+        stream = patches_to_latents(patchify(contract(corrected), math.isqrt(carried.shape[1])))
+        return comfy.utils.pack_latents([rgb, (stream / model.run.alpha).to(carried)])[0]

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth.range import normalized_disparity
-from ..mforce_core.scene3d.point_cloud import FOV_DEGREES
+from ..mforce_core.release import FOV_DEGREES
 from .host.depth_latent import decode_stream
 from .host.geometry import Geometry, make_geometry, match_image
 from .host.image_fit import to_rgb

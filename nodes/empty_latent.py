@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mforce_core.encoders.latent_space import CELL
+from ..mforce_core.release import NANO_SIZE, PATCH_SIZE
 from .host.joint_latent import CATEGORY, DEPTH_CHANNELS, RGB_CHANNELS, check_size, empty_stream, joint
 
 
@@ -22,18 +22,18 @@ class MFEmptyLatent(io.ComfyNode):
             inputs=[
                 io.Int.Input(
                     "width",
-                    default=128,
-                    min=CELL,
+                    default=NANO_SIZE,
+                    min=PATCH_SIZE,
                     max=8192,
-                    step=CELL,
+                    step=PATCH_SIZE,
                     tooltip=("Width in pixels, a multiple of 16: 128 for nano, about 512 for the released model."),
                 ),
                 io.Int.Input(
                     "height",
-                    default=128,
-                    min=CELL,
+                    default=NANO_SIZE,
+                    min=PATCH_SIZE,
                     max=8192,
-                    step=CELL,
+                    step=PATCH_SIZE,
                     tooltip=("Height in pixels, a multiple of 16: 128 for nano, about 512 for the released model."),
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="How many pictures to make at once."),
@@ -44,7 +44,7 @@ class MFEmptyLatent(io.ComfyNode):
     @classmethod
     def execute(cls, width: int, height: int, batch_size: int = 1) -> io.NodeOutput:
         check_size("MF Empty Latent", width, height)
-        grid = (height // CELL, width // CELL)
+        grid = (height // PATCH_SIZE, width // PATCH_SIZE)
         return io.NodeOutput(
             joint(empty_stream(batch_size, RGB_CHANNELS, *grid), empty_stream(batch_size, DEPTH_CHANNELS, *grid))
         )

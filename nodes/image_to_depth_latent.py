@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.encoders.latent_space import CELL
+from ..mforce_core.release import PATCH_SIZE
 from .host.image_fit import fit_image, place, size_inputs
 from .host.joint_latent import CATEGORY, DEPTH_CHANNELS, RGB_CHANNELS, empty_stream, joint
 
@@ -44,7 +44,7 @@ class MFImageToDepthLatent(io.ComfyNode):
         pixels = fit_image(image, placement)
         rgb = vae.encode(pixels)
         batch, rows, columns = pixels.shape[:3]
-        wanted = (batch, RGB_CHANNELS, rows // CELL, columns // CELL)
+        wanted = (batch, RGB_CHANNELS, rows // PATCH_SIZE, columns // PATCH_SIZE)
         if tuple(rgb.shape) != wanted:
             raise ValueError(
                 f"{name}: the VAE gave a latent of shape {tuple(rgb.shape)}, the model wants {wanted};"

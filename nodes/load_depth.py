@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..mforce_core.depth.files import SUFFIXES, read_depth
 from ..mforce_core.depth.range import normalized_disparity
-from ..mforce_core.scene3d.point_cloud import FOV_DEGREES
+from ..mforce_core.release import FOV_DEGREES
 from .encode_depth import DEPTH, DISPARITY
 from .host.geometry import Geometry, make_geometry, match_image
 from .host.image_fit import to_rgb

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth.codec import mean_depth
-from ..mforce_core.encoders.latent_space import CELL
+from ..mforce_core.release import PATCH_SIZE
 from .host.depth_latent import decode_stream, encode_stream
 from .host.image_fit import STRETCH, fit_depth, place
 from .host.joint_latent import (
@@ -128,7 +128,7 @@ def _picture_stream(latent: Latent) -> Tensor:
 def _regrid(stream: Tensor, record: Latent, rows: int, columns: int) -> tuple[Tensor, Latent]:
     """A depth stream (B, 256, h, w) on another grid, resized as the depth maps that it holds."""
     maps, valid = decode_stream(stream, record)
-    placement = place(MERGE, (maps.shape[1], maps.shape[2]), columns * CELL, rows * CELL, STRETCH)
+    placement = place(MERGE, (maps.shape[1], maps.shape[2]), columns * PATCH_SIZE, rows * PATCH_SIZE, STRETCH)
     maps, valid = fit_depth(maps, valid, placement)
     kept: Latent = {"depth_valid": valid}
     if "depth_scale" in record:

@@ -10,9 +10,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..mforce_core.release import FOV_DEGREES
 from ..mforce_core.scene3d.camera_path import PATHS, Move, combine, path_moves
 from ..mforce_core.scene3d.holes import fill_from_background
-from ..mforce_core.scene3d.point_cloud import FOV_DEGREES, intrinsics_from_fov, scaled_edge_threshold
+from ..mforce_core.scene3d.point_cloud import intrinsics_from_fov, scaled_edge_threshold
 from ..mforce_core.scene3d.render_view import render_view
 from ..mforce_core.scene3d.surface import build_surface
 from .host.geometry import Geometry, as_moge, geometry_depth, geometry_of_cameras, resize_image

@@ -8,9 +8,9 @@ import comfy.model_management
 import comfy.samplers
 from comfy_api.latest import io
 
+from ..mforce_core.release import CFG, LOG2_ALPHA, STEPS
 from .host.core_sampler import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELEASED, Settings, sample_latent
 from .host.joint_latent import Latent, depth_record, joint, single_streams
-from .host.joint_model import DEFAULT_LOG2_ALPHA
 
 NAME = "MF Sampler"
 
@@ -65,10 +65,10 @@ class MFSampler(io.ComfyNode):
                         " d2i: depth to image."
                     ),
                 ),
-                io.Int.Input("steps", default=50, min=1, max=10000, tooltip="Sampling steps; fewer are faster."),
+                io.Int.Input("steps", default=STEPS, min=1, max=10000, tooltip="Sampling steps; fewer are faster."),
                 io.Float.Input(
                     "cfg",
-                    default=4.0,
+                    default=CFG["joint"],
                     min=0.0,
                     max=100.0,
                     step=0.1,
@@ -80,7 +80,7 @@ class MFSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "tilt",
-                    default=DEFAULT_LOG2_ALPHA,
+                    default=LOG2_ALPHA,
                     min=-10.0,
                     max=10.0,
                     step=0.5,
@@ -112,7 +112,7 @@ class MFSampler(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "i2d_cfg",
-                    default=1.0,
+                    default=CFG["i2d"],
                     min=0.0,
                     max=100.0,
                     step=0.1,
@@ -155,7 +155,7 @@ class MFSampler(io.ComfyNode):
         refine_depth: bool,
         sampler_name: str = "euler",
         scheduler: str = RELEASED,
-        i2d_cfg: float = 1.0,
+        i2d_cfg: float = CFG["i2d"],
         denoise: float = 1.0,
     ) -> io.NodeOutput:
         settings = Settings(steps, cfg, i2d_cfg, tilt, sampler_name, scheduler, denoise)

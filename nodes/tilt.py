@@ -6,7 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.joint_model import DEFAULT_LOG2_ALPHA, JointModelSampling, check_joint
+from ..mforce_core.release import LOG2_ALPHA
+from .host.joint_model import JointModelSampling, check_joint
 
 NAME = "MF Tilt"
 
@@ -27,7 +28,7 @@ class MFTilt(io.ComfyNode):
                 io.Model.Input("model", tooltip="From Load MF Model."),
                 io.Float.Input(
                     "tilt",
-                    default=DEFAULT_LOG2_ALPHA,
+                    default=LOG2_ALPHA,
                     min=-10.0,
                     max=10.0,
                     step=0.5,

@@ -11,9 +11,8 @@ from comfy_api.latest import Types, io
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..mforce_core.release import FOV_DEGREES, MAX_POINTS, RELEASE_SIZE
 from ..mforce_core.scene3d.point_cloud import (
-    FOV_DEGREES,
-    MAX_POINTS,
     PointCloud,
     depth_edges,
     intrinsics_from_fov,
@@ -36,7 +35,6 @@ NO_THINNING, RELATIVE, DEPTH_UNITS = "off", "relative", "depth units"
 # ComfyUI's 3D viewer: its vertical field of view, and where the first look comes from.
 _VIEWER_FOV_DEGREES = 35.0
 _VIEW_DIRECTION = (0.4, 0.25, 1.0)
-_SOLID_SIDE = 512  # pixels of a picture whose points look like a closed surface there
 _IN_VIEW = 0.95  # of the points; the rest may be at the rim
 
 
@@ -178,7 +176,7 @@ class MFToPointCloud(io.ComfyNode):
             side = max(one.shape)
             threshold = edge_threshold or scaled_edge_threshold(side)
             known = known & ~depth_edges(one, threshold)
-            one, known = densify(one, known, density or math.ceil(_SOLID_SIDE / side))
+            one, known = densify(one, known, density or math.ceil(RELEASE_SIZE / side))
             camera = _camera(geometry, index, fov_degrees)
             if camera is None:
                 camera = intrinsics_from_fov(one.shape[0], one.shape[1], fov_degrees or FOV_DEGREES)

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from mforce.cli.data import app
 from mforce.mforce_core import load_autoencoder, load_text_encoder
-from mforce.mforce_core.encoders.qwen import LAYERS, LENGTH
+from mforce.mforce_core.encoders.qwen import LAYERS
+from mforce.mforce_core.release import TEXT_TOKENS
 from mforce.scenes import read_shards, write_dataset
 from mforce.training.batches import EncodedBatch, Source
 from mforce.training.data import encode
@@ -222,7 +223,7 @@ def test_features_of_qwen_are_stored_once_a_caption(tars, tmp_path, monkeypatch)
 
 
 def test_the_size_of_qwen_features_is_the_one_in_the_docs():
-    megabytes = LENGTH * len(LAYERS) * 4096 * 2 / 1e6
+    megabytes = TEXT_TOKENS * len(LAYERS) * 4096 * 2 / 1e6
     docs = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
     assert f"{megabytes:.1f} MB" in docs
 

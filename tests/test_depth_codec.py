@@ -13,9 +13,8 @@ from mforce.mforce_core.depth.codec import (
     encode_depth,
     fill_missing,
     mean_depth,
-    patchify,
-    unpatchify,
 )
+from mforce.mforce_core.model.tokens import patchify, unpatchify
 
 
 @given(seed=st.integers(0, 2**31), scale=st.floats(1e-3, 1e4), rows=st.integers(1, 3), columns=st.integers(1, 3))

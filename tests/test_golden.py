@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from mforce.mforce_core import load_model, rollout_times, sample
-from mforce.mforce_core.depth.codec import decode_depth, encode_depth, expand, unpatchify
+from mforce.mforce_core.depth.codec import decode_depth, encode_depth, expand
 from mforce.mforce_core.model.config import Schedule
+from mforce.mforce_core.model.tokens import unpatchify
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -92,10 +92,14 @@ def test_importing_the_package_is_light() -> None:
     assert not modules_after("import mforce") & {"torch", "numpy", "comfy", "comfy_api", "triton", "typer"}
 
 
+def test_the_defaults_of_the_release_are_read_without_torch() -> None:
+    assert not modules_after("import mforce.mforce_core.release") & {"torch", "numpy", "einops"}
+
+
 def test_importing_the_core_needs_neither_optional_libraries_nor_hosts() -> None:
     missing = ("triton", "xformers", "typer", "rich", "OpenEXR", "transformers", "pydantic")
     code = f"sys.modules |= dict.fromkeys({missing})"
-    loaded = modules_after(f"{code}; import mforce.mforce_core")
+    loaded = modules_after(f"{code}; from mforce.mforce_core import *")
     assert "torch" in loaded
     assert not loaded & {"comfy", "comfy_api", "scipy", "trimesh"}
 

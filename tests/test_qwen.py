@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
-from mforce.mforce_core.encoders.qwen import LAYERS, LENGTH, load_qwen_text_encoder
+from mforce.mforce_core.encoders.qwen import LAYERS, load_qwen_text_encoder
 from mforce.mforce_core.model.config import Architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.release import TEXT_TOKENS
 from mforce.mforce_core.weights.checkpoint import save_model
 
 transformers = pytest.importorskip("transformers")
@@ -52,7 +53,7 @@ def test_features_are_the_hidden_states_of_the_chat_prompt(qwen):
     folder, whole = qwen
     encoder = load_qwen_text_encoder(folder)
     features = encoder.encode(["a red ball", ""])
-    assert features.shape == (2, LENGTH, encoder.dim) == (2, 512, 3 * HIDDEN)
+    assert features.shape == (2, TEXT_TOKENS, encoder.dim) == (2, 512, 3 * HIDDEN)
     assert features.dtype == torch.float32
 
     text = "<|im_start|>user\na red ball<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -72,7 +73,7 @@ def test_layers_that_are_not_read_are_not_loaded(qwen):
 
 def test_long_prompts_are_cut(qwen):
     features = load_qwen_text_encoder(qwen[0]).encode(["ball " * 500])
-    assert features.shape[1] == LENGTH
+    assert features.shape[1] == TEXT_TOKENS
     assert torch.isfinite(features).all()
 
 

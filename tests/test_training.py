@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 from mforce.kernels import attention
 from mforce.mforce_core import load_model, load_text_encoder, sample
-from mforce.mforce_core.depth.codec import unpatchify
 from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model import transformer
 from mforce.mforce_core.model.config import ConfigError
+from mforce.mforce_core.model.tokens import unpatchify
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.training.config import RecipeConfig, read_train_config
 from mforce.training.data.encoded import EncodedSource

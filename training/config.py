@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..mforce_core.model.config import Architecture, ConfigError
+from ..mforce_core.release import RELEASE_SIZE, SHIFT_MU, TEXT_TOKENS
 from ..mforce_core.weights.checkpoint import read_header
 
 if sys.version_info >= (3, 11):
@@ -41,8 +42,8 @@ class DataConfig(Section):
     latents: Path | None = None
     shards: tuple[str, ...] = ()
     autoencoder: Path | None = None
-    size: tuple[int, int] = (512, 512)
-    text_tokens: int = Field(512, gt=0)
+    size: tuple[int, int] = (RELEASE_SIZE, RELEASE_SIZE)
+    text_tokens: int = Field(TEXT_TOKENS, gt=0)
     caption_dropout: float = Field(0.1, ge=0, le=1)
 
     @model_validator(mode="after")
@@ -69,7 +70,7 @@ class OptimizerConfig(Section):
 class RecipeConfig(Section):
     """What the paper discloses (task mix, losses) and what it leaves open (the rest); see :mod:`.recipe`."""
 
-    time_mu: float = 1.1
+    time_mu: float = SHIFT_MU
     probability_i2d: float = Field(0.2, ge=0, le=1)
     probability_d2i: float = Field(0.2, ge=0, le=1)
     depth_loss_weight: float = Field(1.0, ge=0)

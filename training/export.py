@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ..mforce_core.encoders.latent_space import CELL
 from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.weights.checkpoint import save_model
 from .config import TrainConfig
 from .lora import merge_lora, save_lora, split_lora
@@ -41,7 +41,7 @@ def export(
         with torch.device("meta"):
             whole = ModalityForcingTransformer(model.config, schedule=model.schedule, dtype=torch.bfloat16)
         whole.load_state_dict(weights, assign=True)
-        height, width = (side * CELL for side in grid)
+        height, width = (side * PATCH_SIZE for side in grid)
         save_model(whole, out, dtype=torch.bfloat16, image_size=(width, height))
     processes.wait()
     return out

@@ -12,14 +12,13 @@ from ..evaluation.metrics import abs_rel, align_median, delta1
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, sample
 from ..mforce_core.depth.codec import valid_pixels
 from ..mforce_core.depth.colormaps import colorize
+from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.release import LOG2_ALPHA
 from .config import TrainConfig
 from .log import Log
 from .processes import Processes
 from .source import open_source
-
-#: Tilt of joint mode, as the release runs it.
-_LOG2_ALPHA = 5.0
 
 #: In the run's folder.
 SHEETS = "samples"
@@ -72,10 +71,10 @@ class HeldOut:
     def _predicted(self, model: ModalityForcingTransformer, rows: Tensor) -> Tensor:
         """Depth (B, H, W) of the given images."""
         text = self.null_text.expand(len(rows), -1, -1)
-        tokens = self.latents[rows].flatten(2).transpose(1, 2)
+        tokens = latents_to_tokens(self.latents[rows])
         run = partial(sample, grid=self._grid, steps=self.settings.sampling_steps, seed=int(rows[0]))
         _, depth = run(model, text, mode="i2d", rgb=tokens)
-        return decode_depth(depth.unflatten(1, self._grid))
+        return decode_depth(tokens_to_patches(depth, self._grid))
 
     def _shown(self, model: ModalityForcingTransformer) -> list[np.ndarray | None]:
         """Columns of the sheet: joint image and depth, and the image made from the exact depth."""
@@ -83,18 +82,16 @@ class HeldOut:
         run = partial(
             sample, model, text, self._grid, steps=self.settings.sampling_steps, null_text=self.null_text[None]
         )
-        rgb, joint = run(mode="joint", log2_alpha=_LOG2_ALPHA)
-        clean = encode_depth(depth, patch_size=model.config.depth_patch_size).flatten(1, 2)
+        rgb, joint = run(mode="joint", log2_alpha=LOG2_ALPHA)
+        clean = patches_to_tokens(encode_depth(depth, patch_size=model.config.depth_patch_size))
         made, _ = run(mode="d2i", depth=clean)
-        pictures = _depth_pictures(decode_depth(joint.unflatten(1, self._grid)).cpu())
-        return [self._pictures(self._latents(rgb)), pictures, self._pictures(self._latents(made))]
+        pictures = _depth_pictures(decode_depth(tokens_to_patches(joint, self._grid)).cpu())
+        images, remade = (self._pictures(tokens_to_latents(tokens, self._grid)) for tokens in (rgb, made))
+        return [images, pictures, remade]
 
     @property
     def _grid(self) -> tuple[int, int]:
         return self.latents.shape[2], self.latents.shape[3]
-
-    def _latents(self, tokens: Tensor) -> Tensor:
-        return tokens.transpose(1, 2).unflatten(2, self._grid)
 
     def _pictures(self, latents: Tensor) -> np.ndarray | None:
         """(B, H, W, 3) uint8, the size of the depth; None without an autoencoder."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..mforce_core.encoders.latent_space import CELL
 from ..mforce_core.model.transformer import ModalityForcingTransformer
+from ..mforce_core.release import PATCH_SIZE
 from .config import TrainConfig
 from .initialize import build, freeze
 from .lora import add_lora
@@ -109,7 +109,7 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
 
 def tokens_of(config: TrainConfig) -> tuple[int, int]:
     """The grid of a picture of ``data.size``."""
-    return config.data.size[0] // CELL, config.data.size[1] // CELL
+    return config.data.size[0] // PATCH_SIZE, config.data.size[1] // PATCH_SIZE
 
 
 def distils(config: TrainConfig) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..mforce_core.depth.codec import encode_depth, valid_pixels
+from ..mforce_core.model.tokens import patches_to_tokens
 from .config import RecipeConfig
 
 #: Floor of the relative weighting: a pixel at 1/10 of the map's mean depth weighs as much as one nearer still.
@@ -80,7 +81,7 @@ def draw_noise(batch: Batch, recipe: RecipeConfig, rows: Sequence[torch.Generato
     rgb = torch.stack([torch.randn(batch.rgb.shape[1:], generator=row) for row in rows])
     if batch.depth is None:
         return Noise(t_rgb, None, rgb, None)
-    tokens = batch.depth.flatten(1, 2)
+    tokens = patches_to_tokens(batch.depth)
     depth = torch.stack([torch.randn(tokens.shape[1:], generator=row) for row in rows])
     unknown = (tokens == 0).flatten(1).all(1)
     i2d = (task < recipe.probability_i2d) & ~unknown
@@ -183,7 +184,7 @@ def losses(
     if teacher is not None and recipe.distils:
         with torch.no_grad():
             original, _ = teacher(rgb, None, batch.text, noise.t_rgb, None, batch.grid)
-    clean = batch.depth.flatten(1, 2)
+    clean = patches_to_tokens(batch.depth)
     depth = noisy_depth(clean, noise.depth, noise.t_depth)
     velocity, depth_x0 = model(rgb, depth, batch.text, noise.t_rgb, noise.t_depth, batch.grid)
     noisy_rgb = (noise.t_rgb > 0).float()

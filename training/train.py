@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core import load_model
+from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens
 from .batches import SequentialSource
 from .checkpoint import Checkpoints, TrainingState
 from .config import TrainConfig, read_train_config
@@ -163,7 +164,7 @@ class Trainer:
                 raise ValueError("stage mf needs depth, which the data has not")
             tokens = depth_tokens(depth, config.recipe, self.model.config.depth_patch_size, draws)
         grid = (rgb.shape[2], rgb.shape[3])
-        batch = Batch(rgb.flatten(2).transpose(1, 2).contiguous(), tokens, text, grid)
+        batch = Batch(latents_to_tokens(rgb).contiguous(), tokens, text, grid)
         return batch, draw_noise(batch, config.recipe, draws)
 
     def _save_culprit(self, parts: list[tuple[Batch, Noise]]) -> str:
@@ -187,7 +188,7 @@ def counted(batch: Batch, noise: Noise) -> int:
     """Depth pixels of a batch that the loss is divided by."""
     if batch.depth is None or noise.t_depth is None:
         return 0
-    return int(counted_pixels(batch.depth.flatten(1, 2), noise.t_depth).sum())
+    return int(counted_pixels(patches_to_tokens(batch.depth), noise.t_depth).sum())
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -4,10 +4,11 @@ A map is divided by its mean and contracted to (0, 2), d for d <= 1 and 2 - 1/d 
 their resolution and far ones stay bounded; then cut in patches. Scale is lost: decoded depth is relative.
 """
 
-import math
-
 import torch
 from torch import Tensor
+
+from ..model.tokens import patchify, unpatchify
+from ..release import PATCH_SIZE
 
 
 class DepthError(ValueError):
@@ -25,24 +26,13 @@ def expand(z: Tensor) -> Tensor:
     return z / (2 * m.sqrt() - m)
 
 
-def patchify(maps: Tensor, patch_size: int) -> Tensor:
-    """(B, h * p, w * p) -> (B, h, w, p * p), row-major inside a patch."""
-    return maps.unflatten(2, (-1, patch_size)).unflatten(1, (-1, patch_size)).permute(0, 1, 3, 2, 4).flatten(3)
-
-
-def unpatchify(tokens: Tensor) -> Tensor:
-    """Inverse of :func:`patchify`: (B, h, w, p * p) -> (B, h * p, w * p)."""
-    patch_size = math.isqrt(tokens.shape[-1])
-    return tokens.unflatten(3, (patch_size, patch_size)).permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
-
-
 def valid_pixels(depth: Tensor, valid: Tensor | None = None) -> Tensor:
     """Pixels that carry a measurement: finite, positive and, where a mask is given, inside it; bool, depth's shape."""
     usable = torch.isfinite(depth) & (depth > 0)
     return usable if valid is None else usable & valid.bool()
 
 
-def encode_depth(depth: Tensor, valid: Tensor | None = None, *, patch_size: int = 16) -> Tensor:
+def encode_depth(depth: Tensor, valid: Tensor | None = None, *, patch_size: int = PATCH_SIZE) -> Tensor:
     """Depth maps to depth-stream tokens, each map normalized by the mean of its own valid pixels.
 
     Args:

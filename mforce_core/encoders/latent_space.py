@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-#: Pixels along the side of a latent's cell, which is one token.
-CELL = 16
-
 
 def pack_2x2(latent: torch.Tensor) -> torch.Tensor:
     """(B, C, 2h, 2w) -> (B, 4C, h, w), channels ordered (channel, row in the patch, column in the patch)."""

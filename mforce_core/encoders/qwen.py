@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Decoder layers after which hidden states are taken, and the length of every encoding in tokens.
+from ..release import TEXT_TOKENS
+
+#: Decoder layers after which hidden states are taken.
 LAYERS = (9, 18, 27)
-LENGTH = 512
 
 _PADDING = "<|endoftext|>"
 _TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
@@ -28,7 +29,9 @@ class QwenTextEncoder:
         model: Qwen3 without its language-model head; it needs no more layers than the last of ``layers``.
     """
 
-    def __init__(self, tokenizer: Any, model: Any, *, layers: Sequence[int] = LAYERS, length: int = LENGTH) -> None:
+    def __init__(
+        self, tokenizer: Any, model: Any, *, layers: Sequence[int] = LAYERS, length: int = TEXT_TOKENS
+    ) -> None:
         self.tokenizer = tokenizer
         self.model = model
         self.layers = tuple(layers)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..release import DEPTH_CHANNELS, RGB_CHANNELS, SHIFT_MU, SHIFT_SIGMA
+
 #: Time is embedded in this many sinusoids before the time MLPs; fixed for the whole FLUX.2 family.
 TIME_FREQUENCIES = 256
 
@@ -22,8 +24,8 @@ class Architecture:
     ``depth_channels == 0`` is a plain FLUX.2 text-to-image model without a depth stream.
     """
 
-    in_channels: int = 128
-    depth_channels: int = 256
+    in_channels: int = RGB_CHANNELS
+    depth_channels: int = DEPTH_CHANNELS
     context_in_dim: int = 12288
     hidden_size: int = 4096
     num_heads: int = 32
@@ -90,10 +92,10 @@ class Architecture:
 class Schedule:
     """Parameters of the timestep shift of each stream (see :mod:`.schedule`); the release's values."""
 
-    rgb_shift_mu: float = 1.1
-    depth_shift_mu: float = 1.1
-    rgb_shift_sigma: float = 1.0
-    depth_shift_sigma: float = 1.0
+    rgb_shift_mu: float = SHIFT_MU
+    depth_shift_mu: float = SHIFT_MU
+    rgb_shift_sigma: float = SHIFT_SIGMA
+    depth_shift_sigma: float = SHIFT_SIGMA
 
 
 VARIANTS: dict[str, Architecture] = {

@@ -8,14 +8,9 @@ from torch import Tensor
 
 from ..model.config import Schedule
 from ..model.transformer import ModalityForcingTransformer, Modulations
+from ..release import CFG, MIN_DEPTH_TIME, MODES, STEPS, Mode
 from .cuda_graph import Graph, Recorder, record
-from .schedule import MODES, Mode, rollout_times
-
-#: Floor of t_depth when an x-prediction becomes a velocity: (x_t - x_0) / t loses all precision near t = 0.
-MIN_DEPTH_TIME = 0.05
-
-#: Defaults of the release, by mode.
-DEFAULT_CFG = {"joint": 4.0, "i2d": 1.0, "d2i": 4.0}
+from .schedule import rollout_times
 
 #: callback(step, steps, rgb, depth_x0), step from 1: state after the step; raise in it to cancel.
 Callback = Callable[[int, int, Tensor, Tensor], None]
@@ -106,7 +101,7 @@ def sample(
     grid: tuple[int, int],
     *,
     mode: Mode = "joint",
-    steps: int = 50,
+    steps: int = STEPS,
     cfg: float | None = None,
     log2_alpha: float | None = None,
     null_text: Tensor | None = None,
@@ -152,7 +147,7 @@ def sample(
         raise ValueError("this checkpoint is a text-to-image base without a depth stream; train one on it first")
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
-    cfg = DEFAULT_CFG[mode] if cfg is None else cfg
+    cfg = CFG[mode] if cfg is None else cfg
     if not 0 <= cfg < float("inf"):
         raise ValueError(f"cfg must be a finite number of at least 0, got {cfg}")
     device = next(model.parameters()).device

@@ -5,15 +5,12 @@ Moebius map of Modality Forcing (Duisterhof et al., arXiv 2606.13676): it decide
 """
 
 import math
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..model.config import Schedule
-
-Mode = Literal["joint", "i2d", "d2i"]
-MODES: tuple[str, ...] = get_args(Mode)
+from ..release import MODES, Mode
 
 
 def shift(u: Tensor, mu: float, sigma: float) -> Tensor:

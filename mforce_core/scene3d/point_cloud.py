@@ -15,12 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..release import EDGE_THRESHOLD, FOV_DEGREES, MAX_POINTS, RELEASE_SIZE
 from .surface import links, slopes
-
-MAX_POINTS = 1_200_000
-EDGE_THRESHOLD = 0.04
-FOV_DEGREES = 65.0
-RELEASE_SIDE = 512
 
 
 @dataclass(frozen=True)
@@ -207,7 +203,7 @@ def scaled_edge_threshold(side: int) -> float:
     The coarser the pixels, the larger the step of depth between two of them on the same slanted surface: with
     the release's number itself, a small picture loses its floors and walls.
     """
-    return EDGE_THRESHOLD * max(1.0, RELEASE_SIDE / side)
+    return EDGE_THRESHOLD * max(1.0, RELEASE_SIZE / side)
 
 
 def inliers(points: Tensor, *, neighbors: int = 5, std_ratio: float = 1.0) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
-from ...mforce_core.sampling.rollout import MIN_DEPTH_TIME
-from ...mforce_core.sampling.schedule import Mode, rollout_times
+from ...mforce_core.release import CFG, LOG2_ALPHA, MIN_DEPTH_TIME, STEPS, Mode
+from ...mforce_core.sampling.schedule import rollout_times
 from .joint_latent import Latent, freeze_mask, split
 from .joint_model import JointModelSampling, check_joint
 
@@ -36,10 +36,10 @@ class Settings:
     latent's content at a part of the noise.
     """
 
-    steps: int = 50
-    cfg: float = 4.0
-    depth_cfg: float = 1.0
-    log2_alpha: float = 5.0
+    steps: int = STEPS
+    cfg: float = CFG["joint"]
+    depth_cfg: float = CFG["i2d"]
+    log2_alpha: float = LOG2_ALPHA
     sampler_name: str = "euler"
     scheduler: str = RELEASED
     denoise: float = 1.0

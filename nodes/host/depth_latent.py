@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ...mforce_core.depth.codec import decode_depth, encode_depth, fill_missing
-from ...mforce_core.encoders.latent_space import CELL
+from ...mforce_core.model.tokens import latents_to_patches, patches_to_latents
 from .joint_latent import Latent
 
 
@@ -16,9 +16,9 @@ def encode_stream(maps: Tensor, valid: Tensor, seed: int = 0) -> Tensor:
     Raises:
         DepthError: a map without one valid pixel.
     """
-    tokens = encode_depth(maps, valid, patch_size=CELL)
-    noise = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(seed))
-    return fill_missing(tokens, noise).movedim(-1, 1).contiguous()
+    patches = encode_depth(maps, valid)
+    noise = torch.randn(patches.shape, generator=torch.Generator().manual_seed(seed))
+    return patches_to_latents(fill_missing(patches, noise)).contiguous()
 
 
 def decode_stream(stream: Tensor, record: Latent) -> tuple[Tensor, Tensor]:
@@ -27,7 +27,7 @@ def decode_stream(stream: Tensor, record: Latent) -> tuple[Tensor, Tensor]:
     Args:
         record: what the LATENT says about its depth; its ``depth_valid`` narrows the valid pixels.
     """
-    maps = decode_depth(stream.float().movedim(1, -1))
+    maps = decode_depth(latents_to_patches(stream).float())
     valid = torch.isfinite(maps)
     if "depth_valid" in record:
         valid &= record["depth_valid"].to(valid.device)

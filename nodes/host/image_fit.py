@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from ...mforce_core.depth.resampling import resample_depth
-from ...mforce_core.encoders.latent_space import CELL
+from ...mforce_core.release import NANO_SIZE, PATCH_SIZE
 from .joint_latent import check_size
 
 CROP, LETTERBOX, STRETCH, KEEP, KEEP_ASPECT = "crop", "letterbox", "stretch", "keep size", "keep aspect"
@@ -23,18 +23,18 @@ def size_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "width",
-            default=128,
-            min=CELL,
+            default=NANO_SIZE,
+            min=PATCH_SIZE,
             max=8192,
-            step=CELL,
+            step=PATCH_SIZE,
             tooltip="Width to work at, a multiple of 16: 128 for nano, about 512 for the released model.",
         ),
         io.Int.Input(
             "height",
-            default=128,
-            min=CELL,
+            default=NANO_SIZE,
+            min=PATCH_SIZE,
             max=8192,
-            step=CELL,
+            step=PATCH_SIZE,
             tooltip="Height to work at, a multiple of 16: 128 for nano, about 512 for the released model.",
         ),
         io.Combo.Input(
@@ -94,9 +94,9 @@ def place(node: str, source: tuple[int, int], width: int, height: int, fit: str)
     rows, columns = source
     whole, no_bars = (0, 0, rows, columns), (0, 0, 0, 0)
     if fit == KEEP:
-        if rows % CELL or columns % CELL:
+        if rows % PATCH_SIZE or columns % PATCH_SIZE:
             raise ValueError(
-                f"{node}: the input is {columns}x{rows} and fit is '{KEEP}', which needs multiples of {CELL}:"
+                f"{node}: the input is {columns}x{rows} and fit is '{KEEP}', which needs multiples of {PATCH_SIZE}:"
                 f" choose '{CROP}', '{LETTERBOX}', '{STRETCH}' or '{KEEP_ASPECT}', or resize it before."
             )
         return Placement(source, whole, source, no_bars)
@@ -123,7 +123,9 @@ def nearest_size(source: tuple[int, int], pixels: int) -> tuple[int, int]:
     """
     aspect = source[1] / source[0]
     ideal = math.sqrt(pixels / aspect), math.sqrt(pixels * aspect)
-    heights, widths = ([max(1, step(side / CELL)) * CELL for step in (math.floor, math.ceil)] for side in ideal)
+    heights, widths = (
+        [max(1, step(side / PATCH_SIZE)) * PATCH_SIZE for step in (math.floor, math.ceil)] for side in ideal
+    )
 
     def badness(size: tuple[int, int]) -> float:
         height, width = size

@@ -18,13 +18,10 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
-from ...mforce_core.encoders.latent_space import CELL
+from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
 
 #: Where the latents' nodes are in the menu.
 CATEGORY = "model/latent/modality forcing"
-
-RGB_CHANNELS = 128
-DEPTH_CHANNELS = CELL * CELL
 
 #: What a LATENT may say about its depth, and which of it has one entry a sample.
 DEPTH_RECORD = frozenset({"depth_valid", "depth_scale", "placement"})
@@ -41,9 +38,10 @@ def empty_stream(batch: int, channels: int, height: int, width: int) -> Tensor:
 def check_size(node: str, width: int, height: int) -> None:
     """Raise ValueError unless both sides, in pixels, are positive multiples of a cell."""
     for name, size in (("width", width), ("height", height)):
-        if size < CELL or size % CELL:
-            below = max(CELL, size // CELL * CELL)
-            raise ValueError(f"{node}: {name} {size} is not a multiple of {CELL}; use {below} or {below + CELL}.")
+        if size < PATCH_SIZE or size % PATCH_SIZE:
+            below = max(PATCH_SIZE, size // PATCH_SIZE * PATCH_SIZE)
+            near = f"use {below} or {below + PATCH_SIZE}"
+            raise ValueError(f"{node}: {name} {size} is not a multiple of {PATCH_SIZE}; {near}.")
 
 
 def joint(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool = False, freeze_depth: bool = False) -> Latent:

@@ -19,25 +19,19 @@ from torch import Tensor
 
 from ...kernels.attention import use_attention
 from ...mforce_core.model.config import Architecture, Schedule
+from ...mforce_core.model.tokens import latents_to_tokens, tokens_to_latents
 from ...mforce_core.model.transformer import ModalityForcingTransformer
+from ...mforce_core.release import GUIDANCE, LOG2_ALPHA, TEXT_TOKENS
 from ...mforce_core.sampling.schedule import shift
 from .attention import host_attention
 from .live_preview import SideBySide
 from .noise_levels import JointRun
 
-#: Tilt of the release: RGB is nearly clean before depth is resolved.
-DEFAULT_LOG2_ALPHA = 5.0
-
-#: The release's embedding of a guidance scale, for bases that have one, where the conditioning carries none.
-DEFAULT_GUIDANCE = 3.5
-
-
 #: Key of ``transformer_options`` that names the attention back end; without it the choice is automatic.
 ATTENTION_OPTION = "modality_forcing_attention"
 
-# Activations alive at the peak, in rows of the hidden size a token (counted: 21.1), and the length of Qwen3's prompts.
+# Activations alive at the peak, in rows of the hidden size per token (counted: 21.1).
 _LIVE_WIDTHS = 22
-_TEXT_TOKENS = 512
 
 
 class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
@@ -49,9 +43,7 @@ class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sam
             leaves a rest of noise where a schedule takes small last steps; predictions of the clean depth need none.
     """
 
-    def __init__(
-        self, schedule: Schedule, log2_alpha: float = DEFAULT_LOG2_ALPHA, *, min_depth_time: float = 0.0
-    ) -> None:
+    def __init__(self, schedule: Schedule, log2_alpha: float = LOG2_ALPHA, *, min_depth_time: float = 0.0) -> None:
         self.schedule, self.log2_alpha, self.min_depth_time = schedule, log2_alpha, min_depth_time
         super().__init__(None)
 
@@ -135,11 +127,11 @@ class ComfyTransformer(ModalityForcingTransformer):
         transformer_options: dict[str, Any],
     ) -> list[Tensor]:
         grid = (x[0].shape[-2], x[0].shape[-1])
-        rgb, depth = (stream.flatten(2).transpose(1, 2) for stream in x)
+        rgb, depth = map(latents_to_tokens, x)
         with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
             velocity, clean = super().forward(rgb, depth, context, timestep[0], timestep[1], grid, guidance)
         assert clean is not None  # there is always a depth stream here
-        return [out.float().transpose(1, 2).unflatten(2, grid) for out in (velocity, clean)]
+        return [tokens_to_latents(out.float(), grid) for out in (velocity, clean)]
 
 
 class JointDiffusion(comfy.model_base.Flux):
@@ -175,7 +167,7 @@ class JointDiffusion(comfy.model_base.Flux):
                 " patches."
             )
         # A foreign model_sampling patch (core's ModelSamplingFlux node) knows no tilt.
-        log2_alpha = getattr(sampling, "log2_alpha", DEFAULT_LOG2_ALPHA)
+        log2_alpha = getattr(sampling, "log2_alpha", LOG2_ALPHA)
         min_depth_time = getattr(sampling, "min_depth_time", 0.0)
         self.latent_shapes = latent_shapes
         self.run = JointRun.from_mask(denoise_mask, latent_shapes, 2.0**log2_alpha, min_depth_time)
@@ -200,7 +192,7 @@ class JointDiffusion(comfy.model_base.Flux):
             )
         out = {"c_crossattn": comfy.conds.CONDRegular(text)}
         if self.architecture.use_guidance_embed:
-            guidance = torch.tensor([float(kwargs.get("guidance", DEFAULT_GUIDANCE))])
+            guidance = torch.tensor([float(kwargs.get("guidance", GUIDANCE))])
             out["guidance"] = comfy.conds.CONDRegular(guidance)
         return out
 
@@ -275,7 +267,7 @@ class JointDiffusion(comfy.model_base.Flux):
         if self.latent_shapes is None:
             return super().memory_required(input_shape)
         lengths = [shape[1] for shape in (cond_shapes or {}).get("c_crossattn", [])]
-        tokens = max(lengths, default=_TEXT_TOKENS) + 2 * math.prod(self.latent_shapes[0][2:])
+        tokens = max(lengths, default=TEXT_TOKENS) + 2 * math.prod(self.latent_shapes[0][2:])
         element = comfy.model_management.dtype_size(self.get_dtype_inference())
         return input_shape[0] * tokens * _LIVE_WIDTHS * self.architecture.hidden_size * element
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from ...mforce_core import decode_depth, load_autoencoder, load_model, sample
 from ...mforce_core.depth.files import write_16_bit
 from ...mforce_core.depth.resampling import enlarge_depth
+from ...mforce_core.model.tokens import latents_to_tokens, tokens_to_patches
+from ...mforce_core.release import CFG, STEPS
 from .encoders import open_text_encoder
 from .extras import need
 from .sample import Broken, Sample, role_of
@@ -35,7 +37,7 @@ class LabelSettings:
     vae: str
     text_encoder: str
     side: int
-    steps: int = 50
+    steps: int = STEPS
     seed: int = 0
     batch_size: int = 8
     device: str = "cpu"
@@ -168,7 +170,7 @@ class Labeller:
         images = torch.stack([view_image(s.image, view) for s, view in zip(samples, views, strict=True)])
         latents = self.autoencoder.encode(images.to(self.settings.device).float() / 127.5 - 1)
         grid = latents.shape[2], latents.shape[3]
-        rgb = latents.flatten(2).transpose(1, 2).float()
+        rgb = latents_to_tokens(latents).float()
         tokens = grid[0] * grid[1]
         noise = torch.stack([self._noise(s.key, (tokens, self.model.config.depth_channels)) for s in samples])
         text = self.null_text.expand(len(samples), -1, -1)
@@ -178,11 +180,11 @@ class Labeller:
             grid,
             mode="i2d",
             steps=self.settings.steps,
-            cfg=1.0,
+            cfg=CFG["i2d"],
             rgb=rgb,
             noise=(torch.zeros_like(rgb), noise),
         )
-        maps = decode_depth(depth.unflatten(1, grid)).cpu()
+        maps = decode_depth(tokens_to_patches(depth, grid)).cpu()
         found = []
         for one, view, decoded in zip(maps, views, samples, strict=True):
             top, left, bottom, right = view.content
