@@ -50,8 +50,8 @@ def _measure_shape(
     kind = dict(zip(("batch", "heads", "length", "features"), shape, strict=True))
     rows: list[dict[str, Any]] = []
     for step, operations in _OPERATIONS.items():
-        call = Call(device, dtype, batch, heads, length, length, features, False, step == "backward")
-        inputs = call.draw()[:3]
+        call = Call(device, dtype, batch, heads, length, length, features, step == "backward")
+        inputs = call.draw()
         runs, problems = _runs(call, inputs)
         medians = {name: statistics.median(times) for name, times in seconds(runs, device, rounds).items()}
         best = min((median for name, median in medians.items() if name.startswith("sdpa")), default=None)

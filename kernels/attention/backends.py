@@ -12,7 +12,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from ..availability import triton_problem
 from . import reference
 from .call import Call
-from .masking import close_empty_rows, open_empty_rows
 
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 MAX_FEATURES = 256
@@ -35,32 +34,24 @@ def _sdpa_kernel(name: str) -> Any:
     return getattr(SDPBackend, _SDPA[name], None)
 
 
-def _triton(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor | None) -> Tensor:
+def _triton(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> Tensor:
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    if key_mask is not None:
-        key_mask = key_mask.contiguous()
     from .ops import flash_attention, flash_attention_into
 
     if out is None:
-        return flash_attention(q, k, v, key_mask)[0]
-    flash_attention_into(q, k, v, key_mask, out)
+        return flash_attention(q, k, v)[0]
+    flash_attention_into(q, k, v, out)
     return out
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor | None, kernel: Any = None) -> Tensor:
-    mask = some = None
-    if key_mask is not None:
-        key_mask, some = open_empty_rows(key_mask)
-        mask = key_mask[:, None, None]
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None, kernel: Any = None) -> Tensor:
     with nullcontext() if kernel is None else sdpa_kernel(kernel):
-        heads = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+        heads = scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
     attended = heads.transpose(1, 2).flatten(2)
-    if some is not None:
-        attended = close_empty_rows(attended, some)
     return attended if out is None else out.copy_(attended)
 
 
-def _xformers(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor | None) -> Tensor:
+def _xformers(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> Tensor:
     from xformers.ops import memory_efficient_attention
 
     attended = memory_efficient_attention(q, k, v).flatten(2)
@@ -72,23 +63,22 @@ def attend(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    key_mask: Tensor | None = None,
     out: Tensor | None = None,
     host: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Run one back end; tensors as in :func:`.attention`, ``out`` only where no gradient is needed."""
     if name == "triton":
-        return _triton(q, k, v, key_mask, out)
+        return _triton(q, k, v, out)
     if name == "sdpa":
-        return _sdpa(q, k, v, key_mask, out)
+        return _sdpa(q, k, v, out)
     if name in _SDPA:
-        return _sdpa(q, k, v, key_mask, out, _sdpa_kernel(name))
+        return _sdpa(q, k, v, out, _sdpa_kernel(name))
     if name == "xformers":
-        return _xformers(q, k, v, key_mask, out)
+        return _xformers(q, k, v, out)
     if name == "host" and host is not None:
         attended = host(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return attended if out is None else out.copy_(attended)
-    return reference.attend(q, k, v, key_mask, out)
+    return reference.attend(q, k, v, out)
 
 
 def problem(name: str, call: Call) -> str | None:
@@ -105,8 +95,6 @@ def problem(name: str, call: Call) -> str | None:
     if name in _SDPA and _sdpa_kernel(name) is None:
         return f"PyTorch {torch.__version__} does not have it"
     if name == "xformers":
-        if call.masked:
-            return "it is given no masks"
         try:
             import xformers.ops  # noqa: F401
         except Exception as error:  # built for another PyTorch it raises what it likes

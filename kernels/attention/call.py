@@ -17,22 +17,19 @@ class Call(NamedTuple):
     query_length: int
     key_length: int
     features: int
-    masked: bool
     backward: bool
 
     @classmethod
-    def of(cls, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> "Call":
+    def of(cls, q: Tensor, k: Tensor, v: Tensor) -> "Call":
         batch, query_length, heads, features = q.shape
         gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        return cls(
-            q.device, q.dtype, batch, heads, query_length, k.shape[1], features, key_mask is not None, gradient
-        )  # fmt: skip
+        return cls(q.device, q.dtype, batch, heads, query_length, k.shape[1], features, gradient)
 
     @property
     def kind(self) -> str:
         """Everything but the sizes of batch and sequences."""
         kind = f"{str(self.dtype).removeprefix('torch.')} heads of {self.features}"
-        return kind + " masked" * self.masked + " with gradient" * self.backward
+        return kind + " with gradient" * self.backward
 
     @property
     def bucket(self) -> str:
@@ -40,7 +37,7 @@ class Call(NamedTuple):
         sizes = (_power_of_two(n) for n in (self.batch * self.heads, self.query_length, self.key_length))
         return f"{self.kind}: {' x '.join(map(str, sizes))}"
 
-    def draw(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gaussian inputs of these sizes; the process's random numbers are left alone."""
         generator = torch.Generator(self.device).manual_seed(0)
 
@@ -49,12 +46,7 @@ class Call(NamedTuple):
             values = torch.randn(shape, generator=generator, device=self.device, dtype=torch.float32)
             return values.to(self.dtype).requires_grad_(self.backward)
 
-        q, k, v = tokens(self.query_length), tokens(self.key_length), tokens(self.key_length)
-        if not self.masked:
-            return q, k, v, None
-        mask = torch.rand((self.batch, self.key_length), generator=generator, device=self.device) < 0.8
-        mask[:, 0] = True
-        return q, k, v, mask
+        return tokens(self.query_length), tokens(self.key_length), tokens(self.key_length)
 
 
 def _power_of_two(number: int) -> int:

@@ -148,9 +148,7 @@ def _against_asked(asked: str, call: Call, with_host: bool, passive: bool) -> st
 
 
 def _against_host(call: Call) -> str | None:
-    if call.backward:
-        return "a host's function may have no gradient"
-    return "a host's function is given no masks" if call.masked else None
+    return "a host's function may have no gradient" if call.backward else None
 
 
 class AttentionReport(NamedTuple):
@@ -168,7 +166,7 @@ def attention_report(device: torch.device, dtype: torch.dtype = torch.bfloat16, 
     """Tries every back end in inference and lists what was measured on this device before."""
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    call = Call(device, dtype, 1, 1, 1, 1, features, False, False)
+    call = Call(device, dtype, 1, 1, 1, 1, features, False)
     found = {name: measure.fails(name, call) for name in backends.NAMES if name != "host"}
     found["host"] = "only a program that runs the model sets one, such as ComfyUI"
     if device.type == "cuda":

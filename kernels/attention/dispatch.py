@@ -15,7 +15,6 @@ def attention(
     k: Tensor,
     v: Tensor,
     *,
-    key_mask: Tensor | None = None,
     out: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
@@ -23,7 +22,6 @@ def attention(
 
     Args:
         q, k, v: (B, L, H, D), strided views are fine; k and v may have a length of their own.
-        key_mask: (B, Lk) bool, False: not attended. A query without any key gets zeros.
         out: (B, Lq, H * D) to write to, last axis contiguous, rows may be strided. Left alone where a gradient is
             needed, so use what is returned.
         backend: a back end's name or ``auto``; None leaves it to :class:`.use_attention`, then to the environment
@@ -35,8 +33,8 @@ def attention(
     Raises:
         ValueError: shapes or dtypes that do not fit each other, an unknown back end.
     """
-    _check(q, k, v, key_mask, out)
-    call = Call.of(q, k, v, key_mask)
+    _check(q, k, v, out)
+    call = Call.of(q, k, v)
     if call.backward:
         out = None
     if q.numel() == 0 or k.numel() == 0:
@@ -44,23 +42,21 @@ def attention(
     asked = check_name(backend) if backend is not None else scope.backend or environment_choice
     host = scope.host
     if torch.compiler.is_compiling():
-        kind = (call.dtype, call.features, call.masked, call.backward)
+        kind = (call.dtype, call.features, call.backward)
         name = _traced_choice(q.device.type, q.device.index, *kind, asked, host is not None)
         name = name or on_cpu(call, compiled=True)
     else:
         passive = _is_passive(q)
         name = requested(call, asked, host is not None, passive) or automatic(call, passive)
-    return attend(name, q, k, v, key_mask, out, host)
+    return attend(name, q, k, v, out, host)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor | None) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> None:
     batch, length, heads, features = q.shape
     if k.shape != v.shape or k.shape[0] != batch or k.shape[2:] != q.shape[2:]:
         raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)} do not fit each other")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"q, k and v differ in dtype: {q.dtype}, {k.dtype}, {v.dtype}")
-    if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != k.shape[:2]):
-        raise ValueError(f"key_mask must be {tuple(k.shape[:2])} bool, got {tuple(key_mask.shape)} {key_mask.dtype}")
     if out is not None:
         if out.shape != (batch, length, heads * features) or out.dtype != q.dtype:
             wanted = (batch, length, heads * features)
@@ -90,13 +86,12 @@ def _traced_choice(
     index: int | None,
     dtype: torch.dtype,
     features: int,
-    masked: bool,
     backward: bool,
     asked: str,
     with_host: bool,
 ) -> str | None:
     """The choice without the sizes, which may be symbols; None: it is the CPU's rule."""
     place = torch.device(device) if index is None else torch.device(device, index)
-    call = Call(place, dtype, 0, 0, 0, 0, features, masked, backward)
+    call = Call(place, dtype, 0, 0, 0, 0, features, backward)
     name = requested(call, asked, with_host, passive=True)
     return name if name is not None or device == "cpu" else automatic(call, passive=True)

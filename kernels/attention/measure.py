@@ -61,10 +61,10 @@ def measure(call: Call, names: Iterable[str]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def _run(name: str, inputs: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> list[Tensor]:
+def _run(name: str, inputs: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
     """The result, and the gradients where the inputs want them."""
-    q, k, v, key_mask = inputs
-    attended = attend(name, q, k, v, key_mask)
+    q, k, v = inputs
+    attended = attend(name, q, k, v)
     if not q.requires_grad:
         return [attended]
     return [attended, *torch.autograd.grad(attended, (q, k, v), torch.ones_like(attended))]

@@ -8,45 +8,45 @@ from torch.library import custom_op
 
 
 @custom_op("mforce::attention", mutates_args=())
-def flash_attention(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(B, Lq, H * D) and the row sums that the backward pass needs, (B, H, Lq) float32."""
     from ..triton.attention import forward
 
     out = q.new_empty(*q.shape[:2], q.shape[2] * q.shape[3])
-    return out, forward(q, k, v, key_mask, out)
+    return out, forward(q, k, v, None, out)
 
 
 @flash_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     batch, length, heads, features = q.shape
     return q.new_empty(batch, length, heads * features), q.new_empty(batch, heads, length, dtype=torch.float32)
 
 
 @custom_op("mforce::attention_into", mutates_args=("out",))
-def flash_attention_into(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor) -> None:
+def flash_attention_into(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
     """The same without gradients, into (B, Lq, H * D)."""
     from ..triton.attention import forward
 
-    forward(q, k, v, key_mask, out)
+    forward(q, k, v, None, out)
 
 
 @flash_attention_into.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor) -> None:
+def _(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
     return None
 
 
 @custom_op("mforce::attention_backward", mutates_args=())
 def flash_attention_backward(
-    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor, logsumexp: Tensor
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     from ..triton.attention_backward import backward
 
-    return backward(grad_out, q, k, v, key_mask, out, logsumexp)
+    return backward(grad_out, q, k, v, None, out, logsumexp)
 
 
 @flash_attention_backward.register_fake
 def _(
-    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor, logsumexp: Tensor
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     return grad_q, grad_k, grad_v
@@ -61,7 +61,7 @@ def _setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     # The gradient of a sum or a slice may come expanded or strided.
     grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
-    return *flash_attention_backward(grad_out, *ctx.saved_tensors), None
+    return flash_attention_backward(grad_out, *ctx.saved_tensors)
 
 
 flash_attention.register_autograd(_backward, setup_context=_setup)

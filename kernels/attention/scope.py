@@ -49,7 +49,7 @@ class use_attention:
     Args:
         backend: a back end's name or ``auto``; None leaves it to the environment variable.
         host: called as ``host(q, k, v)`` with (B, H, L, D) tensors, returns (B, L, H * D); it takes the place of the
-            automatic choice where no gradient and no mask is needed. A back end asked for by name goes before it.
+            automatic choice where no gradient is needed. A back end asked for by name goes before it.
 
     Raises:
         ValueError: no back end has this name.
