@@ -4,34 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..mforce_core.depth.files import read_depth
 from .contact_sheet import stack
-from .depth_placement import place_depth
-from .fitting import Fit, plan_fit
-from .images import place_picture, read_picture
+from .inputs import read_given
 from .output_folder import output_folder
 from .outputs import check_writers, write_result
 from .pipeline import Parts, Pipeline, Result, find_parts, resolve
 from .progress import progress_bar, say
 from .provenance import identify, versions
 from .settings import Settings
-
-
-@dataclass(frozen=True)
-class Given:
-    """The clean stream of i2d or d2i on the model's canvas, and how it got there."""
-
-    rgb: np.ndarray | None = None
-    depth: np.ndarray | None = None
-    fit: Fit | None = None
-    notes: tuple[str, ...] = ()
 
 
 def prepare(settings: Settings) -> tuple[Settings, Parts]:
@@ -55,7 +42,7 @@ def generate_folder(
     """
     check_writers()
     with output_folder(output, overwrite=overwrite) as work:
-        givens = [_read_given(job) for job in jobs]
+        givens = [read_given(job) for job in jobs]
         for note in dict.fromkeys(note for given in givens for note in given.notes):
             say(note)
         if pipeline is None:
@@ -67,8 +54,9 @@ def generate_folder(
             label = job.mode if len(jobs) == 1 else f"{job.mode} {number + 1}/{len(jobs)}"
             with progress_bar(label) as advance:
                 result = pipeline.generate(job, advance, rgb=given.rgb, depth=given.depth)
-            if given.fit is not None:
-                result = Result(given.fit.cut(result.rgb), np.ascontiguousarray(given.fit.cut(result.depth)))
+            if given.placement is not None:
+                content = given.placement.content
+                result = Result(result.rgb[content], np.ascontiguousarray(result.depth[content]))
             origin = {
                 "model_files": model_files,
                 "input_files": _input_files(job),
@@ -130,29 +118,6 @@ def numbered(settings: Settings, count: int) -> list[Settings]:
     if count < 1:
         raise ValueError(f"--count must be at least 1, got {count}.")
     return [replace(settings, seed=settings.seed + i) for i in range(count)]
-
-
-def _read_given(settings: Settings) -> Given:
-    if settings.input is None:
-        return Given()
-    path = Path(settings.input)
-    if settings.mode == "i2d":
-        picture = read_picture(path)
-        fit = plan_fit(picture.image.size, settings.canvas, settings.fit)
-        return Given(rgb=place_picture(picture.image, fit), fit=fit, notes=_notes(picture.notes, fit, path))
-    mask = None if settings.mask is None else Path(settings.mask)
-    measured = read_depth(path, disparity=settings.disparity or None, mask=mask)
-    height, width = measured.depth.shape
-    fit = plan_fit((width, height), settings.canvas, settings.fit)
-    depth = place_depth(measured.depth, fit)
-    if not np.isfinite(depth).any():
-        raise ValueError(f"{path} has no measured pixel left after --fit crop: use --fit pad.")
-    return Given(depth=depth, fit=fit, notes=_notes(measured.notes, fit, path))
-
-
-def _notes(notes: tuple[str, ...], fit: Fit, path: Path) -> tuple[str, ...]:
-    described = fit.describe(path.name)
-    return notes if described is None else (*notes, described)
 
 
 def _input_files(settings: Settings) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..mforce_core.picture.files import open_image
-from .fitting import Fit
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,6 @@ def read_picture(path: Path) -> Picture:
         white = Image.new("RGBA", layers.size, "white")
         image = Image.alpha_composite(white, layers)
     return Picture(image.convert("RGB"), tuple(notes))
-
-
-def place_picture(image: Image.Image, fit: Fit) -> np.ndarray:
-    """The picture on its canvas, (H, W, 3) uint8; margins continue the picture's border pixels."""
-    content = np.asarray(image.resize(fit.content_size, Image.Resampling.LANCZOS, box=fit.box))
-    return np.pad(content, (*fit.margins, (0, 0)), mode="edge")
 
 
 def _wide_gray(image: Image.Image, path: Path) -> Image.Image:

@@ -8,9 +8,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth.codec import mean_depth
+from ..mforce_core.picture.placement import STRETCH
 from ..mforce_core.release import PATCH_SIZE
 from .host.depth_latent import decode_stream, encode_stream
-from .host.image_fit import STRETCH, fit_depth, place
+from .host.image_fit import fit_depth, place
 from .host.joint_latent import (
     CATEGORY,
     DEPTH_CHANNELS,

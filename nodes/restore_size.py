@@ -8,11 +8,10 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from ..mforce_core.depth.resampling import enlarge_depth
+from ..mforce_core.picture.placement import Placement
 from .host.geometry import Geometry, geometry_depth, geometry_of_cameras, match_image
-from .host.image_fit import Placement, to_rgb
+from .host.image_fit import to_rgb
 from .host.joint_latent import Latent
 
 NAME = "MF Restore Size"
@@ -86,11 +85,7 @@ class MFRestoreSize(io.ComfyNode):
 def restore_maps(maps: Tensor, placement: Placement) -> Tensor:
     """Pictures or masks (B, C, H, W) of the canvas's size at the source's, within the values that they have."""
     _check_size(maps, placement)
-    inner = placement.without_bars(maps).float()
-    if inner.shape[-2:] != placement.crop[2:]:
-        low, high = torch.aminmax(inner)
-        inner = interpolate(inner, placement.crop[2:], mode="bicubic", antialias=True).clamp(low, high)
-    return placement.uncut(inner, 0.0)
+    return placement.restore_image(maps)
 
 
 def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tensor | None) -> dict[str, Any]:
@@ -102,7 +97,7 @@ def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tens
     depth, valid = geometry_depth(NAME, geometry)
     _check_size(depth, placement)
     canvas = torch.where(valid, depth, torch.nan)
-    restored = placement.uncut(enlarge_depth(placement.without_bars(canvas), placement.crop[2:]), torch.nan)
+    restored = placement.restore_depth(canvas)
     known = torch.isfinite(restored)
     maps = torch.where(known, restored, torch.inf)
     if image is not None:
@@ -111,26 +106,8 @@ def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tens
         picture = restore_maps(geometry["image"].cpu().movedim(-1, 1), placement).movedim(1, -1)
     if "intrinsics" not in geometry:
         return {"depth": maps, "mask": known, "image": picture}
-    cameras = restore_cameras(geometry["intrinsics"].float().cpu(), placement)
+    cameras = placement.restore_cameras(geometry["intrinsics"].float().cpu())
     return geometry_of_cameras(maps, known, picture, cameras)
-
-
-def restore_cameras(intrinsics: Tensor, placement: Placement) -> Tensor:
-    """Normalized intrinsics (B, 3, 3) of the canvas for the source picture, which has square pixels.
-
-    Where the fit changed the picture's proportions, a camera with square pixels was assumed for the stretched one; its
-    field of view across is kept.
-    """
-    (rows, columns), (top, left, height, width) = placement.source, placement.crop
-    left_bar, _, top_bar, _ = placement.bars
-    wide, high = width / placement.size[1], height / placement.size[0]  # source pixels in one of the canvas
-    in_pixels = intrinsics * intrinsics.new_tensor([placement.canvas[1], placement.canvas[0], 1.0])[:, None]
-    restored = intrinsics.clone()
-    restored[:, 0, 0] = in_pixels[:, 0, 0] * wide / columns
-    restored[:, 1, 1] = in_pixels[:, 1, 1] * wide / rows
-    restored[:, 0, 2] = ((in_pixels[:, 0, 2] - left_bar) * wide + left) / columns
-    restored[:, 1, 2] = ((in_pixels[:, 1, 2] - top_bar) * high + top) / rows
-    return restored
 
 
 def _check_size(maps: Tensor, placement: Placement) -> None:

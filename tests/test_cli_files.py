@@ -1,70 +1,18 @@
-"""Reading pictures and depth maps, fitting them to the canvas, and the all-or-nothing output folder."""
+"""Reading pictures, drawing the sheet's tiles, and the all-or-nothing output folder."""
 
 import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 pytest.importorskip("typer")
 
 from mforce.cli.cloud_view import draw_cloud
-from mforce.cli.depth_placement import place_depth
 from mforce.cli.depth_preview import depth_preview
-from mforce.cli.fitting import plan_fit
-from mforce.cli.images import place_picture, read_picture
+from mforce.cli.images import read_picture
 from mforce.cli.output_folder import default_output, output_folder
 from mforce.cli.settings import Settings, parse_size
-
-
-@pytest.fixture
-def depth():
-    values = np.random.default_rng(0).uniform(1, 9, (20, 30)).astype(np.float32)
-    values[3, 4] = np.nan
-    return values
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.integers(1, 3000),
-    st.integers(1, 3000),
-    st.integers(1, 8),
-    st.integers(1, 8),
-    st.sampled_from(["pad", "crop"]),
-)
-def test_a_fit_stays_inside_and_keeps_the_shape(width, height, columns, rows, how):
-    canvas = columns * 16, rows * 16
-    fit = plan_fit((width, height), canvas, how)
-    for box, limits in ((fit.box, (width, height)), (fit.content, canvas)):
-        assert 0 <= box[0] < box[2] <= limits[0]
-        assert 0 <= box[1] < box[3] <= limits[1]
-    used = fit.box[2] - fit.box[0], fit.box[3] - fit.box[1]
-    if how == "pad":
-        assert fit.content_size[0] == canvas[0] or fit.content_size[1] == canvas[1]
-        assert used == (width, height)
-    else:
-        assert fit.content_size == canvas
-        assert used[0] == width or used[1] == height
-    # Both scales agree up to the rounding of a side to whole pixels.
-    assert abs(used[0] * fit.content_size[1] - used[1] * fit.content_size[0]) <= max(*used, *fit.content_size)
-
-
-def test_what_is_placed_is_cut_out_again(depth):
-    fit = plan_fit((30, 20), (32, 32), "pad")
-    canvas = place_depth(depth, fit)
-    assert canvas.shape == (32, 32)
-    assert np.isnan(canvas[0]).all()
-    content = fit.cut(canvas)
-    assert content.shape == (21, 32)
-    assert np.isin(content[np.isfinite(content)], depth).all()
-    assert np.isnan(content).sum() in (1, 2)
-
-
-def test_margins_continue_the_picture():
-    image = Image.new("RGB", (30, 20), (9, 99, 199))
-    assert (place_picture(image, plan_fit((30, 20), (32, 32), "pad")) == (9, 99, 199)).all()
 
 
 def test_transparency_is_put_on_white_and_said(tmp_path):

@@ -41,7 +41,7 @@ def test_every_cell_of_a_checker_keeps_its_own_depth(source, fit):
 def test_without_a_change_of_size_a_view_is_a_slice():
     image, depth = checkers(70, 90, cell=3)
     view = plan_view((70, 90), (48, 90), at=(1.0, 0.0))
-    assert view.box == (22, 0, 70, 90)
+    assert view.placement.crop == (22, 0, 48, 90)
     assert np.array_equal(view_image(image, view).permute(1, 2, 0), image[22:])
     assert np.array_equal(view_depth(depth, view, sparse=False), depth[22:])
 
@@ -74,10 +74,10 @@ def test_sparse_measurements_are_moved_and_never_made(source, canvas, fit, flip,
         (y,), (x,) = np.nonzero(depth == value)
         (row,), (column,) = np.nonzero(moved == value)
         column = canvas[1] - 1 - column if flip else column
-        top, left, bottom, right = view.box
-        y0, x0, y1, x1 = view.content
-        expected_row = y0 + (y + 0.5 - top) / (bottom - top) * (y1 - y0)
-        expected_column = x0 + (x + 0.5 - left) / (right - left) * (x1 - x0)
+        top, left, height, width = view.placement.crop
+        (rows, columns), (x0, _, y0, _) = view.placement.size, view.placement.bars
+        expected_row = y0 + (y + 0.5 - top) / height * rows
+        expected_column = x0 + (x + 0.5 - left) / width * columns
         assert row <= expected_row <= row + 1
         assert column <= expected_column <= column + 1
 
@@ -98,9 +98,9 @@ def test_random_views_repeat_and_leave_captions_true():
     views = [view(n, "a cube") for n in range(1, 40)]
     assert views == [view(n, "a cube") for n in range(1, 40)]
     assert 8 < sum(v.flip for v in views) < 32
-    assert len({v.box for v in views}) > 30
-    assert min(v.box[1] for v in views) >= 0
-    assert max(v.box[3] for v in views) <= 300
+    assert len({v.placement.crop for v in views}) > 30
+    assert min(v.placement.crop[1] for v in views) >= 0
+    assert max(v.placement.crop[1] + v.placement.crop[3] for v in views) <= 300
     assert not any(view(n, "a cube on the left").flip for n in range(1, 40))
 
 

@@ -6,7 +6,8 @@ mask is 0 everywhere is frozen. What else is known about the depth follows the l
 
 - ``depth_valid`` (B, 16 h, 16 w) bool: pixels whose depth means something;
 - ``depth_scale`` (B,): the unit of depth that the stream's own, relative, depth was divided by;
-- ``placement``: how the input picture was cropped, scaled and padded to this size (:class:`.image_fit.Placement`).
+- ``placement``: how the input picture was cropped, scaled and padded to this size
+  (``mforce_core.picture.placement.Placement``).
 """
 
 from __future__ import annotations

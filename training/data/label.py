@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ...mforce_core import decode_depth, load_autoencoder, load_model, sample
 from ...mforce_core.depth.files import write_16_bit
-from ...mforce_core.depth.resampling import enlarge_depth
 from ...mforce_core.model.tokens import latents_to_tokens, tokens_to_patches
 from ...mforce_core.release import CFG, STEPS
 from .encoders import open_text_encoder
@@ -185,12 +184,7 @@ class Labeller:
             noise=(torch.zeros_like(rgb), noise),
         )
         maps = decode_depth(tokens_to_patches(depth, grid)).cpu()
-        found = []
-        for one, view, decoded in zip(maps, views, samples, strict=True):
-            top, left, bottom, right = view.content
-            size = decoded.image.shape[0], decoded.image.shape[1]
-            found.append(enlarge_depth(one[None, top:bottom, left:right], size)[0])
-        return found
+        return [view.placement.restore_depth(one[None])[0] for one, view in zip(maps, views, strict=True)]
 
     def _noise(self, key: str, shape: tuple[int, int]) -> Tensor:
         digest = hashlib.sha256(f"{self.settings.seed}/{key}".encode()).digest()

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ...mforce_core.depth.resampling import resample_depth
+from ...mforce_core.picture.placement import CROP, LETTERBOX, Placement, place
 
 Size = tuple[int, int]
 Fit = Literal["crop", "pad"]
@@ -25,13 +27,15 @@ Fit = Literal["crop", "pad"]
 _SIDES = re.compile(r"\b(left|right)(most|wards?)?\b", re.IGNORECASE)
 
 
+#: The names of the fits in a configuration.
+_FITS: dict[Fit, str] = {"crop": CROP, "pad": LETTERBOX}
+
+
 @dataclass(frozen=True)
 class View:
-    """The part ``box`` of a picture, resized to ``content`` on a canvas; both (top, left, bottom, right)."""
+    """A picture's placement on the canvas, and whether the canvas is mirrored."""
 
-    box: tuple[int, int, int, int]
-    canvas: Size
-    content: tuple[int, int, int, int]
+    placement: Placement
     flip: bool = False
 
 
@@ -42,15 +46,7 @@ def plan_view(
 
     ``at``: where between the top (left) and the bottom (right) edge the part lies, 0 to 1; (0.5, 0.5) is the center.
     """
-    height, width = source
-    scales = canvas[0] / height, canvas[1] / width
-    if fit == "pad":
-        inner = [max(1, min(c, round(s * min(scales)))) for s, c in zip(source, canvas, strict=True)]
-        top, left = (canvas[0] - inner[0]) // 2, (canvas[1] - inner[1]) // 2
-        return View((0, 0, height, width), canvas, (top, left, top + inner[0], left + inner[1]), flip)
-    used = [max(1, min(s, round(c / max(scales)))) for s, c in zip(source, canvas, strict=True)]
-    top, left = round((height - used[0]) * at[0]), round((width - used[1]) * at[1])
-    return View((top, left, top + used[0], left + used[1]), canvas, (0, 0, *canvas), flip)
+    return View(place(source, canvas, _FITS[fit], at=at), flip)
 
 
 def numbered_view(number: int, seed: int, key: str, caption: str, source: Size, canvas: Size, fit: Fit) -> View:
@@ -67,22 +63,15 @@ def numbered_view(number: int, seed: int, key: str, caption: str, source: Size, 
 
 def view_image(image: np.ndarray, view: View) -> Tensor:
     """(H, W, 3) uint8 -> (3, *canvas) uint8; margins continue the picture's border."""
-    top, left, bottom, right = view.box
-    part = Image.fromarray(image[top:bottom, left:right])
-    (y, x, y_end, x_end), (rows, columns) = view.content, view.canvas
-    if part.size != (x_end - x, y_end - y):
-        part = part.resize((x_end - x, y_end - y), Image.Resampling.LANCZOS)
-    pixels = np.pad(np.asarray(part), ((y, rows - y_end), (x, columns - x_end), (0, 0)), mode="edge")
+    pixels = view.placement.place_photo(Image.fromarray(image))
     return torch.from_numpy(np.ascontiguousarray(pixels[:, ::-1] if view.flip else pixels)).permute(2, 0, 1)
 
 
 def view_depth(depth: np.ndarray, view: View, *, sparse: bool) -> Tensor:
     """(H, W) float32 -> canvas, NaN where nothing was measured, margins included."""
-    top, left, bottom, right = view.box
-    y, x, y_end, x_end = view.content
-    placed = torch.full(view.canvas, torch.nan)
-    part = torch.from_numpy(np.ascontiguousarray(depth[top:bottom, left:right]))
-    placed[y:y_end, x:x_end] = move_depth(part, (y_end - y, x_end - x), sparse=sparse)
+    placement = view.placement
+    part = placement.cut(torch.from_numpy(depth)).contiguous()
+    placed = pad(move_depth(part, placement.size, sparse=sparse), placement.bars, value=torch.nan)
     return placed.flip(1) if view.flip else placed
 
 
