@@ -11,14 +11,34 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block_size, on_device_of, rows_per_program, warps_for
+from .launching import block_size, launch, rows_per_program, warps_for
+
+#: Rows that the backward pass takes at a time: their loads are under way together and they share their reductions.
+_TILE_ROWS = 2
+
+#: Programs of the backward pass for each multiprocessor: one wave, so that the partial sums are few.
+_PROGRAMS_PER_PROCESSOR = 2
+
+#: Rows of a program at least: its partial sums are three rows of float32.
+_MIN_ROWS = 8
+
+
+def backward_warps(block: int) -> int:
+    return min(max(block // 256, 1), 16)
 
 
 @triton.jit
 def _segment_vector(a, a_batch, b, b_batch, in_a, batch, columns, inside):
-    """A modulation vector of the segment that the row belongs to."""
-    start = tl.where(in_a, a + batch * a_batch, b + batch * b_batch)
-    return tl.load(start + columns, mask=inside, other=0.0).to(tl.float32)
+    """A modulation vector of the segment that the row belongs to.
+
+    A branch, which all threads of a row take together, and not a choice between the two pointers: Triton 3.6 cannot
+    turn a chosen pointer into AMD's buffer loads and fails.
+    """
+    if in_a:
+        vector = tl.load(a + batch * a_batch + columns, mask=inside, other=0.0)
+    else:
+        vector = tl.load(b + batch * b_batch + columns, mask=inside, other=0.0)
+    return vector.to(tl.float32)
 
 
 @triton.jit
@@ -31,7 +51,7 @@ def _normalize(x, inside, eps, width: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["first"])
-def _forward(
+def adaln_forward(
     x,
     y,
     z,
@@ -114,31 +134,44 @@ def forward(
     gates, shifts, scales = (gates or none), (shifts or none), (scales or none)
     y, z, h = (x if tensor is None else tensor for tensor in (y, z, h))
     start = 0
-    with on_device_of(x):
-        for position in range(0, len(segments), 2):
-            pair = segments[position : position + 2]
-            (first, a), (last, b) = pair[0], pair[-1]
-            rows = first + (last if len(pair) == 2 else 0)
-            parts = [tensor[:, start : start + rows] for tensor in (x, y, z, h)]
-            vectors = (gates[a], shifts[a], scales[a], gates[b], shifts[b], scales[b])
-            _forward[(rows, batch)](
-                *parts,
-                *vectors,
-                first,
-                eps,
-                *(stride for part in parts for stride in part.stride()[:2]),
-                *(vector.stride(0) for vector in vectors),
-                gated=gated,
-                normed=normed,
-                width=width,
-                block=block,
-                num_warps=warps_for(block),
-            )
-            start += rows
+    for position in range(0, len(segments), 2):
+        pair = segments[position : position + 2]
+        (first, a), (last, b) = pair[0], pair[-1]
+        rows = first + (last if len(pair) == 2 else 0)
+        parts = [tensor[:, start : start + rows] for tensor in (x, y, z, h)]
+        vectors = (gates[a], shifts[a], scales[a], gates[b], shifts[b], scales[b])
+        launch(
+            adaln_forward,
+            (rows, batch),
+            x,
+            *parts,
+            *vectors,
+            first,
+            eps,
+            *(stride for part in parts for stride in part.stride()[:2]),
+            *(vector.stride(0) for vector in vectors),
+            gated=gated,
+            normed=normed,
+            width=width,
+            block=block,
+            num_warps=warps_for(block),
+        )
+        start += rows
+
+
+@triton.jit
+def _tile(x, x_row, rows, columns, inside):
+    """Rows of a matrix as float32, (rows, columns); zeros outside."""
+    return tl.load(x + rows[:, None] * x_row + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _store_tile(x, x_row, rows, columns, values, inside):
+    tl.store(x + rows[:, None] * x_row + columns[None, :], values.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit(do_not_specialize=["length", "rows"])
-def _backward(
+def adaln_backward(
     x,
     y,
     gate,
@@ -169,57 +202,63 @@ def _backward(
     normed: tl.constexpr,
     width: tl.constexpr,
     block: tl.constexpr,
+    tile: tl.constexpr,
 ):
+    """``rows`` rows of one batch element, ``tile`` at a time, and their sums for the vectors' gradients.
+
+    With n = LayerNorm(x), r the reciprocal deviation and g = grad_h * (1 + scale):
+    grad_x = grad_z + r * (g - mean(g) - n * mean(g * n)), grad_y = gate * grad_x; the vectors' gradients are the sums
+    over rows of y * grad_x (gate), grad_h (shift) and n * grad_h (scale).
+    """
     chunk = tl.program_id(0)
     batch = tl.program_id(1).to(tl.int64)
     columns = tl.arange(0, block)
-    inside = columns < width
+    column_inside = columns < width
     gate_sum = tl.zeros((block,), tl.float32)
     shift_sum = tl.zeros((block,), tl.float32)
     scale_sum = tl.zeros((block,), tl.float32)
     if gated:
-        gates = tl.load(gate + batch * gate_batch + columns, mask=inside, other=0.0).to(tl.float32)
+        gates = tl.load(gate + batch * gate_batch + columns, mask=column_inside, other=0.0).to(tl.float32)
+        y += batch * y_batch
+        grad_z += batch * grad_z_batch
+        grad_y += batch * grad_y_batch
     if normed:
-        factor = 1.0 + tl.load(scale + batch * scale_batch + columns, mask=inside, other=0.0).to(tl.float32)
-    row = chunk.to(tl.int64) * rows
-    end = tl.minimum(row + rows, length)
-    while row < end:  # the interpreter of some releases takes no range between tensors
-        total = tl.zeros((block,), tl.float32)
+        factor = 1.0 + tl.load(scale + batch * scale_batch + columns, mask=column_inside, other=0.0).to(tl.float32)
+        x += batch * x_batch
+        grad_h += batch * grad_h_batch
+        grad_x += batch * grad_x_batch
+    first = chunk.to(tl.int64) * rows
+    end = tl.minimum(first + rows, length)
+    for offset in range(0, rows, tile):
+        row = first + offset + tl.arange(0, tile)
+        inside = (row < end)[:, None] & column_inside[None, :]
+        total = tl.zeros((tile, block), tl.float32)
         if gated:
-            total += tl.load(grad_z + batch * grad_z_batch + row * grad_z_row + columns, mask=inside, other=0.0).to(
-                tl.float32
-            )
+            total += _tile(grad_z, grad_z_row, row, columns, inside)
         if normed:
-            value = tl.load(x + batch * x_batch + row * x_row + columns, mask=inside, other=0.0).to(tl.float32)
-            slope = tl.load(grad_h + batch * grad_h_batch + row * grad_h_row + columns, mask=inside, other=0.0).to(
-                tl.float32
-            )
-            normal, reciprocal = _normalize(value, inside, eps, width)
-            shift_sum += slope
-            scale_sum += slope * normal
-            slope = slope * factor
-            along = tl.sum(slope * normal, axis=0) / width
-            total += reciprocal * (slope - tl.sum(slope, axis=0) / width - normal * along)
-            tl.store(
-                grad_x + batch * grad_x_batch + row * grad_x_row + columns,
-                total.to(grad_x.dtype.element_ty),
-                mask=inside,
-            )
+            value = _tile(x, x_row, row, columns, inside)
+            slope = _tile(grad_h, grad_h_row, row, columns, inside)
+            centered = tl.where(inside, value - (tl.sum(value, axis=1) / width)[:, None], 0.0)
+            reciprocal = 1.0 / tl.sqrt(tl.sum(centered * centered, axis=1) / width + eps)[:, None]
+            normal = centered * reciprocal
+            shift_sum += tl.sum(slope, axis=0)
+            scale_sum += tl.sum(slope * normal, axis=0)
+            slope = slope * factor[None, :]
+            mean = (tl.sum(slope, axis=1) / width)[:, None]
+            along = (tl.sum(slope * normal, axis=1) / width)[:, None]
+            total += reciprocal * (slope - mean - normal * along)
+            _store_tile(grad_x, grad_x_row, row, columns, total, inside)
         if gated:
-            branch = tl.load(y + batch * y_batch + row * y_row + columns, mask=inside, other=0.0).to(tl.float32)
-            gate_sum += total * branch
-            tl.store(
-                grad_y + batch * grad_y_batch + row * grad_y_row + columns,
-                (total * gates).to(grad_y.dtype.element_ty),
-                mask=inside,
-            )
-        row += 1
-    slot = (batch * tl.num_programs(0) + chunk) * 3 * width
+            gate_sum += tl.sum(total * _tile(y, y_row, row, columns, inside), axis=0)
+            _store_tile(grad_y, grad_y_row, row, columns, total * gates[None, :], inside)
+    # partial is (B, chunks, kinds, C), kinds being those of gate, shift and scale that exist, in this order.
+    slot = partial + (batch * tl.num_programs(0) + chunk) * (gated + 2 * normed) * width + columns
     if gated:
-        tl.store(partial + slot + columns, gate_sum, mask=inside)
+        tl.store(slot, gate_sum, mask=column_inside)
+        slot += width
     if normed:
-        tl.store(partial + slot + width + columns, shift_sum, mask=inside)
-        tl.store(partial + slot + 2 * width + columns, scale_sum, mask=inside)
+        tl.store(slot, shift_sum, mask=column_inside)
+        tl.store(slot + width, scale_sum, mask=column_inside)
 
 
 def backward(
@@ -232,7 +271,7 @@ def backward(
     scales: Sequence[Tensor],
     eps: float,
 ) -> list[Tensor]:
-    """Gradients of :func:`forward`; the vectors' by sums of each program's rows, then over programs, in float32.
+    """Gradients of :func:`forward`; those of the vectors by sums over each program's rows, then over programs.
 
     Args:
         x: what the norm was taken of, (B, L, C), and ``grad_h``, the gradient of h; None without a norm.
@@ -253,40 +292,40 @@ def backward(
     ]
     batch, _, width = like.shape
     block = block_size(width)
-    sums: list[list[Tensor]] = [[], [], []]
+    sums = []
     start = 0
-    with on_device_of(like):
-        for index, length in enumerate(lengths):
-            rows = rows_per_program(length * batch, like.device)
-            chunks = triton.cdiv(length, rows)
-            partial = torch.empty(batch, chunks, 3, width, dtype=torch.float32, device=like.device)
-            if length:
-                parts = [tensor[:, start : start + length] for tensor in arguments]
-                gate = gates[index] if gated else like[:, 0]
-                scale = scales[index] if normed else like[:, 0]
-                strides = [part.stride()[:2] for part in parts]
-                _backward[(chunks, batch)](
-                    *parts[:2],
-                    gate,
-                    scale,
-                    *parts[2:],
-                    partial,
-                    length,
-                    rows,
-                    eps,
-                    *strides[0],
-                    *strides[1],
-                    gate.stride(0),
-                    scale.stride(0),
-                    *(stride for pair in strides[2:] for stride in pair),
-                    gated=gated,
-                    normed=normed,
-                    width=width,
-                    block=block,
-                    num_warps=warps_for(block),
-                )
-            start += length
-            for kind, wanted in enumerate((gated, normed, normed)):
-                if wanted:
-                    sums[kind].append(partial[:, :, kind].sum(1).to(like.dtype))
-    return [*out, *(vector for kind in sums for vector in kind)]
+    for index, length in enumerate(lengths):
+        rows = rows_per_program(length * batch, like.device, _PROGRAMS_PER_PROCESSOR, _MIN_ROWS)
+        chunks = triton.cdiv(length, rows)
+        partial = torch.empty(batch, chunks, gated + 2 * normed, width, dtype=torch.float32, device=like.device)
+        parts = [tensor[:, start : start + length] for tensor in arguments]
+        gate = gates[index] if gated else like[:, 0]
+        scale = scales[index] if normed else like[:, 0]
+        strides = [part.stride()[:2] for part in parts]
+        launch(
+            adaln_backward,
+            (chunks, batch),
+            like,
+            *parts[:2],
+            gate,
+            scale,
+            *parts[2:],
+            partial,
+            length,
+            rows,
+            eps,
+            *strides[0],
+            *strides[1],
+            gate.stride(0),
+            scale.stride(0),
+            *(stride for pair in strides[2:] for stride in pair),
+            gated=gated,
+            normed=normed,
+            width=width,
+            block=block,
+            tile=_TILE_ROWS,
+            num_warps=backward_warps(block),
+        )
+        start += length
+        sums.append(partial.sum(1).to(like.dtype).unbind(1))
+    return [*out, *(vector for kind in zip(*sums, strict=True) for vector in kind)]

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..availability import interpreted
-from .launching import block_size, on_device_of
+from .launching import block_size, launch, target_architecture
 
 LOG2_E = math.log2(math.e)
 
@@ -36,12 +36,15 @@ class Tile(NamedTuple):
 
 Tiles = dict[int, Tile]
 
+#: GPUs with 227 KB of shared memory per program: Hopper and the large Blackwells. All others have at least 99 KB.
+_DATA_CENTER = (90, 100, 103)
+
 #: By padded head size: what fits the shared memory of these GPUs, with accumulators that stay in registers.
 _HOPPER = {64: Tile(128, 128, 8, 3), 128: Tile(128, 64, 8, 3), 256: Tile(128, 64, 8, 2)}
 _AMPERE = {64: Tile(128, 64, 4, 3), 128: Tile(128, 64, 8, 3), 256: Tile(64, 32, 8, 2)}
 _AMD = {64: Tile(128, 64, 4, 1), 128: Tile(128, 64, 4, 1), 256: Tile(64, 32, 4, 1)}
 
-#: Without tensor cores, for float32 that is kept whole and on Turing, factors live in registers too.
+#: For float32, which is kept whole: without tensor cores the factors live in registers too.
 _SCALAR = {64: Tile(32, 32, 4, 1), 128: Tile(32, 32, 8, 1), 256: Tile(16, 32, 4, 1)}
 
 #: The interpreter's time goes by the number of steps, but tests want more than one.
@@ -57,33 +60,22 @@ class TileTable(NamedTuple):
     scalar: Tiles
     interpreted: Tiles
 
-    def choose(self, head: int, dtype: torch.dtype, device: torch.device) -> Tile:
-        """The tile for a padded head size."""
-        return self.choose_for(head, dtype, architecture_of(device))
-
-    def choose_for(self, head: int, dtype: torch.dtype, architecture: int | str | None) -> Tile:
-        """``architecture`` is 10 * major + minor, "amd", or None in the interpreter."""
+    def choose(self, head: int, q: Tensor) -> Tile:
+        """The tile for a padded head size on the GPU that holds the queries."""
+        with torch.cuda.device_of(q):
+            architecture = target_architecture()
         if architecture is None:
             tiles = self.interpreted
-        elif architecture == "amd":
-            tiles = self.scalar if dtype == torch.float32 else self.amd
-        elif dtype == torch.float32 or int(architecture) < 80:
+        elif q.dtype == torch.float32:
             tiles = self.scalar
+        elif architecture == "amd":
+            tiles = self.amd
         else:
-            tiles = self.hopper if architecture in (90, 100, 103) else self.ampere
+            tiles = self.hopper if architecture in _DATA_CENTER else self.ampere
         return next(tile for size, tile in tiles.items() if head <= size)
 
 
 TILES = TileTable(_HOPPER, _AMPERE, _AMD, _SCALAR, _INTERPRETED)
-
-
-def architecture_of(device: torch.device) -> int | str | None:
-    if device.type != "cuda":
-        return None
-    if torch.version.hip is not None:
-        return "amd"
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
 
 
 def padded_head(features: int) -> int:
@@ -141,7 +133,6 @@ def _over_keys(
     k_row,
     v,
     v_row,
-    key_mask,
     first,
     last,
     key_length,
@@ -150,7 +141,6 @@ def _over_keys(
     features: tl.constexpr,
     head: tl.constexpr,
     keys: tl.constexpr,
-    masked: tl.constexpr,
     bounded: tl.constexpr,
 ):
     """Walk over the keys from ``first`` to ``last``: weighted values, running maximum and sum of each query."""
@@ -160,17 +150,9 @@ def _over_keys(
         scores = dot(q, tl.trans(block))
         if bounded:
             scores = tl.where(rows[None, :] < key_length, scores, float("-inf"))
-        if masked:
-            attended = tl.load(key_mask + rows, mask=rows < key_length, other=0)
-            scores = tl.where(attended[None, :] != 0, scores, float("-inf"))
         highest = tl.maximum(peak, tl.max(scores, axis=1) * scale)
-        if masked:
-            # Nothing attended so far: any finite number keeps -inf - -inf out of the exponent.
-            origin = tl.where(highest == float("-inf"), 0.0, highest)
-        else:
-            origin = highest
-        weights = tl.exp2(scores * scale - origin[:, None])
-        kept = tl.exp2(peak - origin)
+        weights = tl.exp2(scores * scale - highest[:, None])
+        kept = tl.exp2(peak - highest)
         weight = weight * kept + tl.sum(weights, axis=1)
         block = rows_of(v, v_row, key_length, rows, columns, features, head, bounded)
         total = total * kept[:, None]
@@ -180,11 +162,10 @@ def _over_keys(
 
 
 @triton.jit
-def _forward(
+def attention_forward(
     q,
     k,
     v,
-    key_mask,
     out,
     logsumexp,
     q_batch,
@@ -196,7 +177,6 @@ def _forward(
     v_batch,
     v_row,
     v_head,
-    mask_batch,
     out_batch,
     out_row,
     heads,
@@ -207,7 +187,6 @@ def _forward(
     head: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
-    masked: tl.constexpr,
 ):
     blocks = tl.cdiv(query_length, queries)
     program = tl.program_id(0)
@@ -219,8 +198,6 @@ def _forward(
     v += batch_index * v_batch + head_index * v_head
     out += batch_index * out_batch + head_index * features
     logsumexp += sequence.to(tl.int64) * query_length
-    if masked:
-        key_mask += batch_index * mask_batch
 
     rows = (program % blocks) * queries + tl.arange(0, queries)
     columns = tl.arange(0, head)
@@ -230,66 +207,54 @@ def _forward(
     weight = tl.zeros((queries,), dtype=tl.float32)
     whole = key_length // keys * keys
     total, peak, weight = _over_keys(
-        total, peak, weight, q_block, k, k_row, v, v_row, key_mask, 0, whole, key_length, scale, columns,
-        features, head, keys, masked, False,
+        total, peak, weight, q_block, k, k_row, v, v_row, 0, whole, key_length, scale, columns,
+        features, head, keys, False,
     )  # fmt: skip
     total, peak, weight = _over_keys(
-        total, peak, weight, q_block, k, k_row, v, v_row, key_mask, whole, key_length, key_length, scale, columns,
-        features, head, keys, masked, True,
+        total, peak, weight, q_block, k, k_row, v, v_row, whole, key_length, key_length, scale, columns,
+        features, head, keys, True,
     )  # fmt: skip
 
-    if masked:
-        # Without a key there is no weight: the row is zero, and an infinite sum keeps it out of the gradients.
-        empty = weight == 0.0
-        weight = tl.where(empty, 1.0, weight)
-        sums = tl.where(empty, float("inf"), peak + tl.log2(weight))
-    else:
-        sums = peak + tl.log2(weight)
     store_rows(out, out_row, query_length, rows, columns, total / weight[:, None], features, head)
-    tl.store(logsumexp + rows, sums, mask=rows < query_length)
+    tl.store(logsumexp + rows, peak + tl.log2(weight), mask=rows < query_length)
 
 
-def forward(q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor) -> Tensor:
+def forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Tensor:
     """Attend and write ``out``.
 
     Args:
         q, k, v: (B, L, H, D), last axis contiguous, one dtype; k and v share a length of at least 1.
-        key_mask: (B, Lk) bool, last axis contiguous.
         out: (B, Lq, H * D), last axis contiguous.
 
     Returns:
-        (B, H, Lq) float32: logarithm to base 2 of each row's sum of exponentials, for the backward pass; +inf where
-        no key is attended.
+        (B, H, Lq) float32: logarithm to base 2 of each row's sum of exponentials, for the backward pass.
     """
     batch, query_length, heads, features = q.shape
     head = padded_head(features)
-    tile = TILES.choose(head, q.dtype, q.device)
+    tile = TILES.choose(head, q)
     logsumexp = q.new_empty(batch, heads, query_length, dtype=torch.float32)
-    grid = (triton.cdiv(query_length, tile.queries) * batch * heads,)
-    mask = q if key_mask is None else key_mask.view(torch.uint8)
-    with on_device_of(q):
-        _forward[grid](
-            q,
-            k,
-            v,
-            mask,
-            out,
-            logsumexp,
-            *q.stride()[:3],
-            *k.stride()[:3],
-            *v.stride()[:3],
-            mask.stride(0),
-            *out.stride()[:2],
-            heads,
-            query_length,
-            k.shape[1],
-            features**-0.5 * LOG2_E,
-            features=features,
-            head=head,
-            queries=tile.queries,
-            keys=tile.keys,
-            masked=key_mask is not None,
-            num_warps=tile.warps,
-            num_stages=tile.stages,
-        )
+    launch(
+        attention_forward,
+        (triton.cdiv(query_length, tile.queries) * batch * heads,),
+        q,
+        q,
+        k,
+        v,
+        out,
+        logsumexp,
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        *out.stride()[:2],
+        heads,
+        query_length,
+        k.shape[1],
+        features**-0.5 * LOG2_E,
+        features=features,
+        head=head,
+        queries=tile.queries,
+        keys=tile.keys,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
     return logsumexp

@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .attention import LOG2_E, Tile, TileTable, dot, dot_add, padded_head, rows_of, store_rows
-from .launching import on_device_of
+from .launching import launch
 
 #: By padded head size, ``keys`` owned and ``queries`` walked over; for dQ the two change places. The two accumulators
 #: of (keys, head) take twice the forward pass's registers.
@@ -28,7 +28,7 @@ _DELTA_ROWS = 32
 
 
 @triton.jit
-def _delta(
+def attention_backward_delta(
     grad_out,
     out,
     delta,
@@ -58,11 +58,10 @@ def _delta(
 
 
 @triton.jit
-def _grad_keys(
+def attention_backward_dkdv(
     q,
     k,
     v,
-    key_mask,
     grad_out,
     logsumexp,
     delta,
@@ -77,7 +76,6 @@ def _grad_keys(
     v_batch,
     v_row,
     v_head,
-    mask_batch,
     grad_batch,
     grad_row,
     heads,
@@ -89,7 +87,6 @@ def _grad_keys(
     head: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
-    masked: tl.constexpr,
 ):
     """dK and dV, contiguous (B, Lk, H, D), of one block of keys; products are transposed, (keys, queries)."""
     blocks = tl.cdiv(key_length, keys)
@@ -111,10 +108,7 @@ def _grad_keys(
     columns = tl.arange(0, head)
     k_block = rows_of(k, k_row, key_length, key_rows, columns, features, head, True)
     v_block = rows_of(v, v_row, key_length, key_rows, columns, features, head, True)
-    attended = key_rows < key_length
-    if masked:
-        key_mask += batch_index * mask_batch
-        attended = attended & (tl.load(key_mask + key_rows, mask=key_rows < key_length, other=0) != 0)
+    inside = key_rows < key_length
     total_k = tl.zeros((keys, head), dtype=tl.float32)
     total_v = tl.zeros((keys, head), dtype=tl.float32)
     for first in range(0, query_length, queries):
@@ -126,7 +120,7 @@ def _grad_keys(
         deltas = tl.load(delta + rows, mask=rows < query_length, other=0.0)
         scores = dot(k_block, tl.trans(q_block))
         weights = tl.exp2(scores * scale_log2 - sums[None, :])
-        weights = tl.where(attended[:, None], weights, 0.0)
+        weights = tl.where(inside[:, None], weights, 0.0)
         total_v = dot_add(weights.to(grads.dtype), grads, total_v)
         slopes = dot(v_block, tl.trans(grads))
         slopes = weights * (slopes - deltas[None, :])
@@ -137,11 +131,10 @@ def _grad_keys(
 
 
 @triton.jit
-def _grad_queries(
+def attention_backward_dq(
     q,
     k,
     v,
-    key_mask,
     grad_out,
     logsumexp,
     delta,
@@ -155,7 +148,6 @@ def _grad_queries(
     v_batch,
     v_row,
     v_head,
-    mask_batch,
     grad_batch,
     grad_row,
     heads,
@@ -167,7 +159,6 @@ def _grad_queries(
     head: tl.constexpr,
     queries: tl.constexpr,
     keys: tl.constexpr,
-    masked: tl.constexpr,
 ):
     """dQ, contiguous (B, Lq, H, D), of one block of queries."""
     blocks = tl.cdiv(query_length, queries)
@@ -182,8 +173,6 @@ def _grad_queries(
     logsumexp += sequence.to(tl.int64) * query_length
     delta += sequence.to(tl.int64) * query_length
     grad_q += (batch_index * query_length * heads + head_index) * features
-    if masked:
-        key_mask += batch_index * mask_batch
 
     rows = (program % blocks) * queries + tl.arange(0, queries)
     columns = tl.arange(0, head)
@@ -196,12 +185,9 @@ def _grad_queries(
         key_rows = first + tl.arange(0, keys)
         k_block = rows_of(k, k_row, key_length, key_rows, columns, features, head, True)
         v_block = rows_of(v, v_row, key_length, key_rows, columns, features, head, True)
-        attended = key_rows < key_length
-        if masked:
-            attended = attended & (tl.load(key_mask + key_rows, mask=key_rows < key_length, other=0) != 0)
         scores = dot(q_block, tl.trans(k_block))
         weights = tl.exp2(scores * scale_log2 - sums[:, None])
-        weights = tl.where(attended[None, :], weights, 0.0)
+        weights = tl.where(key_rows[None, :] < key_length, weights, 0.0)
         slopes = dot(grads, tl.trans(v_block))
         slopes = weights * (slopes - deltas[:, None])
         total = dot_add(slopes.to(k_block.dtype), k_block, total)
@@ -209,27 +195,25 @@ def _grad_queries(
 
 
 def backward(
-    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, out: Tensor, logsumexp: Tensor
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, contiguous in their shapes.
 
     Args:
         grad_out: (B, Lq, H * D), last axis contiguous.
-        q, k, v, key_mask: as the forward pass had them.
+        q, k, v: as the forward pass had them.
         out, logsumexp: what it wrote.
     """
     batch, query_length, heads, features = q.shape
     key_length, head = k.shape[1], padded_head(features)
-    tile = TILES.choose(head, q.dtype, q.device)
+    tile = TILES.choose(head, q)
     grad_q, grad_k, grad_v = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     delta = torch.empty_like(logsumexp)
-    mask = q if key_mask is None else key_mask.view(torch.uint8)
-    inputs = (q, k, v, mask, grad_out, logsumexp, delta)
+    inputs = (q, k, v, grad_out, logsumexp, delta)
     shapes = (
         *q.stride()[:3],
         *k.stride()[:3],
         *v.stride()[:3],
-        mask.stride(0),
         *grad_out.stride()[:2],
         heads,
         query_length,
@@ -237,31 +221,27 @@ def backward(
         features**-0.5,
         features**-0.5 * LOG2_E,
     )
-    options = {
-        "features": features,
-        "head": head,
-        "masked": key_mask is not None,
-        "num_warps": tile.warps,
-        "num_stages": tile.stages,
-    }
-    with on_device_of(q):
-        _delta[(triton.cdiv(query_length, _DELTA_ROWS) * batch * heads,)](
-            grad_out,
-            out,
-            delta,
-            *grad_out.stride()[:2],
-            *out.stride()[:2],
-            heads,
-            query_length,
-            features=features,
-            head=head,
-            queries=_DELTA_ROWS,
-            num_warps=4,
-        )
-        _grad_keys[(triton.cdiv(key_length, tile.keys) * batch * heads,)](
-            *inputs, grad_k, grad_v, *shapes, queries=tile.queries, keys=tile.keys, **options
-        )
-        _grad_queries[(triton.cdiv(query_length, tile.keys) * batch * heads,)](
-            *inputs, grad_q, *shapes, queries=tile.keys, keys=tile.queries, **options
-        )
+    options = {"features": features, "head": head, "num_warps": tile.warps, "num_stages": tile.stages}
+    launch(
+        attention_backward_delta,
+        (triton.cdiv(query_length, _DELTA_ROWS) * batch * heads,),
+        q,
+        grad_out,
+        out,
+        delta,
+        *grad_out.stride()[:2],
+        *out.stride()[:2],
+        heads,
+        query_length,
+        features=features,
+        head=head,
+        queries=_DELTA_ROWS,
+        num_warps=4,
+    )
+    grid = (triton.cdiv(key_length, tile.keys) * batch * heads,)
+    sides = {"queries": tile.queries, "keys": tile.keys}
+    launch(attention_backward_dkdv, grid, q, *inputs, grad_k, grad_v, *shapes, **sides, **options)
+    grid = (triton.cdiv(query_length, tile.keys) * batch * heads,)
+    sides = {"queries": tile.keys, "keys": tile.queries}
+    launch(attention_backward_dq, grid, q, *inputs, grad_q, *shapes, **sides, **options)
     return grad_q, grad_k, grad_v

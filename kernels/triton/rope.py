@@ -9,10 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block_size, on_device_of, rows_per_program, warps_for
+from .launching import block_size, launch, rows_per_program, warps_for
 
 #: Features of a tile, heads times head size, at most.
 _TILE = 2048
+
+#: Programs of the backward pass for each multiprocessor: as many as its registers hold.
+_PROGRAMS_PER_PROCESSOR = 4
 
 
 @triton.jit
@@ -74,7 +77,7 @@ def _norm_rotate(
 
 
 @triton.jit
-def _forward(
+def qk_norm_rope_forward(
     qkv,
     q,
     k,
@@ -164,30 +167,30 @@ def forward(
     """
     batch, length, _, head_count, head_dim = qkv.shape
     heads, pairs = _tile(head_count, head_dim)
-    if not length:
-        return
-    with on_device_of(qkv):
-        _forward[(length, triton.cdiv(head_count, heads), batch)](
-            qkv,
-            q,
-            k,
-            v,
-            query_scale,
-            key_scale,
-            table,
-            head_count,
-            eps,
-            *qkv.stride()[:4],
-            *q.stride()[:3],
-            *k.stride()[:3],
-            *v.stride()[:3],
-            *table.stride()[:2],
-            copy_v=v.data_ptr() != qkv[:, :, 2].data_ptr(),
-            half=head_dim // 2,
-            heads=heads,
-            pairs=pairs,
-            num_warps=warps_for(2 * heads * pairs),
-        )
+    launch(
+        qk_norm_rope_forward,
+        (length, triton.cdiv(head_count, heads), batch),
+        qkv,
+        qkv,
+        q,
+        k,
+        v,
+        query_scale,
+        key_scale,
+        table,
+        head_count,
+        eps,
+        *qkv.stride()[:4],
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        *table.stride()[:2],
+        copy_v=v.data_ptr() != qkv[:, :, 2].data_ptr(),
+        half=head_dim // 2,
+        heads=heads,
+        pairs=pairs,
+        num_warps=warps_for(2 * heads * pairs),
+    )
 
 
 @triton.jit
@@ -228,7 +231,7 @@ def _norm_rotate_backward(
 
 
 @triton.jit(do_not_specialize=["length", "rows"])
-def _backward(
+def qk_norm_rope_backward(
     qkv,
     grad_q,
     grad_k,
@@ -344,37 +347,38 @@ def backward(
     batch, length, _, head_count, head_dim = qkv.shape
     heads, pairs = _tile(head_count, head_dim)
     groups = triton.cdiv(head_count, heads)
-    rows = rows_per_program(length * batch * groups, qkv.device)
+    rows = rows_per_program(length * batch * groups, qkv.device, _PROGRAMS_PER_PROCESSOR)
     chunks = triton.cdiv(length, rows)
     grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
     half = head_dim // 2
     partial = torch.empty(batch * groups * chunks, 2, 2, half, dtype=torch.float32, device=qkv.device)
-    if length:
-        with on_device_of(qkv):
-            _backward[(chunks, groups, batch)](
-                qkv,
-                grad_q,
-                grad_k,
-                grad_v,
-                query_scale,
-                key_scale,
-                table,
-                grad_qkv,
-                partial,
-                length,
-                rows,
-                head_count,
-                eps,
-                *qkv.stride()[:4],
-                *grad_q.stride()[:3],
-                *grad_k.stride()[:3],
-                *grad_v.stride()[:3],
-                *grad_qkv.stride()[:4],
-                *table.stride()[:2],
-                half=half,
-                heads=heads,
-                pairs=pairs,
-                num_warps=warps_for(2 * heads * pairs),
-            )
+    launch(
+        qk_norm_rope_backward,
+        (chunks, groups, batch),
+        qkv,
+        qkv,
+        grad_q,
+        grad_k,
+        grad_v,
+        query_scale,
+        key_scale,
+        table,
+        grad_qkv,
+        partial,
+        length,
+        rows,
+        head_count,
+        eps,
+        *qkv.stride()[:4],
+        *grad_q.stride()[:3],
+        *grad_k.stride()[:3],
+        *grad_v.stride()[:3],
+        *grad_qkv.stride()[:4],
+        *table.stride()[:2],
+        half=half,
+        heads=heads,
+        pairs=pairs,
+        num_warps=warps_for(2 * heads * pairs),
+    )
     query, key = (sums.sum(0).T.flatten() for sums in partial.unbind(1))  # even and odd interleaved again
     return grad_qkv, query.to(query_scale.dtype), key.to(key_scale.dtype)

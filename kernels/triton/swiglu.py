@@ -5,14 +5,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launching import block_size, on_device_of, warps_for
+from .launching import block_size, launch, warps_for
 
 #: Columns of a row that one program takes at most.
 _MAX_BLOCK = 2048
 
 
 @triton.jit
-def _forward(x, out, x_batch, x_row, out_batch, out_row, width, block: tl.constexpr):
+def swiglu_forward(x, out, x_batch, x_row, out_batch, out_row, width, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
     columns = tl.program_id(1) * block + tl.arange(0, block)
@@ -28,7 +28,7 @@ def _forward(x, out, x_batch, x_row, out_batch, out_row, width, block: tl.conste
 
 
 @triton.jit
-def _backward(
+def swiglu_backward(
     x, grad, grad_x, x_batch, x_row, grad_batch, grad_row, grad_x_batch, grad_x_row, width, block: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64)
@@ -52,10 +52,9 @@ def forward(x: Tensor, out: Tensor) -> None:
     batch, length, _ = x.shape
     width = out.shape[2]
     block = min(block_size(width), _MAX_BLOCK)
-    with on_device_of(x):
-        _forward[(length, triton.cdiv(width, block), batch)](
-            x, out, *x.stride()[:2], *out.stride()[:2], width, block=block, num_warps=warps_for(block)
-        )
+    grid = (length, triton.cdiv(width, block), batch)
+    strides = (*x.stride()[:2], *out.stride()[:2])
+    launch(swiglu_forward, grid, x, x, out, *strides, width, block=block, num_warps=warps_for(block))
 
 
 def backward(grad: Tensor, x: Tensor) -> Tensor:
@@ -63,16 +62,7 @@ def backward(grad: Tensor, x: Tensor) -> Tensor:
     batch, length, width = grad.shape
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     block = min(block_size(width), _MAX_BLOCK)
-    with on_device_of(x):
-        _backward[(length, triton.cdiv(width, block), batch)](
-            x,
-            grad,
-            grad_x,
-            *x.stride()[:2],
-            *grad.stride()[:2],
-            *grad_x.stride()[:2],
-            width,
-            block=block,
-            num_warps=warps_for(block),
-        )
+    grid = (length, triton.cdiv(width, block), batch)
+    strides = (*x.stride()[:2], *grad.stride()[:2], *grad_x.stride()[:2])
+    launch(swiglu_backward, grid, x, x, grad, grad_x, *strides, width, block=block, num_warps=warps_for(block))
     return grad_x
