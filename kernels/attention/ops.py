@@ -13,7 +13,7 @@ def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     from ..triton.attention import forward
 
     out = q.new_empty(*q.shape[:2], q.shape[2] * q.shape[3])
-    return out, forward(q, k, v, None, out)
+    return out, forward(q, k, v, out)
 
 
 @flash_attention.register_fake
@@ -27,7 +27,7 @@ def flash_attention_into(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
     """The same without gradients, into (B, Lq, H * D)."""
     from ..triton.attention import forward
 
-    forward(q, k, v, None, out)
+    forward(q, k, v, out)
 
 
 @flash_attention_into.register_fake
@@ -41,7 +41,7 @@ def flash_attention_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     from ..triton.attention_backward import backward
 
-    return backward(grad_out, q, k, v, None, out, logsumexp)
+    return backward(grad_out, q, k, v, out, logsumexp)
 
 
 @flash_attention_backward.register_fake

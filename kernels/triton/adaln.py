@@ -5,6 +5,7 @@ does not need is cut out when the kernel is compiled. Arithmetic is float32 in r
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -13,18 +14,22 @@ from torch import Tensor
 
 from .launching import block_size, launch, rows_per_program, warps_for
 
-#: Rows that the backward pass takes at a time: their loads are under way together and they share their reductions.
-_TILE_ROWS = 2
+#: Columns of a row that one warp of the backward pass takes: 16 bytes per thread in half precision.
+_WARP_COLUMNS = 256
 
-#: Programs of the backward pass for each multiprocessor: one wave, so that the partial sums are few.
-_PROGRAMS_PER_PROCESSOR = 2
-
-#: Rows of a program at least: its partial sums are three rows of float32.
+#: Rows of a program of the backward pass at least: its partial sums are up to three rows of float32.
 _MIN_ROWS = 8
 
 
-def backward_warps(block: int) -> int:
-    return min(max(block // 256, 1), 16)
+class Share(NamedTuple):
+    """How the backward pass shares out its rows."""
+
+    tile: int  #: rows that a program takes at a time: their loads are under way together, they share reductions
+    warps: int  #: of all programs on one multiprocessor: what its registers hold, so that one wave does the work
+
+
+#: By (gated, normed). Registers per thread, from docs/kernels, times 32 times these warps stay within 65,536.
+_SHARES = {(True, True): Share(2, 16), (False, True): Share(1, 32), (True, False): Share(2, 32)}
 
 
 @triton.jit
@@ -292,10 +297,12 @@ def backward(
     ]
     batch, _, width = like.shape
     block = block_size(width)
+    share = _SHARES[gated, normed]
+    warps = min(max(block // _WARP_COLUMNS, 1), 16)
     sums = []
     start = 0
     for index, length in enumerate(lengths):
-        rows = rows_per_program(length * batch, like.device, _PROGRAMS_PER_PROCESSOR, _MIN_ROWS)
+        rows = rows_per_program(length * batch, like.device, share.warps // warps, _MIN_ROWS)
         chunks = triton.cdiv(length, rows)
         partial = torch.empty(batch, chunks, gated + 2 * normed, width, dtype=torch.float32, device=like.device)
         parts = [tensor[:, start : start + length] for tensor in arguments]
@@ -323,9 +330,9 @@ def backward(
             normed=normed,
             width=width,
             block=block,
-            tile=_TILE_ROWS,
-            num_warps=backward_warps(block),
+            tile=share.tile,
+            num_warps=warps,
         )
         start += length
-        sums.append(partial.sum(1).to(like.dtype).unbind(1))
+        sums.append([kind.sum(1).to(like.dtype) for kind in partial.unbind(2)])
     return [*out, *(vector for kind in zip(*sums, strict=True) for vector in kind)]
