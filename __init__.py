@@ -1,8 +1,14 @@
 """Modality Forcing: one diffusion transformer for an image and its depth.
 
 The folder is both a ComfyUI node pack and the Python package ``mforce``. Importing it loads neither PyTorch nor
-ComfyUI: ComfyUI calls :func:`comfy_entrypoint`, everyone else imports :mod:`mforce.mforce_core`.
+ComfyUI: ComfyUI calls :func:`comfy_entrypoint`, everyone else uses :class:`Pipeline` or imports
+:mod:`mforce.mforce_core`.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .mforce_core.pipeline import Pipeline as Pipeline
 
 __version__ = "0.2.0"
 
@@ -15,3 +21,11 @@ async def comfy_entrypoint():
     from .nodes import ModalityForcingExtension
 
     return ModalityForcingExtension()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Pipeline":  # loads PyTorch, so not before somebody asks for it
+        from .mforce_core.pipeline import Pipeline
+
+        return Pipeline
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

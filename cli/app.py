@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from ..mforce_core.release import CFG, FOV_DEGREES, LOG2_ALPHA, STEPS, Mode
+from ..mforce_core.settings import BUILT_IN, Settings
 from . import bench, data, options
 from .errors import LIGHTER_TRAINING, report_errors
-from .settings import BUILT_IN, Settings, parse_size
+from .options import parse_size
 
 app = typer.Typer(
     name="mforce",
@@ -179,8 +180,8 @@ def rerun(
 ) -> None:
     """Make a result again from its metadata.json and compare the files."""
     with report_errors(debug):
+        from ..mforce_core.results.folder import default_output
         from . import generation
-        from .output_folder import default_output
         from .progress import say
 
         before = generation.read_metadata(metadata)
@@ -207,8 +208,8 @@ def demo(
 ) -> None:
     """Try all three modes on the built-in model."""
     with report_errors(debug):
+        from ..mforce_core.results.folder import default_output
         from .demo import run_demo
-        from .output_folder import default_output
 
         run_demo(output or default_output("demo"), model, steps, seed, device, overwrite=overwrite)
 
@@ -362,8 +363,8 @@ def _moved(settings: Settings, new_input: Path | None, new_mask: Path | None) ->
 
 
 def _generate(settings: Settings, count: int, output: Path | None, overwrite: bool) -> None:
+    from ..mforce_core.results.folder import check_output, default_output
     from . import generation
-    from .output_folder import check_output, default_output
 
     jobs = generation.numbered(settings, count)
     output = output or default_output(settings.mode)

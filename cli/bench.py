@@ -51,16 +51,14 @@ def bench(
 
         from ..benchmarks.subjects import subject
         from ..benchmarks.suite import measure, sections_of
+        from ..mforce_core.device import choose_device
         from .bench_tables import print_report
-        from .pipeline import check_device
         from .progress import say
 
         if dtype not in ("bfloat16", "float16", "float32"):
             raise ValueError(f"--dtype must be bfloat16, float16 or float32, got {dtype!r}.")
         sections_of(what)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        check_device(device)
+        device = choose_device(device)
         chosen = subject(architecture or ("12b-v2" if device.startswith("cuda") else "231m"))
         _check_writable(json_file)
         reports = measure(

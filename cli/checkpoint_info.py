@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..mforce_core.encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.encoders.text import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
+from ..mforce_core.settings import BUILT_IN
 from ..mforce_core.weights.checkpoint import CheckpointHeader, check_tensors, read_header
+from ..mforce_core.weights.parts import model_path
 from .memory_table import memory_of
-from .settings import BUILT_IN
 
 #: FLUX.2-klein sizes by hidden size.
 _KLEIN = {3072: "klein-4B", 4096: "klein-9B"}
@@ -39,9 +41,8 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: nothing there, a truncated or foreign file.
     """
-    built_in = Path(__file__).parent.parent / "models" / BUILT_IN
-    is_built_in = str(path) == BUILT_IN
-    path = built_in if is_built_in else path
+    built_in = model_path(BUILT_IN)
+    path = model_path(str(path))
     header = read_header(path)
     problems, architecture = [], None
     try:
@@ -49,7 +50,7 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         problems = check_tensors(header.shapes, architecture)
     except ConfigError as error:
         problems.append(str(error))
-    kind = "nano" if is_built_in or path.resolve() == built_in.resolve() else _kind(header, architecture)
+    kind = "nano" if path.resolve() == built_in.resolve() else _kind(header, architecture)
     return {
         "path": str(path),
         "kind": kind,
@@ -87,5 +88,5 @@ def _kind(header: CheckpointHeader, architecture: Architecture | None) -> str:
 def _beside(path: Path) -> list[str]:
     if not path.is_dir():
         return []
-    names = ("text_encoder.safetensors", ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
+    names = (WORDS_FILE, ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
     return [name for name in names if (path / name).exists()]

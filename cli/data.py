@@ -86,8 +86,8 @@ def encode(
         from ..training.data.encode import EncodeSettings, ShardEncoder
         from ..training.data.shards import find_shards
         from ..training.data.workers import map_shards
+        from .options import parse_size
         from .progress import progress_bar, say
-        from .settings import parse_size
 
         if fit not in ("crop", "pad"):
             raise ValueError(f"--fit {fit} is unknown: choose crop or pad")
@@ -142,12 +142,12 @@ def label(
 ) -> None:
     """Give pictures without depth the depth that a model sees in them."""
     with report_errors(debug):
+        from ..mforce_core.settings import Settings
         from ..training.data.label import Labeller, LabelSettings
         from ..training.data.shards import find_shards
         from ..training.data.workers import map_shards
-        from .pipeline import find_parts, resolve
+        from .generation import prepare
         from .progress import progress_bar, say
-        from .settings import Settings
 
         given = Settings(
             "joint",
@@ -161,8 +161,7 @@ def label(
             device=device,
             dtype=dtype,
         )
-        parts = find_parts(given)
-        found = resolve(given, parts)
+        found, parts = prepare(given)
         settings = LabelSettings(
             str(parts.model.absolute()), str(parts.vae.absolute()), str(parts.text_encoder.absolute()),
             found.canvas[0], steps, seed, batch_size, found.device, found.dtype,

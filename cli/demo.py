@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..mforce_core.release import CFG, LOG2_ALPHA
+from ..mforce_core.results.folder import check_output
+from ..mforce_core.settings import Settings
 from .generation import generate_folder, load_pipeline, numbered, prepare
-from .output_folder import check_output
 from .progress import say
-from .settings import Settings
 
 _SCENES = ("a red sphere on a wooden floor", "a blue cube and a yellow cone on a checkered floor")
 _REPAINT = "a green sphere on a concrete floor"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 
 import typer
 
+from ..mforce_core.settings import Settings
+
 USER_ERROR, INTERNAL_ERROR, CANCELED = 2, 1, 130
+
+_SETTING = re.compile(f"`({'|'.join([*(field.name for field in fields(Settings)), 'output', 'overwrite'])})`")
 
 #: What takes less memory, in sampling and in training.
 LIGHTER = "a smaller --size, --dtype bfloat16 or --device cpu"
@@ -48,8 +54,13 @@ def report_errors(debug: bool, lighter: str = LIGHTER) -> Iterator[None]:
         raise typer.Exit(INTERNAL_ERROR) from None
 
 
+def as_options(text: str) -> str:
+    """A sentence of the library, which names settings in backquotes, with the options that they are here."""
+    return _SETTING.sub(lambda found: "--" + found[1].replace("_", "-"), text)
+
+
 def _sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = as_options(" ".join(str(error).split())) or type(error).__name__
     return text if text.endswith((".", "!", "?")) else text + "."
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.nano import evaluate_nano
-from .pipeline import WORDS_FILE, find_parts, resolve
+from ..mforce_core.encoders.text import WORDS_FILE
+from ..mforce_core.settings import Settings
+from .generation import prepare
 from .progress import progress_bar
-from .settings import Settings
 
 
 def run_evaluation(settings: Settings, scenes: int, json_file: Path | None) -> dict[str, Any]:
@@ -18,8 +19,7 @@ def run_evaluation(settings: Settings, scenes: int, json_file: Path | None) -> d
     Raises:
         ValueError: a part of the model is missing, its text encoder is not one of words, or the file cannot be written.
     """
-    parts = find_parts(settings)
-    settings = resolve(settings, parts)
+    settings, parts = prepare(settings)
     words = parts.text_encoder / WORDS_FILE if parts.text_encoder.is_dir() else parts.text_encoder
     if words.name != WORDS_FILE or not words.exists():
         raise ValueError(f"{parts.text_encoder} is no {WORDS_FILE}: the evaluation's captions are for small models.")

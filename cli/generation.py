@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from .contact_sheet import stack
-from .inputs import read_given
-from .output_folder import output_folder
-from .outputs import check_writers, write_result
-from .pipeline import Parts, Pipeline, Result, find_parts, resolve
-from .progress import progress_bar, say
-from .provenance import identify, versions
-from .settings import Settings
+from ..mforce_core.inputs import read_given
+from ..mforce_core.pipeline import Pipeline, resolve
+from ..mforce_core.results.contact_sheet import stack
+from ..mforce_core.results.folder import output_folder
+from ..mforce_core.results.provenance import identify
+from ..mforce_core.results.writing import check_writers
+from ..mforce_core.settings import Settings
+from ..mforce_core.weights.parts import Parts, find_parts
+from .progress import messages, progress_bar, say
 
 
 def prepare(settings: Settings) -> tuple[Settings, Parts]:
     """Find the model and fill the settings in; nothing is loaded yet."""
-    parts = find_parts(settings)
+    parts = find_parts(settings.model, settings.text_encoder, settings.vae)
     return resolve(settings, parts), parts
 
 
@@ -47,23 +47,13 @@ def generate_folder(
             say(note)
         if pipeline is None:
             pipeline = load_pipeline(jobs, parts)
-        model_files = {part: {file.name: identify(file) for file in files} for part, files in parts.files().items()}
         for number, (job, given) in enumerate(zip(jobs, givens, strict=True)):
             folder = work if len(jobs) == 1 else work / f"{number:03d}"
             folder.mkdir(exist_ok=True)
             label = job.mode if len(jobs) == 1 else f"{job.mode} {number + 1}/{len(jobs)}"
             with progress_bar(label) as advance:
-                result = pipeline.generate(job, advance, rgb=given.rgb, depth=given.depth)
-            if given.placement is not None:
-                content = given.placement.content
-                result = Result(result.rgb[content], np.ascontiguousarray(result.depth[content]))
-            origin = {
-                "model_files": model_files,
-                "input_files": _input_files(job),
-                "versions": versions(),
-                "notes": list(given.notes),
-            }
-            write_result(folder, result, job, origin)
+                (result,) = pipeline.generate([job], [given], advance)
+            result.write(folder)
         if len(jobs) > 1:
             stack([Image.open(sheet) for sheet in sorted(work.glob("*/sheet.png"))]).save(work / "sheet.png")
     return output
@@ -71,8 +61,6 @@ def generate_folder(
 
 def load_pipeline(jobs: Sequence[Settings], parts: Parts) -> Pipeline:
     """Load the model for these jobs."""
-    from .progress import messages
-
     with messages.status("Loading the model"):
         return Pipeline(jobs[0], parts, [job.prompt for job in jobs], say)
 
@@ -118,8 +106,3 @@ def numbered(settings: Settings, count: int) -> list[Settings]:
     if count < 1:
         raise ValueError(f"--count must be at least 1, got {count}.")
     return [replace(settings, seed=settings.seed + i) for i in range(count)]
-
-
-def _input_files(settings: Settings) -> dict[str, Any]:
-    paths = {"input": settings.input, "mask": settings.mask}
-    return {role: identify(Path(path)) for role, path in paths.items() if path is not None}

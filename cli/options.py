@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..mforce_core.settings import check_grid
+
 SAMPLING, INPUT, CLOUD, FILES = "Sampling", "Input", "Point cloud", "Model and files"
 
 Steps = Annotated[int, typer.Option(help="Denoising steps.", rich_help_panel=SAMPLING)]
@@ -131,3 +133,15 @@ CudaGraph = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=FILES)]
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """``"512x384"`` -> (512, 384), width first; ``"512"`` is a square."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ValueError(f"--size must look like 512x384 (width x height), got {text!r}.")
+    width, height = int(parts[0]), int(parts[-1])
+    check_grid(width, height)
+    return width, height

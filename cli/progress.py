@@ -15,13 +15,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .errors import as_options
+
 #: Messages and bars; results go to stdout.
 messages = Console(stderr=True, highlight=False)
 
 
 def say(text: str) -> None:
     """A sentence for the person, taken literally: brackets are no markup."""
-    messages.print(text, markup=False)
+    messages.print(as_options(text), markup=False)
 
 
 @contextmanager

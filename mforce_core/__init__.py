@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from .depth.codec import decode_depth, encode_depth
     from .encoders.autoencoder import load_autoencoder
     from .encoders.words import load_text_encoder
+    from .pipeline import Pipeline
     from .sampling.rollout import sample
     from .sampling.schedule import rollout_times
     from .scene3d.point_cloud import unproject
     from .weights.checkpoint import load_model
 
 __all__ = [
+    "Pipeline",
     "decode_depth",
     "encode_depth",
     "load_autoencoder",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Pipeline": ".pipeline",
     "decode_depth": ".depth.codec",
     "encode_depth": ".depth.codec",
     "load_autoencoder": ".encoders.autoencoder",

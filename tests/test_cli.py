@@ -283,7 +283,9 @@ def test_an_unwritable_output_is_refused_first(model, tmp_path):
 
 
 def test_a_missing_library_is_named_before_sampling(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("mforce.cli.outputs.find_spec", lambda name: None if name == "OpenEXR" else name)
+    monkeypatch.setattr(
+        "mforce.mforce_core.results.writing.find_spec", lambda name: None if name == "OpenEXR" else name
+    )
     message = refuse("joint", "ball", "--model", model, "-o", tmp_path / "out")
     assert "pip install OpenEXR" in message
     assert list(tmp_path.iterdir()) == []
@@ -298,7 +300,7 @@ def test_internal_errors_say_how_to_see_more(model, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise TypeError("a bug")
 
-    monkeypatch.setattr("mforce.cli.pipeline.sample", fail)
+    monkeypatch.setattr("mforce.mforce_core.pipeline.sample", fail)
     arguments = ["joint", "ball", "--model", model, "-o", tmp_path / "out"]
     assert "--debug" in run(*arguments, code=1)
     assert "Traceback" in run(*arguments, "--debug", code=1)

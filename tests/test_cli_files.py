@@ -4,15 +4,17 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("typer")
 
-from mforce.cli.cloud_view import draw_cloud
-from mforce.cli.depth_preview import depth_preview
-from mforce.cli.images import read_picture
-from mforce.cli.output_folder import default_output, output_folder
-from mforce.cli.settings import Settings, parse_size
+from mforce.cli.options import parse_size
+from mforce.mforce_core.depth.preview import depth_preview
+from mforce.mforce_core.picture.reading import read_picture
+from mforce.mforce_core.results.cloud_view import draw_cloud
+from mforce.mforce_core.results.folder import default_output, output_folder
+from mforce.mforce_core.settings import Settings
 
 
 def test_transparency_is_put_on_white_and_said(tmp_path):
@@ -57,7 +59,7 @@ def test_unreadable_pictures_are_named(tmp_path):
 
 
 def test_preview_is_warm_where_it_is_near():
-    preview = depth_preview(np.array([[1.0, 10.0, np.nan]], dtype=np.float32)).astype(int)
+    preview = depth_preview(torch.tensor([[[1.0, 10.0, torch.nan]]]))[0].astype(int)
     near, far, missing = preview[0]
     assert near[0] > near[2]
     assert far[2] > far[0]
@@ -103,7 +105,7 @@ def test_an_output_is_replaced_only_when_finished(tmp_path):
     path = tmp_path / "out"
     with output_folder(path) as work:
         (work / "metadata.json").write_text("first")
-    with pytest.raises(ValueError, match="--overwrite"), output_folder(path):
+    with pytest.raises(ValueError, match="already holds files"), output_folder(path):
         pass
     with pytest.raises(RuntimeError), output_folder(path, overwrite=True):
         raise RuntimeError

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..evaluation.metrics import abs_rel, align_median, delta1
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, sample
 from ..mforce_core.depth.codec import valid_pixels
-from ..mforce_core.depth.colormaps import colorize
+from ..mforce_core.depth.preview import depth_preview
 from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import LOG2_ALPHA
@@ -112,12 +112,8 @@ def _standard_error(values: Tensor) -> float:
 
 
 def _depth_pictures(depth: Tensor) -> np.ndarray:
-    """Depth (B, H, W), NaN where unknown, as colors over its own 2nd to 98th percentile of 1 / depth; near is warm."""
-    near = 1 / depth.flatten(1).double()
-    low, high = (near.nanquantile(q, dim=1, keepdim=True) for q in (0.02, 0.98))
-    values = ((near - low) / (high - low).clamp(min=1e-12)).clamp(0, 1).view(depth.shape)
-    picture = colorize(values.nan_to_num(0).numpy(), "spectral")
-    return (np.where(values.isnan().numpy()[..., None], 0, picture) * 255).round().astype(np.uint8)
+    """(B, H, W, 3) uint8 colors of depth (B, H, W), black where unknown."""
+    return depth_preview(depth, missing=(0, 0, 0))
 
 
 def sheets(folder: Path) -> list[Path]:

@@ -36,7 +36,11 @@ def stretch(values: Tensor, known: Tensor, limits: Tensor) -> Tensor:
     return torch.where(known, scaled, torch.zeros_like(scaled))
 
 
-def normalized_disparity(depth: Tensor, known: Tensor) -> Tensor:
-    """1 / depth of each map (B, H, W) without the outermost percents, in [0, 1]; near is 1, not known is 0."""
+def normalized_disparity(depth: Tensor, known: Tensor, *, percent: float = 1.0) -> Tensor:
+    """Nearness of every pixel: 1 / depth of each map (B, H, W), stretched to [0, 1]; near is 1, not known is 0.
+
+    Args:
+        percent: of a map's values that are cut off at either end, so that stray pixels do not take the contrast away.
+    """
     near = torch.where(known, 1.0 / depth, torch.zeros_like(depth))
-    return stretch(near, known, percentile_range(near, known, 1.0))
+    return stretch(near, known, percentile_range(near, known, percent))

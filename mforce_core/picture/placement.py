@@ -60,8 +60,8 @@ class Placement:
     def place_photo(self, image: Image.Image) -> np.ndarray:
         """An 8-bit RGB picture on the canvas, (H, W, 3) uint8, by Lanczos; the bars continue the picture's border."""
         top, left, height, width = self.crop
-        part = image.crop((left, top, left + width, top + height))
-        part = part.resize(self.size[::-1], Image.Resampling.LANCZOS)
+        # By the box, so that the filter sees the picture beyond the cut.
+        part = image.resize(self.size[::-1], Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
         before_x, after_x, before_y, after_y = self.bars
         return np.pad(np.asarray(part), ((before_y, after_y), (before_x, after_x), (0, 0)), mode="edge")
 

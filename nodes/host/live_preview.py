@@ -17,6 +17,8 @@ from comfy.ldm.colormap import turbo
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, pixel_shuffle
 
+from ...mforce_core.depth.range import percentile_range, stretch
+
 #: Preview pixels a side of a latent cell; the depth stream has 16 to give, which is more than a preview needs.
 _DETAIL = 8
 
@@ -70,5 +72,6 @@ def _nearness(depth: Tensor) -> Tensor:
     """Contracted depth patches (B, p * p, h, w) to (B, 8 h, 8 w) in [0, 1], near is 1."""
     maps = pixel_shuffle(depth, math.isqrt(depth.shape[1]))
     small = adaptive_avg_pool2d(maps, (_DETAIL * depth.shape[-2], _DETAIL * depth.shape[-1]))[:, 0]
-    low, high = (small.amin((1, 2), keepdim=True), small.amax((1, 2), keepdim=True))
-    return (high - small) / (high - low).clamp(min=1e-6)
+    # Contracted depth is even already in what is seen; 1 / depth would leave the far half one color.
+    everywhere = torch.ones_like(small, dtype=torch.bool)
+    return stretch(-small, everywhere, percentile_range(-small, everywhere, 0.0))

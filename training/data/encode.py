@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ...mforce_core import load_autoencoder
+from ...mforce_core.encoders.text import TextEncoder, open_text_encoder
 from ...mforce_core.encoders.words import WordTextEncoder
-from .encoders import TextEncoder, autoencoder_mark, open_text_encoder, text_mark
+from .encoders import autoencoder_mark, text_mark
 from .sample import Broken, Sample
 from .shards import Shard, ShardError
 from .spool import Spool, spool

@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ...mforce_core.encoders.text import open_text_encoder
 from ...mforce_core.encoders.words import WordTextEncoder
 from ..batches import EncodedBatch
 from .encode import NULL_TEXT_FILE
-from .encoders import open_text_encoder, text_mark
+from .encoders import text_mark
 from .order import batch_indices
 
 #: Shards that are open at a time. Their tensors are mapped: memory holds what was read lately, as far as there is room.

@@ -5,35 +5,18 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ...mforce_core import load_text_encoder
 from ...mforce_core.encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
-from ...mforce_core.encoders.qwen import QwenTextEncoder, load_qwen_text_encoder
-from ...mforce_core.encoders.words import WordTextEncoder
+from ...mforce_core.encoders.text import WORDS_FILE
 
-TextEncoder = WordTextEncoder | QwenTextEncoder
-
-#: Word-level text encoder in a model folder.
-_WORDS_FILE = "text_encoder.safetensors"
 #: Bytes at either end of a file that its mark is made of.
 _ENDS = 1 << 20
-
-
-def open_text_encoder(path: Path, device: str = "cpu") -> TextEncoder:
-    """The word-level encoder of a small model (file or model folder), or a folder with Qwen3.
-
-    Raises:
-        ValueError: neither.
-    """
-    if path.is_dir() and not (path / _WORDS_FILE).exists():
-        return load_qwen_text_encoder(path, device=device)
-    return load_text_encoder(path)
 
 
 def text_mark(path: Path) -> str:
     """A mark of a text encoder's weights. Raises ValueError where there are none."""
     if not path.is_dir():
         return _mark([path])
-    words = path / _WORDS_FILE
+    words = path / WORDS_FILE
     return _mark([words] if words.exists() else sorted(path.rglob("*.safetensors")))
 
 

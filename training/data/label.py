@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ...mforce_core import decode_depth, load_autoencoder, load_model, sample
 from ...mforce_core.depth.files import write_16_bit
+from ...mforce_core.encoders.text import open_text_encoder
 from ...mforce_core.model.tokens import latents_to_tokens, tokens_to_patches
 from ...mforce_core.release import CFG, STEPS
-from .encoders import open_text_encoder
 from .extras import need
 from .sample import Broken, Sample, role_of
 from .shards import FilesRecord, FolderShard, Shard, ShardError, TarShard

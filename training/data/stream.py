@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ...mforce_core import load_autoencoder
+from ...mforce_core.encoders.text import open_text_encoder
 from ..batches import EncodedBatch
 from .encode import EncodeSettings, view_sample
-from .encoders import open_text_encoder
 from .sample import Broken
 from .shards import MissingShardError, Record, Shard
 

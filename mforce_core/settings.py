@@ -1,4 +1,7 @@
-"""Everything that decides a result: what is written to ``metadata.json`` and read back to make it again."""
+"""Everything that decides a result: what is written to ``metadata.json`` and read back to make it again.
+
+Sentences name a setting in backquotes; the command line shows it as its option.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..mforce_core.release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, STEPS, Mode
+from .release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, STEPS, Mode
 
 #: Name of the model that comes with the package.
 BUILT_IN = "nano"
@@ -56,26 +59,26 @@ class Settings:
         """Refuse what cannot work before any model is loaded."""
         if self.mode not in MODES:
             raise ValueError(f"The mode must be one of {', '.join(MODES)}, got {self.mode!r}.")
-        if (self.mode == "joint") != (self.input is None):
+        if self.mode == "joint" and self.input is not None:
             raise ValueError(f"The mode {self.mode} does not go with the input file {self.input}.")
         if self.steps < 1:
-            raise ValueError(f"--steps must be at least 1, got {self.steps}.")
+            raise ValueError(f"`steps` must be at least 1, got {self.steps}.")
         if not 0 <= self.seed < 2**63:
-            raise ValueError(f"--seed must be a number from 0 to 2^63 - 1, got {self.seed}.")
+            raise ValueError(f"`seed` must be a number from 0 to 2^63 - 1, got {self.seed}.")
         if not (math.isfinite(self.cfg) and self.cfg >= 0):
-            raise ValueError(f"--cfg must be a finite number of at least 0, got {self.cfg}.")
+            raise ValueError(f"`cfg` must be a finite number of at least 0, got {self.cfg}.")
         if self.tilt is not None and not abs(self.tilt) <= 30:
-            raise ValueError(f"--tilt must lie between -30 and 30, got {self.tilt}.")
+            raise ValueError(f"`tilt` must lie between -30 and 30, got {self.tilt}.")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise ValueError(f"--guidance must be a finite number of at least 0, got {self.guidance}.")
+            raise ValueError(f"`guidance` must be a finite number of at least 0, got {self.guidance}.")
         if not 0 < self.fov < 180:
-            raise ValueError(f"--fov must be between 0 and 180 degrees, got {self.fov}.")
+            raise ValueError(f"`fov` must be between 0 and 180 degrees, got {self.fov}.")
         if self.edge_threshold is not None and not 0 < self.edge_threshold < math.inf:
-            raise ValueError(f"--edge-threshold must be a finite number above 0, got {self.edge_threshold}.")
+            raise ValueError(f"`edge_threshold` must be a finite number above 0, got {self.edge_threshold}.")
         if self.fit not in ("pad", "crop"):
-            raise ValueError(f"--fit must be pad or crop, got {self.fit!r}.")
+            raise ValueError(f"`fit` must be pad or crop, got {self.fit!r}.")
         if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"--dtype must be float32, bfloat16 or auto, got {self.dtype!r}.")
+            raise ValueError(f"`dtype` must be float32, bfloat16 or auto, got {self.dtype!r}.")
         if self.size is not None:
             check_grid(*self.size)
 
@@ -105,23 +108,11 @@ class Settings:
             raise ValueError(f"The settings are incomplete or of the wrong type: {error}.") from error
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """``"512x384"`` -> (512, 384), width first; ``"512"`` is a square."""
-    if text is None:
-        return None
-    parts = text.lower().split("x")
-    if len(parts) > 2 or not all(part.strip().isdecimal() for part in parts):
-        raise ValueError(f"--size must look like 512x384 (width x height), got {text!r}.")
-    width, height = int(parts[0]), int(parts[-1])
-    check_grid(width, height)
-    return width, height
-
-
 def check_grid(width: int, height: int) -> None:
     """Refuse sizes off the token grid, naming the nearest that is on it."""
     if width % PATCH_SIZE or height % PATCH_SIZE or width < PATCH_SIZE or height < PATCH_SIZE:
         near = "x".join(str(max(PATCH_SIZE, round(side / PATCH_SIZE) * PATCH_SIZE)) for side in (width, height))
         raise ValueError(
             f"The size {width}x{height} is off the grid: width and height must be multiples of {PATCH_SIZE}. "
-            f"Use --size {near}."
+            f"Use `size` {near}."
         )

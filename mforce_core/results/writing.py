@@ -1,9 +1,10 @@
-"""The files of one result."""
+"""The files of one result: picture, depth, point cloud, a sheet of all, and how it was made."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..mforce_core.depth.files import LEVELS, write_16_bit, write_exr, write_npy
-from ..mforce_core.scene3d.point_cloud import PointCloud, depth_edges, intrinsics_from_fov, unproject
-from ..mforce_core.scene3d.point_cloud_files import to_glb, to_ply
+from ..depth.files import LEVELS, write_16_bit, write_exr, write_npy
+from ..depth.preview import depth_preview
+from ..scene3d.point_cloud import PointCloud, intrinsics_from_fov
+from ..scene3d.point_cloud_files import to_glb, to_ply
+from ..settings import Settings
 from .cloud_view import draw_cloud
 from .contact_sheet import TILE_HEIGHT, contact_sheet, tile_width
-from .depth_preview import depth_preview
-from .output_folder import MARKER
-from .pipeline import Result
-from .settings import Settings
-
-#: With fewer than this share of the measured pixels away from edges, a map is sparse: nearly every pixel has
-#: a missing one beside it, which is then no reason to leave it out of the cloud.
-_SPARSE = 0.1
+from .folder import MARKER
 
 #: Viewpoints of the sheet: title, yaw and pitch in degrees.
 _VIEWS = (("point cloud, from the left", -22.0, 8.0), ("point cloud, from the right", 22.0, 20.0))
@@ -41,30 +37,30 @@ def check_writers() -> None:
             raise ModuleNotFoundError(f"The output files need {package}: pip install {package}.")
 
 
-def write_result(folder: Path, result: Result, settings: Settings, origin: dict[str, Any]) -> None:
+def write_files(
+    folder: Path, image: np.ndarray, depth: np.ndarray, cloud: PointCloud, settings: Settings, origin: Mapping[str, Any]
+) -> None:
     """Write a result's files into an existing folder, ``metadata.json`` last.
 
     Args:
+        image: (H, W, 3) uint8.
+        depth: (H, W) float32, NaN where missing.
+        settings: what the result was made with; resolved.
         origin: what else belongs into the metadata: files, versions, notes.
     """
-    height, width = result.depth.shape
-    cloud = _cloud(result, settings)
-    Image.fromarray(result.rgb).save(folder / "rgb.png")
-    write_npy(folder / "depth.npy", result.depth)
-    write_exr(folder / "depth.exr", result.depth)
-    step = write_16_bit(folder / "depth_16.png", result.depth)
-    preview = depth_preview(result.depth)
+    height, width = depth.shape
+    Image.fromarray(image).save(folder / "rgb.png")
+    write_npy(folder / "depth.npy", depth)
+    write_exr(folder / "depth.exr", depth)
+    step = write_16_bit(folder / "depth_16.png", depth)
+    preview = depth_preview(torch.from_numpy(depth)[None])[0]
     Image.fromarray(preview).save(folder / "depth_preview.png")
     (folder / "cloud.ply").write_bytes(to_ply(cloud.centered()))
     (folder / "cloud.glb").write_bytes(to_glb(cloud.centered()))
-    tiles = [
-        ("image", result.rgb),
-        ("depth, warm is near", preview),
-        *_views(cloud, settings.fov, (width, height)),
-    ]
+    tiles = [("image", image), ("depth, warm is near", preview), *_views(cloud, settings.fov, (width, height))]
     contact_sheet(tiles, settings.prompt, _small_print(settings)).save(folder / "sheet.png")
 
-    known = result.depth[np.isfinite(result.depth)]
+    known = depth[np.isfinite(depth)]
     metadata = {
         "format": 1,
         "settings": settings.to_dict(),
@@ -73,7 +69,7 @@ def write_result(folder: Path, result: Result, settings: Settings, origin: dict[
             "width": width,
             "height": height,
             "unit": "as in the input" if settings.mode == "d2i" else "relative, larger is farther",
-            "missing_pixels": int(result.depth.size - known.size),
+            "missing_pixels": int(depth.size - known.size),
             "missing_value": "NaN in depth.npy, 0 in depth.exr (whose alpha is 0 there too) and in depth_16.png",
             "min": float(known.min()),
             "max": float(known.max()),
@@ -88,21 +84,6 @@ def write_result(folder: Path, result: Result, settings: Settings, origin: dict[
     }
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / MARKER).write_text(text + "\n", encoding="utf-8")
-
-
-def _cloud(result: Result, settings: Settings) -> PointCloud:
-    assert settings.edge_threshold is not None  # filled in with the size
-    depth = torch.from_numpy(result.depth)
-    known = torch.isfinite(depth)
-    inner = known & ~depth_edges(depth, settings.edge_threshold)
-    sparse = inner.sum() < _SPARSE * known.sum()
-    return unproject(
-        depth,
-        fov_degrees=settings.fov,
-        rgb=torch.from_numpy(result.rgb.copy()),
-        edge_threshold=None if sparse else settings.edge_threshold,
-        remove_outliers=settings.remove_outliers and not sparse,
-    )
 
 
 def _views(cloud: PointCloud, fov: float, size: tuple[int, int]) -> list[tuple[str, np.ndarray]]:

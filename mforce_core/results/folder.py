@@ -28,15 +28,15 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         ValueError: the path is a file, the current folder, or holds files and may not be replaced.
     """
     if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise ValueError(f"The output {path} is a file or a link: name a folder with --output.")
+        raise ValueError(f"The output {path} is a file or a link: name a folder with `output`.")
     if not path.exists():
         return
     if path.resolve() == Path.cwd():
-        raise ValueError("The output is the current folder: name a new folder inside it with --output.")
+        raise ValueError("The output is the current folder: name a new folder inside it with `output`.")
     if not any(path.iterdir()):
         return
     if not overwrite:
-        raise ValueError(f"The output folder {path} already holds files: name another, or add --overwrite.")
+        raise ValueError(f"The output folder {path} already holds files: name another, or add `overwrite`.")
     if not any(path.glob(MARKER)) and not any(path.glob(f"*/{MARKER}")):
         raise ValueError(f"The folder {path} was not written by mforce and is not overwritten: name another.")
 
@@ -59,7 +59,7 @@ def output_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     except OSError as error:
         _remove_empty(created)
         raise ValueError(
-            f"The output folder {path} cannot be written ({error.strerror}): name another with --output."
+            f"The output folder {path} cannot be written ({error.strerror}): name another with `output`."
         ) from error
     try:
         yield work

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..settings import Settings
+
 #: Larger files are identified by their size and both ends: hashing 24 GB takes longer than sampling.
 _WHOLE_FILE = 2**30
 _END = 2**24
@@ -27,9 +29,15 @@ def identify(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256_of_both_16MiB_ends": digest.hexdigest()}
 
 
+def input_files(settings: Settings) -> dict[str, Any]:
+    """Size and hash of the input files of a run, by role."""
+    paths = {"input": settings.input, "mask": settings.mask}
+    return {role: identify(Path(path)) for role, path in paths.items() if path is not None}
+
+
 def versions() -> dict[str, str]:
     """Versions of everything that can change a result, and the machine's kind."""
-    from .. import __version__
+    from ... import __version__
 
     found = {"mforce": __version__, "python": platform.python_version(), "machine": platform.platform()}
     for package in ("torch", "numpy", "scipy", "pillow", "safetensors", "trimesh", "OpenEXR", "transformers"):

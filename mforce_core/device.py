@@ -1,0 +1,35 @@
+"""Whether this machine can do what is asked of it, said before anything is loaded."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device(name: str) -> str:
+    """The name of a device that works here; "auto" is a GPU where there is one.
+
+    Raises:
+        ValueError: PyTorch cannot use a device of this name.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(name)
+    return name
+
+
+def check_device(device: str) -> None:
+    """Raises ValueError where PyTorch cannot use a device of this name."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"The device {device!r} cannot be used ({reason}): use `device` cpu.") from None
+
+
+def check_compiler(device: str) -> None:
+    """Compile something small: what is missing shows here and not in the middle of a picture."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
+    except Exception as error:  # compilers and drivers each have their own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"torch.compile does not work on this machine ({reason}): leave `compile` out.") from None

@@ -1,0 +1,119 @@
+"""The picture or depth map that a run is given, brought onto the model's canvas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .depth.files import read_depth
+from .picture.placement import CROP, LETTERBOX, Placement, place
+from .picture.reading import Picture, as_rgb, read_picture
+from .settings import Settings
+
+#: A picture as a file, as Pillow's, or as (H, W, 3) uint8.
+PictureInput = str | Path | Image.Image | np.ndarray
+#: Depth as a file or as (H, W) numbers; zero, negative and non-finite ones are missing.
+DepthInput = str | Path | np.ndarray
+
+#: The values of the setting ``fit``.
+_FITS = {"pad": LETTERBOX, "crop": CROP}
+
+
+@dataclass(frozen=True)
+class Given:
+    """The clean stream of i2d or d2i on the model's canvas, and how it got there.
+
+    Attributes:
+        rgb: (H, W, 3) uint8, for i2d.
+        depth: (H, W) float32 with NaN where missing, for d2i.
+        placement: of the input on the canvas; None in joint mode.
+        notes: sentences about what was done to the input.
+    """
+
+    rgb: np.ndarray | None = None
+    depth: np.ndarray | None = None
+    placement: Placement | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_given(settings: Settings) -> Given:
+    """Read the input file of settings whose size is known.
+
+    Raises:
+        ValueError: the file cannot be used; the sentence says why.
+    """
+    if settings.mode == "joint":
+        return Given()
+    if settings.input is None:
+        raise ValueError(f"The mode {settings.mode} needs an input file, and the settings name none.")
+    take = take_picture if settings.mode == "i2d" else take_depth
+    return take(Path(settings.input), settings)
+
+
+def take_picture(picture: PictureInput, settings: Settings) -> Given:
+    """The picture that i2d is given, on the canvas of the settings.
+
+    Raises:
+        ValueError: it cannot be read, or is an array of another kind.
+    """
+    name = "The picture"
+    if isinstance(picture, (str, Path)):
+        name, found = Path(picture).name, read_picture(Path(picture))
+    elif isinstance(picture, Image.Image):
+        found = as_rgb(picture, name)
+    elif picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3:
+        found = Picture(Image.fromarray(picture), ())
+    else:
+        raise ValueError(f"A picture must be (H, W, 3) uint8, got {picture.shape} {picture.dtype}.")
+    columns, rows = found.image.size
+    placement = place((rows, columns), settings.canvas[::-1], _FITS[settings.fit])
+    pixels = placement.place_photo(found.image)
+    return Given(rgb=pixels, placement=placement, notes=_notes(found.notes, placement, name))
+
+
+def take_depth(depth: DepthInput, settings: Settings) -> Given:
+    """The depth map that d2i is given, on the canvas of the settings, with their mask.
+
+    Raises:
+        ValueError: it cannot be read, is an array of another shape, or has no measured pixel.
+    """
+    name = "The depth map"
+    notes: tuple[str, ...] = ()
+    if isinstance(depth, (str, Path)):
+        name, mask = Path(depth).name, None if settings.mask is None else Path(settings.mask)
+        measured = read_depth(Path(depth), disparity=settings.disparity or None, mask=mask)
+        values, notes = torch.from_numpy(measured.depth), measured.notes
+    else:
+        values = torch.as_tensor(np.asarray(depth), dtype=torch.float32)
+        if values.ndim != 2:
+            raise ValueError(f"A depth map must be (H, W), got {tuple(values.shape)}.")
+        values = torch.where(values.isfinite() & (values > 0), values, torch.nan)
+    rows, columns = values.shape
+    placement = place((rows, columns), settings.canvas[::-1], _FITS[settings.fit])
+    placed = placement.place_depth(values[None])[0].numpy()
+    if not np.isfinite(placed).any():
+        raise ValueError(f"{name} has no measured pixel left after `fit` crop: use `fit` pad.")
+    return Given(depth=placed, placement=placement, notes=_notes(notes, placement, name))
+
+
+def _notes(notes: tuple[str, ...], placement: Placement, name: str) -> tuple[str, ...]:
+    described = describe(name, placement)
+    return notes if described is None else (*notes, described)
+
+
+def describe(name: str, placement: Placement) -> str | None:
+    """A sentence on what was done to the input, or None where nothing was."""
+    if placement.source == placement.canvas:
+        return None
+    size = "{1}x{0}".format  # width first, as people say it
+    parts = [f"{name} is {size(*placement.source)}"]
+    if placement.crop != (0, 0, *placement.source):
+        parts.append(f"cropped to {size(*placement.crop[2:])}")
+    parts.append(f"resized to {size(*placement.size)}")
+    if placement.size != placement.canvas:
+        parts.append(f"letterboxed to {size(*placement.canvas)} (`fit` crop cuts instead)")
+    return ", ".join(parts) + "."

@@ -1,0 +1,368 @@
+"""The three tasks on three networks: text encoder, autoencoder and transformer, loaded once.
+
+>>> from mforce import Pipeline
+>>> result = Pipeline.load("nano").joint("a red sphere on a wooden floor", steps=4)
+>>> result.save("out")
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .depth.codec import decode_depth, encode_depth, fill_missing
+from .device import check_compiler, choose_device
+from .encoders.autoencoder import load_autoencoder
+from .encoders.text import open_text_encoder
+from .encoders.words import WordTextEncoder
+from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture
+from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
+from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
+from .results.provenance import identify, input_files, versions
+from .results.result import Result
+from .sampling.rollout import draw_noise, sample
+from .scene3d.point_cloud import scaled_edge_threshold
+from .settings import BUILT_IN, Settings
+from .weights.checkpoint import load_model
+from .weights.parts import Parts, find_parts
+
+#: Models up to this size run in float32 on a CPU; it is as fast there and exact.
+_SMALL_PARAMETERS = 10**9
+
+#: progress(step, steps) after every denoising step.
+Progress = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
+
+
+def resolve(settings: Settings, parts: Parts) -> Settings:
+    """Fill in what was left to the model and the machine: size, device, dtype, threads and edge threshold.
+
+    Raises:
+        ValueError: the checkpoint is damaged or foreign, or the device is not there.
+    """
+    header = parts.header()
+    device, dtype = choose_device(settings.device), settings.dtype
+    if dtype == "auto":
+        small = device == "cpu" and sum(map(prod, header.shapes.values())) <= _SMALL_PARAMETERS
+        stored_exactly = set(header.dtypes.values()) == {"F32"}
+        dtype = "float32" if small or stored_exactly else "bfloat16"
+    size = settings.size or parts.trained_size()
+    return replace(
+        settings,
+        device=device,
+        dtype=dtype,
+        size=size,
+        edge_threshold=settings.edge_threshold or scaled_edge_threshold(max(size)),
+        threads=settings.threads or torch.get_num_threads(),
+    )
+
+
+class Pipeline:
+    """A loaded model. `Pipeline.load` makes one; `joint`, `i2d` and `d2i` run it.
+
+    Args:
+        settings: resolved; its model, device, dtype and threads are used, and what a run leaves open.
+        parts: where the networks are.
+        prompts: prompts that are known already. They are encoded first and the text encoder is let go before the
+            transformer is loaded, so that the two never share the memory.
+        say: called with sentences for the person.
+
+    Raises:
+        ValueError: the three networks do not belong together, or cannot run here.
+    """
+
+    def __init__(
+        self, settings: Settings, parts: Parts, prompts: Iterable[str] = (), say: Callable[[str], None] = _log.info
+    ) -> None:
+        torch.backends.cudnn.deterministic = True
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.settings, self.parts, self.say = settings, parts, say
+        self.device = torch.device(settings.device)
+        self._context_channels = parts.header().architecture.context_in_dim
+        self._texts: dict[str, Tensor] = {}
+        self.encode({*prompts, ""})
+        self.autoencoder = load_autoencoder(parts.vae, device=self.device, dtype=torch.float32)
+        self.model = load_model(parts.model, device=self.device, dtype=getattr(torch, settings.dtype))
+        if settings.compile:
+            check_compiler(settings.device)
+            say("The first step compiles the model, which takes a while.")
+            self.model.compile(dynamic=False)
+        if {self.autoencoder.spatial_factor, self.model.config.depth_patch_size} != {PATCH_SIZE}:
+            raise ValueError(
+                f"mforce works with {PATCH_SIZE}-pixel tokens; {parts.model} has depth patches of "
+                f"{self.model.config.depth_patch_size} pixels and {parts.vae} cells of "
+                f"{self.autoencoder.spatial_factor}."
+            )
+        channels = self.autoencoder.latent_channels
+        if channels != self.model.config.in_channels:
+            raise ValueError(
+                f"The autoencoder {parts.vae} has {channels} latent channels and the model needs "
+                f"{self.model.config.in_channels}: give the one that belongs to the model with `vae`."
+            )
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = BUILT_IN,
+        *,
+        text_encoder: str | Path | None = None,
+        vae: str | Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        threads: int | None = None,
+        compile: bool = False,
+        cuda_graph: bool = False,
+        prompts: Iterable[str] = (),
+    ) -> Pipeline:
+        """Load a model once, for any number of runs.
+
+        Args:
+            model: release folder or ``.safetensors`` file; "nano" is built in.
+            text_encoder: folder with Qwen3, for models without a text encoder of their own.
+            vae: FLUX.2 autoencoder, file or folder, where it is not beside the model.
+            device: "cpu", "cuda", "cuda:1"...; "auto" is a GPU where there is one.
+            dtype: "float32" or "bfloat16"; "auto" is float32 for small models on a CPU, bfloat16 otherwise.
+            threads: of the CPU; None for PyTorch's choice.
+            compile: compile the model with torch.compile: minutes at the first step, faster steps after it.
+            cuda_graph: launch every step as one CUDA graph.
+            prompts: prompts known already; see `encode`.
+
+        Raises:
+            ValueError: a part is missing, damaged, or does not fit the others or this machine.
+        """
+        settings = Settings(
+            "joint",
+            "",
+            model=BUILT_IN if model == BUILT_IN else str(Path(model).absolute()),
+            text_encoder=_path(text_encoder),
+            vae=_path(vae),
+            device=device,
+            dtype=dtype,
+            threads=threads,
+            compile=compile,
+            cuda_graph=cuda_graph,
+        )
+        parts = find_parts(settings.model, settings.text_encoder, settings.vae)
+        return cls(resolve(settings, parts), parts, prompts)
+
+    def joint(
+        self, prompt: str, *, tilt: float | None = LOG2_ALPHA, progress: Progress | None = None, **settings: Any
+    ) -> Result:
+        """Text to image and depth.
+
+        Args:
+            prompt: what to show.
+            tilt: log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth first.
+            progress: called with (step, steps) after every denoising step; what it raises ends the run.
+            settings: other fields of `Settings`: seed, steps, cfg, refine_depth, guidance, size, fov, edge_threshold,
+                remove_outliers.
+
+        Raises:
+            ValueError: impossible settings, or the model gave nothing that can be used.
+        """
+        job = self.job("joint", prompt, tilt=tilt, **settings)
+        return self.generate([job], [Given()], progress)[0]
+
+    def i2d(
+        self, image: PictureInput, prompt: str = "", *, progress: Progress | None = None, **settings: Any
+    ) -> Result:
+        """Image to depth.
+
+        Args:
+            image: a file, a Pillow image, or (H, W, 3) uint8.
+            prompt: what the picture shows, if that is known.
+            progress: as in `joint`.
+            settings: as in `joint`, and fit: "pad" letterboxes a picture of another shape, "crop" cuts its middle.
+
+        Returns:
+            The picture as the model saw it, and its depth.
+
+        Raises:
+            ValueError: as in `joint`, or the picture cannot be read.
+        """
+        job = self.job("i2d", prompt, input=_path(image), **settings)
+        return self.generate([job], [take_picture(image, job)], progress)[0]
+
+    def d2i(self, depth: DepthInput, prompt: str, *, progress: Progress | None = None, **settings: Any) -> Result:
+        """Depth to image.
+
+        Args:
+            depth: a file, or (H, W) numbers; zero, negative and non-finite ones are missing.
+            prompt: what to show.
+            progress: as in `joint`.
+            settings: as in `i2d`, and for files mask (an image, black where the depth is not to be used) and
+                disparity (the file holds inverse depth).
+
+        Raises:
+            ValueError: as in `joint`, or the depth cannot be read or has no measured pixel.
+        """
+        job = self.job("d2i", prompt, input=_path(depth), **settings)
+        return self.generate([job], [take_depth(depth, job)], progress)[0]
+
+    def job(self, mode: Mode, prompt: str, *, cfg: float | None = None, **settings: Any) -> Settings:
+        """Settings of one run, filled in from the pipeline's: its size, the release's guidance scale of the mode.
+
+        Raises:
+            ValueError: an impossible value, or one that was decided when the model was loaded.
+        """
+        loaded = {"model", "text_encoder", "vae", "device", "dtype", "threads", "compile", "cuda_graph"} & set(settings)
+        if loaded:
+            raise ValueError(f"{', '.join(sorted(loaded))} cannot change after the model is loaded.")
+        chosen = {"size": self.settings.size, "edge_threshold": None, **settings}
+        job = replace(self.settings, mode=mode, prompt=prompt, cfg=CFG[mode] if cfg is None else cfg, **chosen)
+        return replace(job, edge_threshold=job.edge_threshold or scaled_edge_threshold(max(job.canvas)))
+
+    def encode(self, prompts: Iterable[str]) -> None:
+        """Encode prompts that are not known yet.
+
+        Text encoders can be as large as the model. They are therefore loaded for this alone; who has many prompts for
+        a large model gives all of them at once.
+        """
+        ordered = sorted(set(prompts) - set(self._texts))
+        if not ordered:
+            return
+        encoder = open_text_encoder(self.parts.text_encoder, str(self.device))
+        if isinstance(encoder, WordTextEncoder):
+            unknown = list(dict.fromkeys(word for prompt in ordered for word in encoder.unknown_words(prompt)))
+            if unknown:
+                known = " ".join(encoder.vocabulary)
+                self.say(f"The small model does not know: {', '.join(unknown)}. It knows: {known}.")
+        for prompt in ordered:
+            features = encoder.encode([prompt])
+            if features.shape[-1] != self._context_channels:
+                raise ValueError(
+                    f"The text encoder {self.parts.text_encoder} gives {features.shape[-1]} features and the model "
+                    f"needs {self._context_channels}: Qwen3-8B is for klein-9B models such as the release, Qwen3-4B "
+                    "for klein-4B."
+                )
+            self._texts[prompt] = features
+
+    @torch.no_grad()
+    def generate(
+        self, jobs: Sequence[Settings], givens: Sequence[Given], progress: Progress | None = None
+    ) -> list[Result]:
+        """Run jobs that differ in prompt, seed and input alone as one batch.
+
+        Each starts from the noise of its own seed, whatever else is in the batch.
+
+        Args:
+            jobs: settings from `job`, or resolved ones.
+            givens: what each is given, on its canvas.
+            progress: as in `joint`.
+        """
+        first, config = jobs[0], self.model.config
+        if any(replace(job, prompt=first.prompt, seed=first.seed, input=first.input) != first for job in jobs):
+            raise ValueError("The jobs of a batch may differ in prompt, seed and input alone.")
+        if config.use_guidance_embed and first.guidance is None:
+            raise ValueError("This model embeds a guidance scale: give one with `guidance`, for example 4.")
+        self.encode(job.prompt for job in jobs)
+        width, height = first.canvas
+        grid = height // PATCH_SIZE, width // PATCH_SIZE
+        shapes = [(1, grid[0] * grid[1], channels) for channels in (config.in_channels, config.depth_channels)]
+        draws = [draw_noise(shapes[0], shapes[1], job.seed) for job in jobs]
+        noise = torch.cat([rgb for rgb, _ in draws]), torch.cat([depth for _, depth in draws])
+        passes = 2 if first.refine_depth else 1
+
+        def run(done: int, text: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
+            return sample(
+                self.model,
+                text,
+                grid,
+                steps=first.steps,
+                noise=noise,
+                guidance=first.guidance,
+                callback=lambda step, steps, *_: None if progress is None else progress(done + step, passes * steps),
+                cuda_graph=first.cuda_graph,
+                **options,
+            )
+
+        rgb, depth = run(
+            0,
+            torch.cat([self._texts[job.prompt] for job in jobs]),
+            mode=first.mode,
+            cfg=first.cfg,
+            log2_alpha=first.tilt if first.mode == "joint" else None,
+            null_text=self._texts[""],
+            rgb=self._rgb_tokens([given.rgb for given in givens if given.rgb is not None]),
+            depth=self._depth_tokens([given.depth for given in givens if given.depth is not None], noise[1]),
+        )
+        if first.refine_depth:
+            empty = self._texts[""].expand(len(jobs), -1, -1)
+            _, depth = run(first.steps, empty, mode="i2d", cfg=CFG["i2d"], rgb=rgb)
+        images = None if first.mode == "i2d" else self._images(rgb, grid)
+        maps = None if first.mode == "d2i" else _depth_maps(depth, grid)
+        return [
+            self._result(
+                job,
+                given,
+                given.rgb if images is None else images[index],
+                given.depth if maps is None else maps[index],
+            )
+            for index, (job, given) in enumerate(zip(jobs, givens, strict=True))
+        ]
+
+    def _rgb_tokens(self, pictures: Sequence[np.ndarray]) -> Tensor | None:
+        """Tokens (B, N, C) of pictures (H, W, 3) uint8."""
+        if not pictures:
+            return None
+        images = rearrange(torch.from_numpy(np.stack(pictures)), "b h w c -> b c h w")
+        images = images.to(self.device, torch.float32)
+        return latents_to_tokens(self.autoencoder.encode(images / 127.5 - 1)).float()
+
+    def _depth_tokens(self, maps: Sequence[np.ndarray], noise: Tensor) -> Tensor | None:
+        """Tokens (B, N, p * p) of depth maps (H, W), noise in the pixels without a measurement."""
+        if not maps:
+            return None
+        patches = encode_depth(torch.from_numpy(np.stack(maps)), patch_size=self.model.config.depth_patch_size)
+        return fill_missing(patches_to_tokens(patches), noise)
+
+    def _images(self, tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
+        """Pictures (B, H, W, 3) uint8."""
+        images = self.autoencoder.decode(tokens_to_latents(tokens, grid).contiguous()).float()
+        if not torch.isfinite(images).all():
+            raise ValueError("The picture came out as NaN: use `dtype` float32 or bfloat16, and a lower `cfg`.")
+        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return rearrange(pixels, "b c h w -> b h w c").cpu().numpy()
+
+    def _result(self, job: Settings, given: Given, image: np.ndarray | None, depth: np.ndarray | None) -> Result:
+        assert image is not None
+        assert depth is not None
+        if given.placement is not None:
+            image, depth = (np.ascontiguousarray(array[given.placement.content]) for array in (image, depth))
+        origin = {
+            "model_files": self.model_files,
+            "input_files": input_files(job),
+            "versions": versions(),
+            "notes": list(given.notes),
+        }
+        return Result(image, depth, job, origin)
+
+    @cached_property
+    def model_files(self) -> dict[str, dict[str, Any]]:
+        """Size and hash of every file that decides the result, by part and name."""
+        return {part: {file.name: identify(file) for file in files} for part, files in self.parts.files().items()}
+
+
+def _depth_maps(tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
+    """Relative depth (B, H, W) float32, NaN where there is none."""
+    maps = decode_depth(tokens_to_patches(tokens, grid)).cpu().numpy()
+    if not np.isfinite(maps).any((1, 2)).all():
+        raise ValueError("The depth came out with no valid pixel: the model is untrained or does not fit `size`.")
+    return maps
+
+
+def _path(given: Any) -> str | None:
+    """The absolute path of an input file, from which the result can be made again."""
+    return str(Path(given).absolute()) if isinstance(given, (str, Path)) else None

@@ -1,0 +1,97 @@
+"""The three networks of a model on the disk: transformer, text encoder and autoencoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..encoders.text import WORDS_FILE
+from ..release import NANO_SIZE, RELEASE_SIZE
+from ..settings import BUILT_IN
+from .checkpoint import CheckpointHeader, check_tensors, read_header
+
+_MODELS = Path(__file__).parent.parent.parent / "models"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the three networks of a model are."""
+
+    model: Path
+    text_encoder: Path
+    vae: Path
+
+    def files(self) -> dict[str, list[Path]]:
+        """The files of each part that decide its output."""
+        autoencoders = (ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
+        return {
+            "model": sorted({*read_header(self.model).files.values(), *self.model.glob("config.json")}),
+            "text_encoder": _weights_and_settings(self.text_encoder),
+            "vae": [f for f in _weights_and_settings(self.vae) if self.vae.is_file() or f.name in autoencoders],
+        }
+
+    def header(self) -> CheckpointHeader:
+        """The transformer's header, checked.
+
+        Raises:
+            ValueError: the checkpoint is damaged or foreign, or has no depth stream.
+        """
+        header = read_header(self.model)
+        problems = check_tensors(header.shapes, header.architecture)
+        if problems:
+            raise ValueError(f"{self.model} does not hold the model it should: {'; '.join(problems)}.")
+        if not header.architecture.has_depth:
+            raise ValueError(f"{self.model} is a text-to-image base without a depth stream: give a trained model.")
+        return header
+
+    def trained_size(self) -> tuple[int, int]:
+        """(width, height) the model was trained for: ``image_size`` of its config.json, or that of its kind."""
+        config = self.model / "config.json"
+        if config.is_file():
+            side = json.loads(config.read_text(encoding="utf-8")).get("image_size")
+            if side is not None:
+                return (side, side) if isinstance(side, int) else tuple(side)
+        side = NANO_SIZE if self.text_encoder.name == WORDS_FILE else RELEASE_SIZE
+        return side, side
+
+
+def _weights_and_settings(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.suffix in (".safetensors", ".json") and file.is_file())
+
+
+def model_path(name: str) -> Path:
+    """The path of a model, which is built in where it is called nano."""
+    return _MODELS / BUILT_IN if name == BUILT_IN else Path(name)
+
+
+def find_parts(model: str, text_encoder: str | None = None, vae: str | None = None) -> Parts:
+    """Locate the model's files.
+
+    Args:
+        model: release folder or ``.safetensors`` file, or "nano".
+        text_encoder, vae: where they are if not in the model's folder.
+
+    Raises:
+        ValueError: a folder or file is missing; the sentence says which setting names it.
+    """
+    found = model_path(model)
+    if not found.exists():
+        raise ValueError(f"The model {found} does not exist: give a release folder or .safetensors file with `model`.")
+    words = found / WORDS_FILE if text_encoder is None else Path(text_encoder)
+    if text_encoder is None and not words.exists():
+        raise ValueError(
+            f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
+            "trained from klein-4B) with `text_encoder`."
+        )
+    beside = found if found.is_dir() else found.parent
+    autoencoder = beside if vae is None else Path(vae)
+    if vae is None and not any((autoencoder / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
+        raise ValueError(f"{found} has no autoencoder beside it: give the FLUX.2 autoencoder with `vae`.")
+    for setting, path in (("`text_encoder`", words), ("`vae`", autoencoder)):
+        if not path.exists():
+            raise ValueError(f"{path}, given with {setting}, does not exist.")
+    return Parts(found, words, autoencoder)
