@@ -10,14 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention, silu
 
+from ..mforce_core.model.blocks import DoubleStreamBlock, SingleStreamBlock, StreamAttention
 from ..mforce_core.model.config import Architecture
-from ..mforce_core.model.transformer import (
-    DoubleStreamBlock,
-    ModalityForcingTransformer,
-    SingleStreamBlock,
-    StreamAttention,
-    timestep_embedding,
-)
+from ..mforce_core.model.modulation import timestep_embedding
+from ..mforce_core.model.transformer import ModalityForcingTransformer
 
 Vectors = tuple[Tensor, Tensor, Tensor]
 

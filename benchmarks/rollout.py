@@ -45,7 +45,7 @@ def measure(subject: Subject, device: torch.device, dtype: torch.dtype, steps: i
         "architecture": subject.name,
         "tokens": [subject.text, subject.image, subject.image],
         "steps": steps,
-        "cfg": CFG,
+        "cfg": CFG["joint"],
         "formulations": rows,
     }
 
@@ -74,7 +74,7 @@ def _op_by_op(
             subject.grid,
         )
         (v_cond, v_null), (d_cond, d_null) = velocity.float().chunk(2), depth_x0.float().chunk(2)
-        rgb = rgb + float(after[0] - now[0]) * (v_null + CFG * (v_cond - v_null))
-        clean = d_null + CFG * (d_cond - d_null)
+        rgb = rgb + float(after[0] - now[0]) * (v_null + CFG["joint"] * (v_cond - v_null))
+        clean = d_null + CFG["joint"] * (d_cond - d_null)
         depth = depth + float(after[1] - now[1]) * depth_velocity(depth, clean, float(now[1]))
     return rgb, depth

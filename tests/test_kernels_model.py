@@ -138,7 +138,7 @@ def test_tables_are_kept_for_a_few_sizes_and_trainable() -> None:
     with torch.inference_mode():
         for length in range(1, 8):
             model(rgb, depth, text[:, :1].repeat(1, length, 1), *times, GRID)
-    assert len(model._tables) == 4
+    assert len(model.rotation._kept) == 4
     loss_of(model(rgb, depth, text[:, :1].repeat(1, 7, 1), *times, GRID)).backward()
 
 

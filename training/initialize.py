@@ -32,9 +32,9 @@ def build(
     architecture: Architecture, precision: torch.dtype, stored: torch.dtype = torch.float32
 ) -> ModalityForcingTransformer:
     """A transformer on the meta device with parameters in ``stored`` that computes in ``precision``."""
-    model = ModalityForcingTransformer(architecture, operations=TrainingOperations, device="meta", dtype=stored)
-    model.compute_dtype = precision
-    return model
+    return ModalityForcingTransformer(
+        architecture, operations=TrainingOperations, device="meta", dtype=stored, compute_dtype=precision
+    )
 
 
 def freeze(model: ModalityForcingTransformer, trainable: str) -> None:

@@ -108,7 +108,10 @@ class ComfyTransformer(ModalityForcingTransformer):
         control: Any = None,
         transformer_options: dict[str, Any] | None = None,
     ) -> list[Tensor]:
-        """RGB and depth states (B, C, h, w) to RGB velocity and clean depth in the same layout, float32."""
+        """RGB and depth states (B, C, h, w) to RGB velocity and clean depth in the same layout, float32.
+
+        The computation is in the context's dtype, which is how ComfyUI says it.
+        """
         options = {} if transformer_options is None else transformer_options
         if control is not None:
             raise ValueError(
@@ -129,7 +132,9 @@ class ComfyTransformer(ModalityForcingTransformer):
         grid = (x[0].shape[-2], x[0].shape[-1])
         rgb, depth = map(latents_to_tokens, x)
         with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
-            velocity, clean = super().forward(rgb, depth, context, timestep[0], timestep[1], grid, guidance)
+            velocity, clean = super().forward(
+                rgb, depth, context, timestep[0], timestep[1], grid, guidance, dtype=context.dtype
+            )
         assert clean is not None  # there is always a depth stream here
         return [tokens_to_latents(out.float(), grid) for out in (velocity, clean)]
 
@@ -219,7 +224,6 @@ class JointDiffusion(comfy.model_base.Flux):
         t_rgb, t_depth = run.times(sigma)
 
         dtype = self.get_dtype_inference()
-        self.diffusion_model.compute_dtype = dtype
         velocity, predicted = self.diffusion_model(
             [rgb, depth],
             [t_rgb, t_depth],

@@ -26,8 +26,8 @@ def main(root: Path, checkpoint: Path, folder: Path) -> None:
     inputs = make_inputs(load_joint_model(str(checkpoint)).model.architecture)
 
     def forward(model):
-        model.model.diffusion_model.compute_dtype = model.model.get_dtype_inference()
-        return model.patch_model().diffusion_model(*inputs)
+        streams, times, text = inputs
+        return model.patch_model().diffusion_model(streams, times, text.to(model.model.get_dtype_inference()))
 
     def error(found, wanted):
         return [float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True)]
