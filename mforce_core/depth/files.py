@@ -1,4 +1,4 @@
-"""Depth maps on disk: npy, exr, and 16-bit png or tiff.
+"""Depth maps on disk: npy, npz, exr, pfm, and png or tiff.
 
 What the numbers in a file mean is written into it where the format has a place for that (the text of a PNG, an
 attribute of an EXR file), under the name ``mforce_depth``: see :class:`Encoding`. Missing pixels are NaN in npy and 0
@@ -8,125 +8,124 @@ or infinity spoils everything that a filter touches.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
-from ..picture.files import open_image
+from .arrays import MAX_PIXELS, as_map, read_npy, read_npz, read_pfm, write_pfm
+from .encoding import Encoding
+from .exr import read_exr, write_exr
+from .images import FAR_LIMIT, LEVELS, png_bits, read_image, write_16_bit, write_float_tiff
+from .masks import read_mask
+
+__all__ = [
+    "FAR_LIMIT",
+    "LEVELS",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "DepthMap",
+    "Encoding",
+    "png_bits",
+    "read_depth",
+    "write_16_bit",
+    "write_exr",
+    "write_float_tiff",
+    "write_npy",
+    "write_pfm",
+]
 
 #: Endings of the files that are read.
-SUFFIXES = (".exr", ".npy", ".png", ".tif", ".tiff")
+SUFFIXES = (".exr", ".npy", ".npz", ".pfm", ".png", ".tif", ".tiff")
 
-#: Larger than this many medians, 16-bit values are clipped, so that one far pixel cannot use up all the steps.
-FAR_LIMIT = 20.0
+#: How many times farther black is than white in a map that was stretched, where nobody says it: Encode Depth's default.
+FAR_TO_NEAR = 10.0
 
 #: Depth from here on is how renderers say that there is no surface (Blender writes exactly this).
 _BACKGROUND = 1e10
+#: The largest half-precision float: what 1e10 becomes in a half-float EXR, also after a conversion to 32 bits.
+_HALF_BACKGROUND = 65504.0
 
-#: The last level of a 16-bit file.
-LEVELS = 65535
-
-_KEY = "mforce_depth"
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """What a file's numbers mean: number * ``scale`` + ``offset`` is depth or, if ``disparity``, 1 / depth."""
-
-    disparity: bool = False
-    scale: float = 1.0
-    offset: float = 0.0
-
-    def depth(self, numbers: np.ndarray) -> np.ndarray:
-        """Depth (H, W) float32 of a file's numbers; NaN stays NaN."""
-        if self.scale == 1.0 and self.offset == 0.0:
-            values = numbers
-        else:
-            values = numbers.astype(np.float64) * self.scale + self.offset
-        if self.disparity:
-            with np.errstate(over="ignore", divide="ignore"):
-                values = 1.0 / values
-        return values.astype(np.float32)
-
-    def to_text(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_text(cls, text: str, path: Path) -> Encoding:
-        try:
-            found = json.loads(text)
-            return cls(bool(found["disparity"]), float(found["scale"]), float(found["offset"]))
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} has a damaged {_KEY} entry ({text[:80]!r}): remove it or save again.") from None
+# A disparity map with a larger ratio of its levels than this, up to the last one (of floats: from 0 to 1), was stretched.
+_STRETCHED = 100
 
 
 @dataclass(frozen=True)
 class DepthMap:
-    """A depth map (H, W) float32, NaN where nothing was measured, and sentences on what was in the file."""
+    """A depth map (H, W) float32, NaN where nothing was measured, and sentences on what was in the file.
+
+    ``assumed``: the file holds 8 bits per pixel and does not say what they mean; disparity was assumed.
+    """
 
     depth: np.ndarray
     notes: tuple[str, ...]
+    assumed: bool = False
 
 
 def read_depth(
-    path: Path, *, disparity: bool | None = None, mask: Path | None = None, channel: str | None = None
+    path: Path,
+    *,
+    disparity: bool | None = None,
+    mask: Path | None = None,
+    channel: str | None = None,
+    far_to_near: float | None = None,
 ) -> DepthMap:
     """Read a depth map.
 
     Args:
-        path: ``.npy`` (H, W), ``.exr``, 16-bit or float ``.png``/``.tif``. Zeros, negatives, non-finite values and
-            depth from 1e10 on, the background of renderers, are missing pixels.
+        path: ``.npy`` or ``.npz`` (H, W), ``.exr``, ``.pfm``, 16-bit or float ``.png``/``.tif``, or 8-bit disparity.
+            Zeros, negatives, non-finite values and depth from 1e10 on (or 65504 in half floats), the background of
+            renderers, are missing pixels, and so are those with an alpha of 0.
         disparity: whether the file holds inverse depth (larger = nearer); None: what it says itself, else depth.
-        mask: image whose black pixels are missing too.
-        channel: of an EXR file, "Z" or "layer.Z"; None looks for one named like depth.
+        mask: image or array; pixels that are not brighter than half are missing too.
+        channel: of an EXR file, "Z", "layer.Z" or "layer"; None looks for one named like depth.
+        far_to_near: of a disparity map that was stretched to all levels: how many times farther its darkest pixel is
+            than its brightest. None: 10 where a map is recognized as stretched, with a note.
 
     Raises:
         ValueError: not such a file, or not one usable pixel in it.
+        ModuleNotFoundError: an EXR file without the OpenEXR package.
     """
     if not path.is_file():
         raise ValueError(f"{path} does not exist: give the path of a depth map (.npy, .exr, 16-bit .png or .tif).")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise ValueError(f"{path} is not a depth map that is read here: use .npy, .exr, or a 16-bit .png or .tif.")
-    if suffix == ".npy":
-        numbers, encoding = _read_npy(path), Encoding()
-    elif suffix == ".exr":
-        numbers, encoding = _read_exr(path, channel)
-    else:
-        numbers, encoding = _read_image(path)
+        raise ValueError(
+            f"{path} is not a depth map that is read here: use .npy, .npz, .exr, .pfm, or a 16-bit .png or .tif."
+        )
+    numbers, encoding, levels, notes = _read(path, suffix, channel)
+    assumed = levels == 255 and encoding is None and disparity is None
+    if levels == 255 and disparity is False:
+        raise ValueError(
+            f"{path} has only 8 bits per pixel, too coarse for depth: use a 16-bit png or tiff, npy or exr."
+        )
+    if assumed:
+        notes.append(f"{path.name} has 8 bits per pixel; it was read as disparity, in which near is bright.")
+        disparity = True
+    own = encoding is not None
+    encoding = encoding or Encoding()
     if disparity is not None:
         encoding = replace(encoding, disparity=disparity)
 
-    notes = []
-    negative, strange = int((numbers < 0).sum()), int((~np.isfinite(numbers)).sum())
-    if negative:
-        notes.append(f"{path.name} has {negative} negative pixels; they count as missing.")
-    if strange:
-        notes.append(f"{path.name} has {strange} NaN or infinite pixels; they count as missing.")
-    known = np.isfinite(numbers) & (numbers > 0)
-    if not encoding.disparity:
-        background = known & (numbers >= _BACKGROUND)
-        if background.any():
-            notes.append(f"{path.name} has {int(background.sum())} pixels of background; they count as missing.")
-        known &= ~background
+    known = _known(path, numbers, encoding.disparity, notes)
+    if encoding.disparity and not own:
+        numbers, known = _unstretch(path, numbers, known, levels, far_to_near, notes)
     if mask is not None:
-        known &= _read_mask(mask, numbers.shape)
+        known &= read_mask(mask, numbers.shape)
     if not known.any():
-        reason = "all are zero, negative, NaN, infinite or masked"
-        hint = "Is the sign of the depth flipped?" if negative == numbers.size else "Is this the right file?"
+        reason = "all are zero, negative, NaN, infinite, background or masked"
+        hint = "Is the sign of the depth flipped?" if (numbers < 0).all() else "Is this the right file?"
         raise ValueError(f"{path} has no pixel with a depth: {reason}. {hint}")
 
+    if numbers.dtype.kind != "f" or numbers.dtype.itemsize < 4:
+        numbers = numbers.astype(np.float32 if numbers.dtype.itemsize < 4 else np.float64)
     depth = encoding.depth(np.where(known, numbers, np.nan))
-    depth[~np.isfinite(depth)] = np.nan  # of a denormal disparity
+    depth[~(np.isfinite(depth) & (depth > 0))] = np.nan  # of a denormal disparity, of an offset
+    if not np.isfinite(depth).any():
+        raise ValueError(f"{path} has no pixel with a depth: its numbers are out of the range of 32-bit floats.")
     if np.nanmin(depth) == np.nanmax(depth):
         notes.append(f"{path.name} has one depth everywhere, a flat wall; check that this is meant.")
-    return DepthMap(depth, tuple(notes))
+    return DepthMap(depth, tuple(notes), assumed)
 
 
 def write_npy(path: Path, values: np.ndarray) -> None:
@@ -134,157 +133,77 @@ def write_npy(path: Path, values: np.ndarray) -> None:
     np.save(path, values.astype(np.float32))
 
 
-def write_exr(
+def _read(path: Path, suffix: str, channel: str | None) -> tuple[np.ndarray, Encoding | None, int | None, list[str]]:
+    """Numbers (H, W), what the file says they mean, the last level of integer pictures, notes."""
+    if suffix == ".npy":
+        return as_map(path, read_npy(path)), None, None, []
+    if suffix == ".npz":
+        array, name, others = read_npz(path)
+        passed = f", not from {', '.join(others)}" if others else ""
+        notes = [f"{path.name}: depth was taken from its array {name}{passed}."]
+        return as_map(path, array), Encoding(disparity=True) if name == "disparity" else None, None, notes
+    if suffix == ".pfm":
+        return read_pfm(path), None, None, []
+    if suffix == ".exr":
+        exr = read_exr(path, channel)
+        return exr.numbers, exr.encoding, None, list(exr.notes)
+    image = read_image(path)
+    return image.numbers, image.encoding, image.levels, []
+
+
+def _known(path: Path, numbers: np.ndarray, disparity: bool, notes: list[str]) -> np.ndarray:
+    """The pixels (H, W) bool that hold a usable number; says what the others are."""
+    finite = np.isfinite(numbers)
+    negative, strange = int((numbers < 0).sum()), int((~finite).sum())
+    if negative:
+        notes.append(f"{path.name} has {negative} negative pixels; they count as missing.")
+    if strange:
+        notes.append(f"{path.name} has {strange} NaN or infinite pixels; they count as missing.")
+    known = finite & (numbers > 0)
+    if disparity or numbers.dtype.kind != "f":
+        return known
+    if numbers.dtype == np.float16:
+        background = known & (numbers >= np.float16(_HALF_BACKGROUND))
+    else:
+        background = known & (numbers >= _BACKGROUND)
+        rest = known & ~background
+        # Nothing measures exactly the largest half as its farthest point.
+        if rest.any() and numbers[rest].max() == _HALF_BACKGROUND:
+            background |= known & (numbers == _HALF_BACKGROUND)
+    if background.any():
+        notes.append(f"{path.name} has {int(background.sum())} pixels of background; they count as missing.")
+    return known & ~background
+
+
+def _unstretch(
     path: Path,
-    values: np.ndarray,
-    encoding: Encoding = Encoding(),
-    *,
-    channel: str = "Z",
-    attributes: Mapping[str, str] | None = None,
-) -> None:
-    """Write values (H, W), NaN = missing, in 32-bit float beside the alpha channel of known pixels.
-
-    Args:
-        encoding: what the values mean.
-        channel: "Z" is what compositors take for depth; "R" or "RGB" is for programs that look at colors only.
-        attributes: more strings for the header.
-    """
-    openexr = _openexr()
-    known = np.isfinite(values)
-    finite = np.where(known, values, 0).astype(np.float32)
-    channels = dict.fromkeys(channel, finite) | {"A": known.astype(np.float32)}
-    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, _KEY: encoding.to_text()}
-    openexr.File({**header, **(attributes or {})}, channels).write(str(path))
-
-
-def write_16_bit(
-    path: Path,
-    values: np.ndarray,
-    encoding: Encoding = Encoding(),
-    *,
-    step: float | None = None,
-    text: Mapping[str, str] | None = None,
-) -> float:
-    """Write positive values (H, W), NaN = missing, as a 16-bit gray PNG, 0 = missing.
-
-    Args:
-        encoding: what the values mean; the file's own entry speaks of its levels.
-        step: value of one level; None: so that the largest value, or FAR_LIMIT medians, is the last level.
-        text: more texts for the file.
+    numbers: np.ndarray,
+    known: np.ndarray,
+    levels: int | None,
+    far_to_near: float | None,
+    notes: list[str],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Disparity whose darkest level is far instead of endless, where a map was stretched to all levels.
 
     Returns:
-        The step: value = level * step, and no value is larger than 65535 steps.
+        Disparity up to a factor (H, W), brightest 1, and its known pixels: black is far, not missing.
     """
-    known = np.isfinite(values)
-    numbers = values[known].astype(np.float64)
-    if step is None:
-        step = min(float(numbers.max()), FAR_LIMIT * float(np.median(numbers))) / LEVELS if numbers.size else 1.0
-    levels = np.zeros(values.shape, dtype=np.uint16)
-    levels[known] = np.clip(np.round(numbers / step), 1, LEVELS).astype(np.uint16)
-    info = PngInfo()
-    info.add_text(_KEY, replace(encoding, scale=encoding.scale * step).to_text())
-    for key, value in (text or {}).items():
-        info.add_text(key, value)
-    Image.fromarray(levels).save(path, pnginfo=info)
-    return step
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a plain .npy array ({error}): save it with numpy.save.") from None
-    if not isinstance(values, np.ndarray):
-        raise ValueError(f"{path} is an archive of arrays: save the one depth map with numpy.save.")
-    if values.dtype.kind not in "fiu":
-        raise ValueError(f"{path} holds {values.dtype} values: a depth map is an array of numbers.")
-    shape = values.shape
-    if values.ndim == 3 and 1 in (shape[0], shape[2]):
-        values = values.squeeze(0 if shape[0] == 1 else 2)
-    if values.ndim != 2 or 0 in values.shape:
-        raise ValueError(f"{path} has shape {shape}: a depth map has shape (height, width).")
-    return values
-
-
-def _read_exr(path: Path, wanted: str | None) -> tuple[np.ndarray, Encoding]:
-    openexr = _openexr()
-    try:
-        with openexr.File(str(path), separate_channels=True) as file:
-            pixels, headers = {}, {}
-            for part in file.parts:
-                for name, channel in part.channels.items():
-                    layer = f"{part.name()}.{name}" if len(file.parts) > 1 and part.name() else name
-                    pixels[layer], headers[layer] = channel.pixels, dict(part.header)
-    except Exception as error:  # the library raises plain RuntimeError and others for bad files
-        raise ValueError(f"{path} is not a readable OpenEXR file ({error}).") from None
-    name = _depth_channel(list(pixels), wanted)
-    if name is None:
-        which = "none is depth: store it as channel Z" if wanted is None else f"none is {wanted}"
-        raise ValueError(f"{path} has the channels {', '.join(sorted(pixels))}, {which}.")
-    header = headers[name]
-    values = pixels[name]
-    if values.ndim != 2 or values.dtype == object:
-        raise ValueError(f"{path} holds deep data: flatten it to one depth a pixel.")
-    values = _in_display_window(values.astype(np.float32), header["dataWindow"], header["displayWindow"])
-    text = header.get(_KEY)
-    return values, Encoding() if text is None else Encoding.from_text(text, path)
-
-
-def _depth_channel(names: list[str], wanted: str | None) -> str | None:
-    """The channel ``wanted``, of whatever layer, or else the one that is most likely depth."""
-
-    def ends(name: str, ending: str) -> bool:
-        return name == ending or name.endswith(f".{ending}")
-
-    names = sorted(names, key=lambda name: (name.count("."), name))
-    if wanted is not None:
-        return next((name for name in names if ends(name, wanted)), None)
-    tests = (
-        lambda name: ends(name, "Z"),
-        lambda name: "depth" in name.lower(),
-        lambda name: name in ("Y", "R"),
-        lambda name: len(names) == 1,
-    )
-    return next((name for test in tests for name in names if test(name)), None)
-
-
-def _in_display_window(values: np.ndarray, data: tuple, display: tuple) -> np.ndarray:
-    """The whole picture of a file that holds the pixels of a part of it, or of more; NaN where there is none."""
-    (left, top), (right, bottom) = (np.asarray(corner).tolist() for corner in display)
-    x, y = np.asarray(data[0]).tolist()
-    whole = np.full((bottom - top + 1, right - left + 1), np.nan, dtype=values.dtype)
-    inner = values[max(0, top - y) : max(0, bottom + 1 - y), max(0, left - x) : max(0, right + 1 - x)]
-    at_y, at_x = max(0, y - top), max(0, x - left)
-    whole[at_y : at_y + inner.shape[0], at_x : at_x + inner.shape[1]] = inner
-    return whole
-
-
-def _read_image(path: Path) -> tuple[np.ndarray, Encoding]:
-    image = open_image(path)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        text = getattr(image, "text", {}).get(_KEY)
-        return np.asarray(image), Encoding() if text is None else Encoding.from_text(text, path)
-    if image.mode in ("L", "1", "P"):
-        raise ValueError(f"{path} has only 8 bits a pixel, too coarse for depth: use a 16-bit png or tiff, npy or exr.")
-    raise ValueError(f"{path} is a color picture ({image.mode}): depth needs one channel; use 16-bit png, npy or exr.")
-
-
-def _read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    if path.suffix.lower() == ".npy":
-        mask = _read_npy(path)
-    else:
-        mask = np.asarray(open_image(path).convert("L"))
-    if mask.shape != shape:
-        raise ValueError(
-            f"The mask {path} is {mask.shape[1]}x{mask.shape[0]} and the depth map {shape[1]}x{shape[0]}: "
-            "they must have the same size."
+    if not known.any():
+        return numbers, known
+    top, low = float(numbers[known].max()), float(numbers[known].min())
+    last = levels or (1.0 if float(numbers[np.isfinite(numbers)].min()) == 0.0 else None)
+    stretched = levels == 255 or (top == last and top > _STRETCHED * low)
+    if far_to_near is None and not stretched:
+        return numbers, known
+    if far_to_near is None:
+        far_to_near = FAR_TO_NEAR
+        notes.append(
+            f"{path.name} looks stretched to all its levels, which do not say how far is far; its darkest pixel was "
+            f"taken as {FAR_TO_NEAR:g} times as far as its brightest. Give the ratio if you know it."
         )
-    return mask > 0
-
-
-def _openexr() -> ModuleType:
-    try:
-        import OpenEXR
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("EXR files need the OpenEXR package: pip install OpenEXR.") from None
-    return OpenEXR
+    if not 1 < far_to_near < 1e6:
+        raise ValueError(f"The ratio of far to near must be above 1, got {far_to_near:g}.")
+    known = np.isfinite(numbers) & (numbers >= 0)
+    floor = 1.0 / far_to_near
+    near = np.where(known, numbers, 0).astype(np.float64) / top
+    return near * (1.0 - floor) + floor, known

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from ..file_kinds import what_is
+
+#: Pictures with more pixels than this are refused: 16384 x 8192. A JPEG may have four times as many, since its decoder
+#: can shrink.
+MAX_PIXELS = 1 << 27
+
+#: Larger JPEG pictures are shrunk by 2, 4 or 8 while they are decoded.
+SHRINK_ABOVE = 1 << 26
+
+# No format packs more pixels into a byte; a header that claims more is not believed.
+_PIXELS_PER_BYTE = 10_000
+
+# Pillow gives these to other programs (Ghostscript) or to the system.
+_NOT_OPENED = frozenset({"EPS", "WMF"})
+
 
 def open_image(path: Path) -> Image.Image:
-    """Open and fully decode an image file.
+    """Open and fully decode an image file; `full_size` tells the size of one that was shrunk.
 
     Raises:
         ValueError: in one sentence why that is not possible.
@@ -18,13 +34,52 @@ def open_image(path: Path) -> Image.Image:
         raise ValueError(f"{path} does not exist: give the path of an image file.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            image.load()
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=_formats())
+        width, height = image.size
+        pixels, limit = width * height, MAX_PIXELS * 4 if image.format == "JPEG" else MAX_PIXELS
+        if pixels > limit:
+            raise ValueError(f"{path} has {width}x{height} pixels, too many to be opened safely: shrink it first.")
+        if pixels > _PIXELS_PER_BYTE * (path.stat().st_size + 1024):
+            raise ValueError(f"{path} claims {width}x{height} pixels, more than the file can hold: it is damaged.")
+        if pixels > SHRINK_ABOVE and image.format == "JPEG":
+            _draft(image)
+        image.load()
     except UnidentifiedImageError:
+        kind = what_is(path)
+        if kind is not None:
+            raise ValueError(f"{path} is not an image that can be read but {kind}.") from None
         raise ValueError(f"{path} is not an image that Pillow can read: save it as PNG or JPEG.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except Image.DecompressionBombError:
         raise ValueError(f"{path} has too many pixels to be opened safely: shrink it first.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path} cannot be decoded ({error}): the file may be cut short; copy it again.") from None
+    except MemoryError:
+        raise ValueError(f"{path} needs more memory than there is: shrink it first.") from None
+    except Exception as error:
+        # Pillow's decoders pass on what damaged data does to them: OSError, SyntaxError, struct.error and many more.
+        if str(error).startswith(str(path)):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"{path} cannot be decoded ({reason}): the file may be cut short; copy it again.") from None
     return image
+
+
+def full_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height that the file of an opened image has."""
+    return image.info.get(_FULL_SIZE, image.size)
+
+
+_FULL_SIZE = "mforce_full_size"
+
+
+def _draft(image: Image.Image) -> None:
+    """Let the JPEG decoder shrink to at most `SHRINK_ABOVE` pixels, in steps of 2 up to 8."""
+    width, height = image.size
+    factor = next(f for f in (2, 4, 8) if width * height <= SHRINK_ABOVE * f * f)
+    image.info[_FULL_SIZE] = width, height
+    image.draft(None, (width // factor, height // factor))
+
+
+@cache
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in Image.ID if name not in _NOT_OPENED]

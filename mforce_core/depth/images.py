@@ -1,0 +1,111 @@
+"""Depth in PNG and TIFF files: 16 bits, floats, and the 8-bit disparity maps that most depth estimators save."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..picture.files import open_image
+from .encoding import KEY, Encoding
+
+#: Larger than this many medians, 16-bit values are clipped, so that one far pixel cannot use up all the steps.
+FAR_LIMIT = 20.0
+
+#: The last level of a 16-bit file.
+LEVELS = 65535
+
+
+class ImageDepth(NamedTuple):
+    """numbers (H, W); what they mean, None where the file does not say; the last level of integers, None of floats."""
+
+    numbers: np.ndarray
+    encoding: Encoding | None
+    levels: int | None
+
+
+def read_image(path: Path) -> ImageDepth:
+    """The one channel of a PNG or TIFF.
+
+    Raises:
+        ValueError: not such a file, damaged, or a color picture.
+    """
+    image = open_image(path)
+    if _is_deep_gray(image.mode):
+        text = getattr(image, "text", {}).get(KEY)
+        numbers = np.asarray(image)
+        levels = None if image.mode == "F" else LEVELS
+        return ImageDepth(numbers, None if text is None else Encoding.from_text(text, path), levels)
+    if png_bits(path) == 16:
+        raise ValueError(
+            f"{path} is a 16-bit PNG with {'an alpha channel' if 'A' in image.mode else 'colors'}, of which only "
+            "8 bits can be read: save it as 16-bit gray without alpha, .npy or .exr."
+        )
+    if image.mode in ("L", "1", "LA"):
+        gray = image.getchannel(0) if image.mode == "LA" else image.convert("L")
+        return ImageDepth(np.asarray(gray), None, 255)
+    colors = np.asarray(image.convert("RGB"))
+    if (colors == colors[..., :1]).all():
+        return ImageDepth(colors[..., 0], None, 255)
+    raise ValueError(
+        f"{path} is a color picture ({image.mode}): depth needs one channel; use 16-bit png or tiff, npy or exr."
+    )
+
+
+def png_bits(path: Path) -> int | None:
+    """Bits per channel in the header of a PNG; None for other files."""
+    with path.open("rb") as file:
+        start = file.read(26)
+    return start[24] if start[:4] == b"\x89PNG" and len(start) > 25 else None
+
+
+def write_16_bit(
+    path: Path,
+    values: np.ndarray,
+    encoding: Encoding = Encoding(),
+    *,
+    step: float | None = None,
+    text: Mapping[str, str] | None = None,
+) -> float:
+    """Write positive values (H, W), NaN = missing, as a 16-bit gray PNG, 0 = missing.
+
+    Args:
+        encoding: what the values mean; the file's own entry speaks of its levels.
+        step: value of one level; None: so that the largest value, or FAR_LIMIT medians, is the last level.
+        text: more texts for the file.
+
+    Returns:
+        The step: value = level * step, and no value is larger than 65535 steps.
+    """
+    levels, step = to_levels(values, step)
+    info = PngInfo()
+    info.add_text(KEY, replace(encoding, scale=encoding.scale * step).to_text())
+    for key, value in (text or {}).items():
+        info.add_text(key, value)
+    Image.fromarray(levels).save(path, pnginfo=info)
+    return step
+
+
+def write_float_tiff(path: Path, values: np.ndarray) -> None:
+    """Write values (H, W) as a 32-bit float TIFF; missing pixels (NaN) are 0."""
+    Image.fromarray(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)).save(path)
+
+
+def to_levels(values: np.ndarray, step: float | None = None) -> tuple[np.ndarray, float]:
+    """Positive values (H, W), NaN = missing, as 16-bit levels, 0 = missing, and the value of one level."""
+    known = np.isfinite(values)
+    numbers = values[known].astype(np.float64)
+    if step is None:
+        step = min(float(numbers.max()), FAR_LIMIT * float(np.median(numbers))) / LEVELS if numbers.size else 1.0
+    levels = np.zeros(values.shape, dtype=np.uint16)
+    levels[known] = np.clip(np.round(numbers / step), 1, LEVELS).astype(np.uint16)
+    return levels, step
+
+
+def _is_deep_gray(mode: str) -> bool:
+    return mode in ("I", "F") or mode.startswith("I;16")
