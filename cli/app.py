@@ -122,15 +122,31 @@ def i2d(
 
 @app.command()
 def d2i(
-    depth: Annotated[Path, typer.Argument(help="Depth map: npy, exr, 16-bit png or tiff. 0 and NaN are missing.")],
+    depth: Annotated[
+        Path, typer.Argument(help="Depth map: npy, npz, exr, pfm, 16-bit or float png or tiff. 0 and NaN are missing.")
+    ],
     prompt: Annotated[str, typer.Argument(help="What to show.")],
     disparity: Annotated[
-        bool, typer.Option("--disparity", help="The file holds inverse depth.", rich_help_panel=options.INPUT)
+        bool,
+        typer.Option(
+            "--disparity",
+            help="The file holds inverse depth, in which near is bright. 8-bit maps always do.",
+            rich_help_panel=options.INPUT,
+        ),
     ] = False,
+    far_to_near: Annotated[
+        float | None,
+        typer.Option(
+            help="Of disparity that was stretched to all levels: how many times farther its darkest pixel is than its "
+            "brightest. Default: 10 where a map looks stretched.",
+            show_default=False,
+            rich_help_panel=options.INPUT,
+        ),
+    ] = None,
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="Image, black where the depth is not to be used.",
+            help="Image or boolean .npy, darker than half where the depth is not to be used.",
             show_default=False,
             rich_help_panel=options.INPUT,
         ),
@@ -159,7 +175,7 @@ def d2i(
     """Depth to image."""
     with report_errors(debug):
         settings = _settings(
-            "d2i", prompt, source=depth, disparity=disparity, mask=mask, steps=steps, cfg=cfg,
+            "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, steps=steps, cfg=cfg,
             guidance=guidance, seed=seed, size=size, fit=fit, fov=fov, edge_threshold=edge_threshold,
             remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
             dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,

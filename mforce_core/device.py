@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 
@@ -22,7 +24,7 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = re.split(r"[.:;]\s|\n", str(error).strip())[0].rstrip(".")[:120]  # some reasons fill a page
         raise ValueError(f"The device {device!r} cannot be used ({reason}): use `device` cpu.") from None
 
 

@@ -85,7 +85,9 @@ def take_depth(depth: DepthInput, settings: Settings) -> Given:
     notes: tuple[str, ...] = ()
     if isinstance(depth, (str, Path)):
         name, mask = Path(depth).name, None if settings.mask is None else Path(settings.mask)
-        measured = read_depth(Path(depth), disparity=settings.disparity or None, mask=mask)
+        measured = read_depth(
+            Path(depth), disparity=settings.disparity or None, mask=mask, far_to_near=settings.far_to_near
+        )
         values, notes = torch.from_numpy(measured.depth), measured.notes
     else:
         values = torch.as_tensor(np.asarray(depth), dtype=torch.float32)

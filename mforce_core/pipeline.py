@@ -203,7 +203,8 @@ class Pipeline:
             prompt: what to show.
             progress: as in `joint`.
             settings: as in `i2d`, and for files mask (an image, black where the depth is not to be used) and
-                disparity (the file holds inverse depth).
+                disparity (the file holds inverse depth) and far_to_near (of
+                disparity that was stretched to all levels: how many times farther black is than white).
 
         Raises:
             ValueError: as in `joint`, or the depth cannot be read or has no measured pixel.

@@ -38,6 +38,7 @@ class Settings:
     input: str | None = None
     mask: str | None = None
     disparity: bool = False
+    far_to_near: float | None = None
     fov: float = FOV_DEGREES
     edge_threshold: float | None = None
     remove_outliers: bool = False
@@ -63,14 +64,16 @@ class Settings:
             raise ValueError(f"The mode {self.mode} does not go with the input file {self.input}.")
         if self.steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {self.steps}.")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"`seed` must be a number from 0 to 2^63 - 1, got {self.seed}.")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"`seed` must be a number from 0 to 2^64 - 1, got {self.seed}.")
         if not (math.isfinite(self.cfg) and self.cfg >= 0):
             raise ValueError(f"`cfg` must be a finite number of at least 0, got {self.cfg}.")
         if self.tilt is not None and not abs(self.tilt) <= 30:
             raise ValueError(f"`tilt` must lie between -30 and 30, got {self.tilt}.")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"`guidance` must be a finite number of at least 0, got {self.guidance}.")
+        if self.far_to_near is not None and not 1 < self.far_to_near <= 1000:
+            raise ValueError(f"`far_to_near` must be above 1 and at most 1000, got {self.far_to_near}.")
         if not 0 < self.fov < 180:
             raise ValueError(f"`fov` must be between 0 and 180 degrees, got {self.fov}.")
         if self.edge_threshold is not None and not 0 < self.edge_threshold < math.inf:

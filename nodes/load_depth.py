@@ -41,9 +41,10 @@ class MFLoadDepth(io.ComfyNode):
             display_name=NAME,
             category="image",
             description=(
-                "Load a depth map with all its precision: OpenEXR, NPY, or a 16-bit PNG or TIFF, from ComfyUI's input"
-                " folder. Zero, negative, infinite and NaN pixels, and the 1e10 that renderers write where there is no"
-                " surface, are not valid. For 8-bit pictures of depth use Load Image."
+                "Load a depth map with all its precision: OpenEXR, NPY, NPZ, PFM, or a 16-bit or float PNG or TIFF,"
+                " from ComfyUI's input folder. Zero, negative, infinite and NaN pixels, the 1e10 that renderers write"
+                " where there is no surface, and pixels with an alpha of 0 are not valid. 8-bit pictures of depth are"
+                " read as disparity."
             ),
             search_aliases=[
                 "modality forcing",
@@ -86,14 +87,28 @@ class MFLoadDepth(io.ComfyNode):
                     default=AUTO_CHANNEL,
                     advanced=True,
                     tooltip=(
-                        "Channel of an EXR file, such as Z, R or ViewLayer.Depth.Z. auto takes Z of any layer, else one"
-                        " named depth, else Y or R."
+                        "Channel or layer of an EXR file, such as Z, fog or ViewLayer.Depth.Z. auto takes one that is"
+                        " named depth, else a lone Z, V, R or Y, and never normals, positions, motion or alpha. The log"
+                        " says which."
                     ),
                 ),
                 io.Image.Input(
                     "image",
                     optional=True,
                     tooltip="The picture that belongs to the depth; it gives point clouds and meshes their colors.",
+                ),
+                io.Float.Input(
+                    "far_to_near",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.5,
+                    optional=True,
+                    tooltip=(
+                        "For disparity that was stretched to all levels, as depth estimators save it: how many times"
+                        " farther black is than white. 0: 10 where a map looks stretched."
+                    ),
+                    advanced=True,
                 ),
             ],
             outputs=[
@@ -128,6 +143,7 @@ class MFLoadDepth(io.ComfyNode):
         fov_degrees: float = FOV_DEGREES,
         exr_channel: str = AUTO_CHANNEL,
         image: Tensor | None = None,
+        far_to_near: float = 0.0,
     ) -> io.NodeOutput:
         path = Path(folder_paths.get_annotated_filepath(file))
         channel = exr_channel.strip()
@@ -136,6 +152,7 @@ class MFLoadDepth(io.ComfyNode):
                 path,
                 disparity=None if meaning == AUTO else meaning == DISPARITY,
                 channel=None if channel in ("", AUTO_CHANNEL) else channel,
+                far_to_near=far_to_near or None,
             )
         except (ValueError, ModuleNotFoundError) as error:
             raise ValueError(f"{NAME}: {str(error).replace(str(path), file)}") from error

@@ -14,8 +14,9 @@ from PIL import Image
 
 from mforce.scenes import write_dataset
 from mforce.training.data.check import check
+from mforce.training.data.folders import folder_key
 from mforce.training.data.sample import Broken, decode_files
-from mforce.training.data.shards import MissingShardError, find_shards, folder_key
+from mforce.training.data.shards import MissingShardError, find_shards
 
 RNG = np.random.default_rng(0)
 PICTURE = RNG.integers(0, 256, (12, 16, 3), dtype=np.uint8)

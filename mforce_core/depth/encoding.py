@@ -53,3 +53,7 @@ class Encoding:
                 f"{path} has a damaged {KEY} entry ({str(text)[:80]!r}): remove it or save again."
             ) from None
         return encoding
+
+
+#: Depth as it is.
+PLAIN = Encoding()

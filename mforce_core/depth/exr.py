@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..file_kinds import what_is
-from .encoding import KEY, Encoding
+from .encoding import KEY, PLAIN, Encoding
 from .exr_channels import choose_channel, is_color_picture, matching_channels
 from .exr_header import check_header
 
 
 class ExrDepth(NamedTuple):
-    """numbers (H, W) float32 or float16, NaN where there are none; what the file says they mean; notes on the choice."""
+    """numbers (H, W) of floats, NaN where there are none; what the file says they mean; notes on the choice."""
 
     numbers: np.ndarray
     encoding: Encoding | None
@@ -77,7 +77,7 @@ def read_exr(path: Path, wanted: str | None = None) -> ExrDepth:
 def write_exr(
     path: Path,
     values: np.ndarray,
-    encoding: Encoding = Encoding(),
+    encoding: Encoding = PLAIN,
     *,
     channel: str = "Z",
     attributes: Mapping[str, str] | None = None,

@@ -16,15 +16,20 @@ _ALPHA = ("a", "alpha", "opacity")
 _DEPTH = re.compile(r"^(z?-?depth\w*|\w*zdepth|\w*worlddepth|\w*scenedepth|hitpz|pz|zbuffer|zdistance|distance)$")
 #: Words for what is no depth, even alone in its layer or in a layer that also speaks of depth.
 _OTHER = frozenset(
-    "normal normals n ng ns nn position positions p pos pref pworld point points vector vectors velocity velocities "
-    "motion motionvector motionvectors speed flow forward backward uv uvs uvw st tangent bitangent albedo diffuse "
-    "specular color colour combined beauty crypto cryptomatte cryptoobject cryptomaterial cryptoasset id ids index "
-    "indexob indexma object material mtlid mask matte alpha opacity shadow ao occlusion mist fog emission emit "
-    "environment subsurface transmission volume count samples variance noise error dof derivative derivatives "
-    "gradient field pixel dzdx dzdy nx ny nz sky lighting reflection refraction gi sss".split()
-)
+    [
+        "normal", "normals", "n", "ng", "ns", "nn", "position", "positions", "p", "pos", "pref", "pworld", "point",
+        "points", "vector", "vectors", "velocity", "velocities", "motion", "motionvector", "motionvectors",
+        "speed", "flow", "forward", "backward", "uv", "uvs", "uvw", "st", "tangent", "bitangent", "albedo",
+        "diffuse", "specular", "color", "colour", "combined", "beauty", "crypto", "cryptomatte", "cryptoobject",
+        "cryptomaterial", "cryptoasset", "id", "ids", "index", "indexob", "indexma", "object", "material", "mtlid",
+        "mask", "matte", "alpha", "opacity", "shadow", "ao", "occlusion", "mist", "fog", "emission", "emit",
+        "environment", "subsurface", "transmission", "volume", "count", "samples", "variance", "noise", "error",
+        "dof", "derivative", "derivatives", "gradient", "field", "pixel", "dzdx", "dzdy", "nx", "ny", "nz", "sky",
+        "lighting", "reflection", "refraction", "gi", "sss",
+    ]
+)  # fmt: skip
 #: Words of copies that come after the plain channel.
-_SECOND = frozenset("denoising denoise denoised noisy back filtered normalized right".split())
+_SECOND = frozenset(["denoising", "denoise", "denoised", "noisy", "back", "filtered", "normalized", "right"])
 #: In a layer that is called depth, the component that holds it, best first.
 _COMPONENTS = ("z", "v", "y", "r", "l", "depth", "distance", "g", "b")
 _LONE = ("z", "v", "r", "y")

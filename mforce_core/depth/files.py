@@ -46,7 +46,7 @@ _BACKGROUND = 1e10
 #: The largest half-precision float: what 1e10 becomes in a half-float EXR, also after a conversion to 32 bits.
 _HALF_BACKGROUND = 65504.0
 
-# A disparity map with a larger ratio of its levels than this, up to the last one (of floats: from 0 to 1), was stretched.
+# A disparity map with a larger ratio of its levels than this, up to the last one, was stretched (floats: from 0 to 1).
 _STRETCHED = 100
 
 
@@ -86,6 +86,8 @@ def read_depth(
         ValueError: not such a file, or not one usable pixel in it.
         ModuleNotFoundError: an EXR file without the OpenEXR package.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the path of one depth map.")
     if not path.is_file():
         raise ValueError(f"{path} does not exist: give the path of a depth map (.npy, .exr, 16-bit .png or .tif).")
     suffix = path.suffix.lower()

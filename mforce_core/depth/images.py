@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..picture.files import open_image
-from .encoding import KEY, Encoding
+from .encoding import KEY, PLAIN, Encoding
 
 #: Larger than this many medians, 16-bit values are clipped, so that one far pixel cannot use up all the steps.
 FAR_LIMIT = 20.0
@@ -67,7 +67,7 @@ def png_bits(path: Path) -> int | None:
 def write_16_bit(
     path: Path,
     values: np.ndarray,
-    encoding: Encoding = Encoding(),
+    encoding: Encoding = PLAIN,
     *,
     step: float | None = None,
     text: Mapping[str, str] | None = None,

@@ -30,6 +30,8 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         ValueError: in one sentence why that is not possible.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give the path of one image file.")
     if not path.is_file():
         raise ValueError(f"{path} does not exist: give the path of an image file.")
     try:

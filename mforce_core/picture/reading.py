@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .files import open_image
+from .files import full_size, open_image
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,20 @@ def as_rgb(image: Image.Image, name: str) -> Picture:
         ValueError: negative or non-finite values.
     """
     notes = []
-    frames = getattr(image, "n_frames", 1)
+    if full_size(image) != image.size:
+        before, after = ("x".join(map(str, size)) for size in (full_size(image), image.size))
+        notes.append(f"{name} has {before} pixels; it was shrunk to {after} while it was decoded.")
+    try:
+        frames = getattr(image, "n_frames", 1)
+        # Turns by the camera's orientation tag, where there is one.
+        image = ImageOps.exif_transpose(image)
+    except Exception as error:  # tags and the list of frames may be damaged where the picture is not
+        notes.append(f"{name} has tags that cannot be read ({type(error).__name__}).")
+        frames = 1
     if frames > 1:
         notes.append(f"{name} has {frames} frames; only the first is used.")
-    # Turns by the camera's orientation tag, where there is one.
-    image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _wide_gray(image, name)
+        image = _wide_gray(image, name, notes)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         if np.asarray(layers.getchannel("A")).min() < 255:
@@ -51,10 +58,17 @@ def as_rgb(image: Image.Image, name: str) -> Picture:
     return Picture(image.convert("RGB"), tuple(notes))
 
 
-def _wide_gray(image: Image.Image, name: str) -> Image.Image:
+def _wide_gray(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
     """8-bit gray of a 16-bit or floating-point picture; Pillow's own conversion clips at 255."""
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
         raise ValueError(f"{name} holds negative or non-finite values: give an ordinary picture.")
-    white = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
+    white = 65535.0
+    if image.mode == "F":
+        # A float picture does not say its white. One in 0..255 is not dark almost everywhere; one in 0..1 may have
+        # highlights above 1.
+        top = float(values.max())
+        usual = next((white for white in (255.0, 65535.0) if top <= white), top)
+        white = 1.0 if top <= 1 or np.percentile(values, 99) <= 2 else usual
+        notes.append(f"{name} holds floats up to {top:.4g}; {white:g} was taken as white.")
     return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8), "L")

@@ -30,6 +30,7 @@ class Check:
     with_depth: int = 0
     sparse: int = 0
     without_caption: int = 0
+    with_several_captions: int = 0
     broken: list[Broken] = field(default_factory=list)
     notes: list[Broken] = field(default_factory=list)
     _sizes: Counter[str] = field(default_factory=Counter)
@@ -71,6 +72,7 @@ class Check:
                 self._unknown.update(self.words.unknown_words(sample.caption))
         else:
             self.without_caption += 1
+        self.with_several_captions += len(sample.captions) > 1
         if sample.depth is None:
             return
         self.with_depth += 1
@@ -88,7 +90,11 @@ class Check:
             "usable": self.usable,
             "sizes": dict(self._sizes.most_common(_NAMED)),
             "different_sizes": len(self._sizes),
-            "captions": {"missing": self.without_caption, "words": _percentiles(self._lengths)},
+            "captions": {
+                "missing": self.without_caption,
+                "several": self.with_several_captions,
+                "words": _percentiles(self._lengths),
+            },
             "depth": {
                 "maps": self.with_depth,
                 "sparse": self.sparse,

@@ -157,9 +157,10 @@ class ShardEncoder:
                         name = record.key if self.settings.views == 1 else f"{record.key}, view {number}"
                         broken.append(Broken(shard.location, name, str(error)))
                         continue
-                    batch.append((image, depth, sample.caption))
+                    caption = sample.caption_of(number, self.settings.seed)
+                    batch.append((image, depth, caption))
                     keys.append(sample.key)
-                    captions.append(sample.caption)
+                    captions.append(caption)
                     if len(batch) == self.settings.batch_size:
                         self._write(batch, rows, texts)
                         batch = []
@@ -195,9 +196,8 @@ def view_sample(sample: Sample, settings: EncodeSettings, number: int) -> tuple[
         ValueError: depth is wanted, and there is none in the part of the picture that is used.
     """
     height, width = sample.image.shape[:2]
-    view = numbered_view(
-        number, settings.seed, sample.key, sample.caption, (height, width), settings.canvas, settings.fit
-    )
+    caption = sample.caption_of(number, settings.seed)
+    view = numbered_view(number, settings.seed, sample.key, caption, (height, width), settings.canvas, settings.fit)
     image = view_image(sample.image, view)
     if not settings.depth:
         return image, None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from ...mforce_core.depth.arrays import read_npy
 from ...mforce_core.depth.files import read_depth
 from ...mforce_core.picture.files import open_image
 from .points import rasterize
@@ -32,14 +35,14 @@ _BY_NAME: dict[str, Role] = {
 }
 _BY_SUFFIX: dict[str, Role] = {
     **dict.fromkeys(("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"), "image"),
-    **dict.fromkeys(("npy", "exr"), "depth"),
+    **dict.fromkeys(("npy", "npz", "exr", "pfm"), "depth"),
     "txt": "caption",
     "json": "facts",
 }
 #: Names that say no more than the suffix does.
 _PLAIN_NAMES = ("", "rgb", "image", "caption", "text")
 _SUFFIXES: dict[Role, tuple[str, ...]] = {
-    "depth": ("png", "npy", "exr", "tif", "tiff"),
+    "depth": ("png", "npy", "npz", "exr", "pfm", "tif", "tiff"),
     "points": ("npy",),
     "mask": ("png", "npy", "jpg", "jpeg"),
 }
@@ -53,18 +56,30 @@ SPARSE_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Sample:
-    """image (H, W, 3) uint8, caption (may be empty), depth (H, W) float32 with NaN where not measured, or None.
+    """image (H, W, 3) uint8, captions (may be none), depth (H, W) float32 with NaN where not measured, or None.
 
     ``sparse``: the measurements are separate points and do not stand for the surface between them.
     """
 
     key: str
     image: np.ndarray
-    caption: str
+    captions: tuple[str, ...]
     depth: np.ndarray | None = None
     kind: Kind | None = None
     sparse: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def caption(self) -> str:
+        """The first caption; empty where there is none."""
+        return self.captions[0] if self.captions else ""
+
+    def caption_of(self, view: int, seed: int) -> str:
+        """The caption of a view: of several the views take one after another, from one that ``seed`` and key choose."""
+        if len(self.captions) < 2:
+            return self.caption
+        digest = hashlib.sha256(f"{seed}/{self.key}".encode()).digest()
+        return self.captions[(int.from_bytes(digest[:4], "big") + view) % len(self.captions)]
 
 
 class Broken(NamedTuple):
@@ -104,7 +119,7 @@ def decode_files(key: str, files: Mapping[str, bytes]) -> Sample:
     if "image" not in found:
         raise ValueError(f"it has no image, only {', '.join(sorted(files)) or 'nothing'}")
     facts = _facts(files[found["facts"]]) if "facts" in found else {}
-    caption = _text(files[found["caption"]]) if "caption" in found else str(facts.get("caption", "")).strip()
+    captions = _lines(_text(files[found["caption"]])) if "caption" in found else _lines(facts.get("caption"))
 
     # The readers of depth and image files take paths, as does OpenEXR itself.
     with tempfile.TemporaryDirectory(prefix="mforce-") as folder:
@@ -114,34 +129,36 @@ def decode_files(key: str, files: Mapping[str, bytes]) -> Sample:
                 paths[role] = Path(folder) / f"{role}.{found[role].rpartition('.')[2].lower()}"
                 paths[role].write_bytes(files[found[role]])
         try:
-            return _decode(key, caption, facts, paths)
+            return _decode(key, captions, facts, paths)
         except ValueError as error:
             raise ValueError(str(error).replace(f"{folder}/", "")) from None
 
 
-def _decode(key: str, caption: str, facts: dict, paths: dict[Role, Path]) -> Sample:
+def _decode(key: str, captions: tuple[str, ...], facts: dict, paths: dict[Role, Path]) -> Sample:
     image = _read_image(paths["image"], upright="depth" in paths or "points" in paths)
     if "depth" not in paths and "points" not in paths:
-        return Sample(key, image, caption)
+        return Sample(key, image, captions)
     kind, scale = _kind_and_scale(facts)
     size = image.shape[:2]
     notes: tuple[str, ...] = ()
     if "depth" in paths:
         if "points" in paths:
             raise ValueError("it has both a depth map and points: keep one")
-        # Half-precision numbers are compared with limits that they cannot hold.
-        with np.errstate(over="ignore"):
-            found = read_depth(paths["depth"], disparity=kind == "disparity" or None, mask=paths.get("mask"))
+        found = read_depth(paths["depth"], disparity=kind == "disparity" or None, mask=paths.get("mask"))
+        if found.assumed:
+            raise ValueError(
+                f"{paths['depth']} has only 8 bits per pixel: if it is disparity, say depth_kind disparity in its json"
+            )
         depth, notes = found.depth, found.notes
         sparse = float(np.isfinite(depth).mean()) < SPARSE_SHARE
         depth = _at_size(depth, size, sparse)
     else:
-        depth, sparse = rasterize(_read_points(paths["points"]), size), True
+        depth, sparse = rasterize(read_npy(paths["points"]), size), True
         if kind == "disparity":
             depth = 1 / depth
     if scale != 1:
         depth = depth / np.float32(scale) if kind == "disparity" else depth * np.float32(scale)
-    return Sample(key, image, caption, depth, kind, sparse, notes)
+    return Sample(key, image, captions, depth, kind, sparse, notes)
 
 
 def _read_image(path: Path, *, upright: bool) -> np.ndarray:
@@ -159,13 +176,6 @@ def _read_image(path: Path, *, upright: bool) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _read_points(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a plain .npy array ({error})") from None
-
-
 def _at_size(depth: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
     """A map of the whole picture at the picture's size."""
     if depth.shape == size:
@@ -179,8 +189,8 @@ def _at_size(depth: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarr
 def _facts(content: bytes) -> dict:
     try:
         facts = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"its json cannot be read ({error})") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its json cannot be read ({str(error)[:120]})") from None
     if not isinstance(facts, dict):
         raise ValueError("its json is not an object with names and values")
     return facts
@@ -190,13 +200,21 @@ def _kind_and_scale(facts: dict) -> tuple[Kind, float]:
     kind, scale = facts.get("depth_kind", "relative"), facts.get("depth_scale", 1.0)
     if kind not in get_args(Kind):
         raise ValueError(f"its depth_kind is {kind!r}: use {', '.join(get_args(Kind))}")
-    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale < float("inf"):
+    if not isinstance(scale, int | float) or isinstance(scale, bool) or not 0 < scale <= sys.float_info.max:
         raise ValueError(f"its depth_scale is {scale!r}: use a positive number")
     return kind, float(scale)
 
 
+def _lines(value: object) -> tuple[str, ...]:
+    """Captions: one text, a list of texts, or none; empty ones count as none."""
+    texts = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"its caption is {str(value)[:60]!r}: use a text, a list of texts or null")
+    return tuple(text.strip() for text in texts if text.strip())
+
+
 def _text(content: bytes) -> str:
     try:
-        return content.decode("utf-8").strip()
+        return content.decode("utf-8-sig").strip()  # Windows programs begin a text with a byte order mark
     except UnicodeDecodeError:
         raise ValueError("its caption is not UTF-8 text") from None

@@ -19,19 +19,13 @@ import torch
 from ...scenes import Shard as Scenes
 from ...scenes import read_shards
 from .extras import need
-from .sample import Broken, Role, Sample, decode_files, role_of
+from .folders import Files, pair_files
+from .sample import Broken, Sample, decode_files
 
 #: Samples of a plain folder that are one shard.
 FOLDER_SHARD = 512
 
 _TAR = (".tar", ".tar.gz", ".tgz")
-_FOLDER_ROLES: dict[str, Role] = {
-    **dict.fromkeys(("rgb", "image", "images"), "image"),
-    **dict.fromkeys(("depth", "depths"), "depth"),
-    **dict.fromkeys(("points", "lidar"), "points"),
-    **dict.fromkeys(("mask", "masks", "valid"), "mask"),
-    **dict.fromkeys(("caption", "captions", "text"), "caption"),
-}
 
 
 class ShardError(ValueError):
@@ -91,7 +85,7 @@ class SceneRecord(NamedTuple):
 
     def decode(self) -> Sample:
         image = self.rgb.permute(1, 2, 0).contiguous().numpy()
-        return Sample(self.key, image, self.caption, self.depth.float().numpy(), "metric")
+        return Sample(self.key, image, (self.caption,) if self.caption else (), self.depth.float().numpy(), "metric")
 
 
 @dataclass(frozen=True)
@@ -143,11 +137,12 @@ class TarShard:
 
 @dataclass(frozen=True)
 class FolderShard:
-    """Some samples of a folder: by key, their files' paths by ending."""
+    """Some samples of a folder: by key, their files' paths by ending; what is said of files without a picture."""
 
     location: str
     number: int
-    samples: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+    samples: tuple[tuple[str, Files], ...]
+    unpaired: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -160,6 +155,7 @@ class FolderShard:
     def records(self) -> Iterator[FilesRecord | Broken]:
         fsspec = need("fsspec", "Reading folders")
         system, _ = fsspec.core.url_to_fs(self.location)
+        yield from (Broken(self.location, "", reason) for reason in self.unpaired)
         for key, paths in self.samples:
             try:
                 yield FilesRecord(key, {ending: system.cat_file(path) for ending, path in paths})
@@ -246,36 +242,12 @@ def _in_folder(system: Any, path: str, protocol: str, location: str) -> list[Sha
         return [TarShard(protocol + name) for name in tars]
     if not protocol and any(name.endswith(".safetensors") for name in names):
         return [SceneShard(str(scenes.path)) for scenes in read_shards(path)]
-    samples: dict[str, list[tuple[str, str]]] = {}
-    for name in names:
-        key, ending = folder_key(name[len(path) :].lstrip("/"))
-        if ending is not None:
-            samples.setdefault(key, []).append((ending, name))
-    # Files without an image of their name belong to something else.
-    whole = [(k, tuple(f)) for k, f in sorted(samples.items()) if any(role_of(e) == "image" for e, _ in f)]
+    whole, unpaired = pair_files((name[len(path) :].lstrip("/"), name) for name in names)
     if not whole:
         raise ValueError(f"{location} holds neither .tar shards nor images: give the folder that has them.")
     parts = [whole[first : first + FOLDER_SHARD] for first in range(0, len(whole), FOLDER_SHARD)]
-    return [FolderShard(protocol + path, number, tuple(part)) for number, part in enumerate(parts)]
-
-
-def folder_key(path: str) -> tuple[str, str | None]:
-    """The sample and the ending of a file by its path below the folder; no ending for files that are not used.
-
-    ``a/x.jpg``, ``a/x.depth.png`` and ``a/x.txt`` are one sample, and so are ``rgb/x.jpg`` and ``depth/x.png``.
-    """
-    *parents, name = path.split("/")
-    if name.startswith("."):
-        return path, None
-    role = next((_FOLDER_ROLES[part.lower()] for part in parents if part.lower() in _FOLDER_ROLES), None)
-    stem, _, suffix = name.rpartition(".")
-    inner, _, word = stem.rpartition(".")
-    if inner and role_of(f"{word}.{suffix}") is not None:
-        stem, ending = inner, f"{word}.{suffix}"
-    else:
-        ending = suffix if role in (None, "image", "caption") else f"{role}.{suffix}"
-    kept = [part for part in parents if part.lower() not in _FOLDER_ROLES]
-    return "/".join([*kept, stem]), ending if role_of(ending) is not None else None
+    said = [unpaired, *[()] * (len(parts) - 1)]  # once, with the first
+    return [FolderShard(protocol + path, number, part, said[number]) for number, part in enumerate(parts)]
 
 
 def _first_line(error: BaseException) -> str:

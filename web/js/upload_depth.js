@@ -4,7 +4,7 @@ import { app } from '../../../scripts/app.js'
 
 const NODE = 'MFLoadDepth'
 const BUTTON = 'MF_DEPTH_UPLOAD'
-const SUFFIXES = ['.exr', '.npy', '.png', '.tif', '.tiff']
+const SUFFIXES = ['.exr', '.npy', '.npz', '.pfm', '.png', '.tif', '.tiff']
 
 const isDepth = (file) => SUFFIXES.some((suffix) => file.name.toLowerCase().endsWith(suffix))
 
