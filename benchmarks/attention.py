@@ -31,7 +31,7 @@ CPU_SHAPES = ((1, 8, 512, 128), (1, 8, 1024, 128))
 _OPERATIONS = {"forward": 4, "backward": 10}
 
 
-def measure(
+def measure_attention(
     device: torch.device, dtype: torch.dtype, shapes: Iterable[tuple[int, int, int, int]], rounds: int = 10
 ) -> list[dict[str, Any]]:
     """One row for each shape (B, H, L, D), pass and back end.
@@ -107,7 +107,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "rows": measure(device, getattr(torch, args.dtype), SHAPES if on_gpu else CPU_SHAPES),
+        "rows": measure_attention(device, getattr(torch, args.dtype), SHAPES if on_gpu else CPU_SHAPES),
     }
     text = json.dumps(result, indent=1)
     print(text)

@@ -16,7 +16,7 @@ from .subjects import Subject
 from .timing import compare, phrase
 
 
-def measure(
+def measure_step(
     subject: Subject, device: torch.device, dtype: torch.dtype, repeats: int, matmul_rate: float, compiled: bool
 ) -> dict[str, Any]:
     """``formulations``: rows as :func:`.timing.compare` makes them, with ``times_floor`` and ``peak_bytes``: all that

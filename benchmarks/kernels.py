@@ -15,7 +15,7 @@ from .timing import compare, phrase
 _AGREEMENT = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
 
-def measure(
+def measure_kernels(
     subject: Subject, device: torch.device, dtype: torch.dtype, repeats: int, copy_rate: float, compiled: bool
 ) -> list[dict[str, Any]]:
     """One row for each kernel, pass and hand.

@@ -17,7 +17,9 @@ from .subjects import Subject
 from .timing import compare
 
 
-def measure(subject: Subject, device: torch.device, dtype: torch.dtype, steps: int, repeats: int) -> dict[str, Any]:
+def measure_rollout(
+    subject: Subject, device: torch.device, dtype: torch.dtype, steps: int, repeats: int
+) -> dict[str, Any]:
     """``formulations``: rows as :func:`.timing.compare` makes them, with ``seconds_per_step``."""
     model = subject.model(device, dtype)
     noise_rgb, noise_depth, text = subject.inputs(device)

@@ -29,7 +29,7 @@ def sections_of(what: str) -> tuple[str, ...]:
     return SECTIONS if what == "all" else (what,)
 
 
-def measure(
+def measure_machine(
     what: str,
     subject: Subject,
     device: torch.device,
@@ -57,10 +57,10 @@ def measure(
     sizes = subject.architecture
     shape = (1, sizes.num_heads, subject.tokens, sizes.head_dim)
     runs: dict[str, Callable[[], object]] = {
-        "kernels": partial(kernels.measure, subject, device, dtype, repeats, copy_rate, compiled),
-        "attention": partial(attention.measure, device, dtype, [shape], repeats),
-        "step": partial(denoise_step.measure, subject, device, dtype, repeats, matmul_rate, compiled),
-        "rollout": partial(rollout.measure, subject, device, dtype, _STEPS[kind], max(repeats // 5, 2)),
+        "kernels": partial(kernels.measure_kernels, subject, device, dtype, repeats, copy_rate, compiled),
+        "attention": partial(attention.measure_attention, device, dtype, [shape], repeats),
+        "step": partial(denoise_step.measure_step, subject, device, dtype, repeats, matmul_rate, compiled),
+        "rollout": partial(rollout.measure_rollout, subject, device, dtype, _STEPS[kind], max(repeats // 5, 2)),
         "training": partial(_training, device, dtype, repeats, matmul_rate, compiled),
     }
     report: dict[str, Any] = {
@@ -86,4 +86,4 @@ def measure(
 def _training(*arguments: Any) -> dict[str, Any]:
     from . import training  # needs an extra that the other sections do not
 
-    return training.measure(*arguments)
+    return training.measure_training_step(*arguments)

@@ -37,7 +37,7 @@ PRESETS = {"cuda": ("scale-1500m-mf", 8), "cpu": ("nano-mf", 16)}
 _SAMPLES = 32
 
 
-def measure(
+def measure_training_step(
     device: torch.device, dtype: torch.dtype, repeats: int, matmul_rate: float, compiled: bool
 ) -> dict[str, Any]:
     """``formulations``: rows as :func:`.timing.compare` makes them, with ``images_per_second``, ``tokens_per_second``
@@ -62,7 +62,7 @@ def measure(
         rows = compare(runs, device, repeats)
         for trainer in trainers.values():
             trainer.close()
-    cost = plan.plan(plain_config, plan.measure(plain_config), processes=1)
+    cost = plan.plan(plain_config, plan.count_costs(plain_config), processes=1)
     for row in rows:
         row |= peak if row["name"] == "mforce" else {}
         if "seconds" in row:

@@ -50,7 +50,7 @@ def print_plan(config: TrainConfig) -> None:
     model = plan.meta_model(config)
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    costs = plan.measure(config)
+    costs = plan.count_costs(config)
     columns = ("GPUs", "weights", "grad", "optim", "EMA", "teacher", "act", "act ckpt", "sum", "s/step")
     height, width = config.data.size
     table = Table(

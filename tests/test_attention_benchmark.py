@@ -9,11 +9,11 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
-from mforce.benchmarks.attention import measure
+from mforce.benchmarks.attention import measure_attention
 
 
 def test_rows() -> None:
-    rows = measure(torch.device("cpu"), torch.float32, [(1, 2, 20, 16)], rounds=2)
+    rows = measure_attention(torch.device("cpu"), torch.float32, [(1, 2, 20, 16)], rounds=2)
     json.dumps(rows)
     timed = [row for row in rows if "seconds" in row]
     assert {(row["pass"], row["backend"]) for row in timed} >= {

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from mforce.benchmarks import denoise_step, formulations, kernels, op_by_op, rollout, suite
 from mforce.benchmarks.subjects import Subject, subject
+from mforce.benchmarks.tables import print_report
 from mforce.benchmarks.targets import targets
 from mforce.cli.app import app
-from mforce.cli.bench_tables import print_report
 from mforce.mforce_core import sample
 from mforce.mforce_core.model.config import Architecture
 
@@ -56,7 +56,7 @@ def test_both_rollouts_compute_the_same() -> None:
     rgb, depth, text = TINY.inputs(CPU)
     null_text = torch.randn_like(text)
     ours = sample(
-        model, text, TINY.grid, steps=3, cfg=rollout.CFG, log2_alpha=rollout.LOG2_ALPHA, null_text=null_text,
+        model, text, TINY.grid, steps=3, cfg=rollout.CFG["joint"], log2_alpha=rollout.LOG2_ALPHA, null_text=null_text,
         noise=(rgb, depth),
     )  # fmt: skip
     theirs = rollout._op_by_op(model, TINY, (rgb, depth), text, null_text, 3)
@@ -65,7 +65,7 @@ def test_both_rollouts_compute_the_same() -> None:
 
 def test_kernel_rows() -> None:
     """Every hand that can run agrees with the others: a wrong one would have a problem."""
-    rows = kernels.measure(TINY, CPU, torch.float32, 2, copy_rate=1e9, compiled=False)
+    rows = kernels.measure_kernels(TINY, CPU, torch.float32, 2, copy_rate=1e9, compiled=False)
     json.dumps(rows)
     by = {(row["kernel"], row["pass"], row["name"]): row for row in rows}
     assert len(by) == len(rows)
@@ -85,7 +85,7 @@ def test_kernel_rows() -> None:
 
 def test_a_wrong_result_is_no_measurement(monkeypatch) -> None:
     monkeypatch.setattr(op_by_op, "modulate", lambda x, shift, scale: x * scale + shift)
-    rows = kernels.measure(TINY, CPU, torch.float32, 1, copy_rate=1e9, compiled=False)
+    rows = kernels.measure_kernels(TINY, CPU, torch.float32, 1, copy_rate=1e9, compiled=False)
     found = next(row for row in rows if (row["kernel"], row["pass"], row["name"]) == ("adaln", "forward", "mforce"))
     assert "off by" in found["problem"]
     assert "seconds" not in found

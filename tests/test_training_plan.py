@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mforce.training.config import PRESETS, read_train_config
-from mforce.training.plan import measure, meta_model, plan
+from mforce.training.plan import count_costs, meta_model, plan
 
 
 def parameters(preset: str) -> int:
@@ -39,14 +39,14 @@ def test_operations_are_those_of_a_count_by_hand() -> None:
     layers = sizes.depth_double + sizes.depth_single
     matrices = 2 * per_stream * length * layers + 2 * channels * (text * sizes.context_in_dim + 2 * image * 128)
     by_hand = matrices + 4 * length * length * channels * layers
-    costs = measure(config)
+    costs = count_costs(config)
     assert costs.forward_flops == pytest.approx(by_hand, rel=0.01)
     assert costs.backward_flops == pytest.approx(2 * by_hand, rel=0.02)
 
 
 def test_state_is_shared_and_depth_only_training_has_less_of_it() -> None:
     config = read_train_config(Path("scale-370m-mf"), [])
-    costs, count = measure(config), parameters("scale-370m-mf")
+    costs, count = count_costs(config), parameters("scale-370m-mf")
     one, eight = plan(config, costs, 1), plan(config, costs, 8)
     assert one.gradients == one.average == 4 * count
     assert one.optimizer == 8 * count
@@ -54,7 +54,7 @@ def test_state_is_shared_and_depth_only_training_has_less_of_it() -> None:
     assert eight.seconds == pytest.approx(one.seconds / 8)
     assert one.checkpointed < 0.25 * one.activations
     depth = read_train_config(Path("scale-370m-mf"), ["trainable=depth"])
-    less = plan(depth, measure(depth), 1)
+    less = plan(depth, count_costs(depth), 1)
     assert less.gradients < 0.5 * one.gradients
     assert less.teacher == 0 < one.teacher
 
@@ -77,4 +77,4 @@ def test_activations_are_near_what_autograd_keeps_on_a_real_device() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(*inputs, torch.ones(1), torch.ones(1), (8, 8))
     real = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
-    assert measure(config).kept == pytest.approx(real, rel=0.25)
+    assert count_costs(config).kept == pytest.approx(real, rel=0.25)

@@ -116,7 +116,7 @@ def distils(config: TrainConfig) -> bool:
     return config.stage == "mf" and config.recipe.distils
 
 
-def measure(config: TrainConfig) -> Costs:
+def count_costs(config: TrainConfig) -> Costs:
     """Run one sample through the model on the meta device.
 
     Attention is counted as the fused one, which keeps no L x L matrix; parameters are no activations.
