@@ -1,7 +1,6 @@
 """Encoded shards, the batches read from them, streams, and the commands; word-level and Qwen3 features."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -355,7 +354,15 @@ class TestCommands:
         assert all(np.isfinite(depth).all() and depth.shape == (SIZE, SIZE) for depth in found)
 
 
-@pytest.mark.skipif("MFORCE_TEST_RAY" not in os.environ, reason="starting Ray takes long: set MFORCE_TEST_RAY=1")
+@pytest.fixture
+def ray_of_two_processes():
+    ray = pytest.importorskip("ray", reason="Ray is in the test extra on Linux")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("ray_of_two_processes")
 def test_ray_does_the_same_as_one_process(tars, encoded, tmp_path):
     shards = find_shards([str(tars)])
     results = list(map_shards(ShardEncoder, (settings(), tmp_path), shards, ray_workers=2))

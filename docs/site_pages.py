@@ -1,0 +1,129 @@
+"""Pages of the site that are written somewhere else already: a hook of mkdocs makes them while it builds.
+
+The help pages of the nodes, the command line's own help, the docstrings of the public names, the files at the root of
+the repository and the curves of the unit square each have one source. None of them is copied into docs/.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from mforce.mforce_core import rollout_times
+
+ROOT = Path(__file__).parent.parent
+HELP_PAGES = ROOT / "web" / "docs"
+NODE_TEXTS = ROOT / "locales" / "en" / "nodeDefs.json"
+
+#: File at the root of the repository -> page of the site.
+ROOT_PAGES = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "models/nano/README.md": "nano.md",
+}
+
+#: Modules whose `__all__` is the public Python interface, in the order of the page.
+PUBLIC_MODULES = ("mforce.mforce_core",)
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the nodes' pages in the navigation (called by mkdocs)."""
+    nodes: list[str | dict[str, str]] = ["nodes/index.md"]
+    nodes += [{text["display_name"]: f"nodes/{name}.md"} for name, text in _node_texts().items()]
+    config.nav = [{"Nodes": nodes} if "Nodes" in item else item for item in config.nav or []]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages (called by mkdocs)."""
+    pages = {
+        **{page: _root_page(ROOT / source) for source, page in ROOT_PAGES.items()},
+        **_node_pages(),
+        "command-line.md": _command_line(),
+        "reference/python.md": _python_reference(),
+        "images/unit_square.svg": unit_square(),
+    }
+    for uri, content in pages.items():
+        files.append(File.generated(config, uri, content=content))
+    return files
+
+
+def _root_page(path: Path) -> str:
+    """A page from a file outside docs/, with its links turned into links between pages of the site."""
+    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"\]\((?:\.\./)*docs/", "](", text)
+    for source, page in ROOT_PAGES.items():
+        text = re.sub(rf"\]\((?:\.\./)*{re.escape(source)}", f"]({page}", text)
+    return text
+
+
+def _node_pages() -> dict[str, str]:
+    """The help pages that ComfyUI shows, and an index of them."""
+    pages = {}
+    rows = ["| Node | What it does |", "|---|---|"]
+    for name, node in _node_texts().items():
+        help_page = (HELP_PAGES / f"{name}.md").read_text(encoding="utf-8")
+        pages[f"nodes/{name}.md"] = f"# {node['display_name']}\n\n{help_page}"
+        rows.append(f"| [{node['display_name']}]({name}.md) | {node['description']} |")
+    introduction = "# Nodes\n\nThe same pages open in ComfyUI: select a node and press *i*.\n\n"
+    return {"nodes/index.md": introduction + "\n".join(rows) + "\n", **pages}
+
+
+def _node_texts() -> dict[str, dict[str, str]]:
+    """Node id -> its display name, description and so on."""
+    return json.loads(NODE_TEXTS.read_text(encoding="utf-8"))
+
+
+def _command_line() -> str:
+    """What `mforce --help` and the help of each command say, by Typer's own generator."""
+    command = [sys.executable, "-m", "typer", "mforce.cli.app", "utils", "docs", "--name", "mforce"]
+    run = subprocess.run([*command, "--title", "Command line"], capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+def _python_reference() -> str:
+    """One mkdocstrings entry for each public name, found where it is defined."""
+    parts = ["# Python"]
+    for module_name in PUBLIC_MODULES:
+        module = importlib.import_module(module_name)
+        parts.append(f"{inspect.getdoc(module)}\n\n```python\nfrom {module_name} import ...\n```")
+        for name in sorted(module.__all__):
+            value = getattr(module, name)
+            parts.append(f"::: {value.__module__}.{value.__qualname__}")
+    return "\n\n".join(parts) + "\n"
+
+
+def unit_square() -> str:
+    """The noise levels that each task passes through, as an SVG drawn from the schedule that the sampler uses."""
+    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for log2_alpha in (5.0, 2.0, 0.0, -2.0, -5.0):
+        rgb, depth = rollout_times(200, log2_alpha=log2_alpha)
+        default = log2_alpha == 5.0
+        label = f"joint, tilt {log2_alpha:g}" + (" (default)" if default else "")
+        axes.plot(rgb, depth, label=label, linewidth=2.5 if default else 1.2, color="C0", alpha=1 if default else 0.55)
+        halfway = int((rgb + depth - 1).abs().argmin())
+        axes.annotate(
+            f"{log2_alpha:g}", (float(rgb[halfway]), float(depth[halfway])), (4, -9), textcoords="offset points"
+        )
+    edges = {"image to depth": rollout_times(200, mode="i2d"), "depth to image": rollout_times(200, mode="d2i")}
+    for (label, times), color in zip(edges.items(), ("C2", "C1"), strict=True):
+        axes.plot(*times, label=label, linewidth=3, color=color, clip_on=False, zorder=3)
+    axes.set(
+        xlim=(1, 0), ylim=(1, 0), aspect="equal", xlabel="noise level of the image", ylabel="noise level of the depth"
+    )
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
