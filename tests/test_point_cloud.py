@@ -119,7 +119,7 @@ def test_limit_is_repeatable_and_keeps_the_order(slope):
 
 
 def test_centered_cloud_has_its_median_at_the_origin(golden):
-    cloud = unproject(golden["depth"], center=True)
+    cloud = unproject(golden["depth"]).centered()
     assert cloud.points.median(dim=0).values.abs().max() == 0
     shift = golden["points"] - cloud.points
     assert shift.std(dim=0).max() < 1e-6
@@ -164,7 +164,7 @@ def test_a_cloud_too_small_for_statistics_is_kept():
 def test_files_read_back(write, kind, colored, slope):
     trimesh = pytest.importorskip("trimesh")
     rgb = torch.randint(0, 256, (12, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    cloud = unproject(slope, rgb=rgb if colored else None, center=True)
+    cloud = unproject(slope, rgb=rgb if colored else None).centered()
     data = write(cloud)
     assert data == write(cloud)
     read = trimesh.load(io.BytesIO(data), file_type=kind)

@@ -1,4 +1,4 @@
-"""Colors for pictures of depth.
+"""Colors for pictures of depth, as tables: ComfyUI brings no matplotlib.
 
 Each map is a row of colors at equal distances, linear between them. Viridis, magma, inferno and plasma are every
 15th of the 256 colors that matplotlib publishes under CC0 (the rest is within 0.021 of them); spectral is

@@ -18,6 +18,9 @@ from torch import Tensor
 from ..release import EDGE_THRESHOLD, FOV_DEGREES, MAX_POINTS, RELEASE_SIZE
 from .surface import links, slopes
 
+#: Nearest neighbors that a point's distance to the rest of the cloud is the mean of.
+_NEIGHBORS = 5
+
 
 @dataclass(frozen=True)
 class PointCloud:
@@ -69,7 +72,6 @@ def unproject(
     edge_threshold: float | None = EDGE_THRESHOLD,
     remove_outliers: bool = False,
     max_points: int | None = MAX_POINTS,
-    center: bool = False,
 ) -> PointCloud:
     """The points seen by the pixels of one depth map, in row-major order of the pixels that are kept.
 
@@ -86,7 +88,6 @@ def unproject(
             None keeps them.
         remove_outliers: leave out points far from their neighbors (see `inliers`). Needs scipy.
         max_points: at most this many points, drawn at random with a fixed seed; None for no limit.
-        center: move the median of the points to the origin.
 
     Raises:
         ValueError: wrong shapes, an impossible camera, or no pixel left to show.
@@ -119,8 +120,7 @@ def unproject(
     cloud = PointCloud(points, colors, pixels, None if normals is None else normals[keep] * to_gltf)
     if remove_outliers:
         cloud = cloud.select(inliers(cloud.points))
-    cloud = cloud.limited(max_points)
-    return cloud.centered() if center else cloud
+    return cloud.limited(max_points)
 
 
 def merge(clouds: Sequence[PointCloud]) -> PointCloud:
@@ -206,20 +206,20 @@ def scaled_edge_threshold(side: int) -> float:
     return EDGE_THRESHOLD * max(1.0, RELEASE_SIZE / side)
 
 
-def inliers(points: Tensor, *, neighbors: int = 5, std_ratio: float = 1.0) -> Tensor:
-    """(M,) bool: points whose mean distance to their nearest neighbors is not unusually large.
+def inliers(points: Tensor) -> Tensor:
+    """(M,) bool: points whose mean distance to their five nearest neighbors is not unusually large.
 
-    Unusual is `std_ratio` standard deviations above the mean of that distance over the cloud. Clouds too
+    Unusual is one standard deviation above the mean of that distance over the cloud, as in the release. Clouds too
     small to have that many neighbors are kept whole. Needs scipy.
     """
-    if len(points) <= neighbors:
+    if len(points) <= _NEIGHBORS:
         return torch.ones(len(points), dtype=torch.bool, device=points.device)
     from scipy.spatial import cKDTree
 
     array = points.detach().cpu().double().numpy()
     # The nearest point of all is the point itself, at distance zero.
-    distances = cKDTree(array).query(array, k=neighbors + 1, workers=-1)[0][:, 1:].mean(axis=1)
-    keep = distances <= distances.mean() + std_ratio * distances.std()
+    distances = cKDTree(array).query(array, k=_NEIGHBORS + 1, workers=-1)[0][:, 1:].mean(axis=1)
+    keep = distances <= distances.mean() + distances.std()
     return torch.from_numpy(keep).to(points.device)
 
 

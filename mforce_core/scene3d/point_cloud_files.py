@@ -1,4 +1,7 @@
-"""A point cloud as the bytes of a PLY or a GLB file, and back from a PLY."""
+"""A point cloud as the bytes of a PLY or a GLB file, and back from a PLY.
+
+PLY has code of its own here, since ComfyUI brings no library that reads it (neither plyfile nor trimesh).
+"""
 
 from __future__ import annotations
 
