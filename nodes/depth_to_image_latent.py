@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..mforce_core.release import RGB_CHANNELS
 from .host.joint_latent import (
     CATEGORY,
     PER_SAMPLE,
-    RGB_CHANNELS,
     Latent,
     depth_record,
     depth_stream,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mforce_core.release import NANO_SIZE, PATCH_SIZE
-from .host.joint_latent import CATEGORY, DEPTH_CHANNELS, RGB_CHANNELS, check_size, empty_stream, joint
+from ..mforce_core.release import DEPTH_CHANNELS, NANO_SIZE, PATCH_SIZE, RGB_CHANNELS
+from .host.joint_latent import CATEGORY, check_size, empty_stream, joint
 
 
 class MFEmptyLatent(io.ComfyNode):

@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.release import PATCH_SIZE
+from ..mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
 from .host.image_fit import fit_image, place, size_inputs
-from .host.joint_latent import CATEGORY, DEPTH_CHANNELS, RGB_CHANNELS, empty_stream, joint
+from .host.joint_latent import CATEGORY, empty_stream, joint
 
 
 class MFImageToDepthLatent(io.ComfyNode):

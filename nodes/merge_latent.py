@@ -9,13 +9,11 @@ from torch import Tensor
 
 from ..mforce_core.depth.codec import mean_depth
 from ..mforce_core.picture.placement import STRETCH
-from ..mforce_core.release import PATCH_SIZE
+from ..mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
 from .host.depth_latent import decode_stream, encode_stream
 from .host.image_fit import fit_depth, place
 from .host.joint_latent import (
     CATEGORY,
-    DEPTH_CHANNELS,
-    RGB_CHANNELS,
     Latent,
     depth_record,
     depth_stream,
