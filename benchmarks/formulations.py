@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from ..mforce_core.model.transformer import ModalityForcingTransformer
-from ..mforce_core.sampling.cuda_graph import record
-from ..mforce_core.sampling.rollout import Denoiser
+from ..mforce_core.sampling.denoiser import Denoiser, kept_graphs
 from . import op_by_op
 from .subjects import Subject
 
@@ -36,8 +35,8 @@ def _replayed(kept: dict[str, Denoiser], model: ModalityForcingTransformer, *inp
     rgb, depth, text, t_rgb, t_depth, grid = inputs
     modulations = model.modulations(t_rgb, t_depth)
     if not kept:
-        kept["denoiser"] = Denoiser(model, text, None, grid, 1.0, record)
+        kept["denoiser"] = Denoiser(model, text, None, grid, 1.0, cuda_graph=True)
         kept["denoiser"](rgb, depth, modulations)
-        if kept["denoiser"].graph is None:
+        if not kept_graphs(model):
             raise RuntimeError("no graph can be made")
     return kept["denoiser"](rgb, depth, modulations)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import CFG, LOG2_ALPHA
-from ..mforce_core.sampling.rollout import depth_velocity, sample
+from ..mforce_core.sampling.rollout import sample
 from ..mforce_core.sampling.schedule import rollout_times
+from ..mforce_core.sampling.solvers import depth_velocity
 from . import op_by_op
 from .subjects import Subject
 from .timing import compare

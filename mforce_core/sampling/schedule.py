@@ -2,15 +2,26 @@
 
 ``shift`` is FLUX.2's, after the resolution-dependent shift of SD3 (Esser et al., arXiv 2403.03206). The tilt is the
 Moebius map of Modality Forcing (Duisterhof et al., arXiv 2606.13676): it decides which stream resolves first.
+
+All of it is computed in float32, as in the release: one unit in the last place of a noise level is 6e-5 of the largest
+angle of its sinusoidal embedding.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..model.config import Schedule
 from ..release import MODES, Mode
+
+
+class Levels(NamedTuple):
+    """Noise levels of the two streams at one moment of a rollout: 1 is pure noise, 0 is clean."""
+
+    rgb: float
+    depth: float
 
 
 def shift(u: Tensor, mu: float, sigma: float) -> Tensor:
@@ -57,7 +68,7 @@ def rollout_times(
     if log2_alpha is not None and not abs(log2_alpha) <= 30:
         raise ValueError(f"log2_alpha must lie in -30..30, got {log2_alpha}")
     schedule = schedule or Schedule()
-    u = 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
+    u = torch.linspace(1, 0, steps + 1, dtype=torch.float32)
     t_rgb = shift(u, schedule.rgb_shift_mu, schedule.rgb_shift_sigma)
     if mode == "joint" and log2_alpha is not None:
         t_depth = tilt(t_rgb, log2_alpha)
@@ -67,4 +78,4 @@ def rollout_times(
         t_rgb = torch.zeros_like(t_rgb)
     elif mode == "d2i":
         t_depth = torch.zeros_like(t_depth)
-    return t_rgb.float(), t_depth.float()
+    return t_rgb, t_depth

@@ -175,7 +175,7 @@ class JointDiffusion(comfy.model_base.Flux):
         log2_alpha = getattr(sampling, "log2_alpha", LOG2_ALPHA)
         min_depth_time = getattr(sampling, "min_depth_time", 0.0)
         self.latent_shapes = latent_shapes
-        self.run = JointRun.from_mask(denoise_mask, latent_shapes, 2.0**log2_alpha, min_depth_time)
+        self.run = JointRun.from_mask(denoise_mask, latent_shapes, log2_alpha, min_depth_time)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         text = kwargs.get("cross_attn")

@@ -16,12 +16,14 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...mforce_core.sampling.schedule import tilt
+
 
 @dataclass(frozen=True)
 class JointRun:
-    """Settings of one run; ``alpha`` is A, the odds of the depth noise level over those of the RGB one."""
+    """Settings of one run; ``log2_alpha`` is the tilt of depth against RGB."""
 
-    alpha: float = 1.0
+    log2_alpha: float = 0.0
     rgb_frozen: bool = False
     depth_frozen: bool = False
     min_depth_time: float = 0.0
@@ -31,7 +33,7 @@ class JointRun:
         cls,
         denoise_mask: Tensor | None,
         latent_shapes: Sequence[Sequence[int]],
-        alpha: float,
+        log2_alpha: float,
         min_depth_time: float = 0.0,
     ) -> JointRun:
         """A stream whose denoise mask is zero everywhere is frozen, and then there is nothing to tilt.
@@ -39,18 +41,23 @@ class JointRun:
         Args:
             denoise_mask: packed like the latent, (B, 1, L); None denoises everything.
             latent_shapes: of the two streams.
-            alpha: A for the case that both streams are denoised.
+            log2_alpha: tilt for the case that both streams are denoised.
             min_depth_time: see :meth:`depth_trust`.
 
         Raises:
             ValueError: both streams are frozen.
         """
         if denoise_mask is None:
-            return cls(alpha, min_depth_time=min_depth_time)
+            return cls(log2_alpha, min_depth_time=min_depth_time)
         rgb, depth = (not mask.any() for mask in comfy.utils.unpack_latents(denoise_mask, latent_shapes))
         if rgb and depth:
             raise ValueError("Both the RGB and the depth stream are masked out: leave one of them to be denoised.")
-        return cls(1.0 if rgb or depth else alpha, bool(rgb), bool(depth), min_depth_time)
+        return cls(0.0 if rgb or depth else log2_alpha, bool(rgb), bool(depth), min_depth_time)
+
+    @property
+    def alpha(self) -> float:
+        """A, the odds of the depth noise level over those of the RGB one."""
+        return 2.0**self.log2_alpha
 
     def depth_factor(self, sigma: Tensor) -> Tensor:
         """f(s) / s, which turns the carried depth z into the model's depth y; finite at s = 0."""
@@ -60,7 +67,7 @@ class JointRun:
         """(t_rgb, t_depth) at the sampler's noise level, (B,) each; a frozen stream is clean, at 0."""
         zero = sigma.new_zeros(sigma.shape)
         t_rgb = zero if self.rgb_frozen else sigma
-        t_depth = zero if self.depth_frozen else sigma * self.depth_factor(sigma)
+        t_depth = zero if self.depth_frozen else tilt(sigma, self.log2_alpha)
         return t_rgb, t_depth
 
     def depth_trust(self, t_depth: Tensor) -> Tensor:
