@@ -23,7 +23,8 @@ from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import SHIFT_MU
 from ..mforce_core.weights.checkpoint import save_model
 from ..training import plan
-from ..training.config import TrainConfig, read_train_config
+from ..training.config import TrainConfig
+from ..training.config_file import read_train_config
 from ..training.processes import join
 from ..training.train import Trainer
 from . import op_by_op

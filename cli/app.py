@@ -328,13 +328,18 @@ def train(
     ] = None,
     processes: Annotated[int, typer.Option(help="GPUs of this machine that share the run.", min=1)] = 1,
     plan: Annotated[bool, typer.Option("--plan", help="Only estimate memory and time.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Go on although seed, data or length differ from the run's.")
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Train a stage of a model, or go on with it."""
     with report_errors(debug, LIGHTER_TRAINING):
         from .train import run_training
 
-        run_training(config, overrides or [], processes, plan_only=plan)
+        code = run_training(config, overrides or [], processes, plan_only=plan, changed=changed)
+        if code:
+            raise typer.Exit(code)
 
 
 @app.command()

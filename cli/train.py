@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -11,15 +12,18 @@ from rich.console import Console
 from rich.table import Table
 
 from ..mforce_core.model.config import ConfigError
-from ..training.config import TrainConfig, read_train_config
+from ..training.checks import check_config
+from ..training.config import TrainConfig
+from ..training.config_file import read_train_config
+from ..training.stop import Stop, exit_code
 from .progress import say
 
 #: GPU counts of a plan.
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-def run_training(config_file: Path, overrides: list[str], processes: int, *, plan_only: bool) -> None:
-    """Check the configuration, then train, start torchrun, or print the plan.
+def run_training(config_file: Path, overrides: list[str], processes: int, *, plan_only: bool, changed: bool) -> int:
+    """Check the configuration, then train, start torchrun, or print the plan; returns the exit code.
 
     Raises:
         ValueError, OSError: see `read_train_config` and `training.train.train`.
@@ -27,20 +31,34 @@ def run_training(config_file: Path, overrides: list[str], processes: int, *, pla
     config = read_train_config(config_file, overrides)
     if plan_only:
         print_plan(config)
-        return
-    config.check_processes(processes)
-    config.check_base()
-    config.check_data()
-    if processes == 1:
-        from ..training.train import train
+        return 0
+    check_config(config, processes)
+    if processes > 1:
+        settings = [part for override in overrides for part in ("--set", override)]
+        return _by_torchrun(processes, [str(config_file), *settings, *(["--changed"] if changed else [])])
+    from ..training.train import train
 
-        train(config)
-        return
+    stopped = train(config, changed=changed).signal
+    return 0 if stopped is None else exit_code(stopped)
+
+
+def _by_torchrun(processes: int, arguments: list[str]) -> int:
+    """Run torchrun, in a session of its own so that a signal reaches it once: from here."""
     module = f"{__package__.rpartition('.')[0]}.training.train"
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", module]
-    settings = [part for override in overrides for part in ("--set", override)]
-    # torchrun takes this process's place, so that a signal meant for the run reaches it.
-    os.execv(sys.executable, [sys.executable, *launcher, str(config_file), *settings])
+    stop = Stop()
+    with stop.listening():
+        running = subprocess.Popen([sys.executable, *launcher, *arguments], start_new_session=True)
+        told = False
+        while True:
+            try:
+                code = running.wait(timeout=0.2)
+                break
+            except subprocess.TimeoutExpired:
+                if stop.signal is not None and not told:
+                    running.send_signal(signal.SIGTERM)  # which torchrun hands on; it would cut Ctrl-C short
+                    told = True
+    return code if stop.signal is None else exit_code(stop.signal)
 
 
 def print_plan(config: TrainConfig) -> None:

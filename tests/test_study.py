@@ -1,6 +1,7 @@
 """A study at a tiny size: the grid, what goes on after a stop, the report, refusals."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model.config import ConfigError
 from mforce.training import study as study_module
 from mforce.training.study import STUDIES, StudyConfig, cells, configurations, finished, read_study, run_study
+from mforce.training.train import Ended
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -90,7 +92,7 @@ def test_a_study_trains_every_cell_and_goes_on(
     trained: list[Path] = []
     train = study_module.train
 
-    def counted(config) -> int:
+    def counted(config) -> Ended:
         trained.append(config.out)
         return train(config)
 
@@ -124,7 +126,7 @@ def test_the_plot_has_a_line_for_every_size_and_budget(
 
 
 def test_a_stopped_stage_is_no_result(study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "train", lambda config: config.steps - 1)
+    monkeypatch.setattr(study_module, "train", lambda config: Ended(config.steps - 1, signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         run_study(study, overrides=overrides(tmp_path), machine={})
     assert finished(study) == []

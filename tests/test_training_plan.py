@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mforce.training.config import PRESETS, read_train_config
+from mforce.training.config_file import PRESETS, read_train_config
 from mforce.training.plan import count_costs, meta_model, plan
 
 

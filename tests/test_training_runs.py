@@ -18,7 +18,9 @@ from mforce.mforce_core import load_model
 from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model.config import ConfigError
 from mforce.training.checkpoint import SaveError
-from mforce.training.config import TrainConfig, read_train_config
+from mforce.training.checks import check_processes
+from mforce.training.config import TrainConfig
+from mforce.training.config_file import read_train_config
 from mforce.training.processes import join
 from mforce.training.train import DivergedError, Trainer, train
 
@@ -83,6 +85,11 @@ def arguments(stage: str, data: Path, out: Path, **more: object) -> list[str]:
 
 def config(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
     return read_train_config(Path(f"nano-{stage}"), arguments(stage, data, out, **more))
+
+
+def measured_step(trainer: Trainer) -> dict[str, float]:
+    trainer.train_step()
+    return trainer.measures()
 
 
 def log(out: Path) -> list[dict[str, float]]:
@@ -184,7 +191,7 @@ _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from torch.distributed.checkpoint import HuggingFaceStorageWriter
-from mforce.training.config import read_train_config
+from mforce.training.config_file import read_train_config
 from mforce.training.train import train
 
 write = HuggingFaceStorageWriter.write_data
@@ -210,7 +217,7 @@ def test_a_kill_in_the_middle_of_a_save_loses_only_that_save(
     trainer = Trainer(config("mf", data, tmp_path, base=base), join("cpu"))
     assert trainer.step == 2
     assert checkpoints(tmp_path) == {"step-2"}
-    found = [trainer.train_step() for _ in range(5)]
+    found = [measured_step(trainer) for _ in range(5)]
     trainer.close()
     for entry, wanted in zip(found, curve(one_process)[2:7], strict=True):
         for name, value in entry.items():
@@ -222,11 +229,11 @@ def test_resuming_is_exact_to_the_last_bit(data: Path, base: Path, tmp_path: Pat
     first = Trainer(settings, join("cpu"))
     first.train_step()
     first.save()
-    wanted = [first.train_step() for _ in range(3)]
+    wanted = [measured_step(first) for _ in range(3)]
     first.close()
     second = Trainer(settings, join("cpu"))
     assert second.step == 1
-    assert [second.train_step() for _ in range(3)] == wanted
+    assert [measured_step(second) for _ in range(3)] == wanted
     second.close()
     for name, tensor in first.state.tensors().items():
         assert torch.equal(second.state.tensors()[name], tensor), name
@@ -237,14 +244,14 @@ def test_sigterm_saves_and_stops(
 ) -> None:
     step = Trainer.train_step
 
-    def step_and_stop(trainer: Trainer) -> dict[str, float]:
+    def step_and_stop(trainer: Trainer) -> None:
         if trainer.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(trainer)
+        step(trainer)
 
     monkeypatch.setattr(Trainer, "train_step", step_and_stop)
     before = signal.getsignal(signal.SIGTERM)
-    train(config("mf", data, tmp_path, base=base))
+    assert train(config("mf", data, tmp_path, base=base)) == (3, signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
     assert checkpoints(tmp_path) == {"step-3"}
     assert load_model(tmp_path / "model").config.has_depth
@@ -290,7 +297,7 @@ def test_a_checkpoint_of_another_model_is_refused(data: Path, base: Path, one_pr
 
 def test_processes_that_do_not_fit_are_refused(data: Path, base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size 4 cannot be shared equally by 3"):
-        config("mf", data, tmp_path, base=base).check_processes(3)
+        check_processes(config("mf", data, tmp_path, base=base).batch_size, 3)
 
 
 def test_a_teacher_on_the_host_teaches_the_same(data: Path, base: Path, tmp_path: Path) -> None:
@@ -298,7 +305,7 @@ def test_a_teacher_on_the_host_teaches_the_same(data: Path, base: Path, tmp_path
     for place in ("device", "host"):
         settings = config("mf", data, tmp_path / place, base=base, **{"scale.teacher": place})
         trainer = Trainer(settings, join("cpu"))
-        first[place] = trainer.train_step()
+        first[place] = measured_step(trainer)
         trainer.close()
     assert first["device"] == first["host"]
     assert first["device"]["distillation"] > 0

@@ -9,7 +9,8 @@ import torch
 
 from mforce.mforce_core import load_model
 from mforce.scenes import write_dataset
-from mforce.training.config import TrainConfig, read_train_config
+from mforce.training.config import TrainConfig
+from mforce.training.config_file import read_train_config
 from mforce.training.processes import join
 from mforce.training.train import Trainer, train
 
@@ -44,7 +45,7 @@ def curve(out: Path) -> list[tuple[float, ...]]:
 @pytest.fixture(scope="module")
 def base(shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("t2i")
-    assert train(config("t2i", shards, out)) == 6
+    assert train(config("t2i", shards, out)).step == 6
     return out / "model"
 
 

@@ -102,15 +102,19 @@ class Checkpoints:
         found = (_COMPLETE.match(path.name) for path in self.folder.iterdir())
         return sorted(int(match[1]) for match in found if match)
 
+    def last_step(self) -> int:
+        """Of the last complete checkpoint, 0 where there is none."""
+        return max(self.steps(), default=0)
+
     def load(self, state: TrainingState) -> int:
         """Restore the last complete checkpoint; returns its step, 0 where there is none.
 
         Raises:
             ValueError: the checkpoint is of a model with other tensors.
         """
-        if not self.steps():
+        step = self.last_step()
+        if not step:
             return 0
-        step = self.steps()[-1]
         path = self.folder / f"step-{step}"
         reader = HuggingFaceStorageReader(str(path))
         entries = reader.read_metadata().state_dict_metadata

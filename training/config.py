@@ -1,50 +1,59 @@
-"""Typed training configuration, read from TOML and checked before anything else is loaded."""
+"""Typed training configuration: what a run can be told, section by section.
 
-import sys
-from collections.abc import Mapping, Sequence
+The docstring under a key is its meaning on the reference page (:mod:`.keys`); ``paper=`` is what the paper discloses.
+"""
+
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from ..mforce_core.model.config import Architecture, ConfigError
+from ..mforce_core.model.config import Architecture
 from ..mforce_core.release import RELEASE_SIZE, SHIFT_MU, TEXT_TOKENS
-from ..mforce_core.weights.checkpoint import read_header
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+#: Starts a path inside this package, so that presets work from any folder.
+PACKAGE_PREFIX = "mforce:"
+_PACKAGE = Path(__file__).parent.parent
 
-#: Configurations that ship with the package, by file name without its ending.
-PRESETS = Path(__file__).parent / "configs"
+
+def _inside_package(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith(PACKAGE_PREFIX):
+        return _PACKAGE / value.removeprefix(PACKAGE_PREFIX)
+    return value
+
+
+#: A path of the user's, or ``mforce:...`` for a file of the package.
+AnyPath = Annotated[Path, BeforeValidator(_inside_package)]
+
+
+def _key(default: Any = ..., *, paper: str | None = None, **bounds: Any) -> Any:
+    """A key with its default, the paper's value and its bounds."""
+    return Field(default, json_schema_extra=None if paper is None else {"paper": paper}, **bounds)
 
 
 class Section(BaseModel):
     """Part of a configuration file: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-_Config = TypeVar("_Config", bound=Section)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class DataConfig(Section):
-    """Where samples come from.
-
-    ``source``: ``encoded`` reads the folder ``latents`` as ``mforce data encode`` writes it; ``stream`` reads
-    ``shards`` of files and encodes them as they come with ``autoencoder``. ``size`` is that of the pictures, (height,
-    width), and ``text_tokens`` the length of a prompt's features: a stream cuts pictures to it; otherwise they only
-    serve the plan.
-    """
+    """Where samples come from."""
 
     source: Literal["encoded", "stream"] = "encoded"
+    """``encoded`` reads the folder ``latents``; ``stream`` reads ``shards`` of files and encodes them as they come."""
     latents: Path | None = None
+    """Folder that ``mforce data encode`` wrote."""
     shards: tuple[str, ...] = ()
-    autoencoder: Path | None = None
+    """Folders, tar files or patterns of a stream."""
+    autoencoder: AnyPath | None = None
+    """Autoencoder of a stream."""
     size: tuple[int, int] = (RELEASE_SIZE, RELEASE_SIZE)
-    text_tokens: int = Field(TEXT_TOKENS, gt=0)
-    caption_dropout: float = Field(0.1, ge=0, le=1)
+    """Height and width of the pictures: a stream cuts them to it; otherwise only the plan uses it."""
+    text_tokens: int = _key(TEXT_TOKENS, gt=0)
+    """Length of a prompt's features; only the plan uses it."""
+    caption_dropout: float = _key(0.1, ge=0, le=1)
+    """Probability that a caption becomes the empty one, for classifier-free guidance."""
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
@@ -56,30 +65,56 @@ class DataConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Muon on the blocks' matrices (or AdamW on all), AdamW elsewhere; warm-up, constant, linear cool-down."""
+    """Optimizer, learning rate schedule and average of the weights."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    learning_rate: float = Field(gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(200, ge=0)
-    cooldown_steps: int = Field(2000, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """``muon`` updates the blocks' matrices with Muon and the rest with AdamW."""
+    learning_rate: float = _key(gt=0)
+    """At its peak."""
+    weight_decay: float = _key(0.01, ge=0)
+    """Decoupled from the gradient."""
+    warmup_steps: int = _key(200, ge=0)
+    """Steps of linear rise; shortened in proportion where warm-up and cool-down exceed the run."""
+    cooldown_steps: int = _key(2000, ge=0)
+    """Steps of linear fall to zero at the end of the run."""
+    gradient_clip: float = _key(1.0, gt=0)
+    """Largest norm of the gradient."""
+    ema_decay: float = _key(0.999, ge=0, lt=1)
+    """Of the exponential moving average, which is what a run exports."""
 
 
 class RecipeConfig(Section):
-    """What the paper discloses (task mix, losses) and what it leaves open (the rest); see :mod:`.recipe`."""
+    """Tasks, noise levels, losses and the start of the depth stream."""
 
-    time_mu: float = SHIFT_MU
-    probability_i2d: float = Field(0.2, ge=0, le=1)
-    probability_d2i: float = Field(0.2, ge=0, le=1)
-    depth_loss_weight: float = Field(1.0, ge=0)
-    depth_weighting: Literal["uniform", "relative"] = "relative"
-    sparse_probability: float = Field(0.5, ge=0, le=1)
-    depth_share: float = Field(1.0, gt=0, le=1)
-    distillation_high: float = Field(1.0, ge=0)
-    distillation_low: float = Field(0.1, ge=0)
-    depth_start: Literal["gated", "image", "fresh"] = "gated"
+    time_mu: float = _key(SHIFT_MU, paper="1.1")
+    """Shift of the noise levels: a logit-normal draw is ``sigmoid(mu + n)``."""
+    depth_times: Literal["logit_normal", "plateau"] = _key("logit_normal", paper="plateau")
+    """Distribution of depth's noise levels; ``plateau`` is constant from the mode of the logit-normal density to 1."""
+    probability_i2d: float = _key(0.2, ge=0, le=1, paper="0.2")
+    """Share of samples with clean RGB: depth from image."""
+    probability_d2i: float = _key(0.2, ge=0, le=1, paper="0.2")
+    """Share of samples with clean depth: image from depth."""
+    depth_loss_weight: float = _key(1.0, ge=0)
+    """Factor of the depth loss beside the RGB loss."""
+    depth_weighting: Literal["uniform", "relative", "velocity"] = _key("relative", paper="velocity (eq. 7)")
+    """Division of depth's error before squaring: nothing; distance to the nearer end of (0, 2), which makes it
+    relative; or noise level, floored at 0.05, which makes it the error of the implied velocity."""
+    gradient_weight: float = _key(0.0, ge=0)
+    """Factor of the gradient-matching loss on depth, which also sees the borders between tokens; 0 leaves it out."""
+    sparse_probability: float = _key(0.5, ge=0, le=1)
+    """Share of samples whose depth loses pixels, as sparse sensors do."""
+    depth_share: float = _key(1.0, gt=0, le=1)
+    """Share of pixels that every depth map keeps."""
+    distillation_high: float = _key(1.0, ge=0, paper="not disclosed; above distillation_low")
+    """Weight of self-distillation where depth is all noise (eq. 8)."""
+    distillation_low: float = _key(0.1, ge=0, paper="not disclosed")
+    """Weight of self-distillation where depth is clean (eq. 8)."""
+    depth_start: Literal["gated", "image", "fresh", "paper"] = _key("gated", paper="paper")
+    """Depth stream at the start. ``paper`` copies the image stream, while tokenizer, time embedder and depth decoder
+    are new; ``image`` also copies time embedder and decoder blocks; ``gated`` does so behind closed gates; ``fresh``
+    copies nothing."""
+    terms: tuple[str, ...] = ()
+    """Further losses, ``module:function`` or ``file.py:function``; see :mod:`.losses`."""
 
     @property
     def distils(self) -> bool:
@@ -87,69 +122,87 @@ class RecipeConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank updates of the image and text half; ``targets`` are the ends of the names of Linear layers.
+    """Low-rank updates of the image and text half, for ``trainable = "lora"``."""
 
-    ``merge`` adds them to the exported model; without it the model keeps the base's weights and the LoRA file is to be
-    loaded with it.
-    """
-
-    rank: int = Field(16, gt=0)
-    alpha: float = Field(16.0, gt=0)
+    rank: int = _key(16, gt=0)
+    """Of each update."""
+    alpha: float = 16.0
+    """An update is multiplied by ``alpha / rank``."""
     targets: tuple[str, ...] = (
         *("img_attn.qkv", "img_attn.proj", "txt_attn.qkv", "txt_attn.proj"),
         *("img_mlp.0", "img_mlp.2", "txt_mlp.0", "txt_mlp.2", "linear1", "linear2"),
     )
+    """Ends of the names of Linear layers."""
     merge: bool = True
+    """Add the updates to the exported model; without it the model keeps the base's weights and needs the LoRA file."""
 
 
 class ScaleConfig(Section):
-    """How a step fits the hardware; none of it changes what is computed.
+    """How a step fits the hardware; none of it changes what is computed."""
 
-    ``micro_batch_size``: samples of one forward pass of one process, its share of the batch where it is None.
-    ``teacher``: where the frozen teacher's matrices lie when the student does not hold them itself; ``host`` leaves
-    them in the base's mapped file and moves each to the device when it is used.
-    """
-
-    micro_batch_size: int | None = Field(None, gt=0)
+    micro_batch_size: int | None = _key(None, gt=0)
+    """Samples of one forward pass of one process; its whole share of the batch where it is not set."""
+    reduce_gradients: Literal["step", "micro_batch"] = "step"
+    """When processes add up their gradients: once per step, holding whole gradients until then, or after every
+    micro-batch, holding only shards."""
     checkpoint_activations: bool = False
+    """Compute the inside of every block again in the backward pass instead of keeping it."""
     teacher: Literal["device", "host"] = "device"
+    """Where the frozen teacher's matrices lie; ``host`` leaves them in the base's mapped file and moves each to the
+    device when it is used."""
 
 
 class HeldOutConfig(Section):
-    """Samples that training never sees, looked at every ``every`` steps and at the end: AbsRel and delta1 of image to
-    depth, and pictures of the first of them, in color with an autoencoder."""
+    """A regular look at samples that training never sees."""
 
     latents: Path
-    autoencoder: Path | None = None
-    every: int = Field(500, gt=0)
-    samples: int = Field(8, gt=0)
-    sampling_steps: int = Field(20, gt=0)
+    """Folder of encoded samples."""
+    autoencoder: AnyPath | None = None
+    """Shows pictures in color; without it only depth is shown."""
+    every: int = _key(500, gt=0)
+    """Steps between looks; there is one at the end, too."""
+    samples: int = _key(8, gt=0)
+    """How many are measured."""
+    sampling_steps: int = _key(20, gt=0)
+    """Euler steps of a rollout."""
 
 
 class TrainConfig(Section):
-    """One training stage.
-
-    ``t2i`` trains the text-to-image half, from scratch or from ``base``; ``mf`` starts from ``base`` (a model folder of
-    a t2i stage, a FLUX.2-klein file or a Modality Forcing model) and adds the depth stream where it is missing.
-    ``trainable``: ``all``, the ``depth`` stream alone, or ``lora``: the depth stream, and low-rank updates of the rest.
-    """
+    """One training stage."""
 
     stage: Literal["t2i", "mf"]
+    """``t2i`` trains text to image, from scratch or from ``base``; ``mf`` starts from ``base`` and adds depth."""
     out: Path
-    base: Path | None = None
-    text_encoder: Path | None = None
-    trainable: Literal["all", "depth", "lora"] = "all"
+    """Folder of the run: checkpoints, log, report, model."""
+    base: AnyPath | None = None
+    """Model that the run starts from: a folder of a t2i stage, a FLUX.2-klein file or a Modality Forcing model."""
+    text_encoder: AnyPath | None = None
+    """File or folder; data with encoded text does not need it."""
+    trainable: Literal["all", "paper", "depth", "lora"] = _key("all", paper="paper (FLUX.2-klein-9B)")
+    """``paper``: all but the image weights of the double blocks; ``depth``: the depth stream alone; ``lora``: the depth
+    stream and low-rank updates of the rest."""
     architecture: dict[str, Any]
-    steps: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    seed: int = Field(0, ge=0)
+    """Sizes of the transformer, by the names of :class:`..mforce_core.model.config.Architecture`."""
+    steps: int = _key(gt=0)
+    """Length of the run."""
+    batch_size: int = _key(gt=0)
+    """Samples per step, of all processes together."""
+    seed: int = _key(0, ge=0)
+    """Of every random draw."""
     device: str = "cpu"
+    """``cpu``, ``cuda`` or ``cuda:N``."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the computation; weights, gradients, moments and the average are float32."""
     compile: bool = True
-    log_every: int = Field(20, gt=0)
-    save_every: int = Field(1000, gt=0)
-    keep_last: int = Field(2, gt=0)
+    """Use torch.compile."""
+    log_every: int = _key(20, gt=0)
+    """Steps between log entries, which are means over those steps."""
+    save_every: int = _key(1000, gt=0)
+    """Steps between checkpoints."""
+    keep_last: int = _key(2, gt=0)
+    """Checkpoints that stay."""
     tensorboard: bool = False
+    """Also write TensorBoard's files."""
     data: DataConfig
     optimizer: OptimizerConfig
     recipe: RecipeConfig = RecipeConfig()
@@ -166,108 +219,18 @@ class TrainConfig(Section):
             raise ValueError("stage t2i has no depth stream: set depth_channels = 0")
         if self.recipe.probability_i2d + self.recipe.probability_d2i > 1:
             raise ValueError("probability_i2d + probability_d2i exceeds 1")
-        if self.trainable == "depth" and self.stage == "t2i":
-            raise ValueError("trainable = depth needs stage mf: a t2i stage has no depth stream")
+        if self.trainable in ("depth", "paper") and self.stage == "t2i":
+            raise ValueError(f"trainable = {self.trainable} needs stage mf: a t2i stage has no depth stream")
         if self.trainable == "lora" and self.base is None:
             raise ValueError("trainable = lora needs a base, whose weights it leaves as they are")
         if self.text_encoder is None and self.data.source == "stream":
             raise ValueError("data.source = stream needs a text_encoder")
-        if self.heldout is not None and self.stage == "t2i":
-            raise ValueError("heldout measures depth: it needs stage mf")
         return self
 
     def sizes(self) -> Architecture:
         return Architecture.from_dict(self.architecture)
 
-    def check_processes(self, count: int) -> None:
-        """Raises ConfigError where this many processes cannot share the batch."""
-        if self.batch_size % count:
-            raise ConfigError(f"batch_size {self.batch_size} cannot be shared equally by {count} processes")
-
-    def check_data(self) -> None:
-        """Raises ConfigError where a folder of latents is missing or empty."""
-        folders = {
-            "data.latents": self.data.latents if self.data.source == "encoded" else None,
-            "heldout.latents": None if self.heldout is None else self.heldout.latents,
-        }
-        for key, folder in folders.items():
-            if folder is not None and next(folder.glob("latents-*.safetensors"), None) is None:
-                raise ConfigError(f"{key}: {folder} holds no latents-*.safetensors: run mforce data encode first")
-
-    def check_base(self) -> None:
-        """Raises a ValueError where the base is missing, unreadable or of other sizes; reads its header alone."""
-        if self.base is None:
-            return
-        if not self.base.exists():
-            raise ConfigError(f"base: {self.base} does not exist: train it first or give another one")
-        wanted, found = self.sizes().to_dict(), read_header(self.base).architecture.to_dict()
-        has_depth = found["depth_channels"] > 0
-        depth_only = ("depth_channels", "depth_decoder_num_layers", "cross_stream_timestep_mixing")
-        for key, value in wanted.items():
-            if (has_depth or key not in depth_only) and found[key] != value:
-                raise ConfigError(f"architecture.{key} is {value}, but the base {self.base} has {found[key]}")
-
-
-def read_train_config(path: Path, overrides: list[str]) -> TrainConfig:
-    """Read a TOML file or a preset by its name; see :func:`read_config`."""
-    return read_config(TrainConfig, path, PRESETS, overrides)
-
-
-def read_config(kind: type[_Config], path: Path, presets: Path, overrides: Sequence[str] = ()) -> _Config:
-    """Read a TOML file, or one of the folder ``presets`` by its name; ``overrides`` are ``section.key=value`` with TOML
-    values.
-
-    A file may name another one beside it, ``extends = "other.toml"``, and say only what differs.
-
-    Raises:
-        ConfigError: unreadable file, unknown key, value out of range; the message names the key.
-    """
-    if not path.exists() and (presets / f"{path}.toml").exists():
-        path = presets / f"{path}.toml"
-    try:
-        values = _read_toml(path)
-        for override in overrides:
-            _apply(values, override)
-        return kind.model_validate(values)
-    except FileNotFoundError as error:
-        names = ", ".join(sorted(file.stem for file in presets.glob("[!_]*.toml")))
-        raise ConfigError(f"{error.filename} does not exist: give a TOML file or one of {names}") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
-    except ValidationError as error:
-        raise ConfigError(f"{path}: {'; '.join(map(_problem, error.errors()))}") from error
-
-
-def _problem(error: Mapping[str, Any]) -> str:
-    """One of pydantic's findings: the key, and what is wrong."""
-    key = ".".join(map(str, error["loc"])) or "config"
-    return f"{key}: {error['msg'].removeprefix('Value error, ')}"
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    """A file's values over those of the one that it extends."""
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
-    parent = values.pop("extends", None)
-    return values if parent is None else _merged(_read_toml(path.parent / parent), values)
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """``above`` over ``below``, section by section."""
-    sections = {n: _merged(below[n], v) for n, v in above.items() if isinstance(v, dict) and n in below}
-    return below | above | sections
-
-
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    *sections, leaf = key.strip().split(".")
-    if not equals or not leaf:
-        raise ConfigError(f"--set {override} is not of the form section.key=value")
-    target = values
-    for section in sections:
-        target = target.setdefault(section, {})
-        if not isinstance(target, dict):
-            raise ConfigError(f"--set {override}: {section} is a value, not a section")
-    try:
-        target[leaf] = tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
-        target[leaf] = text
+    @property
+    def distils(self) -> bool:
+        """Whether a frozen text-to-image model is pulled to."""
+        return self.stage == "mf" and self.recipe.distils

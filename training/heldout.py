@@ -12,10 +12,13 @@ from ..evaluation.metrics import abs_rel, align_median, delta1
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, sample
 from ..mforce_core.depth.codec import valid_pixels
 from ..mforce_core.depth.preview import depth_preview
+from ..mforce_core.model.config import ConfigError
 from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import LOG2_ALPHA
+from .batches import Source
 from .config import TrainConfig
+from .heldout_loss import HeldOutLoss
 from .log import Log
 from .processes import Processes
 from .source import open_source
@@ -33,23 +36,16 @@ _TOGETHER = 32
 class HeldOut:
     """The same samples, prompts and noise at every look."""
 
-    def __init__(self, config: TrainConfig, null_text: Tensor, processes: Processes) -> None:
+    def __init__(self, config: TrainConfig, source: Source, null_text: Tensor, processes: Processes) -> None:
         assert config.heldout is not None
         self.settings, self.processes, self.folder = config.heldout, processes, config.out / SHEETS
-        self._last_step = config.steps
         count = self.settings.samples
-        data = config.data.model_copy(update={"source": "encoded", "latents": self.settings.latents})
-        source = open_source(data, config.text_encoder, batch_size=count, seed=config.seed)
         rgb, depth, self.text = source.batch(0, slice(0, count))
         if depth is None:
-            raise ValueError(f"heldout.latents: {self.settings.latents} has no depth")
+            raise ConfigError(f"heldout.latents: {self.settings.latents} has no depth")
         self.latents, self.depth, self.null_text = rgb, depth, null_text
         picture = self.settings.autoencoder
         self.autoencoder = None if picture is None else load_autoencoder(picture, device=processes.device)
-
-    def is_due(self, step: int) -> bool:
-        """Every so many steps, and at the end."""
-        return step % self.settings.every == 0 or step == self._last_step
 
     def look(self, model: ModalityForcingTransformer, step: int, log: Log | None) -> None:
         """All processes sample together; the first one, which has a log, keeps the results."""
@@ -104,6 +100,18 @@ class HeldOut:
     def _write(self, sheet: np.ndarray, step: int) -> None:
         self.folder.mkdir(exist_ok=True)
         Image.fromarray(sheet).save(self.folder / f"step-{step:07d}.png")
+
+
+def open_heldout(config: TrainConfig, null_text: Tensor, processes: Processes) -> HeldOut | HeldOutLoss | None:
+    """What measures a run as it goes: depth or, for text to image, the loss; None where nothing is asked for."""
+    if config.heldout is None:
+        return None
+    data = config.data.model_copy(update={"source": "encoded", "latents": config.heldout.latents})
+    other = config.model_copy(update={"data": data, "batch_size": config.heldout.samples})
+    source = open_source(other, depth=config.stage == "mf", device=processes.device)
+    if config.stage == "t2i":
+        return HeldOutLoss(source, config.heldout.samples, null_text, processes)
+    return HeldOut(config, source, null_text, processes)
 
 
 def _standard_error(values: Tensor) -> float:

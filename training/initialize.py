@@ -1,25 +1,55 @@
 """Starting weights: a text-to-image transformer from scratch, and a Modality Forcing one from it."""
 
 import math
+import re
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.functional import linear
 
-from ..mforce_core.model.config import Architecture
+from ..mforce_core.model.config import Architecture, ConfigError
 from ..mforce_core.model.transformer import ModalityForcingTransformer
-from .config import RecipeConfig
+
+#: Starts of the depth stream's tensors that no image tensor becomes with ``depth_start = "paper"``.
+_NEW_IN_PAPER = ("time_in_depth.", "depth_decoder_")
+
+#: Tensors of the image stream in the double blocks, their shared modulation included.
+_IMAGE_IN_DOUBLE_BLOCKS = re.compile(r"double_blocks\.\d+\.img_|double_stream_modulation_img\.")
+
+
+class _MasterProduct(torch.autograd.Function):
+    """``x W^T`` in x's dtype that keeps W as it is stored for the backward pass and casts it there again.
+
+    Autograd alone would keep every weight's copy in the compute dtype from the forward to the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, input: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(input, weight)
+        return linear(input, weight.to(input))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        input, weight = ctx.saved_tensors
+        wants_input, wants_weight = ctx.needs_input_grad
+        to_input = gradient @ weight.to(gradient) if wants_input else None
+        to_weight = gradient.flatten(0, -2).T @ input.flatten(0, -2) if wants_weight else None
+        return to_input, None if to_weight is None else to_weight.to(weight)
 
 
 class MasterWeightLinear(nn.Linear):
     """Keeps its weight where and how it is stored, and multiplies in the activations' dtype on their device."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return linear(input, self.weight.to(input))
+        if self.weight.dtype == input.dtype:
+            return linear(input, self.weight.to(input))
+        return _MasterProduct.apply(input, self.weight)
 
 
 class TrainingOperations:
@@ -38,18 +68,26 @@ def build(
 
 
 def freeze(model: ModalityForcingTransformer, trainable: str) -> None:
-    """Leave gradients to what is trained: everything, or the depth stream and the adapters."""
+    """Leave gradients to what is trained: everything, all but the image weights of the double blocks (``paper``), or
+    the depth stream and the adapters."""
     for name, parameter in model.named_parameters():
         new = "depth" in name or name.startswith("cross_alpha") or ".lora_" in name
-        parameter.requires_grad_(trainable == "all" or new)
+        open_in_paper = trainable == "paper" and not _IMAGE_IN_DOUBLE_BLOCKS.match(name)
+        parameter.requires_grad_(trainable == "all" or new or open_in_paper)
 
 
 @torch.no_grad()
-def fill(model: ModalityForcingTransformer, base: Mapping[str, Tensor], recipe: RecipeConfig, seed: int) -> None:
-    """Give every parameter its starting value, whole or, where the model is sharded, this process's part of it."""
+def fill(model: ModalityForcingTransformer, base: Mapping[str, Tensor], depth_start: str, seed: int) -> None:
+    """Give every parameter its starting value, whole or, where the model is sharded, this process's part of it.
+
+    Raises:
+        ConfigError: the base holds a value that is not finite.
+    """
     decoder_blocks = model.config.depth_decoder_num_layers
     for name, parameter in model.named_parameters():
-        value = starting_value(name, parameter.shape, base, decoder_blocks, recipe, seed)
+        value = starting_value(name, parameter.shape, base, decoder_blocks, depth_start, seed)
+        if not value.isfinite().all():
+            raise ConfigError(f"base: {name} holds values that are not finite: the file is damaged")
         if isinstance(parameter, DTensor):
             # Every process has the whole value, so none has to send it.
             part = distribute_tensor(value, parameter.device_mesh, parameter.placements, src_data_rank=None)
@@ -59,19 +97,22 @@ def fill(model: ModalityForcingTransformer, base: Mapping[str, Tensor], recipe: 
 
 
 def starting_value(
-    name: str, shape: torch.Size, base: Mapping[str, Tensor], decoder_blocks: int, recipe: RecipeConfig, seed: int
+    name: str, shape: torch.Size, base: Mapping[str, Tensor], decoder_blocks: int, depth_start: str, seed: int
 ) -> Tensor:
     """A tensor of the base moves in 1:1; the depth stream may copy its twins in the image stream; the rest is new.
 
-    New are ``depth_in``, the depth head, the cross-stream time MLPs, whose gates ``cross_alpha`` are zero; with
-    ``depth_start = "gated"`` also the depth stream's modulations, which start at zero, so that its blocks copy the
-    image stream's behind closed gates; with ``"fresh"`` all of the depth stream.
+    New are ``depth_in``, the depth head, the cross-stream time MLPs, whose gates ``cross_alpha`` are zero. With
+    ``depth_start = "paper"`` (section 3.2) also the time embedder of depth and its decoder; with ``"gated"`` the depth
+    stream's modulations, which start at zero, so that its blocks copy the image stream's behind closed gates; with
+    ``"fresh"`` all of the depth stream.
     """
-    twin: str | None = name
-    if name not in base:
-        twin = None if recipe.depth_start == "fresh" else _twin(name, base, decoder_blocks)
-        if twin is not None and recipe.depth_start == "gated" and "modulation" in name:
-            twin = None
+    twin = name if name in base else _twin(name, base, decoder_blocks)
+    if name not in base and (
+        depth_start == "fresh"
+        or (depth_start == "gated" and "modulation" in name)
+        or (depth_start == "paper" and name.startswith(_NEW_IN_PAPER))
+    ):
+        twin = None
     return fresh_value(name, shape, seed) if twin is None else base[twin].float()
 
 

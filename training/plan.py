@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE
+from .checks import check_processes
 from .config import TrainConfig
 from .initialize import build, freeze
 from .lora import add_lora
@@ -70,14 +71,15 @@ def meta_model(config: TrainConfig, stored: torch.dtype = torch.float32) -> Moda
 def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
     """Estimate a run on ``processes`` GPUs.
 
-    Counted: float32 weights, gradients, averages and moments, shared by the processes; the weights in the compute
-    dtype, of two blocks at a time where they are sharded; the teacher's own weights where it has some; what autograd
-    keeps of one micro-batch. Not counted: fragmentation, buffers of collectives, encoders.
+    Counted: float32 weights, averages and moments, shared by the processes; float32 gradients, shared too unless they
+    are added up once per step after several micro-batches; weights in the compute dtype, of two blocks where they are
+    sharded and otherwise of one layer at a time; the teacher's own weights where it has some; what autograd keeps of
+    one micro-batch. Not counted: fragmentation, buffers of collectives, encoders.
 
     Raises:
         ConfigError: the batch or the optimizer does not divide.
     """
-    config.check_processes(processes)
+    check_processes(config.batch_size, processes)
     model = meta_model(config)
     width = model.compute_dtype.itemsize
     sizes = {name: p.numel() for name, p in model.named_parameters()}
@@ -85,11 +87,13 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
     learned, total = sum(p.numel() for p in trained.values()), sum(sizes.values())
     moments = sum(p.numel() * (1 if by_muon(n, p, config.optimizer) else 2) for n, p in trained.items())
     largest = max(sum(p.numel() for p in block.parameters()) for block in blocks_of(model))
-    computing = 0 if width == 4 and processes == 1 else width * (total if processes == 1 else 2 * largest)
-    holds_teacher = distils(config) and config.trainable == "all" and config.scale.teacher == "device"
+    layer = 0 if width == 4 else max(sizes.values())
+    computing = width * (layer if processes == 1 else 2 * largest)
+    holds_teacher = config.distils and config.trainable in ("all", "paper") and config.scale.teacher == "device"
     teacher = width * sum(size for name, size in sizes.items() if "depth" not in name) if holds_teacher else 0
     share = config.batch_size // processes
     rows = min(config.scale.micro_batch_size or share, share)
+    whole_gradients = rows < share and config.scale.reduce_gradients == "step"
     grid = tokens_of(config)
     again = costs.forward_flops if config.scale.checkpoint_activations else 0
     outside = costs.kept - sum(costs.by_block)
@@ -97,7 +101,7 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
         processes=processes,
         tokens=config.batch_size * (config.data.text_tokens + (1 + config.sizes().has_depth) * grid[0] * grid[1]),
         weights=4 * total // processes + computing,
-        gradients=4 * learned // processes,
+        gradients=4 * learned // (1 if whole_gradients else processes),
         optimizer=4 * moments // processes,
         average=4 * learned // processes,
         teacher=teacher // processes,
@@ -110,10 +114,6 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
 def tokens_of(config: TrainConfig) -> tuple[int, int]:
     """The grid of a picture of ``data.size``."""
     return config.data.size[0] // PATCH_SIZE, config.data.size[1] // PATCH_SIZE
-
-
-def distils(config: TrainConfig) -> bool:
-    return config.stage == "mf" and config.recipe.distils
 
 
 def count_costs(config: TrainConfig) -> Costs:
@@ -138,7 +138,7 @@ def count_costs(config: TrainConfig) -> Costs:
     with FlopCounterMode(display=False) as backward:
         (velocity.float().sum() + (0 if depth_x0 is None else depth_x0.sum())).backward()
     teacher = 0.0
-    if distils(config):
+    if config.distils:
         with FlopCounterMode(display=False) as alone, torch.no_grad():
             model(rgb, None, text, t, None, grid)
         teacher = float(alone.get_total_flops())

@@ -4,14 +4,17 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 
 from ..mforce_core.model.transformer import ModalityForcingTransformer
+
+_Tensors = TypeVar("_Tensors", bound=tuple)
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Processes:
         return slice(self.rank * rows, (self.rank + 1) * rows)
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum over all processes, of a CPU tensor."""
+        """Sum over all processes; on a GPU the host does not wait for it."""
         if self.count > 1:
             dist.all_reduce(values)
         return values
@@ -59,6 +62,12 @@ def join(device: str) -> Processes:
 def leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def to(values: _Tensors, device: torch.device) -> _Tensors:
+    """Move the tensors of a named tuple to the device."""
+    moved = (value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for value in values)
+    return type(values)(*moved)
 
 
 def blocks_of(model: ModalityForcingTransformer) -> list[nn.Module]:
@@ -93,6 +102,12 @@ def shard(model: ModalityForcingTransformer, processes: Processes) -> None:
             fully_shard(part, mesh=mesh, mp_policy=exact)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     register_fsdp_forward_method(model, "modulations")  # the sampler calls it
+
+
+def reduce_gradients(model: nn.Module, wanted: bool) -> None:
+    """Whether the next backward pass adds up the gradients of all processes, or leaves them whole on each."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(wanted)
 
 
 def compiled(model: ModalityForcingTransformer, wanted: bool, processes: Processes) -> Callable:

@@ -1,21 +1,21 @@
 """The report of a run: ``report.md`` with numbers and plots, beside the model."""
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
 from .config import TrainConfig
 from .heldout import sheets
-from .log import read_log
+from .log import loss_terms, read_log
 from .plots import two_plots
 
-_CURVES = ("rgb", "depth", "distillation")
 _PLOT = "curves.png"
 
 
 def write_report(config: TrainConfig) -> Path:
     """From the log alone, so that it can be written again at any time; without matplotlib there are no plots."""
     entries = read_log(config.out)
-    training = [entry for entry in entries if "rgb" in entry]
+    training = [entry for entry in entries if loss_terms(entry)]
     looks = [entry for entry in entries if "heldout_absrel" in entry]
     lines = [f"# {config.out.name}: stage {config.stage}", ""]
     lines += [f"{config.batch_size} samples a step, {config.trainable} weights trained, {config.precision}, "
@@ -23,8 +23,12 @@ def write_report(config: TrainConfig) -> Path:
     if training:
         first, last = training[0], training[-1]
         lines += ["| loss | step " + f"{first['step']:g} | step {last['step']:g} |", "|---|---|---|"]
-        lines += [f"| {name} | {first[name]:.4g} | {last[name]:.4g} |" for name in _CURVES if name in last]
-        lines += ["", f"{last['images_per_second']:.3g} images/s, {last['memory_gib']:.2f} GiB a process at most.", ""]
+        lines += [
+            f"| {name} | {first.get(name, math.nan):.4g} | {value:.4g} |" for name, value in loss_terms(last).items()
+        ]
+        rate = last.get("mean_images_per_second", last["images_per_second"])
+        memory = f", {last['memory_gib']:.2f} GiB per process at most" if "memory_gib" in last else ""
+        lines += ["", f"{rate:.3g} images/s{memory}.", ""]
     if looks:
         best = min(looks, key=lambda entry: entry["heldout_absrel"])
         lines += ["| step | held-out AbsRel, image to depth |", "|---|---|"]
@@ -50,9 +54,8 @@ def write_report(config: TrainConfig) -> Path:
 def _plot(training: list[dict[str, float]], looks: list[dict[str, float]], path: Path) -> None:
     steps = [entry["step"] for entry in training]
     with two_plots(path) as (_, left, right):
-        for name in _CURVES:
-            if name in training[-1]:
-                left.plot(steps, [entry[name] for entry in training], label=name, linewidth=1)
+        for name in loss_terms(training[-1]):
+            left.plot(steps, [entry.get(name, math.nan) for entry in training], label=name, linewidth=1)
         left.set(xlabel="step", ylabel="loss", yscale="log")
         left.legend()
         if looks:

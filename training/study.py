@@ -17,10 +17,12 @@ from pydantic import Field, model_validator
 
 from ..mforce_core.model.config import ConfigError
 from ..mforce_core.weights.checkpoint import read_header
-from .config import PRESETS, Section, TrainConfig, read_config, read_train_config
+from .checks import SETTINGS, check_data
+from .config import Section, TrainConfig
+from .config_file import PRESETS, read_config, read_train_config
 from .log import read_log
 from .study_report import write_study_report
-from .train import SETTINGS, train
+from .train import train
 
 #: Studies that ship with the package, by file name without its ending.
 STUDIES = PRESETS / "studies"
@@ -90,7 +92,7 @@ class Cell:
 
 
 def read_study(path: Path) -> StudyConfig:
-    """A TOML file, or a study of the package by its name; see :func:`.config.read_config`."""
+    """A TOML file, or a study of the package by its name; see :func:`.config_file.read_config`."""
     return read_config(StudyConfig, path, STUDIES)
 
 
@@ -137,7 +139,7 @@ def run_study(
     """
     planned = [(cell, *configurations(study, cell, overrides)) for cell in cells(study, only)]
     for config in (config for _, *stages in planned for config in stages):
-        config.check_data()
+        check_data(config)
         _check_made_with(config)
     for cell, t2i, mf in planned:
         path = mf.out / RESULT
@@ -146,7 +148,7 @@ def run_study(
         print(f"{cell.name}: {t2i.steps} steps of text to image, {mf.steps} of Modality Forcing", flush=True)
         for config in (t2i, mf):
             torch.compiler.reset()  # the last cell's graphs are of no use to another size
-            if train(config) < config.steps:
+            if train(config).step < config.steps:
                 raise KeyboardInterrupt  # it was stopped; its checkpoint is where the same command goes on
         result = _measured(cell, study, t2i, mf) | {"machine": dict(machine)}
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

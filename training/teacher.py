@@ -11,8 +11,8 @@ from ..mforce_core.weights.checkpoint import read_header
 from .config import TrainConfig
 from .initialize import build, fill
 from .lora import lora_off
+from .losses import Denoiser
 from .processes import Processes, compiled, shard
-from .recipe import Denoiser
 
 
 def make_teacher(
@@ -25,10 +25,10 @@ def make_teacher(
     """None where nothing is distilled.
 
     A student whose image and text half is frozen is its own teacher when it runs without depth; with LoRA, when that is
-    off. Only where everything is trained does the teacher need weights of its own, in the compute dtype: on the device,
-    sharded as the student, or in the base's mapped file (``scale.teacher = "host"``).
+    off. Only where image or text weights are trained does the teacher need weights of its own, in the compute dtype: on
+    the device, sharded as the student, or in the base's mapped file (``scale.teacher = "host"``).
     """
-    if config.stage == "t2i" or not config.recipe.distils:
+    if not config.distils:
         return None
     if config.trainable == "depth":
         return forward
@@ -46,7 +46,7 @@ def make_teacher(
     teacher = build(architecture, student.compute_dtype, stored=student.compute_dtype).requires_grad_(False)
     shard(teacher, processes)
     teacher.to_empty(device=processes.device)
-    fill(teacher, base, config.recipe, config.seed)
+    fill(teacher, base, config.recipe.depth_start, config.seed)
     return compiled(teacher, config.compile, processes)
 
 

@@ -7,45 +7,34 @@ processes trains on the same batches.
 """
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core import load_model
-from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens
 from .batches import SequentialSource
 from .checkpoint import Checkpoints, TrainingState
-from .config import TrainConfig, read_train_config
+from .checks import SETTINGS, check_config, check_continued, check_source
+from .config import TrainConfig
+from .config_file import read_train_config
 from .export import export
-from .heldout import HeldOut
+from .feed import Feed
+from .heldout import open_heldout
 from .initialize import build, fill, freeze
 from .log import Log
 from .lora import add_lora
-from .optimizer import MovingAverage, build_optimizers, learning_rate
-from .processes import Processes, checkpoint_activations, compiled, join, leave, shard
-from .recipe import (
-    Batch,
-    Noise,
-    Totals,
-    counted_pixels,
-    depth_tokens,
-    draw_noise,
-    drop_captions,
-    losses,
-    row_generator,
-)
+from .losses import load_terms, losses, predict
+from .meter import Meter
+from .optimizer import MovingAverage, build_optimizers, learning_rate, ramps
+from .processes import Processes, checkpoint_activations, compiled, join, leave, reduce_gradients, shard, to
 from .report import write_report
 from .source import open_source
+from .stop import Stop, exit_code
 from .teacher import make_teacher
-
-#: A run's configuration in its folder.
-SETTINGS = "config.json"
 
 
 class DivergedError(ValueError):
@@ -55,19 +44,15 @@ class DivergedError(ValueError):
 class Trainer:
     """State of a run: everything that a step reads or writes."""
 
-    def __init__(self, config: TrainConfig, processes: Processes) -> None:
-        config.check_processes(processes.count)
-        config.check_base()
-        config.check_data()
+    def __init__(self, config: TrainConfig, processes: Processes, *, changed: bool = False) -> None:
+        check_config(config, processes.count)
+        self.checkpoints = Checkpoints(config.out / "checkpoints", config.keep_last, processes)
+        if not changed:
+            check_continued(config, self.checkpoints.last_step())
         self.config, self.processes = config, processes
-        self.source = open_source(
-            config.data,
-            config.text_encoder,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            depth=config.stage == "mf",
-            device=processes.device,
-        )
+        self.terms = load_terms(config.recipe.terms)
+        self.source = open_source(config, depth=config.stage == "mf", device=processes.device)
+        check_source(config, self.source)
 
         base = {} if config.base is None else load_model(config.base).state_dict()
         self.model = build(config.sizes(), getattr(torch, config.precision))
@@ -78,202 +63,171 @@ class Trainer:
             checkpoint_activations(self.model)
         shard(self.model, processes)
         self.model.to_empty(device=processes.device)
-        fill(self.model, base, config.recipe, config.seed)
+        fill(self.model, base, config.recipe.depth_start, config.seed)
         self.forward = compiled(self.model, config.compile, processes)
         self.teacher = make_teacher(config, self.model, self.forward, base, processes)
 
         self.optimizers = build_optimizers(self.model, config.optimizer)
         self.average = MovingAverage(self.model, config.optimizer.ema_decay)
         self.state = TrainingState(self.model, self.average, self.optimizers)
-        self.checkpoints = Checkpoints(config.out / "checkpoints", config.keep_last, processes)
         self.step = self.checkpoints.load(self.state)
         if isinstance(self.source, SequentialSource) and self.state.position:
             self.source.load_state_dict({name: value.tolist() for name, value in self.state.position.items()})
-        self._reader = ThreadPoolExecutor(1)
-        self._next = self._read(self.step)
+        self.stop, self.meter = Stop(), Meter(processes)
+        self.feed = Feed(config, self.source, self.stop, processes, self.step)
 
-    def train_step(self) -> dict[str, float]:
-        """One optimizer step; returns the losses of the global batch, the gradient norm and the learning rate."""
+    def train_step(self) -> None:
+        """One optimizer step. The host waits for nothing here; what is measured stays on the device."""
         config, processes = self.config, self.processes
-        parts, position = self._next.result()
-        self._next = self._read(self.step + 1)
-        pixels = sum(counted(batch, noise) for batch, noise in parts)
-        totals = Totals(config.batch_size, float(processes.total(torch.tensor(pixels, dtype=torch.float64))))
-
-        sums: dict[str, Tensor] = {}
-        for batch, noise in parts:
-            terms = losses(
-                self.forward, self.teacher, to(batch, processes), to(noise, processes), config.recipe, totals
-            )
+        step = self.feed.take()
+        for index, (batch, noise) in enumerate(step.parts, 1):
+            batch, noise = to(batch, processes.device), to(noise, processes.device)
+            prediction = predict(self.forward, self.teacher, batch, noise)
+            terms, errors = losses(prediction, batch, noise, config.recipe, step.totals, self.terms)
+            reduce_gradients(self.model, index == len(step.parts) or config.scale.reduce_gradients == "micro_batch")
             # Sharding averages gradients over processes; theirs add up.
             (torch.stack(list(terms.values())).sum() * processes.count).backward()
-            sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
+            self.meter.add(terms, errors)
 
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        norm = whole(torch.nn.utils.clip_grad_norm_(trained, config.optimizer.gradient_clip, foreach=True))
-        if not torch.isfinite(norm):
-            raise DivergedError(self._save_culprit(parts))
-        rate = learning_rate(self.step, config.steps, config.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(trained, config.optimizer.gradient_clip, foreach=True)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = learning_rate(self.step, config.steps, config.optimizer)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        self.meter.end_step(self.step, norm)
         self.step += 1
         self.average.update(self.step)
-        self.state.position = position
-        values = processes.total(torch.stack(list(sums.values())).double().cpu()).tolist()
-        return dict(zip(sums, values, strict=True)) | {"gradient_norm": norm.item(), "lr": rate}
+        self.state.position = step.position
+
+    def measures(self) -> dict[str, float]:
+        """Means of the steps since the last call; see :meth:`.meter.Meter.read`. All processes call it.
+
+        Raises:
+            DivergedError: the gradient of one of them was not finite.
+        """
+        self.check_finite()
+        return self.meter.read() | {"lr": learning_rate(self.step - 1, self.config.steps, self.config.optimizer)}
 
     def save(self) -> None:
-        """Begin to write a checkpoint of this step."""
+        """Begin to write a checkpoint of this step. Raises DivergedError instead of keeping broken weights."""
+        self.check_finite()
         self.checkpoints.save(self.step, self.state)
 
-    def close(self) -> None:
-        """Wait for what runs in the background. Raises SaveError where the last checkpoint could not be written."""
-        self._next.cancel()
-        self._reader.shutdown()
-        self.checkpoints.finish()
-
-    def _read(self, step: int) -> Future[tuple[list[tuple[Batch, Noise]], dict[str, Tensor]]]:
-        """Read a step's rows while the one before it is computed, and where a sequential source is after them."""
-
-        def read() -> tuple[list[tuple[Batch, Noise]], dict[str, Tensor]]:
-            parts = list(self._micro_batches(step))
-            if not isinstance(self.source, SequentialSource):
-                return parts, {}
-            return parts, {name: torch.tensor(numbers) for name, numbers in self.source.state_dict().items()}
-
-        return self._reader.submit(read)
-
-    def _micro_batches(self, step: int) -> Iterator[tuple[Batch, Noise]]:
-        """This process's rows of a step, in parts of one forward pass."""
-        own = self.processes.share(self.config.batch_size)
-        size = self.config.scale.micro_batch_size or own.stop - own.start
-        for start in range(own.start, own.stop, size):
-            yield self._prepared(step, slice(start, min(start + size, own.stop)))
-
-    def _prepared(self, step: int, rows: slice) -> tuple[Batch, Noise]:
-        config = self.config
-        rgb, depth, text = self.source.batch(step, rows)
-        draws = [row_generator(config.seed, step, row) for row in range(rows.start, rows.stop)]
-        text = drop_captions(text, self.source.null_text, config.data.caption_dropout, draws)
-        tokens = None
-        if config.stage == "mf":
-            if depth is None:
-                raise ValueError("stage mf needs depth, which the data has not")
-            tokens = depth_tokens(depth, config.recipe, self.model.config.depth_patch_size, draws)
-        grid = (rgb.shape[2], rgb.shape[3])
-        batch = Batch(latents_to_tokens(rgb).contiguous(), tokens, text, grid)
-        return batch, draw_noise(batch, config.recipe, draws)
-
-    def _save_culprit(self, parts: list[tuple[Batch, Noise]]) -> str:
-        """Keep the batch that made the gradient infinite, and say where."""
-        path = self.config.out / f"not-finite-step-{self.step}-process-{self.processes.rank}.safetensors"
+    def check_finite(self) -> None:
+        """Wait for the steps so far. Raises DivergedError, with the batch of the first broken one in a file."""
+        step = self.meter.not_finite()
+        if step is None:
+            return
+        self.close()  # a checkpoint may be on its way, and the reader must stand still
+        path = self.config.out / f"not-finite-step-{step}-process-{self.processes.rank}.safetensors"
         tensors = {
             f"{index}.{kind}.{name}": value.contiguous()
-            for index, (batch, noise) in enumerate(parts)
+            for index, (batch, noise) in enumerate(self.feed.parts(step))
             for kind, group in (("batch", batch._asdict()), ("noise", noise._asdict()))
             for name, value in group.items()
             if isinstance(value, Tensor)
         }
         save_file(tensors, path)
-        return (
-            f"the gradient is not finite at step {self.step}; the batch is in {path} and the last checkpoint in "
+        raise DivergedError(
+            f"the gradient is not finite at step {step}; the batch is in {path} and the last checkpoint in "
             f"{self.checkpoints.folder}: lower optimizer.learning_rate, or look for broken samples in that batch"
         )
 
-
-def counted(batch: Batch, noise: Noise) -> int:
-    """Depth pixels of a batch that the loss is divided by."""
-    if batch.depth is None or noise.t_depth is None:
-        return 0
-    return int(counted_pixels(patches_to_tokens(batch.depth), noise.t_depth).sum())
+    def close(self) -> None:
+        """Wait for what runs in the background. Raises SaveError where the last checkpoint could not be written."""
+        self.feed.close()
+        self.checkpoints.finish()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A sharded tensor as every process sees it."""
-    return tensor.full_tensor() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
+class Ended(NamedTuple):
+    """``step`` that a run reached, and the ``signal`` that stopped it before its last one, if any."""
+
+    step: int
+    signal: int | None
 
 
-def to(values, processes: Processes):
-    """Move the tensors of a named tuple to the device."""
-    moved = (v.to(processes.device, non_blocking=True) if isinstance(v, Tensor) else v for v in values)
-    return type(values)(*moved)
+def train(config: TrainConfig, *, changed: bool = False) -> Ended:
+    """Run a stage to its last step, or until SIGTERM or Ctrl-C; ends with an exported model and a report.
 
-
-class Stop:
-    """Whether SIGTERM or Ctrl-C came, to any of the processes."""
-
-    def __init__(self, processes: Processes) -> None:
-        self.processes, self.here = processes, False
-        self._before = {number: signal.signal(number, self._request) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def _request(self, *_: object) -> None:
-        self.here = True
-
-    def restore(self) -> None:
-        """Signals do again what they did before."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def __bool__(self) -> bool:
-        return bool(self.processes.total(torch.tensor(int(self.here))))
-
-
-def train(config: TrainConfig) -> int:
-    """Run a stage to its last step, or until SIGTERM; ends with an exported model and a report.
-
-    Returns the step that was reached.
+    Args:
+        changed: go on although seed, data or length are not those that the run began with.
     """
     processes = join(config.device)
-    stop = Stop(processes)
     try:
         config.out.mkdir(parents=True, exist_ok=True)
-        trainer = Trainer(config, processes)
-        heldout = None if config.heldout is None else HeldOut(config, trainer.source.null_text, processes)
-        log = None
-        if processes.first:
-            (config.out / SETTINGS).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            log = Log(config, trainer.step, processes.device)
-            count = sum(p.numel() for p in trainer.model.parameters())
-            print(f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.source)} images, step {trainer.step}")
-        while trainer.step < config.steps and not stop:
-            try:
-                values = trainer.train_step()
-            except DivergedError:
-                trainer.close()  # a checkpoint may be on its way
-                raise
-            if log is not None:
-                log.step(trainer.step, values)
-            if trainer.step % config.save_every == 0:
-                trainer.save()
-            if heldout is not None and heldout.is_due(trainer.step):
-                with trainer.average.in_model():
-                    heldout.look(trainer.model, trainer.step, log)
-        trainer.save()
-        trainer.close()
-        folder = export(config, trainer.model, trainer.average, trainer.source.latent_shape[1:], processes)
-        if log is not None:
-            log.close()
-            write_report(config)
-            print(f"step {trainer.step} of {config.steps}: checkpoint in {config.out}, model in {folder}")
-        return trainer.step
+        trainer = Trainer(config, processes, changed=changed)
+        with trainer.stop.listening():
+            return _run(trainer, config, processes)
     finally:
-        stop.restore()
         leave()
+
+
+def _run(trainer: Trainer, config: TrainConfig, processes: Processes) -> Ended:
+    heldout = open_heldout(config, trainer.source.null_text, processes)
+    log = _open_log(trainer, config, processes) if processes.first else None
+    signal = None
+    while trainer.step < config.steps and signal is None:
+        trainer.train_step()
+        if log is not None:
+            log.progress(trainer.step)
+        if trainer.step % config.log_every == 0:
+            values = trainer.measures()
+            if log is not None:
+                log.interval(trainer.step, values)
+        if trainer.step % config.save_every == 0:
+            trainer.save()
+        if heldout is not None and (trainer.step % config.heldout.every == 0 or trainer.step == config.steps):
+            with trainer.average.in_model():
+                heldout.look(trainer.model, trainer.step, log)
+        signal = trainer.feed.signal()
+    trainer.save()
+    trainer.close()
+    folder = export(config, trainer.model, trainer.average, trainer.source.latent_shape[1:], processes)
+    if log is not None:
+        log.close()
+        write_report(config)
+        print(f"step {trainer.step} of {config.steps}: checkpoint in {config.out}, model in {folder}")
+    return Ended(trainer.step, signal if trainer.step < config.steps else None)
+
+
+def _open_log(trainer: Trainer, config: TrainConfig, processes: Processes) -> Log:
+    """The log, the run's configuration in its folder, and a few lines on what begins."""
+    (config.out / SETTINGS).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    count = sum(p.numel() for p in trainer.model.parameters())
+    print(f"{config.stage}: {count / 1e6:.2f} M parameters, {len(trainer.source)} images, step {trainer.step}")
+    warmup, cooldown = ramps(config.optimizer, config.steps)
+    if warmup + cooldown < config.optimizer.warmup_steps + config.optimizer.cooldown_steps:
+        print(
+            f"warm-up and cool-down are shortened to {warmup} and {cooldown} steps, so that this run of {config.steps} "
+            "reaches its learning rate"
+        )
+    if config.compile and trainer.step < config.steps:
+        print("compiling: the first step takes minutes where nothing is cached yet", flush=True)
+    return Log(
+        config.out,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        first_step=trainer.step,
+        tensorboard=config.tensorboard,
+        device=processes.device,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
+    parser.add_argument("--changed", action="store_true", help="go on although seed, data or length are others")
     args = parser.parse_args()
     try:
-        train(read_train_config(args.config, args.overrides))
+        ended = train(read_train_config(args.config, args.overrides), changed=args.changed)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    if ended.signal is not None:
+        raise SystemExit(exit_code(ended.signal))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from mforce.mforce_core.encoders.words import WordTextEncoder
-from mforce.training.config import read_train_config
+from mforce.training.config_file import read_train_config
 from mforce.training.train import train
 
 from .host import PACK, find_installation
