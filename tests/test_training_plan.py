@@ -47,10 +47,11 @@ def test_operations_are_those_of_a_count_by_hand() -> None:
 def test_state_is_shared_and_depth_only_training_has_less_of_it() -> None:
     config = read_train_config(Path("scale-370m-mf"), [])
     costs, count = count_costs(config), parameters("scale-370m-mf")
-    one, eight = plan(config, costs, 1), plan(config, costs, 8)
+    sharded = read_train_config(Path("scale-370m-mf"), ["scale.reduce_gradients=micro_batch"])
+    one, eight = plan(config, costs, 1), plan(sharded, costs, 8)
     assert one.gradients == one.average == 4 * count
     assert one.optimizer == 8 * count
-    assert eight.gradients * 8 == one.gradients
+    assert eight.gradients * 8 == one.gradients == plan(config, costs, 8).gradients
     assert eight.seconds == pytest.approx(one.seconds / 8)
     assert one.checkpointed < 0.25 * one.activations
     depth = read_train_config(Path("scale-370m-mf"), ["trainable=depth"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .config import OptimizerConfig
 from .muon import Muon
@@ -48,26 +48,22 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
 class MovingAverage:
     """Exponential moving average of the trained weights, sharded as they are.
 
+    Not torch's AveragedModel, which copies modules that FSDP does not let be copied, and makes the host wait for the
+    device at every update.
+
     Attributes:
         tensors: the averages by name; for a sharded model DTensors of the parameters' placement.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.model, self.decay = model, decay
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        # A list of the parameters, since a sharded module cannot be copied.
-        self._trained = nn.ParameterList(trained.values())
-        self._average = AveragedModel(self._trained, multi_avg_fn=self._forget)
-        self._average.n_averaged.fill_(1)  # the starting weights are the first that it has seen
-        self.tensors = {n: p.detach() for n, p in zip(trained, self._average.module.parameters(), strict=True)}
+        self.parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        self.tensors = {name: p.clone() for name, p in self.parameters.items()}
 
     def update(self, step: int) -> None:
         """After ``step`` steps; early on the average forgets faster, so that the start does not linger."""
-        self._decay_now = min(self.decay, step / (step + 10))
-        self._average.update_parameters(self._trained)
-
-    def _forget(self, averages: list[Tensor], weights: list[Tensor], count: Tensor) -> None:
-        get_ema_multi_avg_fn(self._decay_now)(averages, weights, count)
+        decay = min(self.decay, step / (step + 10))
+        get_ema_multi_avg_fn(decay)(_local(self.tensors), _local(self.parameters), step)
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
@@ -80,15 +76,14 @@ class MovingAverage:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for average, parameter in zip(self.tensors.values(), self._trained, strict=True):
-            ours, its = _local(average), _local(parameter.detach())
-            kept = ours.clone()
-            ours.copy_(its)
-            its.copy_(kept)
+        for average, parameter in zip(_local(self.tensors), _local(self.parameters), strict=True):
+            kept = average.clone()
+            average.copy_(parameter)
+            parameter.copy_(kept)
         for module in self.model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()  # what it gathered for the last forward pass is of the other weights
 
 
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+def _local(tensors: dict[str, Tensor]) -> list[Tensor]:
+    return [t.to_local() if isinstance(t, DTensor) else t for t in tensors.values()]
