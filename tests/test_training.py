@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from mforce.kernels import attention
 from mforce.mforce_core import load_model, load_text_encoder, sample
 from mforce.mforce_core.encoders.words import WordTextEncoder
-from mforce.mforce_core.model import transformer
+from mforce.mforce_core.model import blocks
 from mforce.mforce_core.model.config import ConfigError
 from mforce.mforce_core.model.tokens import unpatchify
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
@@ -278,7 +278,7 @@ def test_at_the_start_the_base_differs_by_the_presence_of_depth_tokens_alone(
         parts = attention(q[:, :others], k[:, :others], v[:, :others]), attention(q[:, others:], k, v)
         return torch.cat(parts, dim=1)
 
-    monkeypatch.setattr(transformer, "attention", blind)
+    monkeypatch.setattr(blocks, "attention", blind)
     for start in ("image", "gated", "fresh", "paper"):
         found, _ = student_of(nano, image_half, start)(**noise_in_both)
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
