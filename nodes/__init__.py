@@ -1,6 +1,17 @@
-"""The pack's nodes, in the order of the menu. The only package here that imports ComfyUI; only ComfyUI imports it.
+"""The pack's nodes, in the order of the menu: one file per node, named as people see it.
 
-A new node is a module of its own and a line in this list.
+A node is a table of inputs and outputs and a short ``execute``. What it computes is in ``mforce_core``; what it needs
+of ComfyUI's internals is in ``host``. This package alone imports ComfyUI, and only ComfyUI imports it.
+
+To add a node:
+
+1. write ``my_node.py`` with a `.host.node.Node`; inputs that other nodes have too are in `.host.shared_inputs`;
+2. import it here and put it into `NODES`;
+3. run ``python -m tests.comfyui.record_object_info``: it records the node's definition and its English texts, and
+   creates its help pages and Chinese texts for you to fill in. The tests in ``tests/comfyui`` say what is missing.
+
+Saved workflows store values by position, so a new input of an old node is optional and goes last;
+``tests/comfyui/test_contract.py`` checks that.
 """
 
 from __future__ import annotations

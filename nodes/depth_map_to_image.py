@@ -6,29 +6,28 @@ from typing import Any
 
 import comfy.model_management
 import torch
-from comfy.ldm.colormap import turbo
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.depth.colormaps import COLORMAPS, colorize
-from ..mforce_core.depth.range import percentile_range, stretch
-from .host.geometry import DA3Geometry, Geometry, distance_input, raw_depth
+from ..mforce_core.depth.range import stretch
+from .host.depth_pictures import COLORS, GRAY, in_colors, nearness, nearness_range
+from .host.geometry import DA3Geometry, Geometry, raw_depth
+from .host.node import Node
+from .host.shared_inputs import distance_input, valid_input
 
-NAME = "MF Depth Map to Image"
-GRAY, TURBO = "gray", "turbo"
 INVERSE, LINEAR = "1 / depth", "depth"
 
 
-class MFDepthToImage(io.ComfyNode):
+class MFDepthToImage(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFDepthToImage",
-            display_name=NAME,
+            display_name="MF Depth Map to Image",
             category="image/geometry estimation",
             description=(
-                "Turn depth into a picture: a map for a depth ControlNet as it is, a depth pass between distances of"
-                " your choice, or colors to look at."
+                "Turn depth into a picture: by default a map for a depth ControlNet, or a depth pass between distances"
+                " of your choice, or colors to look at."
             ),
             search_aliases=[
                 "modality forcing",
@@ -47,7 +46,7 @@ class MFDepthToImage(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "colors",
-                    options=[GRAY, TURBO, *COLORMAPS],
+                    options=list(COLORS),
                     default=GRAY,
                     tooltip="gray for ControlNet and compositing, others to look at. Black where there is no depth.",
                 ),
@@ -56,18 +55,18 @@ class MFDepthToImage(io.ComfyNode):
                     options=[INVERSE, LINEAR],
                     default=INVERSE,
                     tooltip=(
-                        "What grows evenly in the picture. 1 / depth shows near things in detail, as ControlNets expect"
-                        " it. depth gives every distance the same room."
+                        "What is spread evenly over the range. 1 / depth shows near things in detail, as ControlNets"
+                        " expect. depth gives every distance the same share of the range."
                     ),
                 ),
                 io.Boolean.Input(
                     "invert", default=False, tooltip="Make far bright. Otherwise near is bright, or warm in colors."
                 ),
                 distance_input(
-                    "near", "Depth at the near end of the picture's range. 0: from the map, see clip_percent."
+                    "near", "Depth at the near end of the picture's range. 0: taken from the map, see clip_percent."
                 ),
                 distance_input(
-                    "far", "Depth at the far end of the picture's range. 0: from the map, see clip_percent."
+                    "far", "Depth at the far end of the picture's range. 0: taken from the map, see clip_percent."
                 ),
                 io.Float.Input(
                     "clip_percent",
@@ -76,20 +75,16 @@ class MFDepthToImage(io.ComfyNode):
                     max=49.0,
                     step=0.1,
                     tooltip=(
-                        "Where near or far is 0: so many percent of the pixels, the nearest and the farthest, may be"
-                        " cut off, so that a few stray ones do not take the contrast away."
+                        "Where near or far is 0: the percentage of nearest or farthest pixels that may be clipped, so"
+                        " that a few outliers do not cost the rest its contrast."
                     ),
                 ),
                 io.Boolean.Input(
                     "same_range",
                     default=False,
-                    tooltip="One range for the whole batch, so that a video does not flicker; else one for each map.",
+                    tooltip="Use one range for the whole batch, so that a video does not flicker; else one per map.",
                 ),
-                io.Mask.Input(
-                    "valid",
-                    optional=True,
-                    tooltip="White where the depth is known. Without it every positive, finite pixel counts.",
-                ),
+                valid_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture of the depth."),
@@ -110,40 +105,12 @@ class MFDepthToImage(io.ComfyNode):
         same_range: bool,
         valid: Tensor | None = None,
     ) -> io.NodeOutput:
-        maps, usable = raw_depth(NAME, depth, valid)
-        if near and far and near >= far:
-            raise ValueError(f"{NAME}: near is {near:g} and far is {far:g}; far must be the larger one, or 0.")
-
-        # Larger is nearer from here on.
-        def nearness(distance: Tensor) -> Tensor:
-            return 1.0 / distance if values == INVERSE else -distance
-
-        scene = torch.where(usable, nearness(maps), torch.zeros_like(maps))
-        limits = percentile_range(scene, usable, clip_percent, together=same_range).clone()
-        for end, distance in enumerate((far, near)):
-            if distance:
-                limits[:, end] = nearness(torch.tensor(distance))
-        if near or far:
-            flat = usable.any(2).any(1) & (limits[:, 0] >= limits[:, 1])
-            if flat.any():
-                index = int(flat.nonzero()[0])
-                nearest, farthest = torch.aminmax(maps[index][usable[index]])
-                raise ValueError(
-                    f"{NAME}: depth map {index} goes from {nearest:g} to {farthest:g} and lies wholly beyond near or"
-                    " far; set them by that, or both to 0."
-                )
-        picture = stretch(scene, usable, limits)
+        maps, usable = raw_depth(depth, valid)
+        inverse = values == INVERSE
+        limits = nearness_range(maps, usable, inverse, near, far, clip_percent, same_range)
+        picture = stretch(nearness(maps, inverse), usable, limits)
         if invert:
             picture = torch.where(usable, 1.0 - picture, picture)
-        rgb = _in_colors(picture, colors) * usable[..., None]
         device = comfy.model_management.intermediate_device()
-        return io.NodeOutput(rgb.to(device), usable.float().to(device))
-
-
-def _in_colors(picture: Tensor, colors: str) -> Tensor:
-    """(..., 3) of values in [0, 1]."""
-    if colors == GRAY:
-        return picture[..., None].expand(*picture.shape, 3)
-    if colors == TURBO:
-        return turbo(picture)
-    return torch.from_numpy(colorize(picture.numpy(), colors))
+        image = in_colors(picture, colors) * usable[..., None]
+        return io.NodeOutput(image.to(device), usable.float().to(device))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..mforce_core.release import DEPTH_CHANNELS, NANO_SIZE, PATCH_SIZE, RGB_CHANNELS
+from ..mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
 from .host.joint_latent import CATEGORY, check_size, empty_stream, joint
+from .host.node import Node
+from .host.shared_inputs import size_input
 
 
-class MFEmptyLatent(io.ComfyNode):
+class MFEmptyLatent(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -16,26 +18,13 @@ class MFEmptyLatent(io.ComfyNode):
             display_name="MF Empty Latent",
             category=CATEGORY,
             description=(
-                "Start of text to image and depth: an empty joint latent whose two streams are both made from noise."
+                "The start of text to image and depth: an empty joint latent, both of whose streams are made from"
+                " noise."
             ),
             search_aliases=["modality forcing", "joint latent", "rgbd latent", "empty rgb depth"],
             inputs=[
-                io.Int.Input(
-                    "width",
-                    default=NANO_SIZE,
-                    min=PATCH_SIZE,
-                    max=8192,
-                    step=PATCH_SIZE,
-                    tooltip=("Width in pixels, a multiple of 16: 128 for nano, about 512 for the released model."),
-                ),
-                io.Int.Input(
-                    "height",
-                    default=NANO_SIZE,
-                    min=PATCH_SIZE,
-                    max=8192,
-                    step=PATCH_SIZE,
-                    tooltip=("Height in pixels, a multiple of 16: 128 for nano, about 512 for the released model."),
-                ),
+                size_input("width", "in pixels"),
+                size_input("height", "in pixels"),
                 io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="How many pictures to make at once."),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="Joint latent for MF Sampler or a core sampler.")],
@@ -43,8 +32,9 @@ class MFEmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, width: int, height: int, batch_size: int = 1) -> io.NodeOutput:
-        check_size("MF Empty Latent", width, height)
-        grid = (height // PATCH_SIZE, width // PATCH_SIZE)
-        return io.NodeOutput(
-            joint(empty_stream(batch_size, RGB_CHANNELS, *grid), empty_stream(batch_size, DEPTH_CHANNELS, *grid))
+        check_size(width, height)
+        rgb, depth = (
+            empty_stream(batch_size, channels, height // PATCH_SIZE, width // PATCH_SIZE)
+            for channels in (RGB_CHANNELS, DEPTH_CHANNELS)
         )
+        return io.NodeOutput(joint(rgb, depth))

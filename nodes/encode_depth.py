@@ -5,30 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth.codec import DepthError, mean_depth
 from .host.depth_latent import encode_stream
-from .host.geometry import DA3Geometry, Geometry, gray, match_mask, opaque, raw_depth
-from .host.image_fit import fit_depth, place, size_inputs
+from .host.geometry import DA3Geometry, Geometry, depth_of_disparity, raw_depth
+from .host.image_fit import fit_depth, place
+from .host.joint_latent import CATEGORY
+from .host.node import Node
+from .host.shared_inputs import DEPTH, DISPARITY, fit_inputs, valid_input
 
-NAME = "Encode Depth"
-DEPTH, DISPARITY = "depth (far is bright)", "disparity (near is bright)"
 
-
-class MFEncodeDepth(io.ComfyNode):
+class MFEncodeDepth(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFEncodeDepth",
-            display_name=NAME,
-            category="model/latent/modality forcing",
+            display_name="Encode Depth",
+            category=CATEGORY,
             description=(
-                "Turn a depth map into the model's depth stream. To the model only proportions matter; the scale is"
-                " kept beside the stream, so that Depth Detokenize gives depth back in the unit in which it came."
-                " Pixels without depth become noise, which the model understands as unknown."
+                "Turn a depth map into the model's depth stream. Only proportions matter to the model; the scale is"
+                " kept beside the stream, so that Depth Detokenize gives the depth back in its original unit. Pixels"
+                " without depth become noise, which the model understands as unknown."
             ),
             search_aliases=["modality forcing", "depth latent", "disparity", "sparse depth", "lidar"],
             inputs=[
@@ -45,9 +44,8 @@ class MFEncodeDepth(io.ComfyNode):
                     options=[DEPTH, DISPARITY],
                     default=DEPTH,
                     tooltip=(
-                        "What bright means in an IMAGE. Depth: far is bright and black is unknown. Disparity,"
-                        " as ControlNet depth maps have it: near is bright and black is far. Not used for raw"
-                        " depth."
+                        "What bright means in an IMAGE. Depth: far is bright and black is unknown. Disparity, as in"
+                        " ControlNet depth maps: near is bright and black is far. Not used for raw depth."
                     ),
                 ),
                 io.Float.Input(
@@ -57,24 +55,20 @@ class MFEncodeDepth(io.ComfyNode):
                     max=1000.0,
                     step=0.5,
                     tooltip=(
-                        "For disparity only: how many times farther black is than white. Disparity maps that"
-                        " were stretched to 0..1 do not say it."
+                        "For disparity only: how many times farther away black is than white. Disparity maps that were"
+                        " stretched to 0..1 do not contain this."
                     ),
                 ),
-                *size_inputs(),
+                *fit_inputs(),
                 io.Int.Input(
                     "fill_seed",
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     advanced=True,
-                    tooltip="Seed of the noise that stands for pixels without depth.",
+                    tooltip="Seed of the noise that stands in for pixels without depth.",
                 ),
-                io.Mask.Input(
-                    "valid",
-                    optional=True,
-                    tooltip="White where the depth is known. Without it every positive, finite pixel counts.",
-                ),
+                valid_input(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -97,17 +91,15 @@ class MFEncodeDepth(io.ComfyNode):
         valid: Tensor | None = None,
     ) -> io.NodeOutput:
         if meaning == DISPARITY and not isinstance(depth, dict):
-            maps, usable = _from_disparity(depth, far_to_near)
-            if valid is not None:
-                usable = usable & match_mask(NAME, valid, maps)
+            maps, usable = depth_of_disparity(depth, far_to_near, valid)
         else:
-            maps, usable = raw_depth(NAME, depth, valid)
-        placement = place(NAME, (maps.shape[1], maps.shape[2]), width, height, fit)
+            maps, usable = raw_depth(depth, valid)
+        placement = place(maps, width, height, fit)
         maps, usable = fit_depth(maps, usable, placement)
         try:
             stream = encode_stream(maps, usable, fill_seed)
         except DepthError as error:
-            raise ValueError(f"{NAME}: {error}. Check the depth input, its meaning and the valid mask.") from error
+            raise ValueError(f"{error}. Check the depth input, its meaning and the valid mask.") from error
         return io.NodeOutput(
             {
                 "samples": stream.to(comfy.model_management.intermediate_device()),
@@ -116,13 +108,3 @@ class MFEncodeDepth(io.ComfyNode):
                 "placement": placement,
             }
         )
-
-
-def _from_disparity(image: Tensor, far_to_near: float) -> tuple[Tensor, Tensor]:
-    """A disparity IMAGE (B, H, W, C) as depth (B, H, W), 1 where it is white, and its usable pixels; on the CPU."""
-    near = gray(image).cpu()
-    usable = torch.isfinite(near) & opaque(image).cpu()
-    near = torch.where(usable, near, torch.zeros_like(near)).clamp(min=0)
-    near = near / near.amax((1, 2), keepdim=True).clamp(min=1e-12)
-    floor = 1.0 / far_to_near
-    return 1.0 / (near * (1.0 - floor) + floor), usable

@@ -9,15 +9,14 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
+from .host.images import gray_image
+from .host.node import Node
+
+# Each scene is NAME.png, NAME_depth.png (16 bits) and NAME.txt.
 _FOLDER = Path(__file__).resolve().parent / "examples"
 
 
-def example_names() -> list[str]:
-    """Names of the scenes in the pack; each is NAME.png, NAME_depth.png (16 bits) and NAME.txt."""
-    return sorted(caption.stem for caption in _FOLDER.glob("*.txt"))
-
-
-class MFExampleScene(io.ComfyNode):
+class MFExampleScene(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -25,14 +24,14 @@ class MFExampleScene(io.ComfyNode):
             display_name="MF Example Scene",
             category="image",
             description=(
-                "A rendered scene with exact depth that the nano model has not been trained on, to try the "
-                "nodes without files of your own. Replace it by Load Image."
+                "A rendered scene with exact depth that the nano model was not trained on, for trying the nodes without"
+                " files of your own. Replace it with Load Image."
             ),
             search_aliases=["modality forcing", "example image", "test image", "sample scene"],
             inputs=[
                 io.Combo.Input(
                     "scene",
-                    options=example_names(),
+                    options=sorted(caption.stem for caption in _FOLDER.glob("*.txt")),
                     tooltip="Which of the scenes that come with the pack to use.",
                 )
             ],
@@ -50,4 +49,4 @@ class MFExampleScene(io.ComfyNode):
         with Image.open(_FOLDER / f"{scene}_depth.png") as picture:
             depth = torch.from_numpy(np.asarray(picture, dtype=np.float32) / 65535.0)
         caption = (_FOLDER / f"{scene}.txt").read_text(encoding="utf-8").strip()
-        return io.NodeOutput(image[None], depth[None, ..., None].expand(-1, -1, -1, 3).contiguous(), caption)
+        return io.NodeOutput(image[None], gray_image(depth[None]), caption)

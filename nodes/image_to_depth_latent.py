@@ -8,11 +8,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
-from .host.image_fit import fit_image, place, size_inputs
+from .host.image_fit import fit_image, place
 from .host.joint_latent import CATEGORY, empty_stream, joint
+from .host.node import Node
+from .host.shared_inputs import fit_inputs
 
 
-class MFImageToDepthLatent(io.ComfyNode):
+class MFImageToDepthLatent(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -20,13 +22,13 @@ class MFImageToDepthLatent(io.ComfyNode):
             display_name="MF Image to Depth Latent",
             category=CATEGORY,
             description=(
-                "Start of image to depth: a joint latent that holds the picture, frozen, and depth to be made."
+                "The start of image to depth: a joint latent that holds the picture, frozen, and depth yet to be made."
             ),
             search_aliases=["modality forcing", "i2d", "depth estimation", "image to depth", "vae encode"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose depth is wanted. Transparent parts become white."),
                 io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
-                *size_inputs(),
+                *fit_inputs(),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="Joint latent with the picture frozen."),
@@ -39,16 +41,15 @@ class MFImageToDepthLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, vae: Any, width: int, height: int, fit: str) -> io.NodeOutput:
-        name = "MF Image to Depth Latent"
-        placement = place(name, (image.shape[1], image.shape[2]), width, height, fit)
+        placement = place(image, width, height, fit)
         pixels = fit_image(image, placement)
         rgb = vae.encode(pixels)
         batch, rows, columns = pixels.shape[:3]
         wanted = (batch, RGB_CHANNELS, rows // PATCH_SIZE, columns // PATCH_SIZE)
         if tuple(rgb.shape) != wanted:
             raise ValueError(
-                f"{name}: the VAE gave a latent of shape {tuple(rgb.shape)}, the model wants {wanted};"
-                " connect the VAE of Load MF Model or the FLUX.2 VAE."
+                f"the VAE gave a latent of shape {tuple(rgb.shape)}, but the model needs {wanted}; connect the VAE of"
+                " Load MF Model or the FLUX.2 VAE."
             )
         latent = joint(rgb, empty_stream(batch, DEPTH_CHANNELS, *wanted[2:]), freeze_rgb=True)
         latent |= {"depth_valid": placement.inside(batch), "placement": placement}

@@ -10,40 +10,35 @@ from typing import Any
 import comfy.model_management
 import folder_paths
 import torch
-from comfy.ldm.colormap import turbo
 from comfy_api.latest import UI, io
 from torch import Tensor
 
-from ..mforce_core.depth.files import SUFFIXES, read_depth
+from ..mforce_core.depth.files import read_depth
 from ..mforce_core.depth.range import normalized_disparity
 from ..mforce_core.release import FOV_DEGREES
-from .encode_depth import DEPTH, DISPARITY
-from .host.geometry import Geometry, make_geometry, match_image
-from .host.image_fit import to_rgb
+from .host.depth_files import input_depth_files
+from .host.depth_pictures import preview
+from .host.geometry import make_geometry
+from .host.images import gray_image, match_image, to_rgb
+from .host.node import Node
+from .host.shared_inputs import DEPTH, DISPARITY, fov_input, geometry_output, picture_of_depth_input
 
-NAME = "MF Load Depth"
 AUTO, AUTO_CHANNEL = "as the file says", "auto"
 
 logger = logging.getLogger(__name__)
 
 
-def depth_file_names() -> list[str]:
-    """Files in ComfyUI's input folder that may be depth maps."""
-    folder = Path(folder_paths.get_input_directory())
-    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-
-
-class MFLoadDepth(io.ComfyNode):
+class MFLoadDepth(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFLoadDepth",
-            display_name=NAME,
+            display_name="MF Load Depth",
             category="image",
             description=(
-                "Load a depth map with all its precision: OpenEXR, NPY, NPZ, PFM, or a 16-bit or float PNG or TIFF,"
-                " from ComfyUI's input folder. Zero, negative, infinite and NaN pixels, the 1e10 that renderers write"
-                " where there is no surface, and pixels with an alpha of 0 are not valid. 8-bit pictures of depth are"
+                "Load a depth map at full precision: OpenEXR, NPY, NPZ, PFM, or a 16-bit or float PNG or TIFF from"
+                " ComfyUI's input folder. Pixels that are zero, negative, infinite, NaN or fully transparent are not"
+                " valid, nor is the 1e10 that renderers write where there is no surface. 8-bit pictures of depth are"
                 " read as disparity."
             ),
             search_aliases=[
@@ -58,11 +53,11 @@ class MFLoadDepth(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "file",
-                    options=depth_file_names(),
+                    options=input_depth_files(),
                     upload=io.UploadType.image,
                     tooltip=(
-                        "A file in ComfyUI's input folder. Upload one with the button below or drop it on the node; for"
-                        " files that were copied into the folder, press R. EXR needs: pip install OpenEXR."
+                        "A file in ComfyUI's input folder. Upload one with the button below, or drop it on the node;"
+                        " press R to find files that were copied into the folder. EXR needs: pip install OpenEXR."
                     ),
                 ),
                 io.Combo.Input(
@@ -70,33 +65,23 @@ class MFLoadDepth(io.ComfyNode):
                     options=[AUTO, DEPTH, DISPARITY],
                     default=AUTO,
                     tooltip=(
-                        "What the numbers are. Files of MF Save Depth say it themselves; of others, depth is assumed."
-                        " Choose disparity for inverse depth, where larger is nearer."
+                        "What the numbers are. Files of MF Save Depth say so themselves; of the others, 8-bit pictures"
+                        " are taken as disparity and the rest as depth. Choose disparity for inverse depth, where"
+                        " larger is nearer."
                     ),
                 ),
-                io.Float.Input(
-                    "fov_degrees",
-                    default=FOV_DEGREES,
-                    min=1.0,
-                    max=170.0,
-                    step=0.5,
-                    tooltip="Horizontal field of view of the camera, for everything that becomes 3D.",
-                ),
+                fov_input(),
                 io.String.Input(
                     "exr_channel",
                     default=AUTO_CHANNEL,
                     advanced=True,
                     tooltip=(
                         "Channel or layer of an EXR file, such as Z, fog or ViewLayer.Depth.Z. auto takes one that is"
-                        " named depth, else a lone Z, V, R or Y, and never normals, positions, motion or alpha. The log"
-                        " says which."
+                        " named depth, else a single Z, V, R or Y, and never normals, positions, motion or alpha. The"
+                        " log says which."
                     ),
                 ),
-                io.Image.Input(
-                    "image",
-                    optional=True,
-                    tooltip="The picture that belongs to the depth; it gives point clouds and meshes their colors.",
-                ),
+                picture_of_depth_input(),
                 io.Float.Input(
                     "far_to_near",
                     default=0.0,
@@ -105,20 +90,17 @@ class MFLoadDepth(io.ComfyNode):
                     step=0.5,
                     optional=True,
                     tooltip=(
-                        "For disparity that was stretched to all levels, as depth estimators save it: how many times"
-                        " farther black is than white. 0: 10 where a map looks stretched."
+                        "For disparity that was stretched to the full range, as depth estimators save it: how many"
+                        " times farther away black is than white. 0: 10 if a map looks stretched."
                     ),
                     advanced=True,
                 ),
             ],
             outputs=[
-                Geometry.Output(
-                    display_name="geometry",
-                    tooltip="Raw depth with mask, camera and picture, for To Point Cloud and core's MoGe nodes.",
-                ),
+                geometry_output(),
                 io.Image.Output(
                     display_name="depth",
-                    tooltip="Depth as numbers in three equal channels, in the file's unit; not valid is 0.",
+                    tooltip="Depth as numbers in three equal channels, in the file's unit; invalid pixels are 0.",
                 ),
                 io.Mask.Output(display_name="valid", tooltip="White where the file has a depth."),
             ],
@@ -127,7 +109,7 @@ class MFLoadDepth(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
         if not folder_paths.exists_annotated_filepath(file):
-            return f"{NAME}: there is no file {file} in ComfyUI's input folder; copy it there or choose another."
+            return f"MF Load Depth: there is no file {file} in ComfyUI's input folder; copy it there or choose another."
         return True
 
     @classmethod
@@ -155,23 +137,17 @@ class MFLoadDepth(io.ComfyNode):
                 far_to_near=far_to_near or None,
             )
         except (ValueError, ModuleNotFoundError) as error:
-            raise ValueError(f"{NAME}: {str(error).replace(str(path), file)}") from error
+            raise ValueError(str(error).replace(str(path), file)) from error
         for note in read.notes:
-            logger.info("%s: %s", NAME, note)
+            logger.info("MF Load Depth: %s", note)
         numbers = torch.from_numpy(read.depth)[None]
         valid = torch.isfinite(numbers)
         maps = torch.where(valid, numbers, torch.zeros_like(numbers))
-
-        near = normalized_disparity(maps, valid)
-        if image is None:
-            picture = near[..., None].expand(*maps.shape, 3).contiguous()
-        else:
-            picture = match_image(NAME, to_rgb(image), maps)
+        picture = gray_image(normalized_disparity(maps, valid)) if image is None else match_image(to_rgb(image), maps)
         device = comfy.model_management.intermediate_device()
-        raw = maps[..., None].expand(*maps.shape, 3).contiguous()
         return io.NodeOutput(
             make_geometry(maps, valid, picture, fov_degrees),
-            raw.to(device),
+            gray_image(maps).to(device),
             valid.float().to(device),
-            ui=UI.PreviewImage(turbo(near) * valid[..., None]),
+            ui=UI.PreviewImage(preview(maps, valid)),
         )

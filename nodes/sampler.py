@@ -8,23 +8,23 @@ import comfy.model_management
 import comfy.samplers
 from comfy_api.latest import io
 
-from ..mforce_core.release import CFG, LOG2_ALPHA, STEPS
+from ..mforce_core.release import CFG, STEPS
 from .host.core_sampler import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELEASED, Settings, sample_latent
 from .host.joint_latent import Latent, depth_record, joint, single_streams
+from .host.node import Node
+from .host.shared_inputs import tilt_input
 
-NAME = "MF Sampler"
 
-
-class MFSampler(io.ComfyNode):
+class MFSampler(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFSampler",
-            display_name=NAME,
+            display_name="MF Sampler",
             category="model/sampling",
             description=(
-                "Sample a picture and its depth together, or one of them from the other. The two streams have"
-                " noise levels of their own. The defaults are the release's."
+                "Sample a picture and its depth together, or one from the other. Each of the two streams has its own"
+                " noise level. The defaults are those of the release."
             ),
             search_aliases=[
                 "modality forcing",
@@ -40,7 +40,7 @@ class MFSampler(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="What the picture should show."),
                 io.Conditioning.Input(
                     "negative",
-                    tooltip="What guidance leads away from. The model is trained with an empty prompt here.",
+                    tooltip="What guidance steers away from. The model was trained with an empty prompt here.",
                 ),
                 io.Latent.Input(
                     "latent",
@@ -74,27 +74,18 @@ class MFSampler(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     tooltip=(
-                        "How closely to follow the prompt in joint and d2i. 1 turns guidance off and halves"
-                        " the time. i2d has its own value below."
+                        "How closely to follow the prompt in joint and d2i. 1 turns guidance off and halves the time."
+                        " i2d has its own setting, i2d_cfg."
                     ),
                 ),
-                io.Float.Input(
-                    "tilt",
-                    default=LOG2_ALPHA,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.5,
-                    round=0.01,
-                    tooltip=(
-                        "Joint only: which stream leads. Above 0 the picture is finished first and its depth"
-                        " is cleaner, 0 makes both together, below 0 depth leads. The noise levels' odds"
-                        " differ by 2^tilt."
-                    ),
+                tilt_input(
+                    "Joint only: which stream leads. Above 0 the picture is finished first and its depth is cleaner, 0"
+                    " makes both together, below 0 depth leads. The odds of the two noise levels differ by 2^tilt."
                 ),
                 io.Boolean.Input(
                     "refine_depth",
                     default=False,
-                    tooltip=("Joint only: make the depth a second time from the finished picture. Twice the steps."),
+                    tooltip="Joint only: make the depth a second time from the finished picture. Doubles the steps.",
                 ),
                 io.Combo.Input(
                     "sampler_name",
@@ -108,7 +99,7 @@ class MFSampler(io.ComfyNode):
                     options=[RELEASED, *comfy.samplers.SCHEDULER_NAMES],
                     default=RELEASED,
                     advanced=True,
-                    tooltip="Noise levels of the steps: the release's, or one of core's schedules.",
+                    tooltip="Noise levels of the steps: those of the release, or one of core's schedules.",
                 ),
                 io.Float.Input(
                     "i2d_cfg",
@@ -118,7 +109,7 @@ class MFSampler(io.ComfyNode):
                     step=0.1,
                     round=0.01,
                     advanced=True,
-                    tooltip="Guidance for image to depth and for refining, where 1 (off) is best.",
+                    tooltip="Guidance for image to depth and for refine_depth, where 1 (off) is best.",
                 ),
                 io.Float.Input(
                     "denoise",
@@ -128,8 +119,8 @@ class MFSampler(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip=(
-                        "Below 1: image to image (or depth to depth), from the latent of MF Merge Latent. Lower stays"
-                        " closer to it. Depth that a picture lacks is made first, in as many steps."
+                        "Below 1: image to image (or depth to depth), from the latent of MF Merge Latent. Lower values"
+                        " stay closer to it. If the depth of a picture is missing, it is made first, in as many steps."
                     ),
                 ),
             ],
@@ -159,7 +150,7 @@ class MFSampler(io.ComfyNode):
         denoise: float = 1.0,
     ) -> io.NodeOutput:
         settings = Settings(steps, cfg, i2d_cfg, tilt, sampler_name, scheduler, denoise)
-        streams = sample_latent(NAME, model, positive, negative, latent, mode, settings, seed, refine_depth)
+        streams = sample_latent(model, positive, negative, latent, mode, settings, seed, refine_depth)
         device = comfy.model_management.intermediate_device()
         rgb, depth = (stream.to(device) for stream in streams)
         return io.NodeOutput(*single_streams(latent, rgb, depth), joint(rgb, depth) | depth_record(latent))

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-import folder_paths
-import torch
-from comfy.cli_args import args
-from comfy.ldm.colormap import turbo
 from comfy_api.latest import UI, io
 from torch import Tensor
 
-from ..mforce_core.depth.files import LEVELS, Encoding, write_16_bit, write_exr, write_npy
-from ..mforce_core.depth.range import normalized_disparity, percentile_range, stretch
-from .host.geometry import DA3Geometry, Geometry, distance_input, raw_depth
+from ..mforce_core.depth.files import LEVELS
+from .host.depth_files import AS_DEPTH, AS_NORMALIZED, FORMATS, MEANINGS, PNG, encode_values, output_paths, write_depth
+from .host.depth_pictures import preview
+from .host.geometry import DA3Geometry, Geometry, raw_depth
+from .host.node import Node
+from .host.shared_inputs import distance_input, valid_input
 
-NAME = "MF Save Depth"
-PNG, EXR, NPY = "png (16-bit)", "exr", "npy"
-DEPTH, DISPARITY, NORMALIZED = "depth", "disparity (1 / depth)", "normalised (near 0, far 1)"
 
-
-class MFSaveDepth(io.ComfyNode):
+class MFSaveDepth(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFSaveDepth",
-            display_name=NAME,
+            display_name="MF Save Depth",
             category="image",
             description=(
                 "Save depth maps as numbers, for compositing, 3D and other programs. EXR: 32-bit float in channel Z, R"
                 " or RGB, with the mask of valid pixels as alpha. NPY: float32, NaN where not valid. PNG: 16 bits, 0"
-                " where not valid; the scale is in its text and MF Load Depth applies it."
+                " where not valid; the scale is stored in its text, and MF Load Depth applies it."
             ),
             search_aliases=[
                 "modality forcing",
@@ -55,36 +48,36 @@ class MFSaveDepth(io.ComfyNode):
                     "filename_prefix",
                     default="depth/ComfyUI",
                     tooltip=(
-                        "Start of the file names in the output folder. %year%, %month%, %day%, %width% and %height% are"
-                        " filled in."
+                        "Beginning of the file names in the output folder. %year%, %month%, %day%, %width%, %height%"
+                        " and %batch_num% are replaced by their values."
                     ),
                 ),
                 io.Combo.Input(
                     "format",
-                    options=[PNG, EXR, NPY],
+                    options=list(FORMATS),
                     default=PNG,
                     tooltip=(
-                        "png: every program opens it, 65535 steps. exr: full precision, for Nuke, Blender, Houdini and"
-                        " the like; needs: pip install OpenEXR. npy: full precision, for Python."
+                        "png: opens in every program, 65535 steps. exr: full precision, for Nuke, Blender, Houdini and"
+                        " similar programs; needs: pip install OpenEXR. npy: full precision, for Python."
                     ),
                 ),
                 io.Combo.Input(
                     "values",
-                    options=[DEPTH, DISPARITY, NORMALIZED],
-                    default=DEPTH,
+                    options=list(MEANINGS),
+                    default=AS_DEPTH,
                     tooltip=(
-                        "depth: distance along the view, in the unit it has. disparity: its inverse, near is large."
-                        " normalised: 0 at near and 1 at far; 1/65535 is the least that a valid pixel gets."
+                        "depth: distance along the viewing axis, in the unit it has. disparity: its inverse, near is"
+                        " large. normalised: 0 at near and 1 at far; a valid pixel is at least 1/65535."
                     ),
                 ),
-                distance_input("near", "For normalised: depth that becomes 0. 0: the nearest of the whole batch."),
-                distance_input("far", "For normalised: depth that becomes 1. 0: the farthest of the whole batch."),
+                distance_input("near", "For normalised: the depth that becomes 0. 0: the nearest of the whole batch."),
+                distance_input("far", "For normalised: the depth that becomes 1. 0: the farthest of the whole batch."),
                 io.Combo.Input(
                     "exr_channel",
                     options=["Z", "R", "RGB"],
                     default="Z",
                     advanced=True,
-                    tooltip="For exr: Z is what compositors take for depth; R or RGB is for programs that see colors.",
+                    tooltip="For exr: Z is what compositors read as depth; R or RGB is for programs that see colors.",
                 ),
                 io.Float.Input(
                     "png_step",
@@ -95,15 +88,11 @@ class MFSaveDepth(io.ComfyNode):
                     round=False,
                     advanced=True,
                     tooltip=(
-                        "For png: how much one of the 65535 steps is; 0.001 gives millimeters from meters, as RGB-D"
-                        " tools expect. 0: so that the farthest pixel takes the last step."
+                        "For png: the size of one of the 65535 steps; 0.001 turns meters into millimeters, as RGB-D"
+                        " tools expect. 0: chosen so that the farthest pixel gets the last step."
                     ),
                 ),
-                io.Mask.Input(
-                    "valid",
-                    optional=True,
-                    tooltip="White where the depth is known. Without it every positive, finite pixel counts.",
-                ),
+                valid_input(),
             ],
             outputs=[],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -123,58 +112,13 @@ class MFSaveDepth(io.ComfyNode):
         png_step: float = 0.0,
         valid: Tensor | None = None,
     ) -> io.NodeOutput:
-        maps, usable = raw_depth(NAME, depth, valid)
+        maps, usable = raw_depth(depth, valid)
         if not usable.any():
-            raise ValueError(f"{NAME}: no pixel is valid, so there is nothing to save; check depth and valid.")
+            raise ValueError("no pixel is valid, so there is nothing to save; check depth and valid.")
         numbers, encoding = encode_values(maps, usable, values, near, far)
-        texts = provenance(cls.hidden)
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory(), maps.shape[2], maps.shape[1]
-        )
-        saved = []
-        for index, one in enumerate(numbers.numpy()):
-            ending = "png" if format == PNG else format
-            file = f"{name.replace('%batch_num%', str(index))}_{counter + index:05}.{ending}"
-            path = Path(folder) / file
-            try:
-                if format == EXR:
-                    write_exr(path, one, encoding, channel=exr_channel, attributes=texts)
-                elif format == NPY:
-                    write_npy(path, one)
-                else:
-                    step = 1 / LEVELS if values == NORMALIZED else png_step or None
-                    write_16_bit(path, one, encoding, step=step, text=texts)
-            except ModuleNotFoundError as error:
-                raise ValueError(f"{NAME}: {error} Or choose png or npy as the format.") from error
-            saved.append(UI.SavedResult(file, subfolder, io.FolderType.output))
-        picture = turbo(normalized_disparity(maps, usable)) * usable[..., None]
-        return io.NodeOutput(ui={**UI.PreviewImage(picture).as_dict(), "depth_files": saved})
-
-
-def encode_values(maps: Tensor, usable: Tensor, values: str, near: float, far: float) -> tuple[Tensor, Encoding]:
-    """Depth (B, H, W) as the numbers of a file, NaN where not usable, and what they mean.
-
-    Raises:
-        ValueError: no room between near and far.
-    """
-    missing = torch.full_like(maps, torch.nan)
-    if values == DEPTH:
-        return torch.where(usable, maps, missing), Encoding()
-    if values == DISPARITY:
-        return torch.where(usable, 1.0 / maps, missing), Encoding(disparity=True)
-    nearest, farthest = percentile_range(maps, usable, 0.0, together=True)[0].tolist()
-    near, far = near or nearest, far or farthest
-    if not near < far:
-        raise ValueError(f"{NAME}: near is {near:g} and far is {far:g}; far must be the larger one.")
-    limits = torch.tensor([[near, far]], dtype=maps.dtype).expand(len(maps), 2)
-    # 0 is kept for pixels without depth.
-    scaled = stretch(maps, usable, limits).clamp(min=1 / LEVELS)
-    return torch.where(usable, scaled, missing), Encoding(scale=far - near, offset=near)
-
-
-def provenance(hidden: Any) -> dict[str, str]:
-    """The prompt and the workflow, as core stores them in pictures; nothing under --disable-metadata."""
-    if args.disable_metadata or hidden is None:
-        return {}
-    found = {} if hidden.prompt is None else {"prompt": hidden.prompt}
-    return {key: json.dumps(value) for key, value in {**found, **(hidden.extra_pnginfo or {})}.items()}
+        step = 1 / LEVELS if values == AS_NORMALIZED else png_step or None
+        paths, subfolder = output_paths(filename_prefix, format, maps)
+        for path, one in zip(paths, numbers, strict=True):
+            write_depth(path, one, encoding, format, channel=exr_channel, step=step, hidden=cls.hidden)
+        saved = [UI.SavedResult(path.name, subfolder, io.FolderType.output) for path in paths]
+        return io.NodeOutput(ui={**UI.PreviewImage(preview(maps, usable)).as_dict(), "depth_files": saved})

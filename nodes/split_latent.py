@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host.joint_latent import CATEGORY, Latent, single_streams, split
+from .host.node import Node
 
 
-class MFSplitLatent(io.ComfyNode):
+class MFSplitLatent(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -15,8 +16,8 @@ class MFSplitLatent(io.ComfyNode):
             display_name="MF Split Latent",
             category=CATEGORY,
             description=(
-                "Take the joint latent that a core sampler made apart. MF Sampler gives the two streams by "
-                "itself and does not need this node."
+                "Split the joint latent that a core sampler made into picture and depth. MF Sampler outputs the two"
+                " streams itself and does not need this node."
             ),
             search_aliases=["modality forcing", "separate latent", "unbind nested latent"],
             inputs=[io.Latent.Input("latent", tooltip="Joint latent, for example from KSampler.")],
@@ -28,5 +29,4 @@ class MFSplitLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: Latent) -> io.NodeOutput:
-        rgb, depth = split("MF Split Latent", latent)
-        return io.NodeOutput(*single_streams(latent, rgb, depth))
+        return io.NodeOutput(*single_streams(latent, *split(latent)))

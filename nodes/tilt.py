@@ -6,37 +6,28 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..mforce_core.release import LOG2_ALPHA
 from .host.joint_model import JointModelSampling, check_joint
+from .host.node import Node
+from .host.shared_inputs import tilt_input
 
-NAME = "MF Tilt"
 
-
-class MFTilt(io.ComfyNode):
+class MFTilt(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFTilt",
-            display_name=NAME,
+            display_name="MF Tilt",
             category="model/patch",
             description=(
-                "Decide which stream leads when a core sampler makes a picture and its depth together. MF Sampler has"
+                "Choose which stream leads when a core sampler makes a picture and its depth together. MF Sampler has"
                 " this setting itself."
             ),
             search_aliases=["modality forcing", "log2 alpha", "joint schedule", "depth first", "rgb first"],
             inputs=[
                 io.Model.Input("model", tooltip="From Load MF Model."),
-                io.Float.Input(
-                    "tilt",
-                    default=LOG2_ALPHA,
-                    min=-10.0,
-                    max=10.0,
-                    step=0.5,
-                    round=0.01,
-                    tooltip=(
-                        "Above 0 the picture is finished first and its depth is cleaner, 0 makes both together, below 0"
-                        " depth leads. The noise levels' odds differ by 2^tilt. Not used where one stream is given."
-                    ),
+                tilt_input(
+                    "Above 0 the picture is finished first and its depth is cleaner, 0 makes both together, below 0"
+                    " depth leads. The odds of the two noise levels differ by 2^tilt. Not used if one stream is given."
                 ),
             ],
             outputs=[io.Model.Output(tooltip="The model with this tilt, for KSampler and the other core samplers.")],
@@ -44,8 +35,7 @@ class MFTilt(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, tilt: float) -> io.NodeOutput:
-        check_joint(NAME, model)
+        check_joint(model)
         tilted = model.clone()
-        sampling = JointModelSampling(model.model.diffusion_model.schedule, tilt)
-        tilted.add_object_patch("model_sampling", sampling)
+        tilted.add_object_patch("model_sampling", JointModelSampling(model.model.diffusion_model.schedule, tilt))
         return io.NodeOutput(tilted)

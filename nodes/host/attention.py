@@ -1,4 +1,8 @@
-"""ComfyUI's attention for our transformer, where the user asked ComfyUI for a certain one."""
+"""ComfyUI's attention for our transformer, if the user asked ComfyUI for a certain one.
+
+Relies on: ``comfy.ldm.modules.attention.optimized_attention`` and its signature, the start flags in ``comfy.cli_args``,
+and the ``optimized_attention_override`` entry of ``transformer_options``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One or two runs of a core sampler over a joint latent."""
+"""Everything MF Sampler does: the task of a joint latent, and one or more runs of a core sampler over it.
+
+Relies on: ``comfy.samplers`` (CFGGuider, sampler_object, KSampler's schedules) and ``comfy.sample.prepare_noise`` with
+nested tensors, ``latent_preview.prepare_callback``.
+"""
 
 from __future__ import annotations
 
@@ -55,24 +59,24 @@ class Task:
     noise_mask: Any = None
 
 
-def read_task(node: str, latent: Latent, mode: str) -> Task:
+def read_task(latent: Latent, mode: str) -> Task:
     """Find the task of a joint LATENT, in mode "auto" from the streams that its noise mask freezes.
 
     Raises:
-        ValueError: naming ``node``, for another kind of latent or one that does not hold what the mode needs.
+        ValueError: another kind of latent, or one that does not hold what the mode needs.
     """
-    rgb, depth = split(node, latent)
+    rgb, depth = split(latent)
     mask = latent.get("noise_mask")
     if mode == AUTO:
         frozen = [not part.any() for part in mask.unbind()] if mask is not None and mask.is_nested else [False] * 2
         if all(frozen):
-            raise ValueError(f"{node}: both streams of the latent are frozen, so there is nothing to sample.")
+            raise ValueError("both streams of the latent are frozen, so there is nothing to sample.")
         return Task(IMAGE_TO_DEPTH if frozen[0] else DEPTH_TO_IMAGE if frozen[1] else JOINT, rgb, depth, mask)
     if mode == JOINT:
         return Task(JOINT, rgb, depth)
     given, source = (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
     if not given.any():
-        raise ValueError(f"{node}: mode {mode} needs something to start from; connect {source} to the latent input.")
+        raise ValueError(f"mode {mode} needs something to start from; connect {source} to the latent input.")
     return _frozen(IMAGE_TO_DEPTH if mode == IMAGE_TO_DEPTH else DEPTH_TO_IMAGE, rgb, depth)
 
 
@@ -140,7 +144,6 @@ def _sigmas(model: Any, mode: Mode, settings: Settings) -> Tensor:
 
 
 def sample_latent(
-    node: str,
     model: Any,
     positive: Any,
     negative: Any,
@@ -153,11 +156,11 @@ def sample_latent(
     """Everything MF Sampler does: task, noise, one run, and for joint tasks another that refines the depth.
 
     Raises:
-        ValueError: naming ``node``, for inputs that do not fit.
+        ValueError: inputs that do not fit together.
     """
-    check_joint(node, model)
-    task = read_task(node, latent, mode)
-    first = _missing_content(node, task, settings)
+    check_joint(model)
+    task = read_task(latent, mode)
+    first = _missing_content(task, settings)
     refine = refine_depth and task.mode == JOINT
     empty = NestedTensor([task.rgb, task.depth])
     noise = comfy.sample.prepare_noise(empty, seed, latent.get("batch_index"))
@@ -199,11 +202,11 @@ def _refining(task: Task, rgb: Tensor) -> Task:
     return replace(whole, depth=task.depth, noise_mask=mask)
 
 
-def _missing_content(node: str, task: Task, settings: Settings) -> Task | None:
+def _missing_content(task: Task, settings: Settings) -> Task | None:
     """With ``denoise`` below 1 both streams start from content: the task that makes what one of them lacks.
 
     Raises:
-        ValueError: naming ``node``, where there is nothing to start from.
+        ValueError: there is nothing to start from.
     """
     if settings.denoise >= 1:
         return None
@@ -212,7 +215,7 @@ def _missing_content(node: str, task: Task, settings: Settings) -> Task | None:
         return _frozen(IMAGE_TO_DEPTH if has_rgb else DEPTH_TO_IMAGE, task.rgb, task.depth)
     if not (has_rgb and has_depth):
         raise ValueError(
-            f"{node}: denoise below 1 starts from the latent's content, and this latent has none in the stream that is"
+            "denoise below 1 starts from the latent's content, and this latent has none in the stream that is"
             " to be made: set denoise to 1, or connect MF Merge Latent with the picture and its depth."
         )
     return None

@@ -8,6 +8,8 @@ mask is 0 everywhere is frozen. What else is known about the depth follows the l
 - ``depth_scale`` (B,): the unit of depth that the stream's own, relative, depth was divided by;
 - ``placement``: how the input picture was cropped, scaled and padded to this size
   (``mforce_core.picture.placement.Placement``).
+
+Relies on: ``comfy.nested_tensor.NestedTensor``, which core's samplers take as samples, noise and noise mask.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
 #: Where the latents' nodes are in the menu.
 CATEGORY = "model/latent/modality forcing"
 
-#: What a LATENT may say about its depth, and which of it has one entry a sample.
+#: What a LATENT may say about its depth, and the part of it that has one entry per sample.
 DEPTH_RECORD = frozenset({"depth_valid", "depth_scale", "placement"})
 PER_SAMPLE = DEPTH_RECORD - {"placement"}
 
@@ -36,13 +38,13 @@ def empty_stream(batch: int, channels: int, height: int, width: int) -> Tensor:
     return torch.zeros(batch, channels, height, width, device=comfy.model_management.intermediate_device())
 
 
-def check_size(node: str, width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
     """Raise ValueError unless both sides, in pixels, are positive multiples of a cell."""
     for name, size in (("width", width), ("height", height)):
         if size < PATCH_SIZE or size % PATCH_SIZE:
             below = max(PATCH_SIZE, size // PATCH_SIZE * PATCH_SIZE)
             near = f"use {below} or {below + PATCH_SIZE}"
-            raise ValueError(f"{node}: {name} {size} is not a multiple of {PATCH_SIZE}; {near}.")
+            raise ValueError(f"{name} {size} is not a multiple of {PATCH_SIZE}; {near}.")
 
 
 def joint(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool = False, freeze_depth: bool = False) -> Latent:
@@ -64,17 +66,17 @@ def freeze_mask(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool, freeze_depth: b
     return NestedTensor([torch.full_like(stream[:, :1], 0.0 if keep else 1.0) for stream, keep in frozen])
 
 
-def split(node: str, latent: Latent) -> tuple[Tensor, Tensor]:
+def split(latent: Latent) -> tuple[Tensor, Tensor]:
     """The (rgb, depth) streams of a joint LATENT.
 
     Raises:
-        ValueError: naming ``node``, if it is another kind of latent.
+        ValueError: it is another kind of latent.
     """
     samples = latent["samples"]
     streams = samples.unbind() if samples.is_nested else [samples]
     if len(streams) != 2 or any(stream.ndim != 4 for stream in streams):
         raise ValueError(
-            f"{node}: the latent is not a joint RGB and depth latent; connect MF Empty Latent, MF Image to"
+            "the latent is not a joint RGB and depth latent; connect MF Empty Latent, MF Image to"
             " Depth Latent, MF Depth to Image Latent or what a sampler made of them."
         )
     return streams[0], streams[1]
@@ -86,18 +88,18 @@ def single_streams(latent: Latent, rgb: Tensor, depth: Tensor) -> tuple[Latent, 
     return {"samples": rgb, **shared}, {"samples": depth, **shared, **depth_record(latent)}
 
 
-def depth_stream(node: str, latent: Latent) -> Tensor:
+def depth_stream(latent: Latent) -> Tensor:
     """The depth stream (B, 256, h, w) of a joint LATENT or of one that is a depth stream by itself.
 
     Raises:
-        ValueError: naming ``node``, if it is another kind of latent.
+        ValueError: it is another kind of latent.
     """
     samples = latent["samples"]
     if samples.is_nested:
-        samples = split(node, latent)[1]
+        samples = split(latent)[1]
     if samples.ndim != 4 or samples.shape[1] != DEPTH_CHANNELS:
         raise ValueError(
-            f"{node}: the latent has shape {tuple(samples.shape)} and is no depth stream, which has"
+            f"the latent has shape {tuple(samples.shape)} and is not a depth stream, which has"
             f" {DEPTH_CHANNELS} channels; connect the depth output of MF Sampler, MF Split Latent or Encode"
             " Depth."
         )

@@ -1,4 +1,9 @@
-"""The transformer as an ordinary ComfyUI MODEL that denoises nested (RGB, depth) latents."""
+"""The transformer as an ordinary ComfyUI MODEL that denoises nested (RGB, depth) latents.
+
+Relies on: ``comfy.model_base.BaseModel`` (_apply_model, extra_conds, scale_latent_inpaint, process_latent_in and _out,
+memory_required, latent_shapes), ``comfy.model_sampling``, and ``comfy.utils.pack_latents``, the flat form in which core
+samples a nested latent.
+"""
 
 from __future__ import annotations
 
@@ -276,10 +281,10 @@ class JointDiffusion(comfy.model_base.Flux):
         return input_shape[0] * tokens * _LIVE_WIDTHS * self.architecture.hidden_size * element
 
 
-def check_joint(node: str, model: Any) -> None:
-    """Raise ValueError, naming ``node``, unless a MODEL is a joint one."""
+def check_joint(model: Any) -> None:
+    """Raise ValueError unless a MODEL is a joint one."""
     if not isinstance(model.model, JointDiffusion):
-        raise ValueError(f"{node}: the model is not a Modality Forcing model; load one with Load MF Model.")
+        raise ValueError("the model is not a Modality Forcing model; load one with Load MF Model.")
 
 
 def _per_sample(values: Tensor) -> Tensor:

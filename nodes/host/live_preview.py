@@ -4,6 +4,8 @@ ComfyUI previews the first stream of a nested latent: the latent format's option
 its x0, then a linear map makes RGB of every latent cell. The hook below widens that x0: the picture on the left and, as
 latents that the linear map turns into the wanted colors, the depth on the right. A preview by TAESD shows the picture
 alone.
+
+Relies on: ``latent_preview.Latent2RGBPreviewer`` and the three ``latent_rgb_factors`` attributes of a latent format.
 """
 
 from __future__ import annotations

@@ -2,6 +2,9 @@
 
 ComfyUI calls wrappers around ``CFGGuider.outer_sample`` with the packed latent, noise levels and masks: the earliest
 point that knows all of them, and the latest that sees the result.
+
+Relies on: the arguments of ``CFGGuider.outer_sample`` and ``Sampler.sample`` in ``comfy.samplers``, and the names of
+core's sampler functions that stop before a noise level of 0.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Weights as ComfyUI's operations take them: plain ones of any dtype, and quantized layers as core loads them."""
+"""Weights as ComfyUI's operations take them: plain ones of any dtype, and quantized layers as core loads them.
+
+Relies on: ``comfy.quant_ops.QUANT_ALGOS``, ``comfy.utils.convert_old_quants``, the mixed-precision layers of
+``comfy.ops``, and ``comfy.model_management.archive_model_dtypes``.
+"""
 
 from __future__ import annotations
 

@@ -19,12 +19,15 @@ def main(root: Path, work: Path) -> None:
     from comfy.cli_args import args
     from comfy_extras.nodes_depth_anything_3 import DA3Render
     from comfy_extras.nodes_moge import MoGeGeometryToFOV, MoGePointMapToMesh, MoGeRender
+    from pack_under_test.mforce_core.picture.placement import place
     from pack_under_test.nodes.depth_detokenize import MFDepthDetokenize
     from pack_under_test.nodes.depth_map_to_image import MFDepthToImage
-    from pack_under_test.nodes.encode_depth import DEPTH, MFEncodeDepth
+    from pack_under_test.nodes.encode_depth import MFEncodeDepth
+    from pack_under_test.nodes.host.depth_files import input_depth_files
     from pack_under_test.nodes.host.geometry import as_moge, make_geometry
-    from pack_under_test.nodes.host.image_fit import fit_image, place
-    from pack_under_test.nodes.load_depth import MFLoadDepth, depth_file_names
+    from pack_under_test.nodes.host.image_fit import fit_image
+    from pack_under_test.nodes.host.shared_inputs import DEPTH
+    from pack_under_test.nodes.load_depth import MFLoadDepth
     from pack_under_test.nodes.restore_size import MFRestoreSize
     from pack_under_test.nodes.save_depth import MFSaveDepth
     from PIL import Image
@@ -80,7 +83,7 @@ def main(root: Path, work: Path) -> None:
                 continue
             assert torch.equal(image[..., 0], torch.where(known, loaded["depth"], torch.zeros(()))), (format, values)
             results[f"{format} {values}"] = error(loaded["depth"][known], holes[known])
-        assert path.name in depth_file_names()
+        assert path.name in input_depth_files()
     if "exr" in formats:
         # FFmpeg, which ComfyUI's Load Image reads with, has a reader of its own.
         MFSaveDepth.execute(geometry, "colors", "exr", "depth", 0.0, 0.0, "RGB")
@@ -131,13 +134,13 @@ def main(root: Path, work: Path) -> None:
         "depth": maps.repeat(2, 1, 1), "image": torch.rand(2, 48, 64, 3), "mode": "multiview", "intrinsics": camera,
         "extrinsics": torch.eye(4)[None, None, :, :].expand(1, 2, 4, 4), "confidence": torch.rand(2, 48, 64),
     }  # fmt: skip
-    moge = as_moge("test", multi)
+    moge = as_moge(multi)
     horizontal, _ = run(MoGeGeometryToFOV, moge, "horizontal", "degrees")
     vertical, _ = run(MoGeGeometryToFOV, moge, "vertical", "degrees")
     results["da3 fov"] = [horizontal, vertical]
     assert encode(multi)["samples"].shape[0] == 2
     no_camera = multi | {"intrinsics": torch.eye(3)[None, None].expand(1, 2, 3, 3)}
-    assert "intrinsics" not in as_moge("test", no_camera)
+    assert "intrinsics" not in as_moge(no_camera)
     panorama = {"depth": maps, "mask": maps > 1, "image": torch.rand(1, 48, 64, 3), "points": torch.rand(1, 48, 64, 3)}
     assert torch.equal(encode(panorama)["depth_valid"], maps > 1)
 
@@ -210,7 +213,7 @@ def main(root: Path, work: Path) -> None:
         assert int(encode(sparse[..., None], 128, 128, fit)["depth_valid"].sum()) == 25, fit
 
     shapes = ((240, 320), (1080, 1920), (64, 64), (10, 4000))
-    results["keep aspect"] = [place("test", shape, 128, 128, "keep aspect").canvas for shape in shapes]
+    results["keep aspect"] = [place(shape, (128, 128), "keep aspect").canvas for shape in shapes]
 
     Image.new("L", (8, 8), 9).save(work / "input" / "eight.png")
     results["messages"] = {

@@ -17,7 +17,7 @@ def main(root: Path, checkpoint: Path, folder: Path) -> None:
     import torch
     from pack_under_test.mforce_core.weights.checkpoint import load_model
     from pack_under_test.mforce_core.weights.convert import convert_model
-    from pack_under_test.nodes.host.model_files import load_joint_model
+    from pack_under_test.nodes.host.model_loader import load_joint_model
 
     files = {to: folder / f"{to}.safetensors" for to in ("bf16", "fp32", "fp8", "int8")}
     for to, file in files.items():
@@ -50,7 +50,7 @@ def main(root: Path, checkpoint: Path, folder: Path) -> None:
     results["fast"] = multiplies_in_8_bits(files["fp8"])
     results["kitchen"] = compare_with_kitchen()
     results["partial"] = {name: partial_loading(files[name]) for name in ("fp32", "fp8", "int8")}
-    results["turns"] = take_turns(root, files["fp8"])
+    results["turns"] = take_turns(files["fp8"])
     results["missing_parts"] = missing_parts(folder)
     results["autoencoder"] = one_file_autoencoder(folder)
     print(json.dumps(results))
@@ -94,7 +94,7 @@ def older_forms(file, folder):
 def multiplies_in_8_bits(file):
     """Whether the scaled fp8 layers multiply in full precision, by default and when asked for fast fp8."""
     import comfy.model_management
-    from pack_under_test.nodes.host.model_files import load_joint_model
+    from pack_under_test.nodes.host.model_loader import load_joint_model
 
     known = comfy.model_management.supports_fp8_compute
     comfy.model_management.supports_fp8_compute = lambda device=None: True
@@ -154,7 +154,7 @@ def partial_loading(file):
     import torch
     from comfy.nested_tensor import NestedTensor
     from pack_under_test.nodes.host.joint_latent import joint
-    from pack_under_test.nodes.host.model_files import load_joint_model
+    from pack_under_test.nodes.host.model_loader import load_joint_model
 
     def sample(share, lora):
         model = load_joint_model(str(file))
@@ -195,12 +195,13 @@ def partial_loading(file):
     return results
 
 
-def take_turns(root, file):
+def take_turns(file):
     """Bytes of the text encoder that are loaded while the transformer is, by the room on a made-up card."""
     import comfy.model_management as management
     import torch
     from comfy.patcher_extension import CallbacksMP
-    from pack_under_test.nodes.host.model_files import load_joint_model, load_word_clip
+    from pack_under_test.nodes.host.model_loader import load_joint_model
+    from pack_under_test.nodes.host.nano_parts import load_clip
 
     # Not the device "cpu" by name, where core frees nothing; but one all the same.
     card = torch.device("cpu", 0)
@@ -208,7 +209,7 @@ def take_turns(root, file):
     results = {}
     try:
         for name, room in (("ample", 64 << 30), ("tight", 0)):
-            clip, model = load_word_clip(root / "models" / "nano"), load_joint_model(str(file))
+            clip, model = load_clip(), load_joint_model(str(file))
             clip.patcher.load_device = model.load_device = card
             for device in (torch.device("cpu"), card):
                 management.get_free_memory = free

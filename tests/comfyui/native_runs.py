@@ -29,7 +29,7 @@ def main(root: Path, folder: Path, work: Path) -> None:
     from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
     from pack_under_test.nodes.host.joint_latent import joint
     from pack_under_test.nodes.host.joint_model import ATTENTION_OPTION
-    from pack_under_test.nodes.host.model_files import load_joint_model
+    from pack_under_test.nodes.host.model_loader import load_joint_model
     from pack_under_test.nodes.tilt import MFTilt
     from safetensors.torch import load_file, save_file
 
@@ -180,13 +180,13 @@ def main(root: Path, folder: Path, work: Path) -> None:
 
     # Image to image: core's and MF Sampler's are the same.
     settings = Settings(steps=STEPS, denoise=0.5)
-    mf = NestedTensor(list(sample_latent("MF Sampler", model, positive, negative, given, "auto", settings, 3)))
+    mf = NestedTensor(list(sample_latent(model, positive, negative, given, "auto", settings, 3)))
     results["img2img"] = error(mf, ksampler(given, denoise=0.5))
     picture_only = joint(rgb, torch.zeros_like(depth))
-    made = sample_latent("MF Sampler", model, positive, negative, picture_only, "auto", settings, 3)
+    made = sample_latent(model, positive, negative, picture_only, "auto", settings, 3)
     results["img2img_without_depth"] = all(bool(torch.isfinite(part).all()) for part in made)
     results["img2img_of_nothing"] = refusal(
-        lambda: sample_latent("MF Sampler", model, positive, negative, empty, "auto", settings, 3)
+        lambda: sample_latent(model, positive, negative, empty, "auto", settings, 3)
     )
 
     # Live preview: both streams, nested callbacks and packed ones.

@@ -1,21 +1,28 @@
-"""Record the definitions of the nodes that the workflows use, and of the pack's own, from a running ComfyUI.
+"""Record what a real ComfyUI says about the pack's nodes, and about the others that the workflows use.
 
-Writes tests/comfyui/data/object_info.json and, from it, the English texts of the nodes, locales/en/nodeDefs.json.
+Writes tests/comfyui/data/object_info.json and, from it, the English texts of the nodes, locales/en/nodeDefs.json. A new
+node gets help pages and Chinese texts to fill in: web/docs/NODE.md, web/docs/NODE/zh.md, locales/zh/nodeDefs.json. The
+tests of the documentation say what is still missing there.
 
-Usage: record_object_info.py http://127.0.0.1:8188
+Usage, in the root of the repository: python -m tests.comfyui.record_object_info
 """
 
 import json
-import sys
-import urllib.request
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from .host import PACK, Server, find_installation
+
 HERE = Path(__file__).resolve().parent
-PACK = HERE.parents[1]
 WORKFLOWS = PACK / "workflows"
 RECORD = HERE / "data" / "object_info.json"
-ENGLISH = PACK / "locales" / "en" / "nodeDefs.json"
+ENGLISH, CHINESE = (PACK / "locales" / language / "nodeDefs.json" for language in ("en", "zh"))
+PAGES = PACK / "web" / "docs"
+SECTIONS = {
+    "en": ("Inputs", "Outputs", "Example", "When something goes wrong"),
+    "zh": ("输入", "输出", "示例", "常见问题"),
+}
 
 # Lists of local files: what is left of them is the same on every machine.
 _LOCAL_FILES = {("MFLoadModel", "model_name"): 1, ("MFLoadDepth", "file"): 0}
@@ -60,12 +67,52 @@ def node_texts(info: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def page_path(node: str, language: str) -> Path:
+    return PAGES / f"{node}.md" if language == "en" else PAGES / node / f"{language}.md"
+
+
+def new_page(info: dict[str, Any], language: str) -> str:
+    """A help page to fill in, with what the node itself says."""
+    columns = {"en": ("Input", "Output", "Meaning"), "zh": ("输入", "输出", "说明")}[language]
+    given = node_texts(info)["inputs"]
+    tables = (
+        [(f"`{name}`", text["tooltip"]) for name, text in given.items() if "tooltip" in text],
+        [(f"`{name}`", text) for name, text in zip(info["output_name"], info["output_tooltips"], strict=True)],
+    )
+    english_name = f" ({info['display_name']})" if language == "zh" else ""
+    parts = [info["description"] + english_name]
+    for heading, column, rows in zip(SECTIONS[language], columns, tables, strict=False):
+        lines = [f"| {column} | {columns[2]} |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows)]
+        parts += [f"## {heading}", "\n".join(lines)]
+    parts += [f"## {heading}" for heading in SECTIONS[language][2:]]
+    return "\n\n".join(parts) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
-    with urllib.request.urlopen(sys.argv[1] + "/object_info") as answer:
-        found = relevant(json.load(answer))
+def record(object_info: dict[str, Any]) -> None:
+    """Write the record, the English texts, and what a new node still lacks."""
+    found = relevant(object_info)
+    english = {name: node_texts(info) for name, info in pack_nodes(found).items()}
+    chinese = json.loads(CHINESE.read_text(encoding="utf-8"))
     write_json(RECORD, found)
-    write_json(ENGLISH, {name: node_texts(info) for name, info in pack_nodes(found).items()})
+    write_json(ENGLISH, english)
+    write_json(CHINESE, {name: chinese.get(name, texts) for name, texts in english.items()})
+    for name, info in pack_nodes(found).items():
+        for language in SECTIONS:
+            page = page_path(name, language)
+            if not page.exists():
+                page.parent.mkdir(exist_ok=True)
+                page.write_text(new_page(info, language), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as base:
+        server = Server(find_installation(), Path(base), "modality-forcing")
+        try:
+            server.wait_until_ready()
+            record(server.get("/object_info"))
+        finally:
+            server.stop()

@@ -22,7 +22,8 @@ def main(root: Path, folder: Path) -> None:
     from pack_under_test.mforce_core.weights.checkpoint import load_model
     from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
     from pack_under_test.nodes.host.joint_latent import joint
-    from pack_under_test.nodes.host.model_files import load_joint_model
+    from pack_under_test.nodes.host.model_loader import load_joint_model
+    from pack_under_test.nodes.sampler import MFSampler
     from safetensors.torch import load_file
 
     data = load_file(folder / "sample.safetensors")
@@ -69,7 +70,7 @@ def main(root: Path, folder: Path) -> None:
     def compare(name, mode, latent=None, steps=STEPS, log2_alpha=0.0, seed=3):
         latent = latents[mode] if latent is None else latent
         settings = Settings(steps=steps, log2_alpha=log2_alpha)
-        found = sample_latent("MF Sampler", patcher, positive, negative, latent, "auto", settings, seed)
+        found = sample_latent(patcher, positive, negative, latent, "auto", settings, seed)
         noise = comfy.sample.prepare_noise(latent["samples"], seed)
         wanted = rollout(mode, noise, steps, log2_alpha=log2_alpha)
         results[name] = max(error(a, b) for a, b in zip(found, wanted, strict=True))
@@ -91,7 +92,7 @@ def main(root: Path, folder: Path) -> None:
     for refine in (False, True):
         seen.clear()
         settings = Settings(steps=STEPS, log2_alpha=5.0)
-        found = sample_latent("MF Sampler", patcher, positive, negative, empty, "joint", settings, 3, refine)
+        found = sample_latent(patcher, positive, negative, empty, "joint", settings, 3, refine)
         assert all(value <= total == seen[-1][0] for value, total in seen)
         totals.append(seen[-1][0])
     results["callbacks"] = totals
@@ -117,7 +118,7 @@ def main(root: Path, folder: Path) -> None:
         return ""
 
     def node(latent, mode="auto", text=positive):
-        return sample_latent("MF Sampler", patcher, text, negative, latent, mode, Settings(steps=1), 0)
+        return MFSampler.execute(patcher, text, negative, latent, 0, mode, 1, 4.0, 5.0, False)
 
     plain = {"samples": torch.zeros_like(rgb)}
     results["wrong_latent"] = message(lambda: node(plain))

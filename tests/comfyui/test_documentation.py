@@ -7,24 +7,15 @@ import pytest
 
 from mforce.mforce_core.depth.files import SUFFIXES
 
-from .record_object_info import ENGLISH, PACK, RECORD, node_texts, pack_nodes
+from .host import PACK
+from .record_object_info import CHINESE, ENGLISH, PAGES, RECORD, SECTIONS, node_texts, pack_nodes, page_path
 from .workflow_prompt import node_inputs
 
 NODES = pack_nodes(json.loads(RECORD.read_text(encoding="utf-8")))
-PAGES = PACK / "web" / "docs"
-CHINESE = PACK / "locales" / "zh" / "nodeDefs.json"
-SECTIONS = {
-    "en": ["Inputs", "Outputs", "Example", "When something goes wrong"],
-    "zh": ["输入", "输出", "示例", "常见问题"],
-}
 # What the frontend's translation library takes for syntax; it would show such a text wrong.
 MESSAGE_SYNTAX = re.compile(r"[{}|@]")
 FULL_WIDTH_COLON = "\uff1a"
 CJK = re.compile(r"[\u4e00-\u9fff]")
-
-
-def page_path(node, language):
-    return PAGES / f"{node}.md" if language == "en" else PAGES / node / f"{language}.md"
 
 
 def sections(text):
@@ -54,7 +45,7 @@ def test_a_help_page_explains_every_input_and_output_and_no_other(node, language
     info = NODES[node]
     text = page_path(node, language).read_text(encoding="utf-8")
     parts = sections(text)
-    assert list(parts) == SECTIONS[language]
+    assert tuple(parts) == SECTIONS[language]
     assert all(part.strip() for part in parts.values())
     inputs, outputs = (parts[heading] for heading in SECTIONS[language][:2])
     assert documented(inputs) == set(node_inputs(info))

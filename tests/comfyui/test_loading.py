@@ -86,7 +86,7 @@ def test_one_file_autoencoder_opens_in_cores_loader(runs):
 def test_stock_nodes_say_which_loader_brings_the_missing_part(runs):
     said = runs["missing_parts"]
     for name in ("CLIPTextEncode", "copied"):
-        assert said[name].startswith("Load MF Model: int8.safetensors carries no text encoder.")
+        assert said[name].startswith("int8.safetensors carries no text encoder.")
         assert "CLIPLoader of type flux2" in said[name]
     for name in ("VAEDecode", "VAEEncode"):
-        assert said[name].startswith("Load MF Model: int8.safetensors carries no VAE.")
+        assert said[name].startswith("int8.safetensors carries no VAE.")

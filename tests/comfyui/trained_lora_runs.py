@@ -15,7 +15,7 @@ def main(root: Path, unmerged: Path, file: Path, merged: Path) -> None:
     import comfy.sd
     import comfy.utils
     import torch
-    from pack_under_test.nodes.host.model_files import load_joint_model
+    from pack_under_test.nodes.host.model_loader import load_joint_model
     from safetensors.torch import load_file
 
     model = load_joint_model(str(unmerged))

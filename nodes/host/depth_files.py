@@ -1,0 +1,105 @@
+"""Depth files in ComfyUI's folders: what can be chosen, what is written, where it comes from.
+
+Relies on: ``folder_paths`` (input and output folder, numbered names), ``comfy.cli_args`` (--disable-metadata), and the
+hidden inputs ``prompt`` and ``extra_pnginfo``, which core writes into pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy.cli_args import args
+from torch import Tensor
+
+from ...mforce_core.depth.files import LEVELS, SUFFIXES, Encoding, write_16_bit, write_exr, write_npy
+from ...mforce_core.depth.range import percentile_range, stretch
+
+PNG, EXR, NPY = FORMATS = ("png (16-bit)", "exr", "npy")
+#: What the numbers of a file are. The spelling of the last is part of saved workflows.
+AS_DEPTH, AS_DISPARITY, AS_NORMALIZED = MEANINGS = ("depth", "disparity (1 / depth)", "normalised (near 0, far 1)")
+
+
+def input_depth_files() -> list[str]:
+    """Files in ComfyUI's input folder that may be depth maps."""
+    folder = Path(folder_paths.get_input_directory())
+    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+
+
+def output_paths(prefix: str, format: str, maps: Tensor) -> tuple[list[Path], str]:
+    """New files in the output folder, one per map (B, H, W), and their subfolder.
+
+    %batch_num% in the prefix becomes the map's number in the batch; no file that is there already is named.
+    """
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+        prefix, folder_paths.get_output_directory(), maps.shape[2], maps.shape[1]
+    )
+    if "%batch_num%" in name:  # core counts files of the name as it is written
+        numbered = re.escape(name).replace("%batch_num%", r"\d+") + r"_(\d+)\."
+        taken = (re.match(numbered, file.name) for file in Path(folder).iterdir())
+        counter = max((int(match[1]) for match in taken if match), default=0) + 1
+    ending = "png" if format == PNG else format
+    names = (f"{name.replace('%batch_num%', str(index))}_{counter + index:05}" for index in range(len(maps)))
+    return [Path(folder) / f"{one}.{ending}" for one in names], subfolder
+
+
+def encode_values(maps: Tensor, valid: Tensor, meaning: str, near: float, far: float) -> tuple[Tensor, Encoding]:
+    """Depth (B, H, W) as the numbers of a file, NaN where not valid, and what they mean.
+
+    Args:
+        meaning: one of `MEANINGS`.
+        near, far: depth that becomes 0 and 1 when normalized; 0 takes the nearest or farthest of the whole batch.
+
+    Raises:
+        ValueError: far is not larger than near.
+    """
+    missing = torch.full_like(maps, torch.nan)
+    if meaning == AS_DEPTH:
+        return torch.where(valid, maps, missing), Encoding()
+    if meaning == AS_DISPARITY:
+        return torch.where(valid, 1.0 / maps, missing), Encoding(disparity=True)
+    nearest, farthest = percentile_range(maps, valid, 0.0, together=True)[0].tolist()
+    near, far = near or nearest, far or farthest
+    if not near < far:
+        raise ValueError(f"near is {near:g} and far is {far:g}; far must be the larger one.")
+    limits = torch.tensor([[near, far]], dtype=maps.dtype).expand(len(maps), 2)
+    # 0 is kept for pixels without depth.
+    scaled = stretch(maps, valid, limits).clamp(min=1 / LEVELS)
+    return torch.where(valid, scaled, missing), Encoding(scale=far - near, offset=near)
+
+
+def write_depth(
+    path: Path, numbers: Tensor, encoding: Encoding, format: str, *, channel: str, step: float | None, hidden: Any
+) -> None:
+    """Write the numbers (H, W) of `encode_values`.
+
+    Args:
+        format: one of `FORMATS`.
+        channel: of an EXR file.
+        step: value of one of a PNG's 65535 levels; None chooses it.
+        hidden: the node's hidden inputs, which PNG and EXR files carry.
+
+    Raises:
+        ValueError: a library that the format needs is not installed.
+    """
+    try:
+        if format == EXR:
+            write_exr(path, numbers.numpy(), encoding, channel=channel, attributes=provenance(hidden))
+        elif format == NPY:
+            write_npy(path, numbers.numpy())
+        else:
+            write_16_bit(path, numbers.numpy(), encoding, step=step, text=provenance(hidden))
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{error} Or choose png or npy as the format.") from error
+
+
+def provenance(hidden: Any) -> dict[str, str]:
+    """The prompt and the workflow, as core stores them in pictures; nothing under --disable-metadata."""
+    if args.disable_metadata or hidden is None:
+        return {}
+    found = {} if hidden.prompt is None else {"prompt": hidden.prompt}
+    return {key: json.dumps(value) for key, value in {**found, **(hidden.extra_pnginfo or {})}.items()}

@@ -1,0 +1,102 @@
+"""The built-in model's text encoder and autoencoder as ComfyUI's CLIP and VAE.
+
+Relies on: the tokenizer and text model that ``comfy.sd.CLIP`` builds from a ``ClipTarget``; the attributes of
+``comfy.sd.VAE`` (``first_stage_model``, ``patcher``, ``downscale_ratio``); ``latent_rgb_factors`` of a latent format,
+from which ``latent_preview`` makes live previews.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.supported_models_base
+import torch
+
+from ...mforce_core.encoders.autoencoder import load_autoencoder
+from ...mforce_core.encoders.tiny_autoencoder import TinyAutoencoder
+from ...mforce_core.encoders.words import WordTextEncoder, load_text_encoder
+from ...mforce_core.release import PATCH_SIZE, RGB_CHANNELS
+
+FOLDER = Path(__file__).resolve().parents[2] / "models" / "nano"
+
+logger = logging.getLogger(__name__)
+
+
+def load_clip() -> comfy.sd.CLIP:
+    """The word-level text encoder as a CLIP for CLIP Text Encode."""
+    encoder = load_text_encoder(FOLDER)
+    target = comfy.supported_models_base.ClipTarget(
+        partial(WordTokenizer, encoder=encoder), partial(WordTextModel, encoder=encoder)
+    )
+    return comfy.sd.CLIP(target)
+
+
+class WordTokenizer:
+    """Passes the prompt on unchanged: :class:`WordTextModel` looks up the words."""
+
+    def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None, *, encoder: WordTextEncoder):
+        self.encoder = encoder
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_options: Any) -> dict[str, list[str]]:
+        unknown = self.encoder.unknown_words(text)
+        if unknown:
+            logger.info("Nano does not know these words of the prompt: %s", ", ".join(unknown))
+        return {"prompt": [text]}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+class WordTextModel(torch.nn.Module):
+    """A word table with the methods that ``comfy.sd.CLIP`` calls."""
+
+    dtypes = frozenset({torch.float32})
+
+    def __init__(self, dtype: Any = None, device: Any = None, model_options: Any = None, *, encoder: WordTextEncoder):
+        super().__init__()
+        self.encoder = encoder
+        self.table = torch.nn.Parameter(encoder.table.to(device), requires_grad=False)
+
+    def encode_token_weights(self, tokens: dict[str, list[str]]) -> tuple[torch.Tensor, None]:
+        """Features (1, T, D) of one prompt; there is no pooled output."""
+        ids = self.encoder.tokenize(tokens["prompt"]).to(self.table.device)
+        return self.table[ids].to(comfy.model_management.intermediate_device()), None
+
+    def set_clip_options(self, options: dict[str, Any]) -> None:
+        """Nothing to set: there is no layer to choose."""
+
+    def reset_clip_options(self) -> None:
+        """There is no layer to choose."""
+
+
+def load_vae() -> comfy.sd.VAE:
+    """The autoencoder behind ComfyUI's VAE class.
+
+    The class chooses its settings by the tensors that it recognizes. It is given those of the tiny FLUX.2 autoencoder,
+    which has the same latent shape; then the built-in network takes that one's place.
+    """
+    vae = comfy.sd.VAE(sd=TinyAutoencoder().state_dict(), metadata={"tae_latent_channels": RGB_CHANNELS})
+    network = load_autoencoder(FOLDER, dtype=vae.vae_dtype)
+    vae.first_stage_model = network
+    vae.patcher = comfy.model_patcher.CoreModelPatcher(
+        network, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
+    )
+    vae.size = None
+    vae.model_size()
+    # ComfyUI assumes the TAESD factor of 8 and would crop to it; with 2x2 packing it is 16.
+    vae.downscale_ratio = vae.upscale_ratio = PATCH_SIZE
+    return vae
+
+
+def set_preview_colors(model: Any, vae: comfy.sd.VAE) -> None:
+    """Let a MODEL's live previews decode latents as this VAE does: its linear decoding, one pixel per patch."""
+    inverse = vae.first_stage_model.inverse
+    latent_format = model.model.latent_format
+    latent_format.latent_rgb_factors = inverse.weight.float().mean((2, 3)).tolist()
+    latent_format.latent_rgb_factors_bias = inverse.bias.float().tolist()

@@ -1,0 +1,35 @@
+"""The base of the pack's nodes: what ComfyUI reports when one of them fails names the node.
+
+Relies on: ``io.ComfyNode`` of the V3 node API; ``comfy_api.internal.lock_class``, which copies a node's class for every
+run; and ``execution.py``, which shows the text of an exception as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from comfy_api.latest import io
+
+
+class Node(io.ComfyNode):
+    """A ComfyUI node whose ValueErrors start with its display name: "MF Tilt: the model is not ..."."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # The copies that ComfyUI makes of a class hold the wrapped method already, and cannot be changed.
+        execute = vars(cls).get("execute")
+        if execute is not None and not hasattr(execute.__func__, "__wrapped__"):
+            cls.execute = classmethod(_names_its_node(execute.__func__))
+
+
+def _names_its_node(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    @functools.wraps(execute)
+    def run(cls: type[Node], *args: Any, **kwargs: Any) -> io.NodeOutput:
+        try:
+            return execute(cls, *args, **kwargs)
+        except ValueError as error:
+            raise ValueError(f"{cls.define_schema().display_name}: {error}") from error
+
+    return run

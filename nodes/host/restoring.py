@@ -1,0 +1,57 @@
+"""The way back from the model's canvas to the original picture, for pictures, masks and geometries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ...mforce_core.picture.placement import Placement
+from .geometry import geometry_depth, geometry_of_cameras
+from .images import match_image, to_rgb
+
+
+def restore_image(maps: Tensor, placement: Placement) -> Tensor:
+    """Pictures or masks (B, C, H, W) of the canvas's size at the source's, within the range of their values.
+
+    Raises:
+        ValueError: they are not of the canvas's size.
+    """
+    _check_size(maps, placement)
+    return placement.restore_image(maps)
+
+
+def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tensor | None) -> dict[str, Any]:
+    """A geometry of the canvas's size at the source's.
+
+    Args:
+        image: the source picture, in place of the geometry's own.
+
+    Raises:
+        ValueError: the geometry is not of the canvas's size.
+    """
+    depth, valid = geometry_depth(geometry)
+    _check_size(depth, placement)
+    restored = placement.restore_depth(torch.where(valid, depth, torch.nan))
+    known = torch.isfinite(restored)
+    maps = torch.where(known, restored, torch.inf)
+    if image is not None:
+        picture = match_image(to_rgb(image), maps)
+    else:
+        own = rearrange(geometry["image"].cpu(), "b h w c -> b c h w")
+        picture = rearrange(restore_image(own, placement), "b c h w -> b h w c")
+    if "intrinsics" not in geometry:
+        return {"depth": maps, "mask": known, "image": picture}
+    cameras = placement.restore_cameras(geometry["intrinsics"].float().cpu())
+    return geometry_of_cameras(maps, known, picture, cameras)
+
+
+def _check_size(maps: Tensor, placement: Placement) -> None:
+    if tuple(maps.shape[-2:]) != placement.canvas:
+        (rows, columns), (height, width) = maps.shape[-2:], placement.canvas
+        raise ValueError(
+            f"the content is {columns}x{rows}, but the latent's picture was brought to {width}x{height}; connect what"
+            " was decoded from this latent, at its original size."
+        )
