@@ -229,7 +229,7 @@ def main(root: Path, work: Path) -> None:
         "picture beyond": message(lambda: picture(near=500.0)),
         "restore other": message(lambda: run(MFRestoreSize, torch.rand(1, 8, 8, 3), latent)),
         "restore no fit": message(lambda: run(MFRestoreSize, maps, {"samples": latent["samples"]})),
-        "load 8 bits": message(lambda: run(MFLoadDepth, "eight.png")),
+        "load 8 bits": message(lambda: run(MFLoadDepth, "eight.png", DEPTH)),
         "load gone": MFLoadDepth.validate_inputs("gone.exr"),
         "keep size": message(lambda: encode(torch.rand(1, 50, 64, 3), fit="keep size")),
     }
