@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from mforce.cli.data import app
+from mforce.cli.commands.data import app
 from mforce.mforce_core import load_autoencoder, load_text_encoder
 from mforce.mforce_core.encoders.qwen import LAYERS
 from mforce.mforce_core.release import TEXT_TOKENS

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..errors import report_errors
 from . import options
-from .errors import report_errors
 
 
 def bench(
@@ -42,7 +42,7 @@ def bench(
 ) -> None:
     """Measure this machine: kernels, a denoise step, a rollout and a training step, beside their peers."""
     with report_errors(debug):
-        from ..benchmarks.command import run_benchmarks
-        from .progress import say
+        from ...benchmarks.command import run_benchmarks
+        from ..progress import say
 
         run_benchmarks(what, architecture, device, dtype, repeats, compiled, json_file, say)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ..mforce_core.release import STEPS
+from ...mforce_core.release import STEPS
+from ..errors import report_errors
 from . import options
-from .errors import report_errors
 
 app = typer.Typer(name="data", help="Training data: check, encode and label it.", no_args_is_help=True)
 
@@ -39,11 +39,11 @@ def check(
 ) -> None:
     """Count, measure and list what is broken. Exits with 1 if nothing is usable."""
     with report_errors(debug):
-        from ..mforce_core import load_text_encoder
-        from ..training.data.check import check as look
-        from ..training.data.shards import find_shards
-        from .progress import progress_bar
-        from .tables import print_metrics
+        from ...mforce_core import load_text_encoder
+        from ...training.data.check import check as look
+        from ...training.data.shards import find_shards
+        from ..progress import progress_bar
+        from ..tables import print_metrics
 
         shards = find_shards(sources)
         known = None if words is None else load_text_encoder(words)
@@ -83,11 +83,11 @@ def encode(
 ) -> None:
     """Make latents, depth and text features of samples, for training to read."""
     with report_errors(debug):
-        from ..training.data.encode import EncodeSettings, ShardEncoder
-        from ..training.data.shards import find_shards
-        from ..training.data.workers import map_shards
+        from ...training.data.encode import EncodeSettings, ShardEncoder
+        from ...training.data.shards import find_shards
+        from ...training.data.workers import map_shards
+        from ..progress import progress_bar, say
         from .options import parse_size
-        from .progress import progress_bar, say
 
         if fit not in ("crop", "pad"):
             raise ValueError(f"--fit {fit} is unknown: choose crop or pad")
@@ -142,12 +142,12 @@ def label(
 ) -> None:
     """Give pictures without depth the depth that a model sees in them."""
     with report_errors(debug):
-        from ..mforce_core.settings import Settings
-        from ..training.data.label import Labeller, LabelSettings
-        from ..training.data.shards import find_shards
-        from ..training.data.workers import map_shards
-        from .generation import prepare
-        from .progress import progress_bar, say
+        from ...mforce_core.settings import Settings
+        from ...training.data.label import Labeller, LabelSettings
+        from ...training.data.shards import find_shards
+        from ...training.data.workers import map_shards
+        from ..generation import prepare
+        from ..progress import progress_bar, say
 
         given = Settings(
             "joint",
@@ -189,7 +189,7 @@ _PRINTED = 20
 
 
 def _list_broken(broken: list[dict[str, str]]) -> None:
-    from .progress import say
+    from ..progress import say
 
     for entry in broken[:_PRINTED]:
         say(f"Broken: {entry['shard']}{', ' + entry['key'] if entry['key'] else ''}: {entry['reason']}.")

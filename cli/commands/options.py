@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..mforce_core.settings import check_grid
+from ...mforce_core.settings import check_grid
 
 SAMPLING, INPUT, CLOUD, FILES = "Sampling", "Input", "Point cloud", "Model and files"
 

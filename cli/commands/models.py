@@ -1,0 +1,100 @@
+"""The commands about models: info, convert, eval."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...mforce_core.release import STEPS
+from ...mforce_core.settings import BUILT_IN, Settings
+from ..errors import report_errors
+from . import options
+
+
+def info(
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="Release folder, .safetensors file, or nano.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    memory: Annotated[bool, typer.Option("--memory", help="Also how much memory the weights take.")] = False,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="What runs each step of the model on this machine, and why.")
+    ] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Describe a checkpoint without loading it, or this machine's kernels. Exits with 1 where it has problems."""
+    with report_errors(debug):
+        if (checkpoint is None) != kernels:
+            raise ValueError("Give a checkpoint to describe, or --kernels without one.")
+        if checkpoint is None:
+            from ..kernel_info import describe_kernels, print_kernels
+
+            devices = describe_kernels()
+            if as_json:
+                print(json.dumps(devices, indent=2))
+            else:
+                print_kernels(devices)
+            return
+        from ..checkpoint_info import describe_checkpoint
+
+        found = describe_checkpoint(Path(checkpoint), memory=memory)
+        if as_json:
+            print(json.dumps(found, indent=2))
+        else:
+            from ..tables import print_checkpoint
+
+            print_checkpoint(found)
+        if found["problems"]:
+            raise typer.Exit(1)
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Release folder or .safetensors file; or a release's ae_encoder.safetensors.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            help="bf16, fp32, fp8 or int8. Default: bf16; an autoencoder keeps its precision.", show_default=False
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Make a release one file for ComfyUI, whole or at half the size; two autoencoder files one."""
+    with report_errors(debug):
+        from ..convert import run_conversion
+
+        run_conversion(source, out, to, overwrite=overwrite)
+        print(out)
+
+
+def evaluate(
+    model: options.Model = BUILT_IN,
+    scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
+    steps: options.Steps = STEPS,
+    seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write the numbers to this file.", show_default=False),
+    ] = None,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    device: options.Device = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Measure a small model on held-out scenes."""
+    with report_errors(debug):
+        from ..evaluation import run_evaluation
+        from ..tables import print_metrics
+
+        words, autoencoder = (None if path is None else str(path) for path in (text_encoder, vae))
+        settings = Settings(
+            "joint", "", seed=seed, steps=steps, model=model, text_encoder=words, vae=autoencoder, device=device
+        )
+        metrics = run_evaluation(settings, scenes, json_file)
+        print_metrics(metrics)

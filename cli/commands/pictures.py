@@ -1,0 +1,225 @@
+"""The commands that make pictures and depth: joint, i2d, d2i, rerun, demo."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...mforce_core.release import CFG, FOV_DEGREES, LOG2_ALPHA, STEPS, Mode
+from ...mforce_core.settings import BUILT_IN, Settings
+from ..errors import report_errors
+from . import options
+from .options import parse_size
+
+
+def joint(
+    prompt: Annotated[str, typer.Argument(help="What to show.")],
+    tilt: options.Tilt = LOG2_ALPHA,
+    refine_depth: options.RefineDepth = False,
+    steps: options.Steps = STEPS,
+    cfg: options.Cfg = None,
+    guidance: options.Guidance = None,
+    seed: options.Seed = 0,
+    count: options.Count = 1,
+    size: options.Size = None,
+    fov: options.Fov = FOV_DEGREES,
+    edge_threshold: options.EdgeThreshold = None,
+    remove_outliers: options.RemoveOutliers = False,
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    compile_model: options.Compile = False,
+    cuda_graph: options.CudaGraph = False,
+    debug: options.Debug = False,
+) -> None:
+    """Text to image, depth and point cloud."""
+    with report_errors(debug):
+        settings = _settings(
+            "joint", prompt, source=None, tilt=tilt, refine_depth=refine_depth, steps=steps, cfg=cfg,
+            guidance=guidance, seed=seed, size=size, fov=fov, edge_threshold=edge_threshold,
+            remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
+            dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
+        )  # fmt: skip
+        _generate(settings, count, output, overwrite)
+
+
+def i2d(
+    image: Annotated[Path, typer.Argument(help="Picture: png, jpg, webp, tiff...")],
+    prompt: Annotated[str, typer.Option(help="What the picture shows, if that is known.")] = "",
+    steps: options.Steps = STEPS,
+    cfg: options.Cfg = None,
+    guidance: options.Guidance = None,
+    seed: options.Seed = 0,
+    count: options.Count = 1,
+    size: options.Size = None,
+    fit: options.Fit = "pad",
+    fov: options.Fov = FOV_DEGREES,
+    edge_threshold: options.EdgeThreshold = None,
+    remove_outliers: options.RemoveOutliers = False,
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    compile_model: options.Compile = False,
+    cuda_graph: options.CudaGraph = False,
+    debug: options.Debug = False,
+) -> None:
+    """Image to depth and point cloud."""
+    with report_errors(debug):
+        settings = _settings(
+            "i2d", prompt, source=image, steps=steps, cfg=cfg, guidance=guidance, seed=seed, size=size,
+            fit=fit, fov=fov, edge_threshold=edge_threshold, remove_outliers=remove_outliers, model=model,
+            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype, compile=compile_model,
+            cuda_graph=cuda_graph,
+        )  # fmt: skip
+        _generate(settings, count, output, overwrite)
+
+
+def d2i(
+    depth: Annotated[
+        Path, typer.Argument(help="Depth map: npy, npz, exr, pfm, 16-bit or float png or tiff. 0 and NaN are missing.")
+    ],
+    prompt: Annotated[str, typer.Argument(help="What to show.")],
+    disparity: Annotated[
+        bool,
+        typer.Option(
+            "--disparity",
+            help="The file holds inverse depth, in which near is bright. 8-bit maps always do.",
+            rich_help_panel=options.INPUT,
+        ),
+    ] = False,
+    far_to_near: Annotated[
+        float | None,
+        typer.Option(
+            help="Of disparity that was stretched to all levels: how many times farther its darkest pixel is than its "
+            "brightest. Default: 10 where a map looks stretched.",
+            show_default=False,
+            rich_help_panel=options.INPUT,
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Image or boolean .npy, darker than half where the depth is not to be used.",
+            show_default=False,
+            rich_help_panel=options.INPUT,
+        ),
+    ] = None,
+    steps: options.Steps = STEPS,
+    cfg: options.Cfg = None,
+    guidance: options.Guidance = None,
+    seed: options.Seed = 0,
+    count: options.Count = 1,
+    size: options.Size = None,
+    fit: options.Fit = "pad",
+    fov: options.Fov = FOV_DEGREES,
+    edge_threshold: options.EdgeThreshold = None,
+    remove_outliers: options.RemoveOutliers = False,
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    compile_model: options.Compile = False,
+    cuda_graph: options.CudaGraph = False,
+    debug: options.Debug = False,
+) -> None:
+    """Depth to image."""
+    with report_errors(debug):
+        settings = _settings(
+            "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, steps=steps, cfg=cfg,
+            guidance=guidance, seed=seed, size=size, fit=fit, fov=fov, edge_threshold=edge_threshold,
+            remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
+            dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
+        )  # fmt: skip
+        _generate(settings, count, output, overwrite)
+
+
+def rerun(
+    metadata: Annotated[Path, typer.Argument(help="metadata.json of a result, or its folder.")],
+    new_input: Annotated[
+        Path | None, typer.Option("--input", help="Where the input file is now.", show_default=False)
+    ] = None,
+    new_mask: Annotated[Path | None, typer.Option("--mask", help="Where the mask is now.", show_default=False)] = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    debug: options.Debug = False,
+) -> None:
+    """Make a result again from its metadata.json and compare the files."""
+    with report_errors(debug):
+        from ...mforce_core.results.folder import default_output
+        from .. import generation
+        from ..progress import say
+
+        before = generation.read_metadata(metadata)
+        settings = Settings.from_dict(before["settings"])
+        settings = _moved(settings, new_input, new_mask)
+        generation.check_inputs(before, settings)
+        settings, parts = generation.prepare(settings)
+        output = output or default_output("rerun")
+        generation.generate_folder([settings], parts, output, overwrite=overwrite)
+        changed = generation.differences(before, output)
+        say(f"Different from the original: {', '.join(changed)}." if changed else "Identical to the original.")
+        print(output)
+
+
+def demo(
+    steps: options.Steps = STEPS,
+    seed: options.Seed = 0,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    model: options.Model = BUILT_IN,
+    debug: options.Debug = False,
+) -> None:
+    """Try all three modes on the built-in model."""
+    with report_errors(debug):
+        from ...mforce_core.results.folder import default_output
+        from ..demo import run_demo
+
+        run_demo(output or default_output("demo"), model, steps, seed, device, overwrite=overwrite)
+
+
+def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:
+    """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
+    values["cfg"] = CFG[mode] if values["cfg"] is None else values["cfg"]
+    values["size"] = parse_size(values["size"])
+    values["input"] = source
+    for name in ("input", "mask", "text_encoder", "vae"):
+        if values.get(name) is not None:
+            values[name] = str(Path(values[name]).absolute())
+    if values["model"] != BUILT_IN:
+        values["model"] = str(Path(values["model"]).absolute())
+    return Settings(mode, prompt, **values)
+
+
+def _moved(settings: Settings, new_input: Path | None, new_mask: Path | None) -> Settings:
+    if new_input is not None:
+        settings = replace(settings, input=str(new_input.absolute()))
+    if new_mask is not None:
+        settings = replace(settings, mask=str(new_mask.absolute()))
+    return settings
+
+
+def _generate(settings: Settings, count: int, output: Path | None, overwrite: bool) -> None:
+    from ...mforce_core.results.folder import check_output, default_output
+    from .. import generation
+
+    jobs = generation.numbered(settings, count)
+    output = output or default_output(settings.mode)
+    check_output(output, overwrite=overwrite)
+    resolved, parts = generation.prepare(jobs[0])
+    jobs = [replace(resolved, seed=job.seed) for job in jobs]
+    print(generation.generate_folder(jobs, parts, output, overwrite=overwrite) / "sheet.png")

@@ -1,0 +1,49 @@
+"""The commands that train: train, study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import LIGHTER_TRAINING, report_errors
+from . import options
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file, or a preset: nano-t2i, nano-mf, klein-4b, ...")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of the file.", show_default=False),
+    ] = None,
+    processes: Annotated[int, typer.Option(help="GPUs of this machine that share the run.", min=1)] = 1,
+    plan: Annotated[bool, typer.Option("--plan", help="Only estimate memory and time.")] = False,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Go on although seed, data or length differ from the run's.")
+    ] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Train a stage of a model, or go on with it."""
+    with report_errors(debug, LIGHTER_TRAINING):
+        from ..train import run_training
+
+        code = run_training(config, overrides or [], processes, plan_only=plan, changed=changed)
+        if code:
+            raise typer.Exit(code)
+
+
+def study(
+    config: Annotated[Path, typer.Argument(help="TOML file, or scaling, depth-start, sparse-depth.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For both stages of every cell.", show_default=False),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="PATTERN", help="Cells to run, as in w64-*.")] = "*",
+    debug: options.Debug = False,
+) -> None:
+    """Train a grid of sizes, budgets and recipes, or go on with it, and compare their held-out errors."""
+    with report_errors(debug, LIGHTER_TRAINING):
+        from ..study import run
+
+        run(config, overrides or [], only)
