@@ -9,7 +9,7 @@ import argparse
 import json
 import platform
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..kernels.attention.backends import NAMES, attend
-from ..kernels.attention.call import Call
-from ..kernels.attention.measure import fails
-from ..kernels.attention.timing import seconds
+from ..kernels import attention
+from ..kernels.measure import trial
+from ..kernels.registry import BACK_ENDS, OPS, Call
+from ..kernels.timing import seconds
 
 #: (B, H, L, D): the published model at 512x512 with its text, at 1024x1024, a batch of two as guidance makes it, and
 #: a head of 64.
@@ -50,8 +50,8 @@ def _measure_shape(
     kind = dict(zip(("batch", "heads", "length", "features"), shape, strict=True))
     rows: list[dict[str, Any]] = []
     for step, operations in _OPERATIONS.items():
-        call = Call(device, dtype, batch, heads, length, length, features, step == "backward")
-        inputs = call.draw()
+        call = Call("attention", device, dtype, features, step == "backward", (batch, heads, length, length))
+        inputs = OPS["attention"].draw(call)[:3]
         runs, problems = _runs(call, inputs)
         medians = {name: statistics.median(times) for name, times in seconds(runs, device, rounds).items()}
         best = min((median for name, median in medians.items() if name.startswith("sdpa")), default=None)
@@ -68,17 +68,17 @@ def _measure_shape(
     return rows
 
 
-def _runs(call: Call, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
+def _runs(call: Call, inputs: Sequence[Tensor]) -> tuple[dict[str, Callable[[], object]], dict[str, str]]:
     """What is timed of each back end that works, warmed up, and why the others do not."""
     runs: dict[str, Callable[[], object]] = {}
     problems: dict[str, str] = {}
-    for name in NAMES:
+    for name, back_end in BACK_ENDS["attention"].items():
         if name == "host":
             continue
-        problem = fails(name, call)
+        problem = back_end.problem(call) or trial("attention", name, *call[1:5])
         if problem is None:
             try:
-                runs[name] = _run(name, inputs, call.backward)
+                runs[name] = _run(name, inputs, call.gradient)
                 runs[name]()
             except RuntimeError as error:  # too little memory for the whole attention matrix, mostly
                 runs.pop(name, None)
@@ -88,10 +88,10 @@ def _runs(call: Call, inputs: tuple[Tensor, Tensor, Tensor]) -> tuple[dict[str, 
     return runs, problems
 
 
-def _run(name: str, inputs: tuple[Tensor, Tensor, Tensor], backward: bool) -> Callable[[], object]:
+def _run(name: str, inputs: Sequence[Tensor], backward: bool) -> Callable[[], object]:
     if not backward:
-        return partial(attend, name, *inputs)
-    out = attend(name, *inputs)
+        return partial(attention, *inputs, backend=name)
+    out = attention(*inputs, backend=name)
     return partial(torch.autograd.grad, out, inputs, torch.ones_like(out), retain_graph=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -10,10 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..kernels import kernel_report
-from ..kernels.attention import attention_report
 
-#: Device -> operation -> "back_end" and "reason".
-Report = Mapping[str, Mapping[str, Mapping[str, str]]]
+#: Device -> operation -> "back_end", "reason", "back_ends" (name -> "works" or why not) and "measured".
+Report = dict[str, dict[str, dict[str, Any]]]
 
 
 def describe_kernels() -> Report:
@@ -32,25 +31,25 @@ def _name(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _operations(device: torch.device) -> dict[str, dict[str, str]]:
-    rows = {
-        operation: {"back_end": "triton" if reason is None else "reference", "reason": reason or "it works here"}
-        for operation, reason in kernel_report(device).items()
+def _operations(device: torch.device) -> dict[str, dict[str, Any]]:
+    return {
+        op: {
+            "back_end": report.runs_on,
+            "reason": report.reason,
+            "back_ends": {name: problem or "works" for name, problem in report.back_ends.items()},
+            "measured": report.measured,
+        }
+        for op, report in kernel_report(device).items()
     }
-    attention = attention_report(device)
-    works = [name for name, problem in attention.back_ends.items() if problem is None]
-    rows["attention"] = {"back_end": ", ".join(works), "reason": attention.rule}
-    for name, problem in attention.back_ends.items():
-        if problem is not None:
-            rows[f"attention, {name}"] = {"back_end": "not used", "reason": problem}
-    return rows
 
 
 def print_kernels(devices: Report) -> None:
-    """Print the answer of `describe_kernels`, a table a device."""
+    """Print the answer of `describe_kernels`, one table per device."""
     console = Console()
     for device, operations in devices.items():
-        table = Table("operation", "back end", "why", title=escape(device), title_justify="left")
+        table = Table("operation", "runs on", "why", "back ends", title=escape(device), title_justify="left")
         for operation, row in operations.items():
-            table.add_row(escape(operation), escape(row["back_end"]), escape(row["reason"]))
+            others = "\n".join(f"{name}: {problem}" for name, problem in row["back_ends"].items())
+            table.add_row(escape(operation), escape(row["back_end"]), escape(row["reason"]), escape(others))
+            table.add_section()
         console.print(table)

@@ -1,7 +1,7 @@
 """Adaptive LayerNorm over a sequence whose segments carry different modulation vectors.
 
 ``[txt + img | depth]`` is one sequence for attention but two for modulation. Each segment's vectors are read as
-they are, (B, C), and never expanded to one row a token.
+they are, (B, C), and never expanded to one row per token.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm
 
-from .dispatch import on_triton, recorded
+from .choice import dispatch
+from .drawing import Draw
+from .registry import Call, Op, register_op
+from .tracing import recorded
 
 LAYER_NORM_EPS = 1e-6
 
@@ -43,20 +46,11 @@ def adaln(x: Tensor, segments: Sequence[Segment]) -> Tensor:
 
     Raises:
         ValueError: the segments do not cover the sequence.
+        BackEndUnavailable: a back end was asked for by name and cannot run.
     """
     lengths = _lengths(x, segments)
     shifts, scales = _vectors(x, [m.shift for _, m in segments]), _vectors(x, [m.scale for _, m in segments])
-    if not on_triton("adaln", x.shape[2], x, *shifts, *scales):
-        return _adaln(x, lengths, shifts, scales)
-    if recorded(x, *shifts, *scales):
-        from . import adaln_ops
-
-        return adaln_ops.adaln(x, lengths, shifts, scales)
-    from .triton.adaln import forward
-
-    h = torch.empty_like(x, memory_format=torch.contiguous_format)
-    forward(x, None, None, h, lengths, (), shifts, scales, LAYER_NORM_EPS)
-    return h
+    return dispatch(ADALN, (x, *shifts, *scales), (x, lengths, shifts, scales), x.shape[2], _sizes(x, lengths))
 
 
 def gated_residual(x: Tensor, y: Tensor, segments: Sequence[Segment], *, inplace: bool = False) -> Tensor:
@@ -67,19 +61,11 @@ def gated_residual(x: Tensor, y: Tensor, segments: Sequence[Segment], *, inplace
 
     Raises:
         ValueError: the segments do not cover the sequence, or have no gate.
+        BackEndUnavailable: a back end was asked for by name and cannot run.
     """
     lengths, gates = _lengths(x, segments), _gates(x, segments)
-    if not on_triton("gated_residual", x.shape[2], x, y, *gates):
-        return _gated_residual(x, y, lengths, gates, inplace)
-    if recorded(x, y, *gates):
-        from . import adaln_ops
-
-        return adaln_ops.gated_residual(x, y, lengths, gates)
-    from .triton.adaln import forward
-
-    z = x if inplace else torch.empty_like(x, memory_format=torch.contiguous_format)
-    forward(x, y, z, None, lengths, gates, (), (), LAYER_NORM_EPS)
-    return z
+    arguments = (x, y, lengths, gates, inplace)
+    return dispatch(GATED_RESIDUAL, (x, y, *gates), arguments, x.shape[2], _sizes(x, lengths))
 
 
 def gated_residual_adaln(
@@ -89,7 +75,7 @@ def gated_residual_adaln(
 
     Args:
         segments: lengths, and the gates of this branch.
-        following: shift and scale of the next branch, one a segment.
+        following: shift and scale of the next branch, one per segment.
         inplace: write the new x over the old one; only where autograd does not record.
 
     Returns:
@@ -97,22 +83,13 @@ def gated_residual_adaln(
 
     Raises:
         ValueError: the segments do not cover the sequence, or have no gate.
+        BackEndUnavailable: a back end was asked for by name and cannot run.
     """
     lengths, gates = _lengths(x, segments), _gates(x, segments)
     shifts, scales = _vectors(x, [m.shift for m in following]), _vectors(x, [m.scale for m in following])
-    if not on_triton("gated_residual_adaln", x.shape[2], x, y, *gates, *shifts, *scales):
-        x = _gated_residual(x, y, lengths, gates, inplace)
-        return x, _adaln(x, lengths, shifts, scales)
-    if recorded(x, y, *gates, *shifts, *scales):
-        from . import adaln_ops
-
-        return adaln_ops.gated_residual_adaln(x, y, lengths, gates, shifts, scales)
-    from .triton.adaln import forward
-
-    z = x if inplace else torch.empty_like(x, memory_format=torch.contiguous_format)
-    h = torch.empty_like(x, memory_format=torch.contiguous_format)
-    forward(x, y, z, h, lengths, gates, shifts, scales, LAYER_NORM_EPS)
-    return z, h
+    tensors = (x, y, *gates, *shifts, *scales)
+    arguments = (x, y, lengths, gates, shifts, scales, inplace)
+    return dispatch(GATED_RESIDUAL_ADALN, tensors, arguments, x.shape[2], _sizes(x, lengths))
 
 
 def _lengths(x: Tensor, segments: Sequence[Segment]) -> list[int]:
@@ -120,6 +97,10 @@ def _lengths(x: Tensor, segments: Sequence[Segment]) -> list[int]:
     if sum(lengths) != x.shape[1]:
         raise ValueError(f"segments cover {sum(lengths)} tokens, the sequence has {x.shape[1]}")
     return lengths
+
+
+def _sizes(x: Tensor, lengths: list[int]) -> tuple[int, int, int]:
+    return x.shape[0], x.shape[1], len(lengths)
 
 
 def _vectors(x: Tensor, vectors: Sequence[Tensor]) -> list[Tensor]:
@@ -135,7 +116,7 @@ def _gates(x: Tensor, segments: Sequence[Segment]) -> list[Tensor]:
     return _vectors(x, present)
 
 
-def _adaln(x: Tensor, lengths: list[int], shifts: list[Tensor], scales: list[Tensor]) -> Tensor:
+def _reference_adaln(x: Tensor, lengths: list[int], shifts: list[Tensor], scales: list[Tensor]) -> Tensor:
     normed = layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
     parts = zip(_split(normed, lengths), shifts, scales, strict=True)
     if recorded(x, *shifts, *scales):
@@ -146,13 +127,27 @@ def _adaln(x: Tensor, lengths: list[int], shifts: list[Tensor], scales: list[Ten
     return normed
 
 
-def _gated_residual(x: Tensor, y: Tensor, lengths: list[int], gates: list[Tensor], inplace: bool) -> Tensor:
+def reference_gated_residual(x: Tensor, y: Tensor, lengths: list[int], gates: list[Tensor], inplace: bool) -> Tensor:
+    """Plain PyTorch, which back ends without a kernel of their own also use."""
     parts = zip(_split(x, lengths), _split(y, lengths), gates, strict=True)
     if not inplace:
         return _join([part + gate[:, None] * branch for part, branch, gate in parts])
     for part, branch, gate in parts:
         part.addcmul_(gate[:, None], branch)
     return x
+
+
+def _reference_gated_residual_adaln(
+    x: Tensor,
+    y: Tensor,
+    lengths: list[int],
+    gates: list[Tensor],
+    shifts: list[Tensor],
+    scales: list[Tensor],
+    inplace: bool,
+) -> tuple[Tensor, Tensor]:
+    x = reference_gated_residual(x, y, lengths, gates, inplace)
+    return x, _reference_adaln(x, lengths, shifts, scales)
 
 
 def _split(x: Tensor, lengths: list[int]) -> Sequence[Tensor]:
@@ -162,3 +157,62 @@ def _split(x: Tensor, lengths: list[int]) -> Sequence[Tensor]:
 
 def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _draw(call: Call) -> tuple[Tensor, Tensor, list[int], list[list[Tensor]]]:
+    """x, y, lengths of the segments, and their gates, shifts and scales."""
+    batch, length, segments = call.sizes
+    draw = Draw(call)
+    lengths = [length // segments] * (segments - 1)
+    vectors = [[draw(batch, call.width) for _ in range(segments)] for _ in range(3)]
+    return draw(batch, length, call.width), draw(batch, length, call.width), [*lengths, length - sum(lengths)], vectors
+
+
+def _draw_adaln(call: Call) -> tuple:
+    x, _, lengths, (_, shifts, scales) = _draw(call)
+    return x, lengths, shifts, scales
+
+
+def _draw_gated_residual(call: Call) -> tuple:
+    x, y, lengths, (gates, _, _) = _draw(call)
+    return x, y, lengths, gates, False
+
+
+def _draw_gated_residual_adaln(call: Call) -> tuple:
+    x, y, lengths, vectors = _draw(call)
+    return x, y, lengths, *vectors, False
+
+
+_SIZES = ("batch", "tokens", "segments")
+_TOKENS, _VECTOR = "B L C", "B C"
+
+ADALN = register_op(
+    Op(
+        "adaln",
+        {"x": _TOKENS, "shift": _VECTOR, "scale": _VECTOR, "return": _TOKENS},
+        "channels",
+        _SIZES,
+        _draw_adaln,
+    ),
+    _reference_adaln,
+)
+GATED_RESIDUAL = register_op(
+    Op(
+        "gated_residual",
+        {"x": _TOKENS, "y": _TOKENS, "gate": _VECTOR, "return": _TOKENS},
+        "channels",
+        _SIZES,
+        _draw_gated_residual,
+    ),
+    reference_gated_residual,
+)
+GATED_RESIDUAL_ADALN = register_op(
+    Op(
+        "gated_residual_adaln",
+        {"x": _TOKENS, "y": _TOKENS, "gate": _VECTOR, "shift": _VECTOR, "scale": _VECTOR, "return": _TOKENS},
+        "channels",
+        _SIZES,
+        _draw_gated_residual_adaln,
+    ),
+    _reference_gated_residual_adaln,
+)

@@ -6,7 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .dispatch import on_triton, recorded
+from .choice import dispatch
+from .drawing import Draw
+from .registry import Call, Op, register_op
+from .tracing import recorded
 
 RMS_NORM_EPS = 1e-6
 
@@ -60,30 +63,33 @@ def qk_norm_rope(
 
     Returns:
         q, k, v, each (B, L, H, D), possibly strided views of one buffer.
+
+    Raises:
+        BackEndUnavailable: a back end was asked for by name and cannot run.
     """
     qkv = streams[0].qkv
     scales = [scale.to(qkv.dtype) for stream in streams for scale in stream[1:]]
-    on_gpu_kernels = on_triton("qk_norm_rope", qkv.shape[4], *(stream.qkv for stream in streams), *scales)
-    if recorded(*(tensor for stream in streams for tensor in stream)):
-        if on_gpu_kernels:
-            from . import rope_ops
+    tensors = (*(stream.qkv for stream in streams), *scales)
+    sizes = (qkv.shape[0], table.shape[1], len(streams), qkv.shape[3])
+    return dispatch(QK_NORM_ROPE, tensors, (streams, table, inplace), qkv.shape[4], sizes)
 
-            return rope_ops.qk_norm_rope([stream.qkv for stream in streams], scales[::2], scales[1::2], table)
+
+def joint_buffer(streams: Sequence[PackedHeads], inplace: bool) -> Tensor:
+    """Where q, k and v of all streams go, (B, L, 3, H, D): a new buffer, or a single stream's own."""
+    qkv = streams[0].qkv
+    if inplace and len(streams) == 1:
+        return qkv
+    length = sum(stream.qkv.shape[1] for stream in streams)
+    return qkv.new_empty(qkv.shape[0], length, *qkv.shape[2:])
+
+
+def _reference(streams: Sequence[PackedHeads], table: Tensor, inplace: bool) -> tuple[Tensor, Tensor, Tensor]:
+    if recorded(*(tensor for stream in streams for tensor in stream)):
         return _functional(streams, table)
-    if not inplace or len(streams) > 1:
-        length = sum(stream.qkv.shape[1] for stream in streams)
-        qkv = qkv.new_empty(qkv.shape[0], length, *qkv.shape[2:])
-    start = 0
+    qkv, start = joint_buffer(streams, inplace), 0
     for stream in streams:
         part = slice(start, start + stream.qkv.shape[1])
-        if on_gpu_kernels:
-            from .triton.rope import forward
-
-            query_scale, key_scale = (scale.to(qkv.dtype) for scale in stream[1:])
-            q, k, v = qkv[:, part].unbind(2)
-            forward(stream.qkv, query_scale, key_scale, table[:, part], q, k, v, RMS_NORM_EPS)
-        else:
-            _write(stream, table[:, part], qkv[:, part])
+        _write(stream, table[:, part], qkv[:, part])
         start = part.stop
     q, k, v = qkv.unbind(2)
     return q, k, v
@@ -132,3 +138,29 @@ def _write(stream: PackedHeads, table: Tensor, out: Tensor) -> None:
         out[:, rows, :2].copy_(wide)
     if out.data_ptr() != qkv.data_ptr():
         out[:, :, 2].copy_(qkv[:, :, 2])
+
+
+def _draw(call: Call) -> tuple[list[PackedHeads], Tensor, bool]:
+    batch, length, streams, heads = call.sizes
+    draw = Draw(call)
+    lengths = [length // streams] * (streams - 1)
+    packed = [
+        PackedHeads(draw(batch, part, 3, heads, call.width), draw(call.width), draw(call.width))
+        for part in (*lengths, length - sum(lengths))
+    ]
+    positions = torch.arange(length, device=call.device)[:, None]
+    return packed, rope_table(positions, (call.width,), 2000.0), False
+
+
+_HEADS = "B L H D"
+
+QK_NORM_ROPE = register_op(
+    Op(
+        "qk_norm_rope",
+        {"qkv": "B L 3 H D", "query_scale": "D", "key_scale": "D", "table": "2 L D/2", "return": _HEADS},
+        "features of a head",
+        ("batch", "tokens", "streams", "heads"),
+        _draw,
+    ),
+    _reference,
+)

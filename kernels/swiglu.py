@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from .dispatch import on_triton, recorded
+from .choice import dispatch
+from .drawing import Draw
+from .registry import Call, Op, register_op
 
 
 def swiglu(x: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -16,26 +18,42 @@ def swiglu(x: Tensor, *, out: Tensor | None = None) -> Tensor:
 
     Returns:
         (B, L, M), ``out`` where it is given.
+
+    Raises:
+        BackEndUnavailable: a back end was asked for by name and cannot run.
     """
-    if not on_triton("swiglu", x.shape[2] // 2, x, x if out is None else out):
-        a, b = x.chunk(2, dim=-1)
-        return silu(a) * b if out is None else torch.mul(silu(a), b, out=out)
-    if recorded(x):
-        from . import swiglu_ops
-
-        return swiglu_ops.swiglu(x, None)
-    from .triton.swiglu import forward
-
-    if out is None:
-        out = x.new_empty(*x.shape[:2], x.shape[2] // 2)
-    forward(x, out)
-    return out
+    tensors = (x,) if out is None else (x, out)
+    return dispatch(SWIGLU, tensors, (x, None, out), x.shape[2] // 2, (x.shape[0], x.shape[1]))
 
 
 def concat_swiglu(left: Tensor, x: Tensor) -> Tensor:
-    """``[left | swiglu(x)]`` for left (B, L, C) and x (B, L, 2 M), as a new (B, L, C + M)."""
-    if on_triton("swiglu", x.shape[2] // 2, x, left):
-        from . import swiglu_ops
+    """``[left | swiglu(x)]`` for left (B, L, C) and x (B, L, 2 M), as a new (B, L, C + M).
 
-        return swiglu_ops.swiglu(x, left)
-    return torch.cat((left, swiglu(x)), dim=-1)
+    Raises:
+        BackEndUnavailable: a back end was asked for by name and cannot run.
+    """
+    return dispatch(SWIGLU, (x, left), (x, left, None), x.shape[2] // 2, (x.shape[0], x.shape[1]))
+
+
+def _reference(x: Tensor, left: Tensor | None, out: Tensor | None) -> Tensor:
+    a, b = x.chunk(2, dim=-1)
+    if out is not None:
+        return torch.mul(silu(a), b, out=out)
+    gated = silu(a) * b
+    return gated if left is None else torch.cat((left, gated), dim=-1)
+
+
+def _draw(call: Call) -> tuple[Tensor, None, None]:
+    return Draw(call)(*call.sizes, 2 * call.width), None, None
+
+
+SWIGLU = register_op(
+    Op(
+        "swiglu",
+        {"x": "B L 2M", "left": "B L C", "return": "B L M or, right of left, B L C+M"},
+        "channels",
+        ("batch", "tokens"),
+        _draw,
+    ),
+    _reference,
+)

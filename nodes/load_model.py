@@ -8,6 +8,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
+from ..kernels import candidate_names
 from .host import nano_parts
 from .host.joint_model import ATTENTION_OPTION
 from .host.missing_part import MissingPart
@@ -66,13 +67,13 @@ class MFLoadModel(Node):
                 ),
                 io.Combo.Input(
                     "attention",
-                    options=["auto", "triton", "sdpa", "sdpa_cudnn", "sdpa_flash", "sdpa_efficient", "xformers"],
+                    options=["auto", *candidate_names("attention")],
                     default="auto",
                     optional=True,
                     tooltip=(
                         "Which attention kernel runs. auto: ComfyUI's if it was started with a flag such as"
-                        " --use-sage-attention, else the fastest on this GPU, measured once per size. One that cannot"
-                        " run falls back to auto and says so in the log."
+                        " --use-sage-attention, else the fastest on this GPU, measured once per size. One that is"
+                        " chosen here and cannot run stops the run and says why."
                     ),
                     advanced=True,
                 ),

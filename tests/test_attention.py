@@ -1,6 +1,5 @@
 """Every back end against float64: Triton natively where there is a GPU, through its interpreter where there is none."""
 
-import os
 from collections.abc import Callable
 
 import pytest
@@ -8,16 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+from kernel_evidence import DEVICE, needs_triton, runs
+from mforce.kernels import attention, use_attention
 
-from mforce.kernels import attention
-from mforce.kernels.attention import use_attention
-from mforce.kernels.attention.ops import flash_attention, flash_attention_into
-
-pytest.importorskip("triton")
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TRITON = pytest.param("triton", marks=needs_triton)
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
 
@@ -43,16 +36,18 @@ def draw(
 
 def errors(inputs: list[torch.Tensor], backend: str) -> list[float]:
     """Of the result and of the gradients of q, k, v, relative to float64."""
-    out = attention(*inputs, backend=backend)
+    with runs(backend, "attention"):
+        out = attention(*inputs, backend=backend)
     right = exact(*inputs)
     slope = torch.randn_like(out)
-    ours = torch.autograd.grad(out, inputs, slope)
+    with runs(backend, *(("attention_backward",) if backend == "triton" else ())):
+        ours = torch.autograd.grad(out, inputs, slope)
     theirs = torch.autograd.grad(right, inputs, slope.double())
     pairs = [(out.detach(), right.detach()), *zip(ours, theirs, strict=True)]
     return [relative(found, wanted.double()) for found, wanted in pairs]
 
 
-@pytest.mark.parametrize("backend", ["triton", "sdpa", "sdpa_math", "reference"])
+@pytest.mark.parametrize("backend", [TRITON, "sdpa", "sdpa_math", "reference"])
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize(
     ("batch", "queries", "keys", "heads", "features"),
@@ -65,7 +60,7 @@ def test_values_and_gradients(
     assert max(errors(inputs, backend)) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("backend", ["triton", "sdpa", "reference", "auto"])
+@pytest.mark.parametrize("backend", [TRITON, "sdpa", "reference", "auto"])
 def test_one_token_returns_its_value(backend: str) -> None:
     q, k, v = draw(2, 1, 1, 3, 16)
     out = attention(q, k, v, backend=backend)
@@ -75,6 +70,7 @@ def test_one_token_returns_its_value(backend: str) -> None:
     assert torch.equal(grads[2], torch.ones_like(v))
 
 
+@needs_triton
 @settings(max_examples=8, deadline=None)
 @given(
     batch=st.integers(1, 3),
@@ -83,19 +79,21 @@ def test_one_token_returns_its_value(backend: str) -> None:
     heads=st.integers(1, 3),
     features=st.integers(1, 40),
 )
-def test_any_shape(batch: int, queries: int, keys: int, heads: int, features: int) -> None:
+def test_any_shape_on_triton(batch: int, queries: int, keys: int, heads: int, features: int) -> None:
     inputs = [x.detach() for x in draw(batch, queries, keys, heads, features)]
-    found = attention(*inputs, backend="triton")
+    with runs("triton", "attention"):
+        found = attention(*inputs, backend="triton")
     assert relative(found, exact(*inputs)) < 1e-5
 
 
-@pytest.mark.parametrize("backend", ["triton", "sdpa", "reference"])
+@pytest.mark.parametrize("backend", [TRITON, "sdpa", "reference"])
 def test_strided_inputs_into_a_strided_output(backend: str) -> None:
     """q, k, v as views of what one Linear wrote, the result into the left part of a buffer, every element of it."""
     packed = torch.randn(2, 33, 3 * 2 * 24 + 8, device=DEVICE)
     q, k, v = packed[..., :-8].unflatten(-1, (3, 2, 24)).unbind(2)
     buffer = torch.full((2, 33, 48 + 12), torch.nan, device=DEVICE)
-    out = attention(q, k, v, out=buffer[..., :48], backend=backend)
+    with runs(backend, "attention"):
+        out = attention(q, k, v, out=buffer[..., :48], backend=backend)
     assert out.data_ptr() == buffer.data_ptr()
     assert relative(buffer[..., :48], exact(q, k, v)) < 1e-5
     assert buffer[..., 48:].isnan().all()
@@ -104,7 +102,7 @@ def test_strided_inputs_into_a_strided_output(backend: str) -> None:
     assert relative(attention(*transposed, backend=backend), exact(*transposed)) < 1e-5
 
 
-@pytest.mark.parametrize("backend", ["triton", "sdpa", "reference"])
+@pytest.mark.parametrize("backend", [TRITON, "sdpa", "reference"])
 def test_strided_gradients(backend: str) -> None:
     """The gradient of a transposed sum arrives expanded, that of a packed Linear leaves strided."""
     packed = torch.randn(2, 9, 3, 2, 16, device=DEVICE, requires_grad=True)
@@ -135,19 +133,23 @@ def test_nothing_to_attend(shape: tuple[int, int, int]) -> None:
     assert (out == 0).all()
 
 
-def test_large_scores_do_not_overflow() -> None:
+@pytest.mark.parametrize("backend", [TRITON, "sdpa", "reference"])
+def test_large_scores_do_not_overflow(backend: str) -> None:
     inputs = [x.detach() * 60 for x in draw(1, 40, 70, 1, 32)]
-    for backend in ("triton", "sdpa", "reference"):
+    with runs(backend, "attention"):
         assert relative(attention(*inputs, backend=backend), exact(*inputs)) < 1e-4
 
 
+@needs_triton
 def test_the_backward_pass_is_deterministic() -> None:
     inputs = draw(1, 70, 70, 2, 16)
     slope = torch.randn(1, 70, 32, device=DEVICE)
-    runs = [torch.autograd.grad(attention(*inputs, backend="triton"), inputs, slope) for _ in range(2)]
-    assert all(torch.equal(first, second) for first, second in zip(*runs, strict=True))
+    with runs("triton", "attention", "attention_backward"):
+        grads = [torch.autograd.grad(attention(*inputs, backend="triton"), inputs, slope) for _ in range(2)]
+    assert all(torch.equal(first, second) for first, second in zip(*grads, strict=True))
 
 
+@needs_triton
 @pytest.mark.parametrize("features", [16, 24])
 def test_every_element_is_written(features: int) -> None:
     """Fresh memory holds NaN here."""
@@ -156,21 +158,26 @@ def test_every_element_is_written(features: int) -> None:
     try:
         assert torch.empty(2, device=DEVICE).isnan().all()
         inputs = draw(2, 33, 70, 2, features)
-        out = attention(*inputs, backend="triton")
-        grads = torch.autograd.grad(out.sum(), inputs)
+        with runs("triton", "attention", "attention_backward"):
+            out = attention(*inputs, backend="triton")
+            grads = torch.autograd.grad(out.sum(), inputs)
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(x.isfinite().all() for x in (out, *grads))
 
 
+@needs_triton
 def test_operators_obey_pytorchs_rules() -> None:
+    from mforce.kernels.triton.operators.attention import flash_attention, flash_attention_into
+
     inputs = draw(2, 9, 11, 2, 16)
-    torch.library.opcheck(flash_attention, tuple(inputs))
     values = [x.detach() for x in inputs]
-    torch.library.opcheck(flash_attention_into, (*values, torch.empty(2, 9, 40, device=DEVICE)[..., :32]))
+    with runs("triton", "attention", "attention_backward"):
+        torch.library.opcheck(flash_attention, tuple(inputs))
+        torch.library.opcheck(flash_attention_into, (*values, torch.empty(2, 9, 40, device=DEVICE)[..., :32]))
 
 
-@pytest.mark.parametrize("backend", ["auto", "triton", "sdpa_math", "reference"])
+@pytest.mark.parametrize("backend", ["auto", TRITON, "sdpa_math", "reference"])
 def test_one_graph_for_all_lengths(backend: str) -> None:
     """No graph break, and after the second length no compilation more; the result is written in place."""
 
@@ -185,7 +192,8 @@ def test_one_graph_for_all_lengths(backend: str) -> None:
     compiled = torch.compile(block, fullgraph=True, backend=counter)
     for length in (19, 23, 31, 40):
         inputs = draw(1, length, length, 2, 16)
-        out = compiled(*inputs, torch.empty(1, length, 40, device=DEVICE))
+        with runs("triton", *(("attention",) if backend == "triton" else ())):
+            out = compiled(*inputs, torch.empty(1, length, 40, device=DEVICE))
         right = exact(inputs[0] * 2, *inputs[1:]).sin()
         assert relative(out.detach(), right.detach()) < 1e-5
         (ours,), (theirs,) = (torch.autograd.grad(x.sum(), inputs[:1]) for x in (out, right))

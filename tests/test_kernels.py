@@ -3,8 +3,6 @@
 Without a GPU the Triton kernels run in Triton's interpreter.
 """
 
-import importlib.util
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,15 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-GPU = torch.cuda.is_available()
-if not GPU:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
-
-from mforce.kernels import (  # noqa: E402
+from kernel_evidence import DEVICE, TRITON_PROBLEM, needs_triton, runs
+from mforce.kernels import (
     Modulation,
     PackedHeads,
     Segment,
     adaln,
+    back_end,
     concat_swiglu,
     gated_residual,
     gated_residual_adaln,
@@ -28,12 +24,10 @@ from mforce.kernels import (  # noqa: E402
     rope_table,
     swiglu,
 )
-from mforce.kernels.dispatch import back_end  # noqa: E402
 
-DEVICE = "cuda" if GPU else "cpu"
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 DTYPES = list(TOLERANCE)
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+MODULATION = ("adaln", "gated_residual", "gated_residual_adaln")
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -128,7 +122,8 @@ def check_modulation(lengths: tuple[int, ...], batch: int, width: int, dtype: to
 @pytest.mark.parametrize("lengths", [(1,), (17,), (5, 0, 3)])
 def test_adaln_and_gated_residual(on: str, lengths: tuple[int, ...], dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    check_modulation(lengths, 2, 24, dtype)
+    with runs(on, *MODULATION):
+        check_modulation(lengths, 2, 24, dtype)
 
 
 @pytest.mark.parametrize("inplace", [False, True])
@@ -142,7 +137,7 @@ def test_strided_tokens_and_shared_modulations(on: str, inplace: bool) -> None:
     gates, shifts, scales = (per_token(v.expand(-1, 3, -1).double(), (4, 2)) for v in vectors)
     exact = x.double() + gates * y.double()
     normal = torch.nn.functional.layer_norm(exact, (24,), eps=1e-6) * (1 + scales) + shifts
-    with torch.no_grad():
+    with torch.no_grad(), runs(on, "gated_residual", "gated_residual_adaln"):
         before, source = x.clone(), x.clone() if not inplace else x
         assert relative(gated_residual(source, y, segments, inplace=inplace), exact) < 1e-5
         assert torch.equal(source, before) != inplace
@@ -217,7 +212,8 @@ def check_rope(lengths: tuple[int, ...], batch: int, heads: int, axes: tuple[int
 )
 def test_qk_norm_rope(on: str, lengths: tuple[int, ...], heads: int, axes: tuple, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    check_rope(lengths, 2 if sum(lengths) < 9 else 1, heads, axes, dtype)
+    with runs(on, "qk_norm_rope"):
+        check_rope(lengths, 2 if sum(lengths) < 9 else 1, heads, axes, dtype)
 
 
 def check_swiglu(batch: int, length: int, width: int, dtype: torch.dtype) -> None:
@@ -244,14 +240,16 @@ def check_swiglu(batch: int, length: int, width: int, dtype: torch.dtype) -> Non
 @pytest.mark.parametrize(("batch", "length", "width"), [(1, 1, 1), (2, 17, 24), (1, 2, 3000)])
 def test_swiglu(on: str, batch: int, length: int, width: int, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    check_swiglu(batch, length, width, dtype)
+    with runs(on, "swiglu"):
+        check_swiglu(batch, length, width, dtype)
 
 
 def test_longer_than_one_block_of_rows(on: str) -> None:
     torch.manual_seed(0)
-    check_modulation((130,), 1, 24, torch.bfloat16)
-    check_rope((130,), 1, 1, (4, 4, 4, 4), torch.bfloat16)
-    check_swiglu(1, 130, 40, torch.bfloat16)
+    with runs(on, *MODULATION, "qk_norm_rope", "swiglu"):
+        check_modulation((130,), 1, 24, torch.bfloat16)
+        check_rope((130,), 1, 1, (4, 4, 4, 4), torch.bfloat16)
+        check_swiglu(1, 130, 40, torch.bfloat16)
 
 
 @settings(max_examples=4, deadline=None, derandomize=True)
@@ -263,8 +261,8 @@ def test_random_shapes(data: st.DataObject) -> None:
     torch.manual_seed(0)
     batch, dtype = whole(1, 3), data.draw(st.sampled_from(DTYPES))
     lengths = tuple(data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4).filter(any)))
-    for name in ("reference", "triton") if importlib.util.find_spec("triton") else ("reference",):
-        with back_end(name):
+    for name in ("reference", *(() if TRITON_PROBLEM else ("triton",))):
+        with back_end(name), runs(name, *MODULATION, "qk_norm_rope", "swiglu"):
             check_modulation(lengths, batch, whole(6, 70), dtype)
             check_rope(lengths, batch, whole(1, 5), tuple(2 * whole(1, 5) for _ in range(4)), dtype)
             check_swiglu(batch, sum(lengths), whole(1, 70), dtype)

@@ -1,6 +1,5 @@
 """The kernels inside the transformer: operators that PyTorch can check and compile, golden data, falling back."""
 
-import importlib.util
 import json
 import logging
 import os
@@ -12,20 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-GPU = torch.cuda.is_available()
-if not GPU:
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+from kernel_evidence import DEVICE, needs_triton, runs
+from mforce.kernels import BackEndUnavailable, Modulation, Segment, adaln, back_end, swiglu
+from mforce.kernels.choice import candidates
+from mforce.kernels.registry import Call, log_once
+from mforce.mforce_core import load_model
+from mforce.mforce_core.model.config import Architecture
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 
-from mforce.kernels import Modulation, Segment, adaln, adaln_ops, rope_ops, swiglu, swiglu_ops  # noqa: E402
-from mforce.kernels.dispatch import back_end, on_triton, reason_against_triton  # noqa: E402
-from mforce.mforce_core import load_model  # noqa: E402
-from mforce.mforce_core.model.config import Architecture  # noqa: E402
-from mforce.mforce_core.model.transformer import ModalityForcingTransformer  # noqa: E402
-
-DEVICE = "cuda" if GPU else "cpu"
 GOLDEN = Path(__file__).parent / "golden"
 GRID = (2, 2)
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+OPS = ("adaln", "attention", "gated_residual", "gated_residual_adaln", "qk_norm_rope", "swiglu")
 back_ends = pytest.mark.parametrize("name", ["reference", pytest.param("triton", marks=needs_triton)])
 
 
@@ -62,20 +58,26 @@ def draw(*shape: int) -> torch.Tensor:
 
 @needs_triton
 def test_operators_are_what_pytorch_expects_of_them() -> None:
+    # The package exports functions of the same names as its modules.
+    from mforce.kernels.triton.operators.adaln import adaln, gated_residual, gated_residual_adaln
+    from mforce.kernels.triton.operators.rope import qk_norm_rope
+    from mforce.kernels.triton.operators.swiglu import swiglu
+
     torch.manual_seed(0)
     x, y, vectors = draw(2, 5, 8), draw(2, 5, 8), [draw(2, 8) for _ in range(6)]
     pairs, lengths = [vectors[i : i + 2] for i in (0, 2, 4)], [3, 2]
     scales = [draw(4), draw(4)]
     checks = [
-        (adaln_ops.adaln, (x, lengths, *pairs[:2])),
-        (adaln_ops.gated_residual, (x, y, lengths, pairs[0])),
-        (adaln_ops.gated_residual_adaln, (x, y, lengths, *pairs)),
-        (rope_ops.qk_norm_rope, ([draw(1, 2, 3, 2, 4)] * 1, scales[:1], scales[1:], torch.randn(2, 2, 2).to(DEVICE))),
-        (swiglu_ops.swiglu, (draw(1, 3, 8), draw(1, 3, 2))),
-        (swiglu_ops.swiglu, (draw(1, 3, 8), None)),
+        (adaln, (x, lengths, *pairs[:2])),
+        (gated_residual, (x, y, lengths, pairs[0])),
+        (gated_residual_adaln, (x, y, lengths, *pairs)),
+        (qk_norm_rope, ([draw(1, 2, 3, 2, 4)] * 1, scales[:1], scales[1:], torch.randn(2, 2, 2).to(DEVICE))),
+        (swiglu, (draw(1, 3, 8), draw(1, 3, 2))),
+        (swiglu, (draw(1, 3, 8), None)),
     ]
-    for operator, arguments in checks:
-        torch.library.opcheck(operator, arguments)
+    with runs("triton", "adaln", "gated_residual", "gated_residual_adaln", "qk_norm_rope", "swiglu"):
+        for operator, arguments in checks:
+            torch.library.opcheck(operator, arguments)
 
 
 @needs_triton
@@ -85,7 +87,7 @@ def test_golden_forward(dtype: str, suffix: str, tolerance: float) -> None:
     data = {key: value.to(DEVICE) for key, value in load_file(GOLDEN / "v2" / "forward.safetensors").items()}
     data = {key: value[:1] for key, value in data.items()}  # the interpreter is slow
     inputs = [data[key] for key in ("rgb", "depth", "text", "t_rgb", "t_depth")]
-    with torch.no_grad(), back_end("triton"):
+    with torch.no_grad(), back_end("triton"), runs("triton", *OPS):
         outputs = model(*inputs, (4, 6))
     for ours, key in zip(outputs, ("out_rgb", "out_depth"), strict=True):
         theirs = data[key + suffix].double()
@@ -98,7 +100,7 @@ def test_what_trains_and_what_samples_agree(name: str) -> None:
     model, inputs = tiny_model(), tiny_inputs()
     before = [tensor.clone() for tensor in inputs[:5]]
     expected = torch.autograd.grad(loss_of(model(*inputs)), list(model.parameters()))
-    with back_end(name):
+    with back_end(name), runs(name, *OPS):
         with torch.no_grad():
             sampled = model(*inputs)
         trained = model(*inputs)
@@ -113,7 +115,7 @@ def test_the_model_compiles_without_a_graph_break(name: str) -> None:
     torch._dynamo.reset()
     model, inputs = tiny_model(), tiny_inputs(batch=1)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    with back_end(name):
+    with back_end(name), runs(name, *OPS):
         expected = torch.autograd.grad(loss_of(model(*inputs)), list(model.parameters()))
         grads = torch.autograd.grad(loss_of(compiled(*inputs)), list(model.parameters()))
         with torch.no_grad():
@@ -142,56 +144,68 @@ def test_tables_are_kept_for_a_few_sizes_and_trainable() -> None:
     loss_of(model(rgb, depth, text[:, :1].repeat(1, 7, 1), *times, GRID)).backward()
 
 
+def modulated(dtype: torch.dtype, width: int = 8) -> torch.Tensor:
+    tokens, *vectors = torch.randn(3, 3, width, device=DEVICE, dtype=dtype)
+    return adaln(tokens[None], [Segment(3, Modulation(*(vector[:1] for vector in vectors)))])
+
+
 @needs_triton
-def test_what_the_kernels_cannot_do_runs_on_the_reference_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    x = torch.randn(1, 3, 8, device=DEVICE, dtype=torch.float64)
-    segments = [Segment(3, Modulation(*torch.randn(2, 1, 8, device=DEVICE, dtype=torch.float64)))]
-    with caplog.at_level(logging.INFO, "mforce.kernels"), back_end("triton"):
-        for _ in range(2):
-            adaln(x, segments)
+def test_triton_asked_for_by_name_runs_or_raises() -> None:
+    with back_end("triton"):
+        with runs("triton", "adaln"):
+            modulated(torch.float32)
+        with pytest.raises(BackEndUnavailable, match=r"^adaln was asked to run on triton, but it has no float64\.$"):
+            modulated(torch.float64)
+        with pytest.raises(BackEndUnavailable, match="9000 channels are more than its 8192"):
+            modulated(torch.float32, 9000)
+        with pytest.raises(BackEndUnavailable, match="the last axis of an input is not contiguous"):
             swiglu(torch.randn(1, 6, 3, device=DEVICE).transpose(1, 2))
-    assert [record.getMessage() for record in caplog.records] == [
-        "adaln runs on its PyTorch reference: the kernels have no float64.",
-        "swiglu runs on its PyTorch reference: the last axis of an input is not contiguous.",
-    ]
-    device = torch.device(DEVICE)
-    assert "9000 channels" in str(reason_against_triton("triton", "adaln", device, torch.float32, 9000))
-    assert reason_against_triton("triton", "adaln", device, torch.float32, 4096) is None
+
+
+def test_the_automatic_choice_falls_back_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    call = Call("adaln", torch.device("cuda", 0), torch.float64, 8, False)
+    candidates.cache_clear()
+    log_once.cache_clear()
+    with caplog.at_level(logging.INFO, "mforce.kernels"):
+        for _ in range(2):
+            assert candidates(call) == ()
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("adaln runs on its PyTorch reference (triton: it has no float64; kitchen: ")
 
 
 def test_a_cpu_runs_the_reference_unless_asked() -> None:
-    x = torch.randn(1, 3, 8)
-    with back_end("auto"):
-        assert not on_triton("adaln", 8, x)
-    with back_end("cuda"), pytest.raises(ValueError, match=r"must be one of auto, reference, triton, got 'cuda'"):
-        on_triton("adaln", 8, x)
+    with back_end("auto"), runs("reference", "swiglu"):
+        swiglu(torch.randn(1, 3, 8))
 
 
-@pytest.mark.parametrize("mode", ["auto", "triton"])
-def test_without_triton_everything_runs(mode: str) -> None:
+@pytest.mark.parametrize("named", [False, True])
+def test_without_an_optional_library(named: bool) -> None:
+    """The automatic choice does without it; asked for by name it is missed, in one sentence."""
     code = """
-import logging, sys
+import sys
 sys.modules["triton"] = None
-logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 import torch
 from mforce.kernels import swiglu
-for _ in range(2):
-    assert swiglu(torch.ones(1, 2, 4)).shape == (1, 2, 2)
+assert swiglu(torch.ones(1, 2, 4)).shape == (1, 2, 2)
 """
-    environment = os.environ | {"MFORCE_KERNELS": mode, "TRITON_INTERPRET": "1"}
+    environment = os.environ | {"MFORCE_KERNELS": "triton" if named else "auto", "TRITON_INTERPRET": "1"}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("Triton cannot be imported") == (mode == "triton")
+    assert run.returncode == named, run.stderr
+    last = (run.stderr.splitlines() or [""])[-1]
+    assert ("BackEndUnavailable: swiglu was asked to run on triton, but Triton cannot be imported" in last) == named
 
 
-@pytest.mark.parametrize(("asked", "reason"), [("auto", "it is made for CPUs"), ("reference", "asks for it")])
+@pytest.mark.parametrize(("asked", "reason"), [("auto", "CPU"), ("reference", "asked for")])
 def test_info_says_what_runs_where_and_why(asked: str, reason: str) -> None:
     command = [sys.executable, "-m", "mforce", "info", "--kernels", "--json"]
-    environment = os.environ | {"MFORCE_KERNELS": asked}
+    environment = os.environ | {"MFORCE_KERNELS": asked, "TRITON_INTERPRET": "0"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     rows = json.loads(run.stdout)["cpu"]
-    assert rows["attention"]["back_end"]
-    for operation in ("adaln", "gated_residual", "gated_residual_adaln", "qk_norm_rope", "swiglu"):
-        assert rows[operation]["back_end"] == "reference"
-        assert reason in rows[operation]["reason"]
+    assert set(rows) == set(OPS)
+    for operation, row in rows.items():
+        assert row["back_ends"]["reference"] == "works"
+        assert row["back_ends"]["triton"] == "Triton has no code for cpu tensors"
+        if operation != "attention" or asked == "reference":
+            assert (row["back_end"], row["reason"]) == ("reference", reason)
+    assert rows["attention"]["back_ends"]["sdpa"] == "works"

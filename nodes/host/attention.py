@@ -12,7 +12,7 @@ import comfy.cli_args
 import comfy.ldm.modules.attention
 from torch import Tensor
 
-from ...kernels.attention.scope import HostAttention
+from ...kernels import HostAttention
 
 #: Flags that choose an attention; xformers alone is also taken where it is merely installed, so it is none of them.
 _FLAGS = (

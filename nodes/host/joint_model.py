@@ -22,7 +22,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...kernels.attention import use_attention
+from ...kernels import use_attention
 from ...mforce_core.model.config import Architecture, Schedule
 from ...mforce_core.model.tokens import latents_to_tokens, tokens_to_latents
 from ...mforce_core.model.transformer import ModalityForcingTransformer

@@ -15,8 +15,7 @@ def main(root: Path) -> None:
     import comfy.ldm.modules.attention as core
     import torch
     from comfy.cli_args import args
-    from pack_under_test.kernels import attention
-    from pack_under_test.kernels.attention import use_attention
+    from pack_under_test.kernels import attention, use_attention
     from pack_under_test.nodes.host.attention import host_attention
 
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Triton's attention as operators of PyTorch, with gradients."""
+"""Attention on Triton."""
 
 from typing import Any
 
@@ -6,14 +6,30 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from ...registry import count
+from ..attention import forward
+from ..attention_backward import backward
+
+
+def run_attention(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> Tensor:
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    if out is None:
+        return flash_attention(q, k, v)[0]
+    flash_attention_into(q, k, v, out)
+    return out
+
+
+def _forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Tensor:
+    logsumexp = forward(q, k, v, out)
+    count("attention", "triton")
+    return logsumexp
+
 
 @custom_op("mforce::attention", mutates_args=())
 def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(B, Lq, H * D) and the row sums that the backward pass needs, (B, H, Lq) float32."""
-    from ..triton.attention import forward
-
     out = q.new_empty(*q.shape[:2], q.shape[2] * q.shape[3])
-    return out, forward(q, k, v, out)
+    return out, _forward(q, k, v, out)
 
 
 @flash_attention.register_fake
@@ -25,9 +41,7 @@ def _(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 @custom_op("mforce::attention_into", mutates_args=("out",))
 def flash_attention_into(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
     """The same without gradients, into (B, Lq, H * D)."""
-    from ..triton.attention import forward
-
-    forward(q, k, v, out)
+    _forward(q, k, v, out)
 
 
 @flash_attention_into.register_fake
@@ -39,9 +53,9 @@ def _(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
 def flash_attention_backward(
     grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from ..triton.attention_backward import backward
-
-    return backward(grad_out, q, k, v, out, logsumexp)
+    grads = backward(grad_out, q, k, v, out, logsumexp)
+    count("attention_backward", "triton")
+    return grads
 
 
 @flash_attention_backward.register_fake

@@ -1,4 +1,4 @@
-"""The Triton versions of adaptive LayerNorm and gated residuals as operators of PyTorch, with gradients."""
+"""Adaptive LayerNorm and gated residuals on Triton."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,35 +7,91 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from .adaln import LAYER_NORM_EPS
+from ...adaln import LAYER_NORM_EPS
+from ...registry import count
+from ...tracing import recorded
+from ..adaln import backward, forward
+
+
+def run_adaln(x: Tensor, lengths: list[int], shifts: list[Tensor], scales: list[Tensor]) -> Tensor:
+    if recorded(x, *shifts, *scales):
+        return adaln(x, lengths, shifts, scales)
+    return _adaln(x, lengths, shifts, scales)
+
+
+def run_gated_residual(x: Tensor, y: Tensor, lengths: list[int], gates: list[Tensor], inplace: bool) -> Tensor:
+    if recorded(x, y, *gates):
+        return gated_residual(x, y, lengths, gates)
+    return _gated_residual(x, y, lengths, gates, inplace)
+
+
+def run_gated_residual_adaln(
+    x: Tensor,
+    y: Tensor,
+    lengths: list[int],
+    gates: list[Tensor],
+    shifts: list[Tensor],
+    scales: list[Tensor],
+    inplace: bool,
+) -> tuple[Tensor, Tensor]:
+    if recorded(x, y, *gates, *shifts, *scales):
+        return gated_residual_adaln(x, y, lengths, gates, shifts, scales)
+    return _gated_residual_adaln(x, y, lengths, gates, shifts, scales, inplace)
+
+
+def _adaln(x: Tensor, lengths: Sequence[int], shifts: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
+    h = _like(x)
+    forward(x, None, None, h, lengths, (), shifts, scales, LAYER_NORM_EPS)
+    count("adaln", "triton")
+    return h
+
+
+def _gated_residual(
+    x: Tensor, y: Tensor, lengths: Sequence[int], gates: Sequence[Tensor], inplace: bool = False
+) -> Tensor:
+    z = x if inplace else _like(x)
+    forward(x, y, z, None, lengths, gates, (), (), LAYER_NORM_EPS)
+    count("gated_residual", "triton")
+    return z
+
+
+def _gated_residual_adaln(
+    x: Tensor,
+    y: Tensor,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    shifts: Sequence[Tensor],
+    scales: Sequence[Tensor],
+    inplace: bool = False,
+) -> tuple[Tensor, Tensor]:
+    z, h = x if inplace else _like(x), _like(x)
+    forward(x, y, z, h, lengths, gates, shifts, scales, LAYER_NORM_EPS)
+    count("gated_residual_adaln", "triton")
+    return z, h
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 @custom_op("mforce::adaln", mutates_args=())
 def adaln(x: Tensor, lengths: Sequence[int], shifts: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
-    from .triton.adaln import forward
-
-    h = torch.empty_like(x, memory_format=torch.contiguous_format)
-    forward(x, None, None, h, lengths, (), shifts, scales, LAYER_NORM_EPS)
-    return h
+    return _adaln(x, lengths, shifts, scales)
 
 
 @adaln.register_fake
 def _(x: Tensor, lengths: Sequence[int], shifts: Sequence[Tensor], scales: Sequence[Tensor]) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return _like(x)
 
 
 @custom_op("mforce::gated_residual", mutates_args=())
 def gated_residual(x: Tensor, y: Tensor, lengths: Sequence[int], gates: Sequence[Tensor]) -> Tensor:
-    from .triton.adaln import forward
-
-    z = torch.empty_like(x, memory_format=torch.contiguous_format)
-    forward(x, y, z, None, lengths, gates, (), (), LAYER_NORM_EPS)
-    return z
+    return _gated_residual(x, y, lengths, gates)
 
 
 @gated_residual.register_fake
 def _(x: Tensor, y: Tensor, lengths: Sequence[int], gates: Sequence[Tensor]) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.contiguous_format)
+    return _like(x)
 
 
 @custom_op("mforce::gated_residual_adaln", mutates_args=())
@@ -47,11 +103,7 @@ def gated_residual_adaln(
     shifts: Sequence[Tensor],
     scales: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    from .triton.adaln import forward
-
-    z, h = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
-    forward(x, y, z, h, lengths, gates, shifts, scales, LAYER_NORM_EPS)
-    return z, h
+    return _gated_residual_adaln(x, y, lengths, gates, shifts, scales)
 
 
 @gated_residual_adaln.register_fake
@@ -63,8 +115,7 @@ def _(
     shifts: Sequence[Tensor],
     scales: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
-    z, h = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
-    return z, h
+    return _like(x), _like(x)
 
 
 @custom_op("mforce::modulation_backward", mutates_args=())
@@ -78,9 +129,9 @@ def modulation_backward(
     scales: Sequence[Tensor],
 ) -> list[Tensor]:
     """Gradients that exist, in the order x, y, gates, shifts, scales."""
-    from .triton.adaln import backward
-
-    return backward(x, y, grad_z, grad_h, lengths, gates, scales, LAYER_NORM_EPS)
+    grads = backward(x, y, grad_z, grad_h, lengths, gates, scales, LAYER_NORM_EPS)
+    count("modulation_backward", "triton")
+    return grads
 
 
 @modulation_backward.register_fake
@@ -97,7 +148,7 @@ def _(
     like = tokens[0]
     vectors = len(lengths) * ((grad_z is not None) + 2 * (grad_h is not None))
     return [
-        *(torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in tokens),
+        *(_like(tensor) for tensor in tokens),
         *(like.new_empty(like.shape[0], like.shape[2]) for _ in range(vectors)),
     ]
 

@@ -19,6 +19,7 @@ def launch(device: torch.device) -> None:
         RuntimeError: it ran and gave a wrong answer; Triton raises errors of its own where it does not run.
     """
     values = torch.ones(16, device=device)
-    _double[(1,)](values, 16, block=16)
+    with torch.cuda.device_of(values):  # Triton launches on the current GPU, which may be another
+        _double[(1,)](values, 16, block=16)
     if values.sum().item() != 32:
         raise RuntimeError("it gave a wrong answer")

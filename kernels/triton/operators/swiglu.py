@@ -1,4 +1,4 @@
-"""The Triton version of SwiGLU as an operator of PyTorch, with gradients."""
+"""SwiGLU on Triton."""
 
 from typing import Any
 
@@ -6,17 +6,31 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from ...registry import count
+from ...tracing import recorded
+from ..swiglu import backward, forward
+
+
+def run_swiglu(x: Tensor, left: Tensor | None, out: Tensor | None) -> Tensor:
+    if recorded(x) or left is not None:
+        return swiglu(x, left)
+    return _into(x, x.new_empty(*x.shape[:2], x.shape[2] // 2) if out is None else out)
+
+
+def _into(x: Tensor, out: Tensor) -> Tensor:
+    forward(x, out)
+    count("swiglu", "triton")
+    return out
+
 
 @custom_op("mforce::swiglu", mutates_args=())
 def swiglu(x: Tensor, left: Tensor | None) -> Tensor:
     """``silu(a) * b`` for the halves of x, (B, L, 2 M), to the right of ``left``, (B, L, C), where there is one."""
-    from .triton.swiglu import forward
-
     offset = 0 if left is None else left.shape[2]
     out = x.new_empty(*x.shape[:2], offset + x.shape[2] // 2)
     if left is not None:
         out[..., :offset].copy_(left)
-    forward(x, out[..., offset:])
+    _into(x, out[..., offset:])
     return out
 
 
@@ -28,9 +42,9 @@ def _(x: Tensor, left: Tensor | None) -> Tensor:
 
 @custom_op("mforce::swiglu_backward", mutates_args=())
 def swiglu_backward(grad: Tensor, x: Tensor) -> Tensor:
-    from .triton.swiglu import backward
-
-    return backward(grad, x)
+    grad_x = backward(grad, x)
+    count("swiglu_backward", "triton")
+    return grad_x
 
 
 @swiglu_backward.register_fake

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 #: Raised when kernels change so much that old measurements say nothing.
-_REVISION = 1
+_REVISION = 2
 
 
 def cache_folder() -> Path:
     """Where this user's caches belong on this operating system."""
+    # The three folders that platformdirs would give; ComfyUI does not bring that library.
     if sys.platform == "win32":
         root = os.environ.get("LOCALAPPDATA") or str(Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -56,7 +57,7 @@ class ChoiceFile:
                 os.unlink(temporary)
                 raise
         except OSError as error:
-            self._complain(f"The attention measurements cannot be kept in {self.path} ({error}).")
+            self._complain(f"The measurements of kernels cannot be kept in {self.path} ({error}).")
 
     def _environments(self) -> dict[str, Any]:
         try:
@@ -67,7 +68,7 @@ class ChoiceFile:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            self._complain(f"The attention measurements in {self.path} are unreadable and ignored ({error!r}).")
+            self._complain(f"The measurements of kernels in {self.path} are unreadable and ignored ({error!r}).")
             return {}
 
     def _complain(self, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The Triton version of RMSNorm and rotation as an operator of PyTorch, with gradients."""
+"""RMSNorm and rotation of queries and keys on Triton."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,21 +7,46 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from .rope import RMS_NORM_EPS
+from ...registry import count
+from ...rope import RMS_NORM_EPS, PackedHeads, joint_buffer
+from ...tracing import recorded
+from ..rope import backward, forward
+
+
+def run_qk_norm_rope(streams: Sequence[PackedHeads], table: Tensor, inplace: bool) -> tuple[Tensor, Tensor, Tensor]:
+    qkvs = [stream.qkv for stream in streams]
+    query_scales = [stream.query_scale.to(stream.qkv.dtype) for stream in streams]
+    key_scales = [stream.key_scale.to(stream.qkv.dtype) for stream in streams]
+    if recorded(*(tensor for stream in streams for tensor in stream)):
+        return qk_norm_rope(qkvs, query_scales, key_scales, table)
+    q, k, v = joint_buffer(streams, inplace).unbind(2)
+    _forward(qkvs, query_scales, key_scales, table, q, k, v)
+    return q, k, v
+
+
+def _forward(
+    qkvs: Sequence[Tensor],
+    query_scales: Sequence[Tensor],
+    key_scales: Sequence[Tensor],
+    table: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+) -> None:
+    start = 0
+    for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
+        part = slice(start, start + qkv.shape[1])
+        forward(qkv, query_scale, key_scale, table[:, part], q[:, part], k[:, part], v[:, part], RMS_NORM_EPS)
+        start = part.stop
+    count("qk_norm_rope", "triton")
 
 
 @custom_op("mforce::qk_norm_rope", mutates_args=())
 def qk_norm_rope(
     qkvs: Sequence[Tensor], query_scales: Sequence[Tensor], key_scales: Sequence[Tensor], table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from .triton.rope import forward
-
     q, k, v = _empty(qkvs)
-    start = 0
-    for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
-        part = slice(start, start + qkv.shape[1])
-        forward(qkv, query_scale, key_scale, table[:, part], q[:, part], k[:, part], v[:, part], RMS_NORM_EPS)
-        start = part.stop
+    _forward(qkvs, query_scales, key_scales, table, q, k, v)
     return q, k, v
 
 
@@ -50,14 +75,13 @@ def qk_norm_rope_backward(
     table: Tensor,
 ) -> list[Tensor]:
     """Gradients of every qkv, then of every query scale, then of every key scale."""
-    from .triton.rope import backward
-
     grads, start = [], 0
     for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
         part = slice(start, start + qkv.shape[1])
         dq, dk, dv = (grad[:, part] for grad in (grad_q, grad_k, grad_v))
         grads.append(backward(dq, dk, dv, qkv, query_scale, key_scale, table[:, part], RMS_NORM_EPS))
         start = part.stop
+    count("qk_norm_rope_backward", "triton")
     return [grad for kind in zip(*grads, strict=True) for grad in kind]
 
 

@@ -1,0 +1,44 @@
+"""Shared by the kernels' tests: where Triton can run, and proof that it did.
+
+Imported before the kernels: without a GPU they run in Triton's interpreter, unless ``TRITON_INTERPRET=0`` says no, and
+then tests of Triton are skipped with the reason.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+GPU = torch.cuda.is_available()
+if not GPU:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+
+from mforce.kernels import launches, triton  # noqa: E402
+
+DEVICE = torch.device("cuda", 0) if GPU else torch.device("cpu")
+TRITON_PROBLEM = triton.missing(DEVICE)
+needs_triton = pytest.mark.skipif(TRITON_PROBLEM is not None, reason=f"Triton cannot run here: {TRITON_PROBLEM}")
+
+
+def _kernel_launches() -> int:
+    if TRITON_PROBLEM is not None:
+        return 0
+    from mforce.kernels.triton import launching
+
+    return sum(launching.launches.values())
+
+
+@contextmanager
+def runs(back_end: str, *ops: str) -> Iterator[None]:
+    """Fails unless every one of ``ops`` ran on ``back_end`` inside the block, and no operation on another."""
+    before, kernels_before = launches(), _kernel_launches()
+    yield
+    ran = launches() - before
+    if back_end == "triton":
+        assert _kernel_launches() - kernels_before >= len(ops), "an operation launched no kernel"
+    missed = [op for op in ops if not ran[op, back_end]]
+    assert not missed, f"{missed} did not run on {back_end}, but {dict(ran)}"
+    strangers = {(op, name): times for (op, name), times in ran.items() if op in ops and name != back_end}
+    assert not strangers, f"other back ends ran: {strangers}"
