@@ -43,18 +43,11 @@ def print_checkpoint(found: Mapping[str, Any]) -> None:
 
 
 def print_metrics(metrics: Mapping[str, Any]) -> None:
-    """Print numbers by name; nested mappings become ``outer / inner``."""
-    table = Table("metric", "value")
-    for name, value in _flat(metrics):
-        table.add_row(escape(name), f"{value:.4f}" if isinstance(value, float) else escape(str(value)))
+    """Print numbers by name, with those of their 95% intervals that there are."""
+    table = Table("metric", "value", "95% interval")
+    intervals = metrics.get("intervals", {})
+    for name, value in metrics.items():
+        if name != "intervals":
+            interval = "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""
+            table.add_row(escape(name), f"{value:.4f}" if isinstance(value, float) else escape(str(value)), interval)
     Console().print(table)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name} / ")
-        else:
-            rows.append((prefix + name, value))
-    return rows

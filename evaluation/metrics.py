@@ -1,10 +1,11 @@
-"""Errors of relative depth against a reference (Eigen et al., arXiv 1406.2283) and the dominant hue of an image."""
+"""Errors of relative depth against a reference (Eigen et al., arXiv 1406.2283)."""
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
-#: A pixel counts as saturated color above these (HSV, 0..1): floors, walls and their shadows lie below.
-MIN_SATURATION, MIN_VALUE = 0.5, 0.25
+#: Neighbors whose depths differ by more than this factor belong to two surfaces.
+_EDGE_FACTOR = 1.1
 
 
 def align_median(prediction: Tensor, reference: Tensor) -> Tensor:
@@ -37,26 +38,21 @@ def delta1(prediction: Tensor, reference: Tensor) -> Tensor:
     return hit.masked_fill(reference.isnan(), torch.nan).flatten(1).nanmean(1)
 
 
+def edge_band(reference: Tensor) -> Tensor:
+    """The four pixels around every depth edge of the maps (B, H, W), two on either side; bool, False where unknown.
+
+    An edge lies between neighbors whose depths differ by more than 10%.
+    """
+    level = reference.log()
+    beside = torch.zeros_like(reference)
+    for axis in (1, 2):
+        count = level.shape[axis]
+        jump = level.diff(dim=axis).abs() > torch.tensor(_EDGE_FACTOR).log()
+        for first in (0, 1):
+            beside.narrow(axis, first, count - 1).masked_fill_(jump, 1.0)
+    return (max_pool2d(beside[:, None], 3, stride=1, padding=1)[:, 0] > 0) & ~reference.isnan()
+
+
 def constant_depth(reference: Tensor) -> Tensor:
     """The baseline that predicts one depth everywhere; aligning by the median makes every constant the same."""
     return torch.ones_like(reference)
-
-
-def dominant_hue(image: Tensor, hues: Tensor) -> int:
-    """Index of the reference hue that most saturated pixels are nearest to, -1 where no pixel is saturated.
-
-    Args:
-        image: (3, H, W) in [0, 1].
-        hues: (n,) degrees.
-    """
-    high, channel = image.max(0)
-    low = image.min(0).values
-    chroma = high - low
-    red, green, blue = image
-    sector = torch.stack((green - blue, blue - red, red - green)).gather(0, channel[None])[0]
-    hue = (sector / chroma.clamp(min=1e-6) + 2 * channel) % 6 * 60
-    saturated = (chroma > MIN_SATURATION * high) & (high > MIN_VALUE)
-    if not saturated.any():
-        return -1
-    distance = (hue[saturated][:, None] - hues + 180) % 360 - 180
-    return int(distance.abs().argmin(1).bincount(minlength=len(hues)).argmax())

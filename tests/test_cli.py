@@ -371,7 +371,9 @@ def test_eval_prints_and_writes_its_numbers(model, tmp_path):
         "d2i_absrel",
         "color_accuracy",
     } <= numbers.keys()
-    assert all(name in printed for name in numbers)
+    assert all(name in printed for name in numbers if name != "intervals")
+    assert numbers["intervals"].keys() == {name for name, value in numbers.items() if isinstance(value, float)}
+    assert all(low <= numbers[name] <= high for name, (low, high) in numbers["intervals"].items())
     assert "The folder of" in refuse("eval", "--model", model, "--json", tmp_path / "no" / "numbers.json")
 
 

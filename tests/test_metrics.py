@@ -1,15 +1,11 @@
-"""Depth errors and dominant hue on cases worked out by hand."""
+"""Errors of depth on cases worked out by hand."""
 
-import colorsys
 import math
 
 import pytest
 import torch
 
-from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
-from mforce.evaluation.nano import color_prompts
-from mforce.mforce_core.encoders.words import WordTextEncoder
-from mforce.scenes.vocabulary import COLOR_HUES, VOCABULARY
+from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1, edge_band
 
 
 def test_errors_by_hand() -> None:
@@ -27,20 +23,10 @@ def test_alignment_removes_scale() -> None:
     torch.testing.assert_close(once, again)
 
 
-@pytest.mark.parametrize("name", COLOR_HUES)
-def test_dominant_hue_of_each_color(name: str) -> None:
-    names = list(COLOR_HUES)
-    image = torch.full((3, 10, 10), 0.6)  # gray surroundings do not count, nor does a minority
-    image[:, :4] = torch.tensor(colorsys.hsv_to_rgb(COLOR_HUES[name] / 360, 0.9, 0.8))[:, None, None]
-    other = COLOR_HUES[names[names.index(name) - 1]]
-    image[:, 9] = torch.tensor(colorsys.hsv_to_rgb(other / 360, 0.9, 0.8))[:, None]
-    assert names[dominant_hue(image, torch.tensor(list(COLOR_HUES.values())))] == name
-
-
-def test_a_gray_image_has_no_hue() -> None:
-    assert dominant_hue(torch.full((3, 4, 4), 0.5), torch.tensor([0.0, 120.0])) == -1
-
-
-def test_color_prompts_are_in_the_vocabulary() -> None:
-    encoder = WordTextEncoder.random(VOCABULARY, 2, 16)
-    assert not [word for prompt, _ in color_prompts() for word in encoder.unknown_words(prompt)]
+def test_the_edge_band_is_four_pixels_wide() -> None:
+    reference = torch.ones(1, 8, 10)
+    reference[..., 5:] = 1.2
+    assert edge_band(reference)[0].any(0).tolist() == [c in (3, 4, 5, 6) for c in range(10)]
+    assert not edge_band(torch.linspace(1, 2, 100).expand(1, 4, 100)).any()  # a slope is no edge
+    reference[0, 2, 4] = torch.nan
+    assert not edge_band(reference)[0, 2, 4]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1, dominant_hue
+from mforce.evaluation.appearance import dominant_hue
+from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1
 from mforce.mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
 from mforce.scenes import render, sample_layouts
 from mforce.scenes.vocabulary import COLOR_HUES, COLORS, VOCABULARY

@@ -1,0 +1,52 @@
+"""Means over pictures with their confidence intervals."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import bootstrap
+from torch import Tensor
+
+_RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A measure over a sample of pictures and the 95% interval of its bootstrap over them."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean(values: Tensor) -> Estimate:
+    """Mean over pictures (B,)."""
+    return _bootstrapped((values,), np.mean)
+
+
+def ratio(values: Tensor) -> Estimate:
+    """Ratio of the means of two measures of the same pictures, (B, 2)."""
+    return _bootstrapped(tuple(values.unbind(1)), lambda a, b, axis=-1: np.mean(a, axis) / np.mean(b, axis))
+
+
+def _bootstrapped(columns: tuple[Tensor, ...], statistic: object) -> Estimate:
+    arrays = tuple(column.double().numpy() for column in columns)
+    value = float(statistic(*arrays))  # type: ignore[operator]
+    if len(arrays[0]) < 2 or all(np.ptp(array) == 0 for array in arrays):
+        return Estimate(value, value, value)
+    found = bootstrap(
+        arrays,
+        statistic,
+        n_resamples=_RESAMPLES,
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, float(found.low), float(found.high))
+
+
+def as_json(estimates: Mapping[str, Estimate]) -> dict[str, object]:
+    """Values by name, and the intervals under ``intervals``."""
+    return {name: estimate.value for name, estimate in estimates.items()} | {
+        "intervals": {name: [estimate.low, estimate.high] for name, estimate in estimates.items()}
+    }
