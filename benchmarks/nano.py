@@ -7,7 +7,6 @@ memory of loading a large checkpoint relative to the file (weights touched, in a
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from ..mforce_core.model.tokens import tokens_to_latents
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import LOG2_ALPHA, NANO_SIZE, PATCH_SIZE
 from ..mforce_core.weights.checkpoint import save_model
+from .peak_memory import high_water
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
 GRID = (NANO_SIZE // PATCH_SIZE, NANO_SIZE // PATCH_SIZE)
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     seconds = joint_seconds(args.device, args.repeats)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = high_water()
     result = {
         "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),

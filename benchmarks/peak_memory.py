@@ -32,7 +32,7 @@ def elsewhere(formulation: str, architecture: str, dtype: torch.dtype) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def _high_water() -> int:
+def high_water() -> int:
     """Linux only; ``ru_maxrss`` would count the parent process too."""
     found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
     if found is None:
@@ -48,10 +48,10 @@ def main() -> None:
     args = parser.parse_args()
     measured, cpu = subject(args.architecture), torch.device("cpu")
     run = steps(measured, measured.model(cpu, getattr(torch, args.dtype)), cpu)[args.formulation]
-    before = _high_water()
+    before = high_water()
     for _ in range(_RUNS):
         run()
-    print(_high_water() - before)
+    print(high_water() - before)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,68 @@
+"""README and documentation against the code: examples run, commands and their options exist, links lead somewhere."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from mforce.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/nano/README.md")]
+PAGES = [*ROOT_PAGES, *sorted((ROOT / "docs").rglob("*.md"))]
+EXAMPLES = [ROOT / "README.md", ROOT / "docs" / "tutorials" / "researcher.md"]
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """The words of every `mforce ...` in the page's shell examples."""
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|;|\|", line.split(" #")[0]):
+                words = shlex.split(part)
+                if words and Path(words[0]).name == "mforce":
+                    yield words[1:]
+
+
+def test_the_readme_takes_two_minutes() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", ROOT_PAGES, ids=name)
+def test_links_of_pages_outside_the_site_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=name)
+def test_python_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models", target_is_directory=True)
+    found = blocks(page, "python")
+    assert found
+    for code in found:
+        exec(compile(code, name(page), "exec"), {})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(commands(page))], ids=name)
+def test_commands_and_options_of_the_examples_exist(page: Path) -> None:
+    for words in commands(page):
+        command = typer.main.get_command(app)
+        rest = list(words)
+        while rest and rest[0] in getattr(command, "commands", {}):
+            command = command.commands[rest.pop(0)]
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        used = {word.split("=")[0] for word in rest if word.startswith("--")} - {"--help"}
+        assert used <= options, f"mforce {shlex.join(words)}: {used - options}"
+        assert not getattr(command, "commands", {}) or not rest or rest[0].startswith("--"), shlex.join(words)
