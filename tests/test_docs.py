@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+import mforce
 from mforce.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,12 @@ def commands(page: Path) -> Iterator[list[str]]:
                 words = shlex.split(part)
                 if words and Path(words[0]).name == "mforce":
                     yield words[1:]
+
+
+def test_one_version() -> None:
+    declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert declared
+    assert declared[1] == mforce.__version__
 
 
 def test_the_readme_takes_two_minutes() -> None:
