@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ..mforce_core.encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.encoders.text import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
 from ..mforce_core.settings import BUILT_IN

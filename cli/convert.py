@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..mforce_core.encoders.autoencoder import ENCODER_FILE
+from ..mforce_core.encoders.autoencoder_files import ENCODER_FILE
 from ..mforce_core.weights.convert import (
     PRECISIONS,
     Precision,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .depth.codec import decode_depth, encode_depth
-    from .encoders.autoencoder import load_autoencoder
+    from .encoders.autoencoder_files import load_autoencoder
     from .encoders.words import load_text_encoder
     from .pipeline import Pipeline
     from .sampling.rollout import sample
@@ -32,7 +32,7 @@ _HOME = {
     "Pipeline": ".pipeline",
     "decode_depth": ".depth.codec",
     "encode_depth": ".depth.codec",
-    "load_autoencoder": ".encoders.autoencoder",
+    "load_autoencoder": ".encoders.autoencoder_files",
     "load_model": ".weights.checkpoint",
     "load_text_encoder": ".encoders.words",
     "rollout_times": ".sampling.schedule",

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .depth.codec import decode_depth, encode_depth, fill_missing
 from .device import check_compiler, choose_device
-from .encoders.autoencoder import load_autoencoder
+from .encoders.autoencoder_files import load_autoencoder
 from .encoders.text import open_text_encoder
 from .encoders.words import WordTextEncoder
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mforce.mforce_core import load_autoencoder
-from mforce.mforce_core.encoders.autoencoder import Autoencoder, AutoencoderError, Sizes
+from mforce.mforce_core.encoders.autoencoder import Autoencoder, Sizes
+from mforce.mforce_core.encoders.autoencoder_files import AutoencoderError
 from mforce.mforce_core.encoders.latent_space import pack_2x2, unpack_2x2
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.encoders.tiny_autoencoder import TinyAutoencoder

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from einops import rearrange
 
 
 def pack_2x2(latent: torch.Tensor) -> torch.Tensor:
-    """(B, C, 2h, 2w) -> (B, 4C, h, w), channels ordered (channel, row in the patch, column in the patch)."""
-    return pixel_unshuffle(latent, 2)
+    """(B, C, 2h, 2w) -> (B, 4C, h, w), channel-major: (channel, row in the patch, column in the patch)."""
+    return rearrange(latent, "b c (h p) (w q) -> b (c p q) h w", p=2, q=2)
 
 
 def unpack_2x2(latent: torch.Tensor) -> torch.Tensor:
     """(B, 4C, h, w) -> (B, C, 2h, 2w), the inverse of `pack_2x2`."""
-    return pixel_shuffle(latent, 2)
+    return rearrange(latent, "b (c p q) h w -> b c (h p) (w q)", p=2, q=2)
 
 
 def check_image(image: torch.Tensor, spatial_factor: int) -> None:

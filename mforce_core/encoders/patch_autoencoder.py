@@ -9,9 +9,9 @@ little on a CPU, and the latents need no training.
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from .latent_space import check_image, check_latent, pack_2x2, unpack_2x2
 
@@ -64,7 +64,9 @@ class PatchAutoencoder(nn.Module):
 
     def seams(self, rough: Tensor) -> Tensor:
         """What the cleaning network adds to a linear decoding; both (B, 3, H, W)."""
-        return pixel_shuffle(self.cleaning(pixel_unshuffle(rough, _CLEANING_FACTOR)), _CLEANING_FACTOR)
+        sides = {"p": _CLEANING_FACTOR, "q": _CLEANING_FACTOR}
+        packed = rearrange(rough, "b c (h p) (w q) -> b (c p q) h w", **sides)
+        return rearrange(self.cleaning(packed), "b (c p q) h w -> b c (h p) (w q)", **sides)
 
     @torch.no_grad()
     def set_principal_components(self, images: Tensor) -> None:
@@ -73,8 +75,7 @@ class PatchAutoencoder(nn.Module):
         A component's scale is the square root of its deviation's inverse: between keeping the large ones dominant and
         giving all the same share of a denoiser's attention.
         """
-        patches = images.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-        patches = patches.flatten(1).double()
+        patches = rearrange(images, "n c (h p) (w q) -> (n h w) (c p q)", p=PATCH, q=PATCH).double()
         mean = patches.mean(0)
         variances, vectors = torch.linalg.eigh(torch.cov(patches.T))
         deviations = variances[-LATENT_CHANNELS:].clamp(min=1e-12).sqrt()
@@ -85,7 +86,7 @@ class PatchAutoencoder(nn.Module):
         state["components.weight"].copy_(weight.view_as(state["components.weight"]))
         state["components.bias"].copy_(-weight @ mean)
         state["inverse.weight"].copy_(inverse.T.view_as(state["inverse.weight"]))
-        # A transposed convolution has one bias a color: the mean patch is put back as its mean color.
+        # A transposed convolution has one bias per color: the mean patch is put back as its mean color.
         state["inverse.bias"].copy_(mean.view(3, -1).mean(1))
         last = len(self.cleaning) - 1
         state[f"cleaning.{last}.weight"].zero_()

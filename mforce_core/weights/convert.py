@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..encoders.autoencoder import DECODER_FILE, ENCODER_FILE, load_autoencoder
+from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoencoder
 from . import quantization
 from .checkpoint import CheckpointError, CheckpointHeader, check_tensors, open_safetensors, read_header
 from .safetensors_writer import DTYPES, Slot, safetensors_writer

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..encoders.autoencoder import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..encoders.text import WORDS_FILE
 from ..release import NANO_SIZE, RELEASE_SIZE
 from ..settings import BUILT_IN

@@ -18,7 +18,7 @@ import comfy.sd
 import comfy.supported_models_base
 import torch
 
-from ...mforce_core.encoders.autoencoder import load_autoencoder
+from ...mforce_core.encoders.autoencoder_files import load_autoencoder
 from ...mforce_core.encoders.tiny_autoencoder import TinyAutoencoder
 from ...mforce_core.encoders.words import WordTextEncoder, load_text_encoder
 from ...mforce_core.release import PATCH_SIZE, RGB_CHANNELS

@@ -264,7 +264,8 @@ def one_file_autoencoder(folder):
     import comfy.sd
     import comfy.utils
     import torch
-    from pack_under_test.mforce_core.encoders.autoencoder import Autoencoder, Sizes, load_autoencoder
+    from pack_under_test.mforce_core.encoders.autoencoder import Autoencoder, Sizes
+    from pack_under_test.mforce_core.encoders.autoencoder_files import load_autoencoder
     from pack_under_test.mforce_core.weights.convert import convert_autoencoder
     from safetensors.torch import save_file
 
