@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from ..mforce_core.encoders.autoencoder import load_autoencoder
+from ..mforce_core.encoders.autoencoder_files import load_autoencoder
 from ..mforce_core.release import NANO_SIZE
 from ..scenes import SceneLayout, render, sample_layouts
 from ..scenes.vocabulary import SHAPES
