@@ -22,7 +22,7 @@ from mforce.mforce_core.scene3d.point_cloud import (
     surface_normals,
     unproject,
 )
-from mforce.mforce_core.scene3d.point_cloud_files import read_ply, to_glb, to_ply
+from mforce.mforce_core.scene3d.point_cloud_files import read_ply, srgb_to_linear, to_glb, to_ply
 from mforce.mforce_core.scene3d.voxels import extent, thin
 
 GOLDEN = Path(__file__).parent / "golden" / "functions" / "point_cloud.safetensors"
@@ -171,8 +171,43 @@ def test_files_read_back(write, kind, colored, slope):
     if kind == "glb":
         (read,) = read.geometry.values()
     np.testing.assert_array_equal(np.asarray(read.vertices, dtype=np.float32), cloud.points.numpy())
-    if colored:
+    if colored and kind == "ply":
         np.testing.assert_array_equal(np.asarray(read.colors)[:, :3], cloud.colors.numpy())
+    elif colored:
+        expected = np.round(srgb_to_linear(cloud.colors.numpy()) * 255)
+        assert np.abs(np.asarray(read.colors)[:, :3] - expected).max() <= 1
+
+
+def test_colors_of_a_glb_are_linear():
+    """glTF 2.0, 3.9.2: COLOR_0 is linear; sRGB 128 is 0.2158605 in linear light."""
+    trimesh = pytest.importorskip("trimesh")
+    gray = torch.tensor([[0, 1, 10], [128, 128, 128], [255, 100, 54]], dtype=torch.uint8)
+    data = to_glb(PointCloud(torch.rand(3, 3), gray, None))
+    (read,) = trimesh.load(io.BytesIO(data), file_type="glb").geometry.values()
+    assert read.colors[1].tolist() == [55, 55, 55, 255]
+    assert read.colors[0, 0] == 0
+    assert read.colors[2, 0] == 255
+    assert srgb_to_linear(np.uint8(128)) == pytest.approx(0.2158605, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", ["float_0_255", "names_r_g_b"])
+def test_colors_of_other_programs(name):
+    data = (Path(__file__).parent / "cases" / "05_ply_colours" / f"{name}.ply").read_bytes()
+    assert (read_ply(data).colors == torch.tensor([255, 100, 10], dtype=torch.uint8)).all()
+
+
+@pytest.mark.parametrize(
+    "names", ["red green blue", "r g b", "diffuse_red diffuse_green diffuse_blue", "Red Green Blue"]
+)
+@pytest.mark.parametrize(
+    ("kind", "white"), [("uchar", 255), ("float", 1), ("float", 255), ("int", 255), ("ushort", 65535), ("double", 1)]
+)
+def test_colors_by_every_name_and_kind(names, kind, white):
+    rows = [[255, 100, 10], [0, 51, 204]]
+    body = "".join("0 0 0 {} {} {}\n".format(*(value * white / 255 for value in row)) for row in rows)
+    body = body.replace(".0 ", " ").replace(".0\n", "\n") if kind != "ushort" else body
+    properties = ("float x", "float y", "float z", *(f"{kind} {name}" for name in names.split()))
+    assert read_ply(_ply(body, 2, properties=properties)).colors.tolist() == rows
 
 
 def test_a_selection_keeps_points_and_pixels_together():

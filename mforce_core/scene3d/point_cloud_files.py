@@ -5,7 +5,10 @@ PLY has code of its own here, since ComfyUI brings no library that reads it (nei
 
 from __future__ import annotations
 
+import json
 import re
+import struct
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +16,8 @@ import torch
 from .point_cloud import PointCloud
 
 _POSITION, _NORMAL, _COLOR = ("x", "y", "z"), ("nx", "ny", "nz"), ("red", "green", "blue")
+#: Names of colors in files of other programs, in any case.
+_COLORS = (_COLOR, ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
 _TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"},
     **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"},
@@ -55,18 +60,36 @@ def read_ply(data: bytes) -> PointCloud:
     if not set(_POSITION) <= set(vertices.dtype.names or ()):
         raise ValueError("the PLY file has no x, y and z for its vertices.")
 
-    def columns(names: tuple[str, ...]) -> torch.Tensor | None:
-        if not set(names) <= set(vertices.dtype.names or ()):
-            return None
+    points, normals = _columns(vertices, _POSITION), _columns(vertices, _NORMAL)
+    assert points is not None
+    return PointCloud(points, _read_colors(vertices), None, normals).select(points.isfinite().all(dim=1))
+
+
+def _columns(vertices: np.ndarray, names: tuple[str, ...]) -> torch.Tensor | None:
+    """(N, 3) float32 of three properties, None where they are not all there."""
+    if not set(names) <= set(vertices.dtype.names or ()):
+        return None
+    with np.errstate(over="ignore"):
         return torch.from_numpy(np.stack([vertices[name].astype(np.float32) for name in names], axis=1))
 
-    points, normals, colors = columns(_POSITION), columns(_NORMAL), columns(_COLOR)
-    assert points is not None
-    if colors is not None:
-        kind = vertices.dtype[_COLOR[0]]
-        whole = 1.0 if kind.kind == "f" else float(np.iinfo(kind).max)
-        colors = (colors / whole * 255.0).clamp(0.0, 255.0).round().to(torch.uint8)
-    return PointCloud(points, colors, None, normals).select(points.isfinite().all(dim=1))
+
+def _read_colors(vertices: np.ndarray) -> torch.Tensor | None:
+    """(N, 3) uint8. White is 1, 255 or 65535, whichever the brightest color fits into; bytes always go to 255."""
+    fields = {name.lower(): name for name in vertices.dtype.names or ()}
+    names = next((names for names in _COLORS if fields.keys() >= set(names)), None)
+    if names is None:
+        return None
+    kinds = {vertices.dtype[fields[name]] for name in names}
+    columns = [vertices[fields[name]] for name in names]
+    if all(kind.itemsize == 1 for kind in kinds):
+        # A signed byte holds the same bits.
+        return torch.from_numpy(np.stack([column.astype(np.uint8) for column in columns], axis=1))
+    colors = np.nan_to_num(np.stack([column.astype(np.float64) for column in columns], axis=1))
+    top = colors.max(initial=0.0)
+    floats = any(kind.kind == "f" for kind in kinds)
+    usual = (1.0, 255.0, 65535.0) if floats else (255.0, 65535.0)
+    white = next((white for white in usual if top <= white), top)
+    return torch.from_numpy((colors / white * 255).clip(0, 255).round().astype(np.uint8))
 
 
 def _read_header(data: bytes) -> tuple[str, list[tuple[str, int, list[tuple[str, str]]]], bytes]:
@@ -128,16 +151,45 @@ def _read_vertices(body: bytes, order: str, elements: list[tuple[str, int, list[
 
 
 def to_glb(cloud: PointCloud) -> bytes:
-    """Binary glTF 2.0 with one POINTS primitive. Needs trimesh.
+    """Binary glTF 2.0 with one POINTS primitive.
 
-    Raises:
-        ModuleNotFoundError: trimesh is not installed; the message says how to install it.
+    glTF wants linear vertex colors. They are floats: 8 bits, which trimesh writes, are too few for dark tones in linear
+    light, and trimesh does not read 16.
     """
-    try:
-        import trimesh
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("GLB files need trimesh: pip install trimesh, or save a PLY.") from error
+    points = cloud.points.detach().cpu().numpy().astype("<f4")
+    position: dict[str, Any] = {"bufferView": 0, "componentType": 5126, "count": len(cloud), "type": "VEC3"}
+    if len(cloud):
+        position |= {"min": points.min(axis=0).tolist(), "max": points.max(axis=0).tolist()}
+    views, accessors, attributes = [points.tobytes()], [position], {"POSITION": 0}
+    if cloud.colors is not None:
+        colors = srgb_to_linear(cloud.colors.cpu().numpy()).astype("<f4")
+        views.append(colors.tobytes())
+        accessors.append({"bufferView": 1, "componentType": 5126, "count": len(cloud), "type": "VEC3"})
+        attributes["COLOR_0"] = 1
+    starts = [sum(len(view) for view in views[:index]) for index in range(len(views))]
+    scene = {
+        "asset": {"version": "2.0", "generator": "mforce"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"mode": 0, "attributes": attributes}]}],
+        "buffers": [{"byteLength": sum(len(view) for view in views)}],
+        "bufferViews": [
+            {"buffer": 0, "byteOffset": start, "byteLength": len(view), "target": 34962}
+            for start, view in zip(starts, views, strict=True)
+        ],
+        "accessors": accessors,
+    }
+    text = json.dumps(scene).encode()
+    text += b" " * (-len(text) % 4)
+    body = b"".join(views)
+    body += b"\0" * (-len(body) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
-    colors = None if cloud.colors is None else cloud.colors.cpu().numpy()
-    points = trimesh.PointCloud(cloud.points.detach().cpu().numpy(), colors=colors)
-    return trimesh.Scene(points).export(file_type="glb")
+
+def srgb_to_linear(colors: np.ndarray) -> np.ndarray:
+    """uint8 sRGB to linear light in [0, 1] (IEC 61966-2-1)."""
+    levels = np.arange(256) / 255
+    table = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+    return table[colors]
