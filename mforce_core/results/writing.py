@@ -32,7 +32,7 @@ def check_writers() -> None:
     Raises:
         ModuleNotFoundError: with a sentence on how to install it.
     """
-    for package in ("OpenEXR", "trimesh", "scipy"):
+    for package in ("OpenEXR", "scipy"):
         if find_spec(package) is None:
             raise ModuleNotFoundError(f"The output files need {package}: pip install {package}.")
 
