@@ -57,7 +57,7 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         "variant": header.config.variant or _variant(architecture),
         "parameters": sum(prod(shape) for shape in header.shapes.values()),
         "tensors": len(header.shapes),
-        "bytes": sum(file.stat().st_size for file in set(header.files.values())),
+        "bytes": sum(file.stat().st_size for file in header.files),
         "dtypes": dict(Counter(header.dtypes.values()).most_common()),
         "quantized": dict(Counter(settings["format"] for settings in header.quantized.values())),
         "memory": memory_of(architecture) if memory and architecture is not None else None,

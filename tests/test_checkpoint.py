@@ -133,7 +133,7 @@ def broken(kind: str, weights: dict, folder: Path) -> Path:
     ("kind", "message"),
     [
         ("truncated", "not a complete .safetensors file"),
-        ("pickle", "not a complete .safetensors file"),
+        ("pickle", "but a ZIP archive, as PyTorch pickles"),
         ("foreign", "no Modality Forcing or FLUX.2 transformer"),
         ("missing", "1 missing tensor.*final_layer.linear.weight"),
         ("extra", "1 unexpected tensor.*final_layer.bias"),

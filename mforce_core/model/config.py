@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..file_kinds import what_is
 from ..release import DEPTH_CHANNELS, RGB_CHANNELS, SHIFT_MU, SHIFT_SIGMA
 
 #: Time is embedded in this many sinusoids before the time MLPs; fixed for the whole FLUX.2 family.
@@ -15,6 +16,32 @@ TIME_FREQUENCIES = 256
 
 class ConfigError(ValueError):
     """A configuration or checkpoint that does not describe a Modality Forcing model."""
+
+
+#: Smallest and largest value of the sizes; far beyond every published model, near enough to build quickly.
+_LIMITS = {
+    **dict.fromkeys(("in_channels", "context_in_dim", "hidden_size", "num_heads"), (1, 1 << 20)),
+    "depth_channels": (0, 1 << 20),
+    **dict.fromkeys(("depth_double", "depth_single", "depth_decoder_num_layers"), (0, 512)),
+}
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    # Comparing before converting: a JSON integer may be too large for a float.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+def _short(value: object) -> str:
+    """A value for a sentence; whole numbers of more than a few thousand digits have no text in Python."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        text = "something too long to show"
+    return text if len(text) <= 60 else text[:60] + "..."
 
 
 @dataclass(frozen=True)
@@ -39,16 +66,23 @@ class Architecture:
     cross_stream_timestep_mixing: bool = True
 
     def __post_init__(self) -> None:
+        for name, (low, high) in _LIMITS.items():
+            value = getattr(self, name)
+            if not _is_whole(value) or not low <= value <= high:
+                kind = "a positive integer" if low else "an integer of at least 0"
+                raise ConfigError(f"architecture.{name} must be {kind} up to {high:,}, got {_short(value)}")
+        for name, high in (("theta", 1e12), ("mlp_ratio", 64.0)):
+            value = getattr(self, name)
+            if not (_is_number(value) and 0 < value <= high):
+                raise ConfigError(f"architecture.{name} must be a number above 0 up to {high:g}, got {_short(value)}")
+        for name in ("use_guidance_embed", "cross_stream_timestep_mixing"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"architecture.{name} must be true or false, got {_short(getattr(self, name))}")
+        if not isinstance(self.axes_dim, (list, tuple)) or not all(
+            _is_whole(side) and side > 0 for side in self.axes_dim
+        ):
+            raise ConfigError(f"architecture.axes_dim must be four even numbers, got {_short(self.axes_dim)}")
         object.__setattr__(self, "axes_dim", tuple(self.axes_dim))
-        sizes = {
-            "in_channels": self.in_channels,
-            "context_in_dim": self.context_in_dim,
-            "hidden_size": self.hidden_size,
-            "num_heads": self.num_heads,
-        }
-        for name, value in sizes.items():
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"architecture.{name} must be a positive integer, got {value!r}")
         if self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
         if len(self.axes_dim) != 4 or sum(self.axes_dim) != self.head_dim or any(d % 2 for d in self.axes_dim):
@@ -78,6 +112,8 @@ class Architecture:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Architecture":
         """Build from the ``architecture`` object of a ``config.json``; unknown keys are an error."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"the architecture must be an object of names and sizes, got {_short(values)}")
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -96,6 +132,11 @@ class Schedule:
     depth_shift_mu: float = SHIFT_MU
     rgb_shift_sigma: float = SHIFT_SIGMA
     depth_shift_sigma: float = SHIFT_SIGMA
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not _is_number(value) or abs(value) > 100:
+                raise ConfigError(f"schedule.{name} must be a number from -100 to 100, got {_short(value)}")
 
 
 VARIANTS: dict[str, Architecture] = {
@@ -121,22 +162,28 @@ def read_config(path: Path) -> ModelConfig:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        kind = what_is(path)
+        raise ConfigError(f"{path} cannot be read as JSON: {f'it is {kind}' if kind else str(error)[:160]}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a JSON object")
     variant = values.get("variant")
     architecture = None
     if "architecture" in values:
-        architecture = Architecture.from_dict(values["architecture"])
+        try:
+            architecture = Architecture.from_dict(values["architecture"])
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
     elif variant is not None:
-        if variant not in VARIANTS:
-            raise ConfigError(f"{path} names the unknown variant {variant!r}; known: {', '.join(VARIANTS)}")
+        if not isinstance(variant, str) or variant not in VARIANTS:
+            raise ConfigError(f"{path} names the unknown variant {_short(variant)}; known: {', '.join(VARIANTS)}")
         architecture = VARIANTS[variant]
     try:
         schedule = Schedule(**values.get("schedule", {}))
     except TypeError as error:
-        raise ConfigError(f"{path} has an unknown schedule key: {error}") from error
+        raise ConfigError(f"{path} has an unknown schedule key: {str(error)[:120]}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return ModelConfig(architecture=architecture, schedule=schedule, variant=variant)
 
 
@@ -156,13 +203,17 @@ def infer_architecture(shapes: Mapping[str, Sequence[int]]) -> Architecture:
     def shape(name: str) -> Sequence[int]:
         if name not in shapes:
             raise ConfigError(f"this is not a Modality Forcing or FLUX.2 transformer: the tensor {name!r} is missing")
+        if len(shapes[name]) != 2 or 0 in shapes[name]:
+            raise ConfigError(f"the tensor {name!r} has shape {tuple(shapes[name])}, a matrix belongs there")
         return shapes[name]
 
     hidden_size, in_channels = shape("img_in.weight")
     query_norms = [name for name in shapes if name.endswith("norm.query_norm.scale")]
     if not query_norms:
         raise ConfigError("this is not a FLUX.2-family transformer: no block has a query_norm.scale")
-    head_dim = shapes[query_norms[0]][0]
+    head_dim = shapes[query_norms[0]][0] if len(shapes[query_norms[0]]) == 1 else 0
+    if not 0 < head_dim <= hidden_size:
+        raise ConfigError(f"the tensor {query_norms[0]!r} has shape {tuple(shapes[query_norms[0]])}, not a head's")
     depth_single = _count(shapes, "single_blocks")
     if depth_single:
         mlp_dim = shape("single_blocks.0.linear2.weight")[1] - hidden_size
@@ -170,7 +221,7 @@ def infer_architecture(shapes: Mapping[str, Sequence[int]]) -> Architecture:
         mlp_dim = shape("double_blocks.0.img_mlp.2.weight")[1]
     return Architecture(
         in_channels=in_channels,
-        depth_channels=shapes["depth_in.weight"][1] if "depth_in.weight" in shapes else 0,
+        depth_channels=shape("depth_in.weight")[1] if "depth_in.weight" in shapes else 0,
         context_in_dim=shape("txt_in.weight")[1],
         hidden_size=hidden_size,
         num_heads=hidden_size // head_dim,

@@ -7,33 +7,45 @@ weights twice.
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..model.config import Architecture, ConfigError, ModelConfig, Schedule, infer_architecture, read_config
 from ..model.transformer import ModalityForcingTransformer
 from . import quantization
+from .layouts import LANDMARK, Source, find_layout, find_prefix
 from .quantization import QuantizationError
+from .tensor_files import CheckpointError, open_safetensors, open_tensors
 
-#: Prefixes under which the transformer is stored: the release, ComfyUI checkpoints, ComfyUI diffusion models, BFL.
-PREFIXES = ("dit.", "model.diffusion_model.", "diffusion_model.", "")
-
-# A tensor that every FLUX.2-family transformer has: where it sits tells the prefix.
-_LANDMARK = "img_in.weight"
+__all__ = [
+    "CheckpointError",
+    "CheckpointHeader",
+    "check_tensors",
+    "find_prefix",
+    "load_model",
+    "open_safetensors",
+    "read_header",
+    "save_model",
+]
 
 # Other parts of a release folder.
-_COMPANIONS = ("ae_", "autoencoder", "text_encoder", "vae")
+_COMPANIONS = ("ae_", "autoencoder", "ae.", "flux2-vae", "text_encoder", "vae")
 
-_SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be opened or does not hold the model it should."""
+_SHARD = re.compile(r"^(.*)-(\d{5})-of-(\d{5})\.safetensors$")
+_BLOCK_COUNTS = {
+    "double_blocks": "depth_double",
+    "single_blocks": "depth_single",
+    "depth_decoder_blocks": "depth_decoder_num_layers",
+}
+#: So many missing blocks are listed tensor by tensor.
+_FEW = 4
+_INDEX = ".safetensors.index.json"
+_MARKER_END = "." + quantization.MARKER
 
 
 @dataclass(frozen=True)
@@ -42,18 +54,23 @@ class CheckpointHeader:
 
     ``shapes`` and ``dtypes`` are of the transformer's weights, by names without ``prefix``; shapes are the layers' own,
     also where values are packed. ``quantized`` gives the settings of every quantized layer (see :mod:`.quantization`).
-    ``files`` maps each weight and each tensor beside a quantized one to its file. ``others`` names the tensors outside
-    the prefix (a text encoder or autoencoder in the same file), ``metadata`` is that of the files.
+    ``sources`` says where each weight and each tensor beside a quantized one is stored. ``others`` names the tensors
+    that are not the transformer's (a text encoder or autoencoder in the same file), ``metadata`` is that of the files.
     """
 
     prefix: str
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
-    files: dict[str, Path]
+    sources: dict[str, Source]
     others: tuple[str, ...]
     config: ModelConfig
     quantized: dict[str, dict[str, Any]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that hold the transformer."""
+        return sorted({file for source in self.sources.values() for file, _ in source.parts})
 
     @property
     def architecture(self) -> Architecture:
@@ -61,24 +78,14 @@ class CheckpointHeader:
         return self.config.architecture or infer_architecture(self.shapes)
 
 
-def find_prefix(names: Iterable[str]) -> str:
-    """The prefix of the transformer's tensors among ``names``.
-
-    Raises:
-        CheckpointError: no known prefix holds a FLUX.2-family transformer.
-    """
-    present = set(names)
-    for prefix in PREFIXES:
-        if prefix + _LANDMARK in present:
-            return prefix
-    raise CheckpointError(
-        f"no Modality Forcing or FLUX.2 transformer here: no tensor is called {_LANDMARK!r} under the prefixes "
-        f"{', '.join(repr(p) for p in PREFIXES)}"
-    )
-
-
 def check_tensors(found: Mapping[str, tuple[int, ...]], architecture: Architecture) -> list[str]:
     """Differences between a checkpoint's tensors and the architecture's, one phrase each; empty when they agree."""
+    # Counted first: building a model of as many blocks as a configuration asks for may take long.
+    for kind in ("double_blocks", "single_blocks", "depth_decoder_blocks"):
+        count = len({name.split(".")[1] for name in found if name.startswith(f"{kind}.")})
+        asked = getattr(architecture, _BLOCK_COUNTS[kind])
+        if asked > count + _FEW:
+            return [f"the configuration asks for {asked} {kind} and the file has {count}"]
     with torch.device("meta"):
         model = ModalityForcingTransformer(architecture)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -99,19 +106,17 @@ def check_tensors(found: Mapping[str, tuple[int, ...]], architecture: Architectu
 def read_header(path: str | Path) -> CheckpointHeader:
     """Open a release folder or a ``.safetensors`` file and describe its transformer; no weight is read.
 
-    A file that is one shard of several stands for its folder. The configuration is the one in a file's metadata, else
+    A file that is one shard of several stands for all of them. The configuration is the one in a file's metadata, else
     the ``config.json`` beside it.
 
     Raises:
         CheckpointError, ConfigError: missing, truncated or foreign files.
     """
     path = Path(path)
-    if _SHARD.search(path.name) and path.is_file():
-        path = path.parent
     if path.is_dir():
         files = _transformer_files(path)
     elif path.is_file():
-        files = [path]
+        files = _all_shards(path)
     else:
         raise CheckpointError(f"{path} does not exist: give a release folder or a .safetensors file")
 
@@ -121,29 +126,36 @@ def read_header(path: str | Path) -> CheckpointHeader:
     markers: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file in files:
-        with open_safetensors(file) as handle:
+        with open_tensors(file) as handle:
             metadata = (handle.metadata() or {}) | metadata
             for name in handle.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
+                if name in location:
+                    raise CheckpointError(
+                        f"{path}: the tensor {name} is in two files, {location[name].name} and {file.name}: keep one "
+                        "conversion of the model, or give its file"
+                    )
                 view = handle.get_slice(name)
                 location[name], shapes[name], dtypes[name] = file, tuple(view.get_shape()), view.get_dtype()
-                if name.endswith("." + quantization.MARKER):
+                if name.endswith(_MARKER_END):
                     markers[name] = handle.get_tensor(name)
     try:
-        prefix = find_prefix(shapes)
-        own = {name[len(prefix) :] for name in shapes if name.startswith(prefix)}
-        quantized = _quantized_layers(own, prefix, markers, metadata)
+        layout = find_layout(location)
+        sources = layout.sources
+        stored_as = {name: dtypes[source.parts[0][1]] for name, source in sources.items()}
+        own_markers = {name: markers[sources[name].parts[0][1]] for name in sources if name.endswith(_MARKER_END)}
+        quantized = _quantized_layers(stored_as, layout.prefix, own_markers, metadata)
     except (CheckpointError, QuantizationError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     beside = {f"{layer}.{suffix}" for layer in quantized for suffix in quantization.BESIDE}
-    weights = sorted(own - beside - {quantization.LEGACY_MARKER})
+    weights = sorted(sources.keys() - beside - {quantization.LEGACY_MARKER})
     formats = {f"{layer}.weight": settings["format"] for layer, settings in quantized.items()}
     return CheckpointHeader(
-        prefix=prefix,
-        shapes={name: _unpacked(shapes[prefix + name], formats.get(name)) for name in weights},
-        dtypes={name: dtypes[prefix + name] for name in weights},
-        files={name: location[prefix + name] for name in sorted(own)},
+        prefix=layout.prefix,
+        shapes={name: _unpacked(_shape(sources[name], shapes), formats.get(name)) for name in weights},
+        dtypes={name: stored_as[name] for name in weights},
+        sources={name: sources[name] for name in sorted(sources)},
         quantized=quantized,
-        others=tuple(sorted(shapes.keys() - {prefix + name for name in own})),
+        others=layout.others,
         metadata=metadata,
         config=_find_config(path, files[0], metadata),
     )
@@ -176,7 +188,7 @@ def load_model(
     if problems:
         raise CheckpointError(f"{path} does not hold the model it should: {'; '.join(problems)}")
     if dtype is None:
-        dtype = torch.float32 if header.dtypes[_LANDMARK] == "F32" else torch.bfloat16
+        dtype = torch.float32 if header.dtypes[LANDMARK] == "F32" else torch.bfloat16
     if dtype not in (torch.float32, torch.bfloat16):
         raise CheckpointError(
             f"dtype {dtype} is not supported: float16 overflows in this model, use bfloat16 or float32"
@@ -221,24 +233,57 @@ def save_model(
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
-def open_safetensors(path: Path) -> safe_open:
-    """Open a file, saying in one sentence what is wrong where that fails."""
-    try:
-        return safe_open(path, framework="pt")
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist") from None
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is not a complete .safetensors file ({error}): download it again; convert pickled formats first"
-        ) from None
-
-
 def _transformer_files(folder: Path) -> list[Path]:
-    files = sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith(_COMPANIONS))
-    if not files:
-        raise CheckpointError(f"{folder} has no .safetensors file with a transformer")
+    """The files of a folder that hold the transformer, of a diffusers pipeline those of its ``transformer`` folder."""
+    files = sorted(p for p in folder.glob("*.safetensors") if p.is_file() and not p.name.startswith(_COMPANIONS))
     single = folder / "model.safetensors"
-    return [single] if single in files else files
+    if single in files:
+        return [single]
+    indices = [p for p in sorted(folder.glob(f"*{_INDEX}")) if not p.name.startswith(_COMPANIONS)]
+    if len(indices) == 1:
+        return _indexed_files(indices[0])
+    if files:
+        for file in files:
+            _all_shards(file)
+        return files
+    if (folder / "transformer").is_dir():
+        return _transformer_files(folder / "transformer")
+    ggufs = sorted(folder.glob("*.gguf"))
+    if len(ggufs) == 1:
+        return ggufs
+    if ggufs:
+        raise CheckpointError(f"{folder} has {len(ggufs)} .gguf files: give the one that is meant")
+    raise CheckpointError(f"{folder} has no .safetensors file with a transformer")
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    """The shards that an index lists."""
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(f"{index} does not list the shards of a model: download it again") from None
+    files = []
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise CheckpointError(f"{index} names the file {str(name)[:80]!r}, which is not in its folder")
+        if not (index.parent / name).is_file():
+            raise CheckpointError(f"{index.parent} lacks the shard {name}: download it")
+        files.append(index.parent / name)
+    if not files:
+        raise CheckpointError(f"{index} lists no shard: download it again")
+    return files
+
+
+def _all_shards(file: Path) -> list[Path]:
+    """The file, or all shards of the model of which it is one."""
+    found = _SHARD.match(file.name)
+    if found is None:
+        return [file]
+    stem, count = found[1], int(found[3])
+    present = sorted(p for p in file.parent.glob("*.safetensors") if (m := _SHARD.match(p.name)) and m[1] == stem)
+    if len(present) != count:
+        raise CheckpointError(f"{file.parent} has {len(present)} of the {count} shards of {stem}: download the others")
+    return present
 
 
 def _find_config(path: Path, file: Path, metadata: Mapping[str, str]) -> ModelConfig:
@@ -258,35 +303,53 @@ def _config_from_metadata(text: str, file: Path) -> ModelConfig:
     try:
         values = json.loads(text)
         architecture = values.get("architecture")
+        variant = values.get("variant")
         return ModelConfig(
             architecture=None if architecture is None else Architecture.from_dict(architecture),
             schedule=Schedule(**values.get("schedule", {})),
-            variant=values.get("variant"),
+            variant=variant if isinstance(variant, str) else None,
         )
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{file} has an unreadable 'config' in its metadata: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{file} has an impossible 'config' in its metadata: {error}") from None
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{file} has an unreadable 'config' in its metadata: {str(error)[:120]}") from None
 
 
 def _quantized_layers(
-    names: set[str], prefix: str, markers: Mapping[str, Tensor], metadata: Mapping[str, str]
+    dtypes: Mapping[str, str], prefix: str, markers: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Settings by layer, from markers, metadata or the older form; ``names`` are without prefix."""
+    """Settings by layer, from markers, metadata, the older form, or 8-bit floats with a scale beside them.
+
+    Args:
+        dtypes: of all tensors, by names without prefix.
+    """
     layers: dict[str, dict[str, Any]] = {}
-    if quantization.LEGACY_MARKER in names:
+    for name, dtype in dtypes.items():
+        layer = name.removesuffix(".weight")
+        scaled = any(f"{layer}.{suffix}" in dtypes for suffix in quantization.SCALES)
+        if dtype in quantization.FLOATS and scaled and name != layer:
+            layers[layer] = {"format": quantization.FLOATS[dtype]}
+    if quantization.LEGACY_MARKER in dtypes:
         ends = ".scale_weight"
-        layers = {name.removesuffix(ends): {"format": quantization.FP8} for name in names if name.endswith(ends)}
+        layers |= {n.removesuffix(ends): {"format": quantization.FP8} for n in dtypes if n.endswith(ends)}
     listed = quantization.read_metadata(metadata[quantization.METADATA]) if quantization.METADATA in metadata else {}
     layers |= {layer.removeprefix(prefix): settings for layer, settings in listed.items()}
     for name, marker in markers.items():
-        if name.startswith(prefix):
-            layer = name[len(prefix) :].removesuffix("." + quantization.MARKER)
-            layers[layer] = quantization.read_marker(marker)
-    layers = {layer: settings for layer, settings in layers.items() if f"{layer}.weight" in names}
+        layers[name.removesuffix(_MARKER_END)] = quantization.read_marker(marker)
+    layers = {layer: settings for layer, settings in layers.items() if f"{layer}.weight" in dtypes}
     scales = quantization.ANY_SCALE
-    bare = [layer for layer in layers if not any(f"{layer}.{suffix}" in names for suffix in scales)]
+    bare = [layer for layer in layers if not any(f"{layer}.{suffix}" in dtypes for suffix in scales)]
     if bare:
         raise CheckpointError(f"{len(bare)} quantized layer(s) lack the scale of their weights, {min(bare)} among them")
     return layers
+
+
+def _shape(source: Source, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Of a weight, from those of the stored tensors that are its rows."""
+    first, *others = (shapes[name] for _, name in source.parts)
+    if not others or any(shape[1:] != first[1:] for shape in others):
+        return first
+    return (first[0] + sum(shape[0] for shape in others), *first[1:])
 
 
 def _unpacked(shape: tuple[int, ...], stored_as: str | None) -> tuple[int, ...]:
@@ -308,9 +371,18 @@ def _read_weights(header: CheckpointHeader) -> Iterator[tuple[str, Tensor]]:
 
 
 def _read(header: CheckpointHeader, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-    """Those of ``names`` that the files have."""
+    """Those of ``names`` that the files have, file by file."""
     wanted = set(names)
-    for file in sorted(set(header.files.values())):
-        with open_safetensors(file) as handle:
-            for name in (n for n, home in header.files.items() if home == file and n in wanted):
-                yield name, handle.get_tensor(header.prefix + name)
+    for first in header.files:
+        with ExitStack() as stack:
+            # A weight of several tensors may reach into the next shard.
+            opened = {first: stack.enter_context(open_tensors(first))}
+
+            def get(file: Path, name: str, stack: ExitStack = stack, opened: dict = opened) -> Tensor:
+                if file not in opened:
+                    opened[file] = stack.enter_context(open_tensors(file))
+                return opened[file].get_tensor(name)
+
+            for name, source in header.sources.items():
+                if name in wanted and source.parts[0][0] == first:
+                    yield name, source.read(get)

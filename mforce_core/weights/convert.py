@@ -23,6 +23,7 @@ from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoen
 from . import quantization
 from .checkpoint import CheckpointError, CheckpointHeader, check_tensors, open_safetensors, read_header
 from .safetensors_writer import DTYPES, Slot, safetensors_writer
+from .tensor_files import open_tensors
 
 Precision = Literal["bf16", "fp32", "fp8", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -79,7 +80,7 @@ def convert_model(
         raise ConversionError(
             f"{source} is quantized already ({', '.join(sorted(formats))}): convert the 16-bit release instead"
         )
-    check_output(out, list(header.files.values()), overwrite=overwrite)
+    check_output(out, header.files, overwrite=overwrite)
 
     slots: dict[str, Slot] = {}
     for name, shape in header.shapes.items():
@@ -90,8 +91,7 @@ def convert_model(
             if progress is not None:
                 progress(done, len(header.shapes))
             # Opened anew for every tensor: pages of a mapped file count as memory for as long as the map exists.
-            with open_safetensors(header.files[name]) as file:
-                weight = file.get_tensor(header.prefix + name)
+            weight = header.sources[name].read(_get_tensor)
             for part, tensor in _convert(name, weight, slots, to).items():
                 write(part, tensor)
             del weight
@@ -165,6 +165,11 @@ def slots_of(name: str, shape: tuple[int, ...], stored: torch.dtype, to: Precisi
     }
 
 
+def _get_tensor(file: Path, name: str) -> Tensor:
+    with open_tensors(file) as tensors:
+        return tensors.get_tensor(name)
+
+
 def _convert(name: str, weight: Tensor, slots: dict[str, Slot], to: Precision) -> dict[str, Tensor]:
     layer = name.removesuffix(".weight")
     if f"{layer}.{quantization.MARKER}" not in slots:
@@ -180,8 +185,8 @@ def _convert(name: str, weight: Tensor, slots: dict[str, Slot], to: Precision) -
 def _configuration(source: Path, header: CheckpointHeader) -> str:
     """The source's whole configuration, with the sizes and schedule spelled out."""
     values: dict[str, Any] = json.loads(header.metadata.get("config", "{}"))
-    beside = next(iter(header.files.values())).parent / "config.json"
-    if source.is_dir() and beside.exists():
+    beside = header.files[0].parent / "config.json"
+    if source.is_dir() and beside.exists() and header.config.architecture is not None:
         values |= json.loads(beside.read_text(encoding="utf-8"))
     values |= {"architecture": header.architecture.to_dict(), "schedule": asdict(header.config.schedule)}
     return json.dumps(values)

@@ -27,7 +27,7 @@ class Parts:
         """The files of each part that decide its output."""
         autoencoders = (ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
         return {
-            "model": sorted({*read_header(self.model).files.values(), *self.model.glob("config.json")}),
+            "model": sorted({*read_header(self.model).files, *self.model.glob("config.json")}),
             "text_encoder": _weights_and_settings(self.text_encoder),
             "vae": [f for f in _weights_and_settings(self.vae) if self.vae.is_file() or f.name in autoencoders],
         }
@@ -52,7 +52,10 @@ class Parts:
         if config.is_file():
             side = json.loads(config.read_text(encoding="utf-8")).get("image_size")
             if side is not None:
-                return (side, side) if isinstance(side, int) else tuple(side)
+                sides = [side, side] if isinstance(side, int) else side
+                if not (isinstance(sides, list) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
+                    raise ValueError(f"{config} gives {str(side)[:40]!r} as image_size: use the width and height.")
+                return sides[0], sides[1]
         side = NANO_SIZE if self.text_encoder.name == WORDS_FILE else RELEASE_SIZE
         return side, side
 

@@ -18,6 +18,9 @@ from torch import Tensor
 
 FP8, INT8 = "float8_e4m3fn", "int8_tensorwise"
 
+#: Formats of 8-bit floats by the names of their dtypes in safetensors.
+FLOATS = {"F8_E4M3": FP8, "F8_E5M2": "float8_e5m2"}
+
 #: Formats that store two values in a byte, so that a weight's second dimension is half of its layer's.
 PACKED = ("nvfp4", "convrot_w4a4", "asym_w4a8_int8")
 
@@ -94,7 +97,12 @@ def dequantize(weight: Tensor, scale: Tensor, settings: Mapping[str, Any]) -> Te
             f"weights in the format {settings['format']} are read by ComfyUI only: use the bf16, fp8 or int8 file here"
         )
     options = dict(settings) | dict(settings.get("params") or {})
-    return rotate(values, int(options.get("convrot_groupsize", 256))) if options.get("convrot") else values
+    if not options.get("convrot"):
+        return values
+    group = options.get("convrot_groupsize", 256)
+    if not isinstance(group, int) or not 4 <= group <= values.shape[-1] or values.shape[-1] % group:
+        raise QuantizationError(f"a layer of {values.shape[-1]} features cannot be rotated in groups of {group!r:.40}")
+    return rotate(values, group)
 
 
 def rotate(weight: Tensor, group: int) -> Tensor:
@@ -115,7 +123,7 @@ def read_marker(marker: Tensor) -> dict[str, Any]:
     """
     try:
         return _checked(json.loads(bytes(marker.tolist())))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise QuantizationError(f"a {MARKER} tensor does not hold the format of its layer ({error})") from error
 
 
@@ -127,7 +135,7 @@ def read_metadata(text: str) -> dict[str, dict[str, Any]]:
     """
     try:
         return {name: _checked(settings) for name, settings in json.loads(text)["layers"].items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise QuantizationError(f"the metadata {METADATA!r} does not list layers and formats ({error})") from error
 
 

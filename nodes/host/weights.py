@@ -17,6 +17,8 @@ from torch import Tensor
 from ...mforce_core.weights.checkpoint import CheckpointError, CheckpointHeader
 from ...mforce_core.weights.quantization import MARKER, read_marker, write_marker
 
+_OLD_NAMES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
+
 
 def read_weights(header: CheckpointHeader, *, fp8_matmul: bool) -> dict[str, Tensor]:
     """The checkpoint's tensors, mapped; those of quantized layers under the names that core reads now.
@@ -30,12 +32,13 @@ def read_weights(header: CheckpointHeader, *, fp8_matmul: bool) -> dict[str, Ten
     formats = {settings["format"] for settings in header.quantized.values()}
     if unknown := formats - comfy.quant_ops.QUANT_ALGOS.keys():
         raise CheckpointError(f"its layers are quantized as {', '.join(sorted(unknown))}, which needs a newer ComfyUI")
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(set(header.files.values())):
-        stored = comfy.utils.load_torch_file(str(file), safe_load=True)
-        tensors |= {name: stored[header.prefix + name] for name, home in header.files.items() if home == file}
+    stored = {file: comfy.utils.load_torch_file(str(file), safe_load=True) for file in header.files}
+    tensors = {name: source.read(lambda file, key: stored[file][key]) for name, source in header.sources.items()}
     tensors, _ = comfy.utils.convert_old_quants(tensors, metadata={})
     for layer, settings in header.quantized.items():
+        for old, new in _OLD_NAMES.items():  # scaled fp8 without the marker by which core knows it
+            if f"{layer}.{old}" in tensors:
+                tensors[f"{layer}.{new}"] = tensors.pop(f"{layer}.{old}")
         marker = f"{layer}.{MARKER}"
         settings = read_marker(tensors[marker]) if marker in tensors else dict(settings)
         if fp8_matmul:
