@@ -335,13 +335,13 @@ def test_info_knows_the_published_sizes(tmp_path, monkeypatch):
     from mforce.cli import checkpoint_info
     from mforce.mforce_core.model.config import ModelConfig
     from mforce.mforce_core.weights.checkpoint import CheckpointHeader
+    from mforce.mforce_core.weights.layouts import Source
 
     with torch.device("meta"):
         release = ModalityForcingTransformer(Architecture())
     shapes = {name: tuple(tensor.shape) for name, tensor in release.state_dict().items()}
-    header = CheckpointHeader(
-        "dit.", shapes, dict.fromkeys(shapes, "BF16"), dict.fromkeys(shapes, tmp_path), (), ModelConfig()
-    )
+    sources = {name: Source(((tmp_path, f"dit.{name}"),)) for name in shapes}
+    header = CheckpointHeader("dit.", shapes, dict.fromkeys(shapes, "BF16"), sources, (), ModelConfig())
     monkeypatch.setattr(checkpoint_info, "read_header", lambda path: header)
     found = describe_checkpoint(tmp_path)
     assert found["parameters"] == 11_986_285_570
