@@ -15,8 +15,11 @@ from ..mforce_core.model.config import ConfigError
 from ..training.checks import check_config
 from ..training.config import TrainConfig
 from ..training.config_file import read_train_config
+from ..training.keys import commented_file, reference
 from ..training.stop import Stop, exit_code
 from .progress import say
+
+__all__ = ["print_plan", "reference", "run_training", "write_template"]
 
 #: GPU counts of a plan.
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -59,6 +62,14 @@ def _by_torchrun(processes: int, arguments: list[str]) -> int:
                     running.send_signal(signal.SIGTERM)  # which torchrun hands on; it would cut Ctrl-C short
                     told = True
     return code if stop.signal is None else exit_code(stop.signal)
+
+
+def write_template(path: Path, preset: str) -> None:
+    """Write a commented configuration to start from. Raises ConfigError where the file exists or no preset is meant."""
+    if path.exists():
+        raise ConfigError(f"--init: {path} exists already: name another file")
+    path.write_text(commented_file(preset), encoding="utf-8")
+    say(f"{path} is a copy of {preset} with every key: change it, then run mforce train {path}")
 
 
 def print_plan(config: TrainConfig) -> None:

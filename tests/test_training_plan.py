@@ -45,16 +45,17 @@ def test_operations_are_those_of_a_count_by_hand() -> None:
 
 
 def test_state_is_shared_and_depth_only_training_has_less_of_it() -> None:
-    config = read_train_config(Path("scale-370m-mf"), [])
+    teacher = "recipe.distillation_low=0.1"
+    config = read_train_config(Path("scale-370m-mf"), [teacher])
     costs, count = count_costs(config), parameters("scale-370m-mf")
-    sharded = read_train_config(Path("scale-370m-mf"), ["scale.reduce_gradients=micro_batch"])
+    sharded = read_train_config(Path("scale-370m-mf"), ["scale.reduce_gradients=micro_batch", teacher])
     one, eight = plan(config, costs, 1), plan(sharded, costs, 8)
     assert one.gradients == one.average == 4 * count
     assert one.optimizer == 8 * count
     assert eight.gradients * 8 == one.gradients == plan(config, costs, 8).gradients
     assert eight.seconds == pytest.approx(one.seconds / 8)
     assert one.checkpointed < 0.25 * one.activations
-    depth = read_train_config(Path("scale-370m-mf"), ["trainable=depth"])
+    depth = read_train_config(Path("scale-370m-mf"), ["trainable=depth", teacher])
     less = plan(depth, count_costs(depth), 1)
     assert less.gradients < 0.5 * one.gradients
     assert less.teacher == 0 < one.teacher

@@ -37,6 +37,37 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class ArchitectureConfig(Section):
+    """Sizes of the transformer; the defaults are those of the release."""
+
+    in_channels: int = Architecture.in_channels
+    """Channels of an RGB latent."""
+    depth_channels: int = Architecture.depth_channels
+    """Pixels of a depth token, a square's area; 0 without a depth stream."""
+    context_in_dim: int = Architecture.context_in_dim
+    """Width of the text features."""
+    hidden_size: int = Architecture.hidden_size
+    """Width of the transformer."""
+    num_heads: int = Architecture.num_heads
+    """Attention heads."""
+    depth_double: int = Architecture.depth_double
+    """Double-stream blocks."""
+    depth_single: int = Architecture.depth_single
+    """Single-stream blocks."""
+    depth_decoder_num_layers: int = Architecture.depth_decoder_num_layers
+    """Blocks of the depth stream alone, after the others."""
+    axes_dim: tuple[int, ...] = Architecture.axes_dim
+    """Channels of a head that encode each of the four axes of a position; their sum is the head's size."""
+    theta: float = Architecture.theta
+    """Base of the rotary embedding's wavelengths."""
+    mlp_ratio: float = Architecture.mlp_ratio
+    """Width of the MLPs' hidden layer over that of the transformer."""
+    use_guidance_embed: bool = Architecture.use_guidance_embed
+    """The base is guidance-distilled."""
+    cross_stream_timestep_mixing: bool = Architecture.cross_stream_timestep_mixing
+    """Each stream also sees the other's noise level, through gates that start at zero."""
+
+
 class DataConfig(Section):
     """Where samples come from."""
 
@@ -114,7 +145,7 @@ class RecipeConfig(Section):
     are new; ``image`` also copies time embedder and decoder blocks; ``gated`` does so behind closed gates; ``fresh``
     copies nothing."""
     terms: tuple[str, ...] = ()
-    """Further losses, ``module:function`` or ``file.py:function``; see :mod:`.losses`."""
+    """Further losses, ``module:function`` or ``file.py:function``; docs/training.md has an example."""
 
     @property
     def distils(self) -> bool:
@@ -181,8 +212,6 @@ class TrainConfig(Section):
     trainable: Literal["all", "paper", "depth", "lora"] = _key("all", paper="paper (FLUX.2-klein-9B)")
     """``paper``: all but the image weights of the double blocks; ``depth``: the depth stream alone; ``lora``: the depth
     stream and low-rank updates of the rest."""
-    architecture: dict[str, Any]
-    """Sizes of the transformer, by the names of :class:`..mforce_core.model.config.Architecture`."""
     steps: int = _key(gt=0)
     """Length of the run."""
     batch_size: int = _key(gt=0)
@@ -203,6 +232,7 @@ class TrainConfig(Section):
     """Checkpoints that stay."""
     tensorboard: bool = False
     """Also write TensorBoard's files."""
+    architecture: ArchitectureConfig
     data: DataConfig
     optimizer: OptimizerConfig
     recipe: RecipeConfig = RecipeConfig()
@@ -228,7 +258,7 @@ class TrainConfig(Section):
         return self
 
     def sizes(self) -> Architecture:
-        return Architecture.from_dict(self.architecture)
+        return Architecture(**self.architecture.model_dump())
 
     @property
     def distils(self) -> bool:

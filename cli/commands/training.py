@@ -12,7 +12,10 @@ from . import options
 
 
 def train(
-    config: Annotated[Path, typer.Argument(help="TOML file, or a preset: nano-t2i, nano-mf, klein-4b, ...")],
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="TOML file, or a preset: nano-t2i, nano-mf, klein-4b, ...", show_default=False),
+    ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of the file.", show_default=False),
@@ -22,12 +25,26 @@ def train(
     changed: Annotated[
         bool, typer.Option("--changed", help="Go on although seed, data or length differ from the run's.")
     ] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Print every configuration key, as a page of Markdown.")] = False,
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a commented configuration to start from.", show_default=False),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="What --init copies.")] = "nano-mf",
     debug: options.Debug = False,
 ) -> None:
     """Train a stage of a model, or go on with it."""
     with report_errors(debug, LIGHTER_TRAINING):
-        from ..train import run_training
+        from ..train import reference, run_training, write_template
 
+        if keys:
+            print(reference())
+            return
+        if init is not None:
+            write_template(init, preset)
+            return
+        if config is None:
+            raise ValueError("name a configuration: a TOML file, or a preset such as nano-t2i")
         code = run_training(config, overrides or [], processes, plan_only=plan, changed=changed)
         if code:
             raise typer.Exit(code)
