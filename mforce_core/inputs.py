@@ -30,12 +30,14 @@ class Given:
     Attributes:
         rgb: (H, W, 3) uint8, for i2d.
         depth: (H, W) float32 with NaN where missing, for d2i.
+        original: the picture at its own size, (H, W, 3) uint8, where the result is to have that.
         placement: of the input on the canvas; None in joint mode.
         notes: sentences about what was done to the input.
     """
 
     rgb: np.ndarray | None = None
     depth: np.ndarray | None = None
+    original: np.ndarray | None = None
     placement: Placement | None = None
     notes: tuple[str, ...] = ()
 
@@ -72,7 +74,8 @@ def take_picture(picture: PictureInput, settings: Settings) -> Given:
     columns, rows = found.image.size
     placement = place((rows, columns), settings.canvas[::-1], _FITS[settings.fit])
     pixels = placement.place_photo(found.image)
-    return Given(rgb=pixels, placement=placement, notes=_notes(found.notes, placement, name))
+    original = np.array(found.image) if settings.original_size else None
+    return Given(rgb=pixels, original=original, placement=placement, notes=_notes(found.notes, placement, name))
 
 
 def take_depth(depth: DepthInput, settings: Settings) -> Given:

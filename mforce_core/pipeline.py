@@ -176,23 +176,31 @@ class Pipeline:
         return self.generate([job], [Given()], progress)[0]
 
     def i2d(
-        self, image: PictureInput, prompt: str = "", *, progress: Progress | None = None, **settings: Any
+        self,
+        image: PictureInput,
+        prompt: str = "",
+        *,
+        original_size: bool = True,
+        progress: Progress | None = None,
+        **settings: Any,
     ) -> Result:
         """Image to depth.
 
         Args:
             image: a file, a Pillow image, or (H, W, 3) uint8.
             prompt: what the picture shows, if that is known.
+            original_size: bring the depth back to the picture's own size, sharp between near and far; else the result
+                has the size that the model saw.
             progress: as in `joint`.
             settings: as in `joint`, and fit: "pad" letterboxes a picture of another shape, "crop" cuts its middle.
 
         Returns:
-            The picture as the model saw it, and its depth.
+            The picture and its depth.
 
         Raises:
             ValueError: as in `joint`, or the picture cannot be read.
         """
-        job = self.job("i2d", prompt, input=_path(image), **settings)
+        job = self.job("i2d", prompt, input=_path(image), original_size=original_size, **settings)
         return self.generate([job], [take_picture(image, job)], progress)[0]
 
     def d2i(self, depth: DepthInput, prompt: str, *, progress: Progress | None = None, **settings: Any) -> Result:
@@ -340,7 +348,10 @@ class Pipeline:
     def _result(self, job: Settings, given: Given, image: np.ndarray | None, depth: np.ndarray | None) -> Result:
         assert image is not None
         assert depth is not None
-        if given.placement is not None:
+        if given.original is not None and given.placement is not None:
+            image = given.original
+            depth = given.placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
+        elif given.placement is not None:
             image, depth = (np.ascontiguousarray(array[given.placement.content]) for array in (image, depth))
         origin = {
             "model_files": self.model_files,

@@ -12,6 +12,9 @@ from typing import Any
 
 from .release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, STEPS, Mode
 
+#: Forms of the depth that are written on demand: compressed NumPy with mask and camera, portable float map, TIFF.
+DEPTH_FORMS = ("npz", "pfm", "tiff", "tiff16")
+
 #: Name of the model that comes with the package.
 BUILT_IN = "nano"
 
@@ -20,9 +23,15 @@ BUILT_IN = "nano"
 class Settings:
     """Settings of one generation.
 
-    ``size`` is (width, height) in pixels, ``fov`` the horizontal field of view in degrees, ``tilt`` log2 of
-    alpha. Until the model is known, ``size``, ``edge_threshold`` and ``threads`` may be None, ``device`` and
-    ``dtype`` "auto".
+    Attributes:
+        size: (width, height) of the model's canvas in pixels; None: what the model was trained for.
+        original_size: the result of i2d has the input's own size instead.
+        tilt: log2 of alpha, in joint mode.
+        fov: horizontal field of view in degrees.
+        edge_threshold: relative jump of depth that leaves a point out of the cloud; None: by the size.
+        also: more forms of the depth to write, of `DEPTH_FORMS`.
+        device, dtype: "auto" until the model is known.
+        threads: of the CPU; None until the model is known.
     """
 
     mode: Mode
@@ -35,6 +44,7 @@ class Settings:
     guidance: float | None = None
     size: tuple[int, int] | None = None
     fit: str = "pad"
+    original_size: bool = False
     input: str | None = None
     mask: str | None = None
     disparity: bool = False
@@ -42,6 +52,7 @@ class Settings:
     fov: float = FOV_DEGREES
     edge_threshold: float | None = None
     remove_outliers: bool = False
+    also: tuple[str, ...] = ()
     model: str = BUILT_IN
     text_encoder: str | None = None
     vae: str | None = None
@@ -54,6 +65,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
+        object.__setattr__(self, "also", tuple(self.also))
         self._check()
 
     def _check(self) -> None:
@@ -82,6 +94,11 @@ class Settings:
             raise ValueError(f"`fit` must be pad or crop, got {self.fit!r}.")
         if self.dtype not in ("auto", "float32", "bfloat16"):
             raise ValueError(f"`dtype` must be float32, bfloat16 or auto, got {self.dtype!r}.")
+        if self.original_size and self.mode != "i2d":
+            raise ValueError(f"`original_size` is for mode i2d, got {self.mode}.")
+        unknown = sorted(set(self.also) - set(DEPTH_FORMS))
+        if unknown:
+            raise ValueError(f"`also` must be of {', '.join(DEPTH_FORMS)}, got {', '.join(unknown)}.")
         if self.size is not None:
             check_grid(*self.size)
 
@@ -93,7 +110,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
-        return values | {"size": None if self.size is None else list(self.size)}
+        return values | {"size": None if self.size is None else list(self.size), "also": list(self.also)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:

@@ -183,8 +183,13 @@ def test_count_gives_each_seed_a_folder_that_can_be_repeated(model, tmp_path):
 
 
 def test_i2d_keeps_the_picture_and_its_shape(model, picture, tmp_path):
+    own = tmp_path / "own"
+    run("i2d", picture, "--model", model, "--steps", 2, "-o", own)
+    np.testing.assert_array_equal(np.asarray(Image.open(own / "rgb.png")), np.asarray(Image.open(picture)))
+    assert np.load(own / "depth.npy").shape == (24, 40)
+
     out = tmp_path / "out"
-    printed = run("i2d", picture, "--model", model, "--steps", 2, "-o", out)
+    printed = run("i2d", picture, "--model", model, "--steps", 2, "--working-size", "-o", out)
     assert "letterboxed to 32x32" in " ".join(printed.split())
     rgb = Image.open(out / "rgb.png")
     assert rgb.size == (32, 19)

@@ -79,6 +79,14 @@ RemoveOutliers = Annotated[
         rich_help_panel=CLOUD,
     ),
 ]
+Also = Annotated[
+    str | None,
+    typer.Option(
+        help="More depth files, separated by commas: npz (with mask and camera), pfm, tiff (32-bit float), tiff16.",
+        show_default=False,
+        rich_help_panel=FILES,
+    ),
+]
 Model = Annotated[
     str, typer.Option(help="Release folder or .safetensors file; nano is built in.", rich_help_panel=FILES)
 ]

@@ -28,6 +28,7 @@ def joint(
     fov: options.Fov = FOV_DEGREES,
     edge_threshold: options.EdgeThreshold = None,
     remove_outliers: options.RemoveOutliers = False,
+    also: options.Also = None,
     model: options.Model = BUILT_IN,
     text_encoder: options.TextEncoder = None,
     vae: options.Vae = None,
@@ -44,14 +45,16 @@ def joint(
         settings = _settings(
             "joint", prompt, source=None, tilt=tilt, refine_depth=refine_depth, steps=steps, cfg=cfg,
             guidance=guidance, seed=seed, size=size, fov=fov, edge_threshold=edge_threshold,
-            remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
+            remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae, device=device,
             dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
 
 
 def i2d(
-    image: Annotated[Path, typer.Argument(help="Picture: png, jpg, webp, tiff...")],
+    images: Annotated[
+        list[str], typer.Argument(help='Pictures (png, jpg, webp, tiff...), folders of them, or patterns: "*.jpg".')
+    ],
     prompt: Annotated[str, typer.Option(help="What the picture shows, if that is known.")] = "",
     steps: options.Steps = STEPS,
     cfg: options.Cfg = None,
@@ -60,9 +63,18 @@ def i2d(
     count: options.Count = 1,
     size: options.Size = None,
     fit: options.Fit = "pad",
+    original_size: Annotated[
+        bool,
+        typer.Option(
+            "--original-size/--working-size",
+            help="Results at the picture's own size, or at the size that the model works at.",
+            rich_help_panel=options.INPUT,
+        ),
+    ] = True,
     fov: options.Fov = FOV_DEGREES,
     edge_threshold: options.EdgeThreshold = None,
     remove_outliers: options.RemoveOutliers = False,
+    also: options.Also = None,
     model: options.Model = BUILT_IN,
     text_encoder: options.TextEncoder = None,
     vae: options.Vae = None,
@@ -74,15 +86,28 @@ def i2d(
     cuda_graph: options.CudaGraph = False,
     debug: options.Debug = False,
 ) -> None:
-    """Image to depth and point cloud."""
+    """Image to depth and point cloud.
+
+    Of several pictures, each gets a folder named after it. The model is loaded once, pictures that cannot be used are
+    listed at the end, and the same command with the same --output goes on where it was stopped.
+    """
     with report_errors(debug):
+        from ..picture_list import is_several
+
+        one = Path(images[0]) if len(images) == 1 and not is_several(images[0]) else None
+        devices = device.split(",")
         settings = _settings(
-            "i2d", prompt, source=image, steps=steps, cfg=cfg, guidance=guidance, seed=seed, size=size,
-            fit=fit, fov=fov, edge_threshold=edge_threshold, remove_outliers=remove_outliers, model=model,
-            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype, compile=compile_model,
-            cuda_graph=cuda_graph,
+            "i2d", prompt, source=one, steps=steps, cfg=cfg, guidance=guidance, seed=seed, size=size,
+            fit=fit, original_size=original_size, fov=fov, edge_threshold=edge_threshold,
+            remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae,
+            device=devices[0], dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
         )  # fmt: skip
-        _generate(settings, count, output, overwrite)
+        if one is not None and len(devices) == 1:
+            _generate(settings, count, output, overwrite)
+        elif count != 1:
+            raise ValueError("--count goes with one picture: give one, or leave it out.")
+        else:
+            _generate_many(images, settings, output, overwrite, devices)
 
 
 def d2i(
@@ -125,6 +150,7 @@ def d2i(
     fov: options.Fov = FOV_DEGREES,
     edge_threshold: options.EdgeThreshold = None,
     remove_outliers: options.RemoveOutliers = False,
+    also: options.Also = None,
     model: options.Model = BUILT_IN,
     text_encoder: options.TextEncoder = None,
     vae: options.Vae = None,
@@ -141,7 +167,7 @@ def d2i(
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, steps=steps, cfg=cfg,
             guidance=guidance, seed=seed, size=size, fit=fit, fov=fov, edge_threshold=edge_threshold,
-            remove_outliers=remove_outliers, model=model, text_encoder=text_encoder, vae=vae, device=device,
+            remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae, device=device,
             dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
@@ -196,6 +222,7 @@ def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) ->
     """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
     values["cfg"] = CFG[mode] if values["cfg"] is None else values["cfg"]
     values["size"] = parse_size(values["size"])
+    values["also"] = tuple(values["also"].split(",")) if values["also"] else ()
     values["input"] = source
     for name in ("input", "mask", "text_encoder", "vae"):
         if values.get(name) is not None:
@@ -223,3 +250,19 @@ def _generate(settings: Settings, count: int, output: Path | None, overwrite: bo
     resolved, parts = generation.prepare(jobs[0])
     jobs = [replace(resolved, seed=job.seed) for job in jobs]
     print(generation.generate_folder(jobs, parts, output, overwrite=overwrite) / "sheet.png")
+
+
+def _generate_many(
+    images: list[str], settings: Settings, output: Path | None, overwrite: bool, devices: list[str]
+) -> None:
+    from ...mforce_core.results.folder import default_output
+    from .. import many
+    from ..picture_list import find_pictures
+
+    pictures = find_pictures(images)
+    output = output or default_output(settings.mode)
+    outcomes = many.run_many(pictures, settings, output, overwrite=overwrite, devices=devices)
+    code = many.report(outcomes)
+    print(output)
+    if code:
+        raise typer.Exit(code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..depth.files import LEVELS, write_16_bit, write_exr, write_npy
+from ..depth.files import LEVELS, write_16_bit, write_exr, write_float_tiff, write_npy, write_pfm
+from ..depth.images import to_levels
 from ..depth.preview import depth_preview
 from ..scene3d.point_cloud import PointCloud, intrinsics_from_fov
 from ..scene3d.point_cloud_files import to_glb, to_ply
@@ -53,6 +54,8 @@ def write_files(
     write_npy(folder / "depth.npy", depth)
     write_exr(folder / "depth.exr", depth)
     step = write_16_bit(folder / "depth_16.png", depth)
+    for form in settings.also:
+        _WRITERS[form](folder, depth, settings.fov)
     preview = depth_preview(torch.from_numpy(depth)[None])[0]
     Image.fromarray(preview).save(folder / "depth_preview.png")
     (folder / "cloud.ply").write_bytes(to_ply(cloud.centered()))
@@ -84,6 +87,24 @@ def write_files(
     }
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / MARKER).write_text(text + "\n", encoding="utf-8")
+
+
+def _write_npz(folder: Path, depth: np.ndarray, fov: float) -> None:
+    camera = intrinsics_from_fov(*depth.shape, fov).numpy()
+    np.savez_compressed(folder / "depth.npz", depth=depth, mask=np.isfinite(depth), intrinsics=camera)
+
+
+def _write_16_bit_tiff(folder: Path, depth: np.ndarray) -> None:
+    """The levels of ``depth_16.png``."""
+    Image.fromarray(to_levels(depth)[0]).save(folder / "depth_16.tiff", compression="tiff_deflate")
+
+
+_WRITERS: dict[str, Callable[[Path, np.ndarray, float], None]] = {
+    "npz": _write_npz,
+    "pfm": lambda folder, depth, _: write_pfm(folder / "depth.pfm", depth),
+    "tiff": lambda folder, depth, _: write_float_tiff(folder / "depth.tiff", depth),
+    "tiff16": lambda folder, depth, _: _write_16_bit_tiff(folder, depth),
+}
 
 
 def _views(cloud: PointCloud, fov: float, size: tuple[int, int]) -> list[tuple[str, np.ndarray]]:
