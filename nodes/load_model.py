@@ -99,8 +99,8 @@ class MFLoadModel(Node):
             nano_parts.set_preview_colors(model, vae)
         else:
             model = _load_file(model_name, dtype, fp8_matmul)
-            clip = MissingPart("text encoder", model_name, "Add a CLIPLoader of type flux2 with Qwen3 and connect it.")
-            vae = MissingPart("VAE", model_name, "Add a VAELoader with the FLUX.2 VAE and connect it.")
+            clip = MissingPart(f"{model_name} carries no text encoder. Add a CLIPLoader of type flux2 with Qwen3.")
+            vae = MissingPart(f"{model_name} carries no VAE. Add a VAELoader with the FLUX.2 VAE.")
         if attention != "auto":
             model.model_options["transformer_options"][ATTENTION_OPTION] = attention
         return io.NodeOutput(model, clip, vae)

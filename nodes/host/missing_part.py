@@ -15,8 +15,8 @@ class MissingPartError(AttributeError, ValueError):
 class MissingPart:
     """Stands in for a CLIP or VAE that a checkpoint does not contain; using it says what to load instead."""
 
-    def __init__(self, part: str, checkpoint: str, instead: str) -> None:
-        self._message = f"{checkpoint} carries no {part}. {instead}"
+    def __init__(self, message: str) -> None:
+        self._message = message
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # what Python itself asks for, for example to copy an object

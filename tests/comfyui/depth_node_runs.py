@@ -104,6 +104,12 @@ def main(root: Path, work: Path) -> None:
     results["numbers"] = sorted(path.name for path in (work / "output").glob("seq*"))
     assert np.array_equal(np.load(work / "output" / "seq_00004.npy"), (2 * maps[0]).numpy())
 
+    # %batch_num% in a name: a second run overwrites nothing.
+    two_maps = torch.cat([maps, 2 * maps])[..., None]
+    for _ in range(2):
+        MFSaveDepth.execute(two_maps, "numbered/map%batch_num%", "npy", "depth", 0.0, 0.0)
+    results["batch numbers"] = sorted(path.name for path in (work / "output" / "numbered").iterdir())
+
     # A changed file has another fingerprint.
     np.save(work / "input" / "changes.npy", maps[0].numpy())
     first = MFLoadDepth.fingerprint_inputs("changes.npy")

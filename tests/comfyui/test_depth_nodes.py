@@ -32,6 +32,12 @@ def test_saved_depth_is_loaded_again(results, format):
 
 def test_saved_files_are_numbered_and_say_where_they_come_from(results):
     assert results["numbers"] == [f"seq_0000{number}.npy" for number in range(1, 5)]
+    assert results["batch numbers"] == [
+        "map0_00001.npy",
+        "map0_00003.npy",
+        "map1_00002.npy",
+        "map1_00004.npy",
+    ]
     assert results["png text"] == ["mforce_depth", "prompt", "workflow"]
     assert results["anonymous text"] == ["mforce_depth"], "with --disable-metadata"
     assert results["fingerprint changes"]

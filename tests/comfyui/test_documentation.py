@@ -1,5 +1,6 @@
 """Help pages and locales against the node definitions that a real ComfyUI gave; no server needed."""
 
+import ast
 import json
 import re
 
@@ -71,6 +72,36 @@ def test_a_help_page_names_only_options_that_exist(node, language):
         for kind, spec in (inputs[name] for name in re.findall(r"`(\w+)`", name)):
             if kind == "COMBO" and spec["options"] and "models/" not in meaning:
                 assert set(re.findall(r"`([^`]+)`", meaning)) <= set(spec["options"]), name
+
+
+def texts_of_the_code():
+    """Every string in the nodes and what they are made of, with a null character for each value that is filled in."""
+    for package in ("nodes", "mforce_core"):
+        for file in (PACK / package).rglob("*.py"):
+            for part in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    yield part.value
+                elif isinstance(part, ast.JoinedStr):
+                    yield "".join(piece.value if isinstance(piece, ast.Constant) else "\0" for piece in part.values)
+
+
+def says(text, quote):
+    """Whether a string of the code can become a message with this quote in it; most of it word for word."""
+    words = [r"\S*.*?" if word == "…" else rf"(?:{re.escape(word)}|\S*\0\S*)" for word in quote.split()]
+    found = re.search(r"\s*".join(words), text)
+    return found is not None and 2 * found[0].count("\0") < len(words)
+
+
+@pytest.mark.parametrize("language", SECTIONS)
+def test_messages_that_help_pages_quote_exist(language):
+    known, quoted = list(texts_of_the_code()), 0
+    for node in NODES:
+        problems = sections(page_path(node, language).read_text(encoding="utf-8"))[SECTIONS[language][3]]
+        for title in re.findall(r"\*\*(.+?)\*\*", problems):
+            for quote in re.findall(r'"(.+?)"' if language == "en" else r"“([ -~…]+?)”", title):
+                assert any(says(text, quote) for text in known), (node, quote)
+                quoted += 1
+    assert quoted > 20
 
 
 def test_the_english_locale_is_what_the_nodes_say():
