@@ -7,10 +7,10 @@ ComfyUI: ComfyUI calls :func:`comfy_entrypoint`, everyone else uses :class:`Pipe
 
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from .mforce_core.pipeline import Pipeline as Pipeline
-
-__version__ = "0.2.0"
 
 # ComfyUI serves this folder as /extensions/<the pack's folder>: help pages of the nodes, and the upload of depth files.
 WEB_DIRECTORY = "web"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..version import __version__
 from .commands import bench, data, models, pictures, training
 
 app = typer.Typer(
@@ -40,8 +41,6 @@ def main() -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from .. import __version__
-
         print(f"mforce {__version__}")
         raise typer.Exit
 

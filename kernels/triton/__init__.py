@@ -1,10 +1,9 @@
 """Triton kernels for every operation, forward and backward.
 
-Only the modules of this package import Triton, and only when a kernel is asked for; this one is imported always.
+Only the modules of this package import Triton, and only when a kernel is asked for; this one is always imported.
 """
 
 import functools
-import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from ..registry import FLOATS, BackEnd, Constraints, first_line
+from .interpreter import interpreted
 
 #: Oldest release whose language the kernels are written in.
 MIN_TRITON = (3, 0)
@@ -20,11 +20,6 @@ MIN_TRITON = (3, 0)
 MIN_CAPABILITY = (8, 0)
 
 _operators: ModuleType | None = None
-
-
-def interpreted() -> bool:
-    """Whether Triton runs kernels in its interpreter, which takes CPU tensors (``TRITON_INTERPRET=1``)."""
-    return os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "True")
 
 
 def missing(device: torch.device) -> str | None:

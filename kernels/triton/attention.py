@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import interpreted
+from .interpreter import interpreted
 from .launching import block_size, launch, target_architecture
 
 LOG2_E = math.log2(math.e)

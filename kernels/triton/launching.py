@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from . import interpreted
+from .interpreter import interpreted
 
 #: Launches of each kernel in this process, by the kernel's name: evidence that it ran.
 launches: Counter[str] = Counter()

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ...version import __version__
 from ..settings import Settings
 
 #: Larger files are identified by their size and both ends: hashing 24 GB takes longer than sampling.
@@ -37,8 +38,6 @@ def input_files(settings: Settings) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of everything that can change a result, and the machine's kind."""
-    from ... import __version__
-
     found = {"mforce": __version__, "python": platform.python_version(), "machine": platform.platform()}
     for package in ("torch", "numpy", "scipy", "pillow", "safetensors", "trimesh", "OpenEXR", "transformers"):
         try:
