@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..mforce_core.model.config import ConfigError
-from ..training.checks import check_config
+from ..training.checks import check_config, check_device
 from ..training.config import TrainConfig
 from ..training.config_file import read_train_config
 from ..training.keys import commented_file, reference
@@ -35,6 +35,7 @@ def run_training(config_file: Path, overrides: list[str], processes: int, *, pla
     if plan_only:
         print_plan(config)
         return 0
+    check_device(config.device)
     check_config(config, processes)
     if processes > 1:
         settings = [part for override in overrides for part in ("--set", override)]

@@ -242,7 +242,7 @@ def test_sources_refuse_what_does_not_go_together(encoded, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = {"rgb": torch.zeros(1, 128, 4, 4), "depth": torch.zeros(1, 64, 64)}
     save_file(tensors, tmp_path / "latents-x.safetensors", metadata={"captions": '[""]'})
-    with pytest.raises(ValueError, match="do not go together"):
+    with pytest.raises(ValueError, match="encode them at one size"):
         EncodedSource(tmp_path, NANO, batch_size=1, seed=0)
 
 

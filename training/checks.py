@@ -19,8 +19,7 @@ _FIXED = ("stage", "seed", "batch_size", "base", "text_encoder", "architecture",
 
 
 def check_config(config: TrainConfig, processes: int) -> None:
-    """Raises ConfigError, a ValueError or an OSError where the machine, the batch, the data or the base do not fit."""
-    check_device(config.device)
+    """Raises ConfigError, a ValueError or an OSError where the batch, the data or the base do not fit."""
     check_processes(config.batch_size, processes)
     check_base(config)
     check_data(config)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..mforce_core import load_model
 from .batches import SequentialSource
 from .checkpoint import Checkpoints, TrainingState
-from .checks import SETTINGS, check_config, check_continued, check_source
+from .checks import SETTINGS, check_config, check_continued, check_device, check_source
 from .config import TrainConfig
 from .config_file import read_train_config
 from .export import export
@@ -154,6 +154,7 @@ def train(config: TrainConfig, *, changed: bool = False) -> Ended:
     Args:
         changed: go on although seed, data or length are not those that the run began with.
     """
+    check_device(config.device)
     processes = join(config.device)
     try:
         config.out.mkdir(parents=True, exist_ok=True)

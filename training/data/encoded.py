@@ -33,6 +33,11 @@ class Layout(NamedTuple):
     text: str
     text_encoder: str | None
 
+    def __str__(self) -> str:
+        channels, height, width = self.latent_shape
+        depth = "no depth" if self.depth_shape is None else "depth of {}x{}".format(*self.depth_shape)
+        return f"latents of {height}x{width} with {channels} channels, {depth}, text as {self.text}"
+
 
 class _OpenShard:
     """A shard's mapped tensors, read row by row."""
@@ -103,7 +108,10 @@ class EncodedSource:
                 continue
             layout = layout or shard.layout
             if shard.layout != layout:
-                raise ValueError(f"{self._paths[0]} and {path} do not go together: {layout} and {shard.layout}.")
+                raise ValueError(
+                    f"{self._paths[0]} holds {layout} and {path} {shard.layout}: encode them at one size, in one "
+                    "way and with one text encoder."
+                )
             self._paths.append(path)
             self._ends.append(shard.rows + (self._ends[-1] if self._ends else 0))
         if layout is None:

@@ -1,0 +1,367 @@
+"""What the training tool says and does around the steps: refusals, keys, stops, logs, the newcomer's path."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from mforce.mforce_core import load_model
+from mforce.mforce_core.encoders.words import WordTextEncoder
+from mforce.mforce_core.model.config import Architecture, ConfigError
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.weights.checkpoint import save_model
+from mforce.training.config import ArchitectureConfig, OptimizerConfig, TrainConfig
+from mforce.training.config_file import PRESETS, read_train_config
+from mforce.training.keys import commented_file, keys_of, reference, sections
+from mforce.training.log import read_log
+from mforce.training.losses import Errors
+from mforce.training.meter import Meter
+from mforce.training.optimizer import learning_rate
+from mforce.training.processes import join
+from mforce.training.train import Trainer, train
+
+# One process saving alone is meant.
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+ROOT = Path(__file__).parent.parent
+NANO = ROOT / "models" / "nano"
+
+TINY = {
+    "batch_size": 4,
+    "steps": 8,
+    "precision": "float32",
+    "compile": "false",
+    "architecture.in_channels": 8,
+    "architecture.context_in_dim": 8,
+    "architecture.hidden_size": 32,
+    "architecture.num_heads": 2,
+    "architecture.axes_dim": "[4, 4, 4, 4]",
+    "architecture.depth_single": 1,
+    "optimizer.name": "adamw",
+}
+
+
+def write_latents(folder: Path, *, side: int = 2, depth: bool = True, file: str = "latents-0.safetensors") -> None:
+    folder.mkdir(exist_ok=True)
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"rgb": torch.randn(8, 8, side, side, generator=generator).half()}
+    if depth:
+        tensors["depth"] = (torch.rand(8, 4 * side, 4 * side, generator=generator) * 3 + 1).half()
+    save_file(tensors, folder / file, metadata={"captions": json.dumps(["red"] * 8)})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 random latents of a 2x2 grid with 8x8 depth."""
+    folder = tmp_path_factory.mktemp("data")
+    write_latents(folder)
+    WordTextEncoder.random(["red"], 8, 2).save(folder / "text_encoder.safetensors")
+    return folder
+
+
+def arguments(stage: str, data: Path, out: Path, **more: object) -> list[str]:
+    values = TINY | {"out": out, "text_encoder": data, "data.latents": data}
+    values |= {"architecture.depth_channels": 16} if stage == "mf" else {}
+    return [f"{key}={value}" for key, value in (values | more).items()]
+
+
+def config(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
+    return read_train_config(Path(f"nano-{stage}"), arguments(stage, data, out, **more))
+
+
+@pytest.fixture(scope="module")
+def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    model = ModalityForcingTransformer(config("t2i", data, folder).sizes(), dtype=torch.float32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+    save_model(model, folder, dtype=torch.float32)
+    return folder
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("stepz=1", "steps"), ("recipe.depth_wieghting=x", "depth_weighting"), ("architecture.heads=2", "num_heads")],
+)
+def test_an_unknown_key_suggests_the_nearest(data: Path, tmp_path: Path, wrong: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{wrong.split('=')[0]}: .*did you mean .*{right}\?"):
+        read_train_config(Path("nano-t2i"), [*arguments("t2i", data, tmp_path), wrong])
+
+
+def test_a_device_that_is_not_there_is_refused(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match="device is cuda, but PyTorch finds no CUDA device here"):
+        train(config("t2i", data, tmp_path, device="cuda"))
+    with pytest.raises(ConfigError, match="device: gpu is no device"):
+        train(config("t2i", data, tmp_path, device="gpu"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="device is cuda:1, but PyTorch finds 1 CUDA device"):
+        train(config("t2i", data, tmp_path, device="cuda:1"))
+
+
+def test_data_of_other_sizes_names_the_key_before_the_base_is_loaded(
+    data: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mforce.training.train.load_model", lambda path: pytest.fail("loaded the base"))
+    cases = {
+        r"architecture\.context_in_dim is 12, but .* of .* are 8 wide": {"architecture.context_in_dim": 12},
+        r"architecture\.in_channels is 4, but the latents of .* have 8 channels": {"architecture.in_channels": 4},
+        r"architecture\.depth_channels is 64, patches of 8x8 pixels, .* are 8x8 for latents of 2x2": {
+            "architecture.depth_channels": 64,
+            "base": base,
+        },
+    }
+    for message, more in cases.items():
+        stage = "mf" if "base" in more else "t2i"
+        with pytest.raises(ConfigError, match=message):
+            train(config(stage, data, tmp_path, **more))
+    write_latents(tmp_path / "flat", depth=False)
+    with pytest.raises(ConfigError, match=r"data\.latents: stage mf needs depth, which .*flat does not have"):
+        train(config("mf", data, tmp_path, base=base, **{"data.latents": tmp_path / "flat"}))
+    write_latents(tmp_path / "mixed")
+    write_latents(tmp_path / "mixed", side=3, file="latents-1.safetensors")
+    with pytest.raises(ValueError, match=r"2x2 .*latents-1\.safetensors .*3x3.*: encode them at one size"):
+        train(config("t2i", data, tmp_path, **{"data.latents": tmp_path / "mixed"}))
+
+
+def test_a_nan_in_the_base_names_its_tensor(data: Path, base: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (file,) = base.glob("*.safetensors")
+    tensors = load_file(file)
+    name = next(key for key in tensors if key.endswith("single_blocks.0.linear2.weight"))
+    tensors[name][3, 3] = torch.nan
+    save_file(tensors, broken / file.name, metadata={"format": "pt"})
+    (broken / "config.json").write_bytes((base / "config.json").read_bytes())
+    with pytest.raises(ConfigError, match=r"base: single_blocks\.0\.linear2\.weight holds values that are not finite"):
+        train(config("mf", data, tmp_path / "out", base=broken))
+
+
+def test_going_on_as_another_run_needs_a_flag(data: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    write_latents(other)
+    train(config("t2i", data, out))
+    cases = {
+        "a run of 8 steps with another seed: .*--changed": {"seed": 5},
+        "a run of 8 steps with another data: .*--changed": {"data.latents": other},
+        r"a run of 8 steps, more than steps = 4: .*--changed": {"steps": 4},
+    }
+    for message, more in cases.items():
+        with pytest.raises(ConfigError, match=message):
+            train(config("t2i", data, out, **more))
+    longer = {"seed": 5, "steps": 10}
+    with pytest.raises(ConfigError):
+        train(config("t2i", data, out, **longer))
+    assert train(config("t2i", data, out, **longer), changed=True).step == 10
+    # What only says how fast or how long may change without a word.
+    assert train(config("t2i", data, out, **longer | {"steps": 12, "log_every": 3})).step == 12
+
+
+# Keys
+
+
+def test_the_page_of_keys_is_current() -> None:
+    page = (ROOT / "docs" / "training-keys.md").read_text(encoding="utf-8")
+    assert page.rstrip() == reference().rstrip(), "mforce train --keys > docs/training-keys.md"
+
+
+def test_every_key_has_a_meaning() -> None:
+    for title, section in sections():
+        for key in keys_of(section):
+            assert key.meaning.endswith("."), f"{title}.{key.name}"
+    assert set(ArchitectureConfig.model_fields) == set(Architecture.__dataclass_fields__)
+    assert Architecture(**ArchitectureConfig().model_dump()) == Architecture()
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("[!_]*.toml")))
+def test_a_written_template_is_its_preset(preset: str, tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text(commented_file(preset), encoding="utf-8")
+    assert read_train_config(file, []) == read_train_config(Path(preset), [])
+
+
+def test_every_default_of_a_template_can_be_uncommented(tmp_path: Path) -> None:
+    """Lines that show a default give the same configuration when they are made real."""
+    text = commented_file("nano-mf")
+    real = re.sub(r"^# (\w+ = (?!not set|\.\.\.).*)$", r"\1", text.split("# [heldout]")[0], flags=re.M)
+    assert real.count("\n# ") < text.count("\n# ")
+    file = tmp_path / "my.toml"
+    file.write_text(real, encoding="utf-8")
+    assert read_train_config(file, []) == read_train_config(Path("nano-mf"), [])
+
+
+def test_a_file_anywhere_extends_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine" / "my.toml"
+    file.parent.mkdir()
+    file.write_text('extends = "nano-t2i"\nsteps = 7\n[optimizer]\nlearning_rate = 1.0\n')
+    monkeypatch.chdir(tmp_path)
+    found, preset = read_train_config(file, []), read_train_config(Path("nano-t2i"), [])
+    assert (found.steps, found.optimizer.learning_rate) == (7, 1.0)
+    optimizer = preset.optimizer.model_copy(update={"learning_rate": 1.0})
+    assert found == preset.model_copy(update={"steps": 7, "optimizer": optimizer})
+    assert found.text_encoder is not None
+    assert found.text_encoder.resolve() == NANO.resolve()
+    beside = file.with_name("other.toml")
+    beside.write_text('extends = "my.toml"\nsteps = 9\n')
+    assert read_train_config(beside, []).optimizer.learning_rate == 1.0
+
+
+# Learning rate, stops, logs
+
+
+@pytest.mark.parametrize("steps", [1, 10, 500, 2200, 10000])
+def test_every_run_reaches_its_learning_rate_and_comes_down(steps: int) -> None:
+    optimizer = OptimizerConfig(learning_rate=1.0)
+    rates = [learning_rate(step, steps, optimizer) for step in range(steps)]
+    assert max(rates) == 1.0
+    assert steps < 50 or rates[-1] < 0.01
+    if steps == 500:
+        assert rates.index(1.0) == 44  # 200 to 2000, as of 2200
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_ends_with_its_signals_code(data: Path, tmp_path: Path, number: int, code: int) -> None:
+    check_stop(data, tmp_path, number, code)
+
+
+def test_a_stopped_run_of_two_processes_ends_with_its_signals_code(data: Path, tmp_path: Path) -> None:
+    check_stop(data, tmp_path, signal.SIGINT, 130, "--processes", "2")
+
+
+def check_stop(data: Path, out: Path, number: int, code: int, *more: str) -> None:
+    """Stop a run of many steps when it has logged some; it has saved, and a next command would not start."""
+    options = [part for value in arguments("t2i", data, out, steps=10**6, log_every=1) for part in ("--set", value)]
+    command = [sys.executable, "-m", "mforce", "train", "nano-t2i", *options, *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    while running.poll() is None and not read_log(out):
+        time.sleep(0.2)
+    running.send_signal(number)
+    output, _ = running.communicate()
+    assert running.returncode == code, output
+    (saved,) = (out / "checkpoints").iterdir()
+    step = int(saved.name.removeprefix("step-"))
+    assert f"step {step} of 1000000" in output
+    assert max(entry["step"] for entry in read_log(out)) == step
+
+
+def test_a_log_entry_holds_the_means_of_its_steps(data: Path, base: Path, tmp_path: Path) -> None:
+    for every in (1, 4):
+        train(config("mf", data, tmp_path / str(every), base=base, log_every=every, seed=3))
+    single, means = read_log(tmp_path / "1"), read_log(tmp_path / "4")
+    assert [entry["step"] for entry in means] == [4, 8]
+    for entry, steps in zip(means, (single[:4], single[4:]), strict=True):
+        for name in ("rgb", "depth", "distillation", "gradient_norm"):
+            assert entry[name] == pytest.approx(np.mean([step[name] for step in steps]), rel=1e-6)
+        assert entry["lr"] == steps[-1]["lr"]
+        assert entry["images_per_second"] > 0
+    assert "mean_images_per_second" not in means[0]
+    assert means[1]["mean_images_per_second"] == pytest.approx(means[1]["images_per_second"])
+    assert any(name.startswith("rgb@") for name in means[0])
+    with (tmp_path / "4" / "log.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["depth"]) for row in rows] == [entry["depth"] for entry in means]
+
+
+def test_errors_are_told_apart_by_noise_level() -> None:
+    generator = torch.Generator().manual_seed(0)
+    error, t = torch.rand(2, 200, generator=generator)
+    counted = torch.rand(200, generator=generator) < 0.7
+    t[:2] = torch.tensor([0.0, 1.0])
+    meter = Meter(join("cpu"))
+    for part in (slice(0, 50), slice(50, 200)):
+        meter.add({"rgb": error[part].sum()}, {"rgb": Errors(error[part], t[part], counted[part])})
+    meter.end_step(0, torch.tensor(2.0))
+    found = meter.read()
+    for low in (0, 0.25, 0.5, 0.75):
+        inside = counted & (t >= low) & (t < low + 0.25 if low < 0.75 else t <= 1)
+        assert found[f"rgb@{low:.2f}-{low + 0.25:.2f}"] == pytest.approx(error[inside].mean().item(), rel=1e-6)
+    assert found["rgb"] == pytest.approx(error.sum().item(), rel=1e-6)
+    assert found["gradient_norm"] == 2.0
+
+
+def test_text_to_image_has_a_held_out_loss(data: Path, tmp_path: Path) -> None:
+    more = {"heldout.latents": data, "heldout.every": 20, "heldout.samples": 8, "steps": 40}
+    more |= {"optimizer.learning_rate": 1e-2, "optimizer.ema_decay": 0.5}
+    train(config("t2i", data, tmp_path, **more))
+    looks = [entry for entry in read_log(tmp_path) if "heldout_rgb" in entry]
+    assert [entry["step"] for entry in looks] == [20, 40]
+    assert looks[1]["heldout_rgb"] < looks[0]["heldout_rgb"]
+    assert all(entry["heldout_rgb_standard_error"] > 0 for entry in looks)
+
+
+def test_the_report_has_every_loss_also_a_users(data: Path, base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def mine(prediction, batch, noise):\n    return prediction.velocity.abs().mean((1, 2))\n")
+    terms = {"recipe.terms": f'["{file}:mine"]', "recipe.gradient_weight": 0.1, "log_every": 2}
+    train(config("mf", data, tmp_path / "out", base=base, **terms))
+    report = (tmp_path / "out" / "report.md").read_text()
+    for name in ("rgb", "depth", "distillation", "gradient", "mine"):
+        assert f"| {name} |" in report
+
+
+def test_the_held_out_source_is_closed_to_training(data: Path, tmp_path: Path) -> None:
+    """A look leaves no trace: the same curve with and without it."""
+    look = {"heldout.latents": data, "heldout.every": 2, "heldout.samples": 4}
+    curves = []
+    for name, more in (("a", {}), ("b", look)):
+        train(config("t2i", data, tmp_path / name, log_every=1, **more))
+        curves.append([entry["rgb"] for entry in read_log(tmp_path / name) if "rgb" in entry])
+    assert curves[0] == curves[1]
+
+
+# The newcomer
+
+
+def mforce(*arguments: object) -> str:
+    command = [sys.executable, "-m", "mforce", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_from_a_folder_of_40_pictures_to_a_model_that_opens(tmp_path: Path) -> None:
+    """The documented commands alone: encode, write a configuration, train both stages, use the model."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        Image.fromarray(rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(pictures / f"{index:02}.png")
+        np.save(pictures / f"{index:02}.depth.npy", rng.uniform(1, 9, (48, 40)).astype(np.float32))
+        (pictures / f"{index:02}.txt").write_text("a red cube")
+    latents = tmp_path / "latents"
+    parts = ("--vae", NANO / "autoencoder.safetensors", "--text-encoder", NANO)
+    mforce("data", "encode", pictures, latents, *parts, "--size", 32)
+    small = {"architecture.hidden_size": 32, "architecture.num_heads": 1, "architecture.axes_dim": [8, 8, 8, 8]}
+    small |= {"architecture.depth_single": 1, "batch_size": 8, "steps": 3, "compile": "false", "data.latents": latents}
+    for stage in ("t2i", "mf"):
+        file = tmp_path / f"{stage}.toml"
+        mforce("train", "--init", file, "--preset", f"nano-{stage}")
+        values = small | {"out": tmp_path / stage} | ({"base": tmp_path / "t2i" / "model"} if stage == "mf" else {})
+        mforce("train", file, *(part for key, value in values.items() for part in ("--set", f"{key}={value}")))
+    assert load_model(tmp_path / "mf" / "model").config.has_depth
+    assert "depth" in mforce("info", tmp_path / "mf" / "model")
+
+
+def test_trainer_is_silent_about_what_it_does_not_change(data: Path, tmp_path: Path) -> None:
+    """A second trainer on the same folder goes on without the flag."""
+    first = Trainer(config("t2i", data, tmp_path), join("cpu"))
+    first.train_step()
+    first.save()
+    first.close()
+    assert Trainer(config("t2i", data, tmp_path), join("cpu")).step == 1
