@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -17,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _name, _command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "joint": pictures.joint,
     "i2d": pictures.i2d,
     "d2i": pictures.d2i,
@@ -29,7 +30,8 @@ for _name, _command in {
     "train": training.train,
     "study": training.study,
     "bench": bench.bench,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(data.app)
 

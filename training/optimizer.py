@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (blocks if by_muon(name, parameter, config) else rest).append(parameter)
-    settings = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, betas=(0.9, 0.95), foreach=True, **settings)]
     return [*optimizers, Muon(blocks, **settings)] if blocks else optimizers
 

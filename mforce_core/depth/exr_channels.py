@@ -66,10 +66,10 @@ def choose_channel(names: Sequence[str], *, gray_color: Sequence[str] = ()) -> C
     data_layers = {channel.layer for channel in channels if channel.component.lower() not in _ALPHA}
     ranked: list[tuple[tuple, str]] = []
     for layer, parts in layers.items():
-        rank, channel = _best_of_layer(layer, parts, gray_color, alone=data_layers == {layer})
-        if channel is not None:
-            words = _words(channel.name)
-            ranked.append(((rank, bool(_SECOND & set(words)), channel.name.count("."), channel.name), channel.name))
+        rank, best = _best_of_layer(layer, parts, gray_color, alone=data_layers == {layer})
+        if best is not None:
+            words = _words(best.name)
+            ranked.append(((rank, bool(_SECOND & set(words)), best.name.count("."), best.name), best.name))
     if not ranked:
         data = [channel for channel in channels if channel.component.lower() not in _ALPHA]
         if len(data) == 1 and not _is_other(data[0].name):

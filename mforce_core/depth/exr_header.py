@@ -71,7 +71,7 @@ def check_header(path: Path) -> list[PartHeader]:
 
 
 def _read_parts(file: BinaryIO, flags: int) -> list[PartHeader]:
-    parts = []
+    parts: list[PartHeader] = []
     while True:
         attributes = _read_attributes(file)
         if not attributes and parts:

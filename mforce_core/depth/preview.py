@@ -27,4 +27,4 @@ def depth_preview(depth: Tensor, missing: tuple[int, int, int] = _MISSING) -> np
     known = depth.isfinite()
     colors = colorize(normalized_disparity(depth, known, percent=_CLIPPED).numpy(), "spectral")
     pixels = (255 * colors).round().astype(np.uint8)
-    return np.where(rearrange(known.numpy(), "b h w -> b h w 1"), pixels, np.uint8(missing))
+    return np.where(rearrange(known.numpy(), "b h w -> b h w 1"), pixels, np.array(missing, np.uint8))

@@ -71,10 +71,10 @@ class Architecture:
             if not _is_whole(value) or not low <= value <= high:
                 kind = "a positive integer" if low else "an integer of at least 0"
                 raise ConfigError(f"architecture.{name} must be {kind} up to {high:,}, got {_short(value)}")
-        for name, high in (("theta", 1e12), ("mlp_ratio", 64.0)):
+        for name, most in (("theta", 1e12), ("mlp_ratio", 64.0)):
             value = getattr(self, name)
-            if not (_is_number(value) and 0 < value <= high):
-                raise ConfigError(f"architecture.{name} must be a number above 0 up to {high:g}, got {_short(value)}")
+            if not (_is_number(value) and 0 < value <= most):
+                raise ConfigError(f"architecture.{name} must be a number above 0 up to {most:g}, got {_short(value)}")
         for name in ("use_guidance_embed", "cross_stream_timestep_mixing"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"architecture.{name} must be true or false, got {_short(getattr(self, name))}")

@@ -27,7 +27,8 @@ class Modulations(NamedTuple):
     depth_final: Tensor | None
 
     def rows(self, start: int, stop: int) -> "Modulations":
-        return Modulations(*(None if vectors is None else vectors[start:stop] for vectors in self))
+        chosen = (None if vectors is None else vectors[start:stop] for vectors in self)
+        return Modulations(*chosen)  # type: ignore[arg-type]  # None stays where None was
 
 
 class BlockModulation(NamedTuple):

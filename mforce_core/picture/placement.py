@@ -120,7 +120,8 @@ class Placement:
 
     def without_bars(self, maps: Tensor) -> Tensor:
         """The content of canvases (..., H, W)."""
-        return maps[(..., *self.content)]
+        rows, columns = self.content
+        return maps[..., rows, columns]
 
     def uncut(self, maps: Tensor, value: float) -> Tensor:
         """Maps (..., h, w) of the used part with ``value`` around them where the source was cut off."""

@@ -45,7 +45,8 @@ class Result:
     @property
     def camera(self) -> np.ndarray:
         """(3, 3) pinhole intrinsics normalized by the picture's size, from the settings' horizontal field of view."""
-        return intrinsics_from_fov(*self.depth.shape, self.settings.fov).numpy()
+        height, width = self.depth.shape
+        return intrinsics_from_fov(height, width, self.settings.fov).numpy()
 
     def point_cloud(self) -> PointCloud:
         """Colored points of the pixels that are no depth edges, in glTF axes, the camera at the origin.

@@ -90,7 +90,8 @@ def write_files(
 
 
 def _write_npz(folder: Path, depth: np.ndarray, fov: float) -> None:
-    camera = intrinsics_from_fov(*depth.shape, fov).numpy()
+    height, width = depth.shape
+    camera = intrinsics_from_fov(height, width, fov).numpy()
     np.savez_compressed(folder / "depth.npz", depth=depth, mask=np.isfinite(depth), intrinsics=camera)
 
 

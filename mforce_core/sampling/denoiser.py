@@ -83,7 +83,7 @@ class Denoiser:
         self, text: Tensor, scale: Tensor, rgb: Tensor, depth: Tensor, *modulations: Tensor | None
     ) -> Prediction:
         rgb, depth = rgb.repeat(self.halves, 1, 1), depth.repeat(self.halves, 1, 1)
-        velocity, depth_x0 = self.model(rgb, depth, text, None, None, self.grid, modulations=Modulations(*modulations))
+        velocity, depth_x0 = self.model(rgb, depth, text, None, None, self.grid, modulations=Modulations(*modulations))  # type: ignore[arg-type]
         predicted = Prediction(velocity.float(), depth_x0.float())
         if self.halves == 1:
             return predicted

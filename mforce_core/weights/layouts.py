@@ -210,8 +210,8 @@ def _from_diffusers(plain: Mapping[str, str], location: Mapping[str, Path]) -> d
             continue
         sources[name] = Source(part)
     for root, number in blocks:
-        for own, names in _DIFFUSERS_QKV.items():
-            stored_names = [plain.get(f"{root}.{number}.{name}.weight") for name in names]
+        for own, split in _DIFFUSERS_QKV.items():
+            stored_names = [plain.get(f"{root}.{number}.{name}.weight") for name in split]
             if None not in stored_names:
                 parts = tuple((location[stored], stored) for stored in stored_names if stored is not None)
                 sources[f"double_blocks.{number}.{own}"] = Source(parts)

@@ -95,7 +95,8 @@ def geometry_cameras(geometry: dict[str, Any], maps: Tensor, fov_degrees: float)
     """
     intrinsics = geometry.get("intrinsics")
     if fov_degrees or intrinsics is None:
-        return intrinsics_from_fov(*maps.shape[1:], fov_degrees or FOV_DEGREES).expand(len(maps), 3, 3)
+        height, width = maps.shape[1:]
+        return intrinsics_from_fov(height, width, fov_degrees or FOV_DEGREES).expand(len(maps), 3, 3)
     return torch.as_tensor(intrinsics).float().cpu().expand(len(maps), 3, 3)
 
 

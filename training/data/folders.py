@@ -93,7 +93,8 @@ def _join_affixes(groups: dict[str, list[tuple[str, str]]]) -> None:
         homes = pictures.get(name, [])
         if key in homes or len(homes) != 1 or (role is None and _has_image(groups[key])):
             continue
-        moved, kept = [], []
+        moved: list[tuple[str, str]] = []
+        kept: list[tuple[str, str]] = []
         for ending, path in groups[key]:
             word, _, suffix = ending.rpartition(".")
             own = f"{role}.{suffix}" if role is not None and word in ("", "depth", role) else ending

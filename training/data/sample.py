@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -207,7 +207,7 @@ def _kind_and_scale(facts: dict) -> tuple[Kind, float]:
 
 def _lines(value: object) -> tuple[str, ...]:
     """Captions: one text, a list of texts, or none; empty ones count as none."""
-    texts = value if isinstance(value, list) else [] if value is None else [value]
+    texts: list[Any] = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"its caption is {str(value)[:60]!r}: use a text, a list of texts or null")
     return tuple(text.strip() for text in texts if text.strip())
