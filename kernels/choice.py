@@ -62,8 +62,11 @@ def _back_end_for(
     first = tensors[0]
     device = first.device
     asked = requests.asked(op.name, scope.spec) if named is None else named
+    rule = asked == AUTO and device.type == "cpu"
+    if rule and op.on_cpu is None:
+        return BACK_ENDS[op.name]["reference"]
     call = Call(op.name, device, first.dtype, width, needs_gradient(*tensors), sizes)
-    if asked == AUTO and device.type == "cpu":
+    if rule and op.on_cpu is not None:
         name = op.on_cpu(call, tracing)
     elif tracing:
         name = _chosen_for_graph(op.name, asked, device.type, device.index, first.dtype, width, call.gradient)

@@ -61,7 +61,7 @@ class Op:
         draw: arguments of a back end's ``run`` for such a call, of random numbers; those that want a gradient say so.
         default: the candidate that serves an automatic call on a GPU until one was measured.
         yardstick: the back end that the results of others are held against.
-        on_cpu: the automatic choice on a CPU, from the call and whether a compiler traces it.
+        on_cpu: the automatic choice on a CPU, from the call and whether a compiler traces it; None for the reference.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Op:
     draw: Callable[[Call], tuple[Any, ...]]
     default: str = "triton"
     yardstick: str = "reference"
-    on_cpu: Callable[[Call, bool], str] = lambda call, compiled: "reference"
+    on_cpu: Callable[[Call, bool], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,12 @@ def asked(op: str, spec: str) -> str:
     Raises:
         ValueError: either names what does not exist.
     """
-    return parse(f"{environment_spec()},{spec}")[op]
+    return _asked(op, environment_spec(), spec)
+
+
+@functools.cache
+def _asked(op: str, outer: str, inner: str) -> str:
+    return parse(f"{outer},{inner}")[op]
 
 
 def current_spec() -> str:

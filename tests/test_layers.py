@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def _imports_in(nodes: Iterable[ast.AST]) -> list[tuple[int, str]]:
     return found
 
 
+def modules_imported_at_the_head_of(file: Path) -> set[Path]:
+    """Files of this project that a file's head imports by relative imports; a package counts as its ``__init__``."""
+    found = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            targets = [folder / alias.name for alias in node.names]
+            candidates = [_file_of(target) or _file_of(folder) for target in targets]
+            found |= {target for target in candidates if target is not None and target != file}
+    return found
+
+
+def _file_of(module: Path) -> Path | None:
+    candidates = (module.with_suffix(".py"), module / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
 def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
@@ -65,6 +83,21 @@ def test_layers(package: str) -> None:
             elif level > depth:  # reaches the pack's root, so `module` starts with a package
                 target = module.split(".")[0]
                 assert target in LAYERS[package] | {package, "", "version"}, f"{file} imports {module}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    files = [file for package in LAYERS for file in sources(package)]
+    # Raises CycleError, which names the circle.
+    order = list(TopologicalSorter({file: modules_imported_at_the_head_of(file) for file in files}).static_order())
+    assert order.index(ROOT / "kernels" / "registry.py") < order.index(ROOT / "kernels" / "adaln.py")
+
+
+def test_functions_of_the_kernels_import_only_what_is_optional() -> None:
+    for file in sources("kernels"):
+        head = head_imports(file)
+        for level, module in imports(file):
+            if (level, module) not in head and file != ROOT / "kernels" / "triton" / "__init__.py":
+                assert module.split(".")[0] in OPTIONAL, f"{file} imports {module} in a function"
 
 
 def test_the_kernels_import_optional_libraries_when_they_need_them() -> None:
