@@ -27,7 +27,7 @@ def _kitchen() -> ModuleType:
 
 
 @functools.cache
-def _missing(device: torch.device) -> str | None:
+def missing(device: torch.device) -> str | None:
     try:
         _kitchen()
     except Exception as error:  # built for another PyTorch it raises what it likes
@@ -93,7 +93,7 @@ def _qk_norm_rope(streams: Sequence[PackedHeads], table: Tensor, inplace: bool) 
 
 
 BACK_ENDS = tuple(
-    BackEnd("kitchen", op, run, _CONSTRAINTS, _missing, candidate=True)
+    BackEnd("kitchen", op, run, _CONSTRAINTS, missing, candidate=True)
     for op, run in (
         ("adaln", _adaln),
         ("gated_residual_adaln", _gated_residual_adaln),

@@ -15,11 +15,14 @@ GPU = torch.cuda.is_available()
 if not GPU:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
-from mforce.kernels import launches, triton  # noqa: E402
+from mforce.kernels import kitchen, launches, triton  # noqa: E402
 
 DEVICE = torch.device("cuda", 0) if GPU else torch.device("cpu")
 TRITON_PROBLEM = triton.missing(DEVICE)
 needs_triton = pytest.mark.skipif(TRITON_PROBLEM is not None, reason=f"Triton cannot run here: {TRITON_PROBLEM}")
+
+KITCHEN_PROBLEM = kitchen.missing(DEVICE)
+needs_kitchen = pytest.mark.skipif(KITCHEN_PROBLEM is not None, reason=f"{KITCHEN_PROBLEM}")
 
 
 def _kernel_launches() -> int:

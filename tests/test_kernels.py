@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel_evidence import DEVICE, TRITON_PROBLEM, needs_triton, runs
+from kernel_evidence import DEVICE, TRITON_PROBLEM, needs_kitchen, needs_triton, runs
 from mforce.kernels import (
     Modulation,
     PackedHeads,
@@ -59,13 +59,15 @@ def relative(ours: torch.Tensor, exact: torch.Tensor) -> float:
 def compare(
     ours: Callable[..., Tensors], exact: Callable[..., Tensors], inputs: Tensors, tolerance: float | None = None
 ) -> None:
-    """Values without and with autograd, and gradients of all inputs along random directions."""
+    """Values without autograd and, unless it is off, with it, and gradients of all inputs along random directions."""
     tolerance = tolerance or TOLERANCE[inputs[0].dtype]
     wide = [x.detach().double().requires_grad_() for x in inputs]
     expected = exact(*wide)
     with torch.no_grad():
         for value, theirs in zip(ours(*inputs), expected, strict=True):
             assert relative(value, theirs) < tolerance
+    if not torch.is_grad_enabled():
+        return
     leaves = [x.detach().requires_grad_() for x in inputs]
     values = ours(*leaves)
     for value, theirs in zip(values, expected, strict=True):
@@ -214,6 +216,17 @@ def test_qk_norm_rope(on: str, lengths: tuple[int, ...], heads: int, axes: tuple
     torch.manual_seed(0)
     with runs(on, "qk_norm_rope"):
         check_rope(lengths, 2 if sum(lengths) < 9 else 1, heads, axes, dtype)
+
+
+@needs_kitchen
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("lengths", [(1,), (17,), (5, 0, 3)])
+def test_comfy_kitchen(lengths: tuple[int, ...], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    ops = ("adaln", "gated_residual_adaln", "qk_norm_rope")
+    with back_end("kitchen"), torch.no_grad(), runs("kitchen", *ops):
+        check_modulation(lengths, 2, 24, dtype)
+        check_rope(lengths, 2, 3, (4, 8, 4, 8), dtype)
 
 
 def check_swiglu(batch: int, length: int, width: int, dtype: torch.dtype) -> None:
