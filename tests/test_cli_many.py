@@ -70,12 +70,14 @@ def test_bad_files_are_listed_and_the_others_done_at_their_own_size(folder, tmp_
     out = tmp_path / "out"
     printed = run("i2d", folder, *OPTIONS, "-o", out, code=1)
     assert "4 of 6 pictures done, 2 failed." in printed
-    assert "bad.png is not an image" in printed
-    assert "cut.png cannot be decoded" in printed
     assert results(out) == {
         **dict.fromkeys(("a", "b", "deep-a", "deep-er-c"), "done"),
         **dict.fromkeys(("bad", "cut"), "failed"),
     }
+    rows = json.loads((out / "results.json").read_text())["results"]
+    assert "bad.png is not an image" in rows["bad"]["reason"]
+    assert "cut.png cannot be decoded" in rows["cut"]["reason"]
+    assert printed.count("Failed: ") == 2
     assert {path.name for path in out.iterdir()} == {"a", "b", "deep-a", "deep-er-c", "results.json"}
     for name, source in (("a", "a.jpg"), ("b", "b.png"), ("deep-a", "deep/a.png"), ("deep-er-c", "deep/er/c.webp")):
         depth = np.load(out / name / "depth.npy")
