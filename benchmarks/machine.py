@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..mforce_core.device import device_name
 from .timing import compare
 
 #: Sides of the square products that the matrix rate is the best of.
@@ -41,12 +42,6 @@ def describe(device: torch.device) -> dict[str, Any]:
         found["memory_bytes"] = properties.total_memory
         found["multiprocessors"] = properties.multi_processor_count
     return found
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return _cpu_name() if device.type == "cpu" else str(device)
 
 
 def ceilings(device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str, Any]:
@@ -84,12 +79,3 @@ def _driver() -> str | None:
     query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     run = subprocess.run(query, capture_output=True, text=True, check=False)
     return run.stdout.split("\n")[0].strip() or None
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
+from ..kernels import pinned
+from ..kernels.versions import versions as kernel_versions
+from ..mforce_core.device import device_name
 from ..mforce_core.inputs import read_given
 from ..mforce_core.pipeline import Pipeline, resolve
 from ..mforce_core.results.contact_sheet import stack
 from ..mforce_core.results.folder import output_folder
-from ..mforce_core.results.provenance import identify
+from ..mforce_core.results.provenance import identify, versions
 from ..mforce_core.results.writing import check_writers
 from ..mforce_core.settings import Settings
 from ..mforce_core.weights.parts import Parts, find_parts
@@ -92,6 +97,22 @@ def check_inputs(metadata: dict[str, Any], settings: Settings) -> None:
             raise ValueError(f"The {role} file {path} of this result is gone: say where it is with --input or --mask.")
         if metadata.get("input_files", {}).get(role) != identify(Path(path)):
             raise ValueError(f"The {role} file {path} is not the one that this result was made from.")
+
+
+def pinning(metadata: dict[str, Any], settings: Settings) -> AbstractContextManager[None]:
+    """Run in it what a result was made with, where that is here; where it is not, say that the bits may differ."""
+    kernels, device = metadata.get("kernels"), device_name(torch.device(settings.device))
+    if not isinstance(kernels, dict) or "device" not in metadata:
+        say("The metadata does not say on what the result was made: equal bits cannot be promised.")
+        return nullcontext()
+    here = {"device": device, **versions(), **kernel_versions()}
+    there = {"device": metadata["device"], **metadata.get("versions", {}), **kernels.get("versions", {})}
+    changed = [f"{name} {there.get(name)} (here {here.get(name)})" for name in there if there[name] != here.get(name)]
+    if changed:
+        say(f"Made with {', '.join(changed)}: equal bits are promised for the same device, versions and kernels only.")
+    if there["device"] != device or kernels.get("versions") != kernel_versions():
+        return nullcontext()
+    return pinned(kernels)
 
 
 def differences(metadata: dict[str, Any], folder: Path) -> list[str]:

@@ -1,7 +1,8 @@
-"""Whether this machine can do what is asked of it, said before anything is loaded."""
+"""What this machine is, and whether it can do what is asked of it, said before anything is loaded."""
 
 from __future__ import annotations
 
+import platform
 import re
 
 import torch
@@ -35,3 +36,19 @@ def check_compiler(device: str) -> None:
     except Exception as error:  # compilers and drivers each have their own
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(f"torch.compile does not work on this machine ({reason}): leave `compile` out.") from None
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the GPU or CPU that a device is."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _cpu_name() if device.type == "cpu" else str(device)
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()

@@ -20,8 +20,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..kernels import launches, what_ran
 from .depth.codec import decode_depth, encode_depth, fill_missing
-from .device import check_compiler, choose_device
+from .device import check_compiler, choose_device, device_name
 from .encoders.autoencoder_files import load_autoencoder
 from .encoders.text import open_text_encoder
 from .encoders.words import WordTextEncoder
@@ -90,6 +91,7 @@ class Pipeline:
             torch.set_num_threads(settings.threads)
         self.settings, self.parts, self.say = settings, parts, say
         self.device = torch.device(settings.device)
+        self._launches_before = launches()
         self._context_channels = parts.header().architecture.context_in_dim
         self._texts: dict[str, Tensor] = {}
         self.encode({*prompts, ""})
@@ -283,6 +285,8 @@ class Pipeline:
         draws = [draw_noise(shapes[0], shapes[1], job.seed) for job in jobs]
         noise = torch.cat([rgb for rgb, _ in draws]), torch.cat([depth for _, depth in draws])
         passes = 2 if first.refine_depth else 1
+        # A replayed graph counts nothing: what ran is what has run since the model was loaded.
+        before = self._launches_before if first.cuda_graph else launches()
 
         def run(done: int, text: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
             return sample(
@@ -312,10 +316,13 @@ class Pipeline:
             _, depth = run(first.steps, empty, mode="i2d", cfg=CFG["i2d"], rgb=rgb)
         images = None if first.mode == "i2d" else self._images(rgb, grid)
         maps = None if first.mode == "d2i" else _depth_maps(depth, grid)
+        # Not what was asked for: a rerun asks for what ran.
+        kernels = {name: entry for name, entry in what_ran(since=before).items() if name != "asked"}
         return [
             self._result(
                 job,
                 given,
+                kernels,
                 given.rgb if images is None else images[index],
                 given.depth if maps is None else maps[index],
             )
@@ -345,7 +352,14 @@ class Pipeline:
         pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         return rearrange(pixels, "b c h w -> b h w c").cpu().numpy()
 
-    def _result(self, job: Settings, given: Given, image: np.ndarray | None, depth: np.ndarray | None) -> Result:
+    def _result(
+        self,
+        job: Settings,
+        given: Given,
+        kernels: dict[str, Any],
+        image: np.ndarray | None,
+        depth: np.ndarray | None,
+    ) -> Result:
         assert image is not None
         assert depth is not None
         if given.original is not None and given.placement is not None:
@@ -357,6 +371,8 @@ class Pipeline:
             "model_files": self.model_files,
             "input_files": input_files(job),
             "versions": versions(),
+            "device": device_name(self.device),
+            "kernels": kernels,
             "notes": list(given.notes),
         }
         return Result(image, depth, job, origin)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from mforce.cli.app import app
 from mforce.cli.checkpoint_info import describe_checkpoint
+from mforce.kernels import back_end
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model.config import Architecture
@@ -149,6 +150,35 @@ def test_rerun_is_identical_bit_for_bit(model, tmp_path):
     printed = run("rerun", first / "metadata.json", "-o", second)
     assert "Identical" in printed
     assert contents(first) == contents(second)
+
+
+def test_rerun_runs_the_same_kernels_where_it_can(model, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    with back_end("attention=reference"):
+        run("joint", "ball", "--model", model, "--steps", 2, "-o", first)
+    printed = run("rerun", first, "-o", second)
+    assert "promised" not in printed
+    assert "Identical" in printed
+    kernels = [json.loads((folder / "metadata.json").read_text())["kernels"] for folder in (first, second)]
+    assert kernels[0]["launches"] == kernels[1]["launches"]
+    assert set(kernels[0]["launches"]["attention"]) == {"reference"}
+    assert kernels[0]["versions"]["torch"] == torch.__version__
+
+
+def test_rerun_says_where_equal_bits_are_not_promised(model, tmp_path):
+    out = tmp_path / "out"
+    with back_end("attention=reference"):
+        run("joint", "ball", "--model", model, "--steps", 1, "-o", out)
+    metadata = json.loads((out / "metadata.json").read_text())
+    elsewhere = metadata | {"device": "Abacus 9000"}
+    (out / "metadata.json").write_text(json.dumps(elsewhere))
+    printed = " ".join(run("rerun", out, "-o", tmp_path / "a").split())
+    assert "Made with device Abacus 9000 (here " in printed
+    assert "equal bits are promised for the same device, versions and kernels only" in printed
+    again = json.loads((tmp_path / "a" / "metadata.json").read_text())
+    assert set(again["kernels"]["launches"]["attention"]) != {"reference"}
+    (out / "metadata.json").write_text(json.dumps({key: metadata[key] for key in metadata if key != "kernels"}))
+    assert "does not say on what" in " ".join(run("rerun", out, "-o", tmp_path / "b").split())
 
 
 def test_another_seed_is_another_result(model, tmp_path):

@@ -195,7 +195,8 @@ def rerun(
         generation.check_inputs(before, settings)
         settings, parts = generation.prepare(settings)
         output = output or default_output("rerun")
-        generation.generate_folder([settings], parts, output, overwrite=overwrite)
+        with generation.pinning(before, settings):
+            generation.generate_folder([settings], parts, output, overwrite=overwrite)
         changed = generation.differences(before, output)
         say(f"Different from the original: {', '.join(changed)}." if changed else "Identical to the original.")
         print(output)
