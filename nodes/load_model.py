@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..kernels import candidate_names
 from .host import nano_parts
-from .host.joint_model import ATTENTION_OPTION
+from .host.comfy_transformer import ATTENTION_OPTION
 from .host.missing_part import MissingPart
 from .host.model_loader import load_joint_model
 from .host.node import Node

@@ -6,8 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .host.joint_model import JointModelSampling, check_joint
+from .host.joint_model import check_joint
 from .host.node import Node
+from .host.noise_levels import JointModelSampling
 from .host.shared_inputs import tilt_input
 
 

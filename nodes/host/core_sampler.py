@@ -21,7 +21,8 @@ from torch import Tensor
 from ...mforce_core.release import CFG, LOG2_ALPHA, MIN_DEPTH_TIME, STEPS, Mode
 from ...mforce_core.sampling.schedule import rollout_times
 from .joint_latent import Latent, freeze_mask, split
-from .joint_model import JointModelSampling, check_joint
+from .joint_model import check_joint
+from .noise_levels import JointModelSampling
 
 AUTO = "auto"
 JOINT: Mode = "joint"

@@ -1,8 +1,8 @@
-"""The transformer as an ordinary ComfyUI MODEL that denoises nested (RGB, depth) latents.
+"""An ordinary ComfyUI MODEL that denoises nested (RGB, depth) latents.
 
 Relies on: ``comfy.model_base.BaseModel`` (_apply_model, extra_conds, scale_latent_inpaint, process_latent_in and _out,
-memory_required, latent_shapes), ``comfy.model_sampling``, and ``comfy.utils.pack_latents``, the flat form in which core
-samples a nested latent.
+memory_required, latent_shapes), ``comfy.supported_models_base.BASE``, and ``comfy.utils.pack_latents``, the flat form
+in which core samples a nested latent.
 """
 
 from __future__ import annotations
@@ -14,52 +14,20 @@ import comfy.conds
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
-import comfy.model_sampling
 import comfy.nested_tensor
-import comfy.patcher_extension
 import comfy.supported_models_base
 import comfy.utils
 import torch
 from torch import Tensor
 
-from ...kernels import use_attention
 from ...mforce_core.model.config import Architecture, Schedule
-from ...mforce_core.model.tokens import latents_to_tokens, tokens_to_latents
-from ...mforce_core.model.transformer import ModalityForcingTransformer
 from ...mforce_core.release import GUIDANCE, LOG2_ALPHA, TEXT_TOKENS
-from ...mforce_core.sampling.schedule import shift
-from .attention import host_attention
+from .comfy_transformer import ComfyTransformer
 from .live_preview import SideBySide
-from .noise_levels import JointRun
-
-#: Key of ``transformer_options`` that names the attention back end; without it the choice is automatic.
-ATTENTION_OPTION = "modality_forcing_attention"
+from .noise_levels import JointModelSampling, JointRun
 
 # Activations alive at the peak, in rows of the hidden size per token (counted: 21.1).
 _LIVE_WIDTHS = 22
-
-
-class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
-    """Rectified flow on the RGB stream's shifted schedule, and the tilt of the depth stream against it.
-
-    Args:
-        log2_alpha: tilt, see :mod:`.joint_run`.
-        min_depth_time: floor of the noise level that divides in the depth velocity. The release has one of 0.05, which
-            leaves a rest of noise where a schedule takes small last steps; predictions of the clean depth need none.
-    """
-
-    def __init__(self, schedule: Schedule, log2_alpha: float = LOG2_ALPHA, *, min_depth_time: float = 0.0) -> None:
-        self.schedule, self.log2_alpha, self.min_depth_time = schedule, log2_alpha, min_depth_time
-        super().__init__(None)
-
-    def set_parameters(self, shift: float = 0.0, timesteps: int = 10000) -> None:
-        super().set_parameters(shift=self.schedule.rgb_shift_mu, timesteps=timesteps)
-
-    def sigma(self, timestep: Tensor | float) -> Tensor | float:
-        return shift(torch.as_tensor(timestep), self.schedule.rgb_shift_mu, self.schedule.rgb_shift_sigma)
-
-    def percent_to_sigma(self, percent: float) -> float:
-        return float(self.sigma(1.0 - min(max(percent, 0.0), 1.0)))
 
 
 class JointModelConfig(comfy.supported_models_base.BASE):
@@ -82,66 +50,9 @@ class JointModelConfig(comfy.supported_models_base.BASE):
                 "depth_single_blocks": architecture.depth_single,
             }
         )
-        self.memory_usage_factor = 2.0 * 2.0 * 2.0 * architecture.hidden_size / 2604
 
     def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> JointDiffusion:
         return JointDiffusion(self, device=device)
-
-
-class ComfyTransformer(ModalityForcingTransformer):
-    """The transformer with ComfyUI's constructor and calling convention."""
-
-    def __init__(
-        self,
-        architecture: Architecture,
-        schedule: Schedule,
-        *,
-        dtype: torch.dtype,
-        device: Any,
-        operations: Any,
-        **_names_for_lora: int,
-    ) -> None:
-        super().__init__(architecture, schedule=schedule, operations=operations, device=device, dtype=dtype)
-        self.dtype = dtype
-
-    def forward(  # type: ignore[override]
-        self,
-        x: list[Tensor],
-        timestep: list[Tensor],
-        context: Tensor,
-        guidance: Tensor | None = None,
-        control: Any = None,
-        transformer_options: dict[str, Any] | None = None,
-    ) -> list[Tensor]:
-        """RGB and depth states (B, C, h, w) to RGB velocity and clean depth in the same layout, float32.
-
-        The computation is in the context's dtype, which is how ComfyUI says it.
-        """
-        options = {} if transformer_options is None else transformer_options
-        if control is not None:
-            raise ValueError(
-                "ControlNets do not fit this model: to follow a depth map, give it the depth through Encode Depth."
-            )
-        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
-        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
-        return executor.execute(x, timestep, context, guidance, options)
-
-    def _forward(
-        self,
-        x: list[Tensor],
-        timestep: list[Tensor],
-        context: Tensor,
-        guidance: Tensor | None,
-        transformer_options: dict[str, Any],
-    ) -> list[Tensor]:
-        grid = (x[0].shape[-2], x[0].shape[-1])
-        rgb, depth = map(latents_to_tokens, x)
-        with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
-            velocity, clean = super().forward(
-                rgb, depth, context, timestep[0], timestep[1], grid, guidance, dtype=context.dtype
-            )
-        assert clean is not None  # there is always a depth stream here
-        return [tokens_to_latents(out.float(), grid) for out in (velocity, clean)]
 
 
 class JointDiffusion(comfy.model_base.Flux):
@@ -158,7 +69,7 @@ class JointDiffusion(comfy.model_base.Flux):
         self.latent_format.latent_rgb_factors_reshape = self.preview
 
     def begin_run(self, sampling: Any, denoise_mask: Tensor | None, latent_shapes: list[Any]) -> None:
-        """Take up the settings of the run that starts now; see :func:`..outer_run.around_run`.
+        """Take up the settings of the run that starts now; see `.sampler_wrappers.around_run`.
 
         Raises:
             ValueError: the latent is not a pair of this model's streams.
@@ -272,11 +183,13 @@ class JointDiffusion(comfy.model_base.Flux):
         return {} if text is None else {"c_crossattn": list(text.shape)}
 
     def memory_required(self, input_shape: list[int], cond_shapes: dict[str, Any] | None = None) -> float:
-        """Bytes of activations: so many channels of every token are alive at the peak (docs/memory.md)."""
-        if self.latent_shapes is None:
-            return super().memory_required(input_shape)
+        """Bytes of activations for a packed latent (B, 1, L): so many channels per token are alive at the peak.
+
+        Measured in docs/memory.md.
+        """
         lengths = [shape[1] for shape in (cond_shapes or {}).get("c_crossattn", [])]
-        tokens = max(lengths, default=TEXT_TOKENS) + 2 * math.prod(self.latent_shapes[0][2:])
+        channels = self.architecture.in_channels + self.architecture.depth_channels
+        tokens = max(lengths, default=TEXT_TOKENS) + 2 * math.prod(input_shape[1:]) // channels
         element = comfy.model_management.dtype_size(self.get_dtype_inference())
         return input_shape[0] * tokens * _LIVE_WIDTHS * self.architecture.hidden_size * element
 

@@ -55,7 +55,7 @@ class SideBySide:
 
         Args:
             callback: (step, x0, x, total steps) or None; x0 is nested, or packed as ComfyUI before 0.31 hands it over.
-            alpha: scale of the carried depth, see :mod:`.joint_run`.
+            alpha: scale of the carried depth, see `.noise_levels`.
         """
         self.depth = None
         if callback is None:

@@ -1,10 +1,13 @@
-"""What one sampling run does with the two streams: which is frozen, and how noisy depth is beside RGB.
+"""The noise levels of the two streams: the schedule, the tilt, and which stream is frozen in a run.
 
 ComfyUI's samplers step one state on one schedule of noise levels s. RGB follows s itself. Depth follows the
 Moebius tilt f(s) = A s / (1 + (A - 1) s), and its state y at f(s) is carried as z = y s / f(s). By the
 algebra of f, z = (1 - s) (d / A) + s eps: an ordinary flow path on s whose clean value is d / A. Every
 sampler that steps from predictions of the clean state therefore moves both streams as it should, and Euler
 does exactly what a step of its own per stream would do.
+
+Relies on: ``comfy.model_sampling`` (ModelSamplingFlux, CONST), whose noise levels core's schedulers read, and
+``comfy.utils.unpack_latents`` for the denoise mask of a nested latent.
 """
 
 from __future__ import annotations
@@ -12,11 +15,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import comfy.model_sampling
 import comfy.utils
 import torch
 from torch import Tensor
 
-from ...mforce_core.sampling.schedule import tilt
+from ...mforce_core.model.config import Schedule
+from ...mforce_core.release import LOG2_ALPHA
+from ...mforce_core.sampling.schedule import shift, tilt
+
+
+class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
+    """Rectified flow on the RGB stream's shifted schedule, and the tilt of the depth stream against it.
+
+    Args:
+        log2_alpha: tilt, see the head of this module.
+        min_depth_time: floor of the noise level that divides in the depth velocity. The release has one of 0.05, which
+            leaves a rest of noise where a schedule takes small last steps; predictions of the clean depth need none.
+    """
+
+    def __init__(self, schedule: Schedule, log2_alpha: float = LOG2_ALPHA, *, min_depth_time: float = 0.0) -> None:
+        self.schedule, self.log2_alpha, self.min_depth_time = schedule, log2_alpha, min_depth_time
+        super().__init__(None)
+
+    def set_parameters(self, shift: float = 0.0, timesteps: int = 10000) -> None:
+        super().set_parameters(shift=self.schedule.rgb_shift_mu, timesteps=timesteps)
+
+    def sigma(self, timestep: Tensor | float) -> Tensor | float:
+        return shift(torch.as_tensor(timestep), self.schedule.rgb_shift_mu, self.schedule.rgb_shift_sigma)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        return float(self.sigma(1.0 - min(max(percent, 0.0), 1.0)))
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ def rollout_errors(folder: Path) -> dict[str, float]:
     import torch
     from comfy.nested_tensor import NestedTensor
     from pack_under_test.mforce_core.sampling.schedule import rollout_times
-    from pack_under_test.nodes.host.joint_model import JointModelSampling
     from pack_under_test.nodes.host.model_loader import load_joint_model
+    from pack_under_test.nodes.host.noise_levels import JointModelSampling
     from safetensors.torch import load_file
 
     settings = json.loads((folder / "sample.json").read_text())

@@ -26,9 +26,9 @@ def main(root: Path, folder: Path, work: Path) -> None:
     from comfy.cli_args import LatentPreviewMethod
     from comfy.nested_tensor import NestedTensor
     from comfy_extras import nodes_custom_sampler, nodes_easycache, nodes_torch_compile
+    from pack_under_test.nodes.host.comfy_transformer import ATTENTION_OPTION
     from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
     from pack_under_test.nodes.host.joint_latent import joint
-    from pack_under_test.nodes.host.joint_model import ATTENTION_OPTION
     from pack_under_test.nodes.host.model_loader import load_joint_model
     from pack_under_test.nodes.tilt import MFTilt
     from safetensors.torch import load_file, save_file

@@ -1,0 +1,78 @@
+"""The transformer with ComfyUI's constructor and calling convention.
+
+Relies on: how ``comfy.model_base.BaseModel`` builds its ``unet_model`` and calls it; ``comfy.patcher_extension``, whose
+wrappers other packs put around a diffusion model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ...kernels import use_attention
+from ...mforce_core.model.config import Architecture, Schedule
+from ...mforce_core.model.tokens import latents_to_tokens, tokens_to_latents
+from ...mforce_core.model.transformer import ModalityForcingTransformer
+from .attention import host_attention
+
+#: Key of ``transformer_options`` that names the attention back end; without it the choice is automatic.
+ATTENTION_OPTION = "modality_forcing_attention"
+
+
+class ComfyTransformer(ModalityForcingTransformer):
+    """What a MODEL holds as ``diffusion_model``."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        schedule: Schedule,
+        *,
+        dtype: torch.dtype,
+        device: Any,
+        operations: Any,
+        **_names_for_lora: int,
+    ) -> None:
+        super().__init__(architecture, schedule=schedule, operations=operations, device=device, dtype=dtype)
+        self.dtype = dtype
+
+    def forward(  # type: ignore[override]
+        self,
+        x: list[Tensor],
+        timestep: list[Tensor],
+        context: Tensor,
+        guidance: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """RGB and depth states (B, C, h, w) to RGB velocity and clean depth in the same layout, float32.
+
+        The computation is in the context's dtype, which is how ComfyUI says it.
+        """
+        options = {} if transformer_options is None else transformer_options
+        if control is not None:
+            raise ValueError(
+                "ControlNets do not fit this model: to follow a depth map, give it the depth through Encode Depth."
+            )
+        wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timestep, context, guidance, options)
+
+    def _forward(
+        self,
+        x: list[Tensor],
+        timestep: list[Tensor],
+        context: Tensor,
+        guidance: Tensor | None,
+        transformer_options: dict[str, Any],
+    ) -> list[Tensor]:
+        grid = (x[0].shape[-2], x[0].shape[-1])
+        rgb, depth = map(latents_to_tokens, x)
+        with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
+            velocity, clean = super().forward(
+                rgb, depth, context, timestep[0], timestep[1], grid, guidance, dtype=context.dtype
+            )
+        assert clean is not None  # there is always a depth stream here
+        return [tokens_to_latents(out.float(), grid) for out in (velocity, clean)]
