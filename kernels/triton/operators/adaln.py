@@ -1,7 +1,6 @@
 """Adaptive LayerNorm and gated residuals on Triton."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, Sequence  # noqa: UP035  custom_op before PyTorch 2.7 knows this one alone
 
 import torch
 from torch import Tensor
