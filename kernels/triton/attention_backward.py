@@ -88,7 +88,10 @@ def attention_backward_dkdv(
     queries: tl.constexpr,
     keys: tl.constexpr,
 ):
-    """dK and dV, contiguous (B, Lk, H, D), of one block of keys; products are transposed, (keys, queries)."""
+    """dK and dV, contiguous (B, Lk, H, D), of one block of keys; products are transposed, (keys, queries).
+
+    Keys past the last one need no mask: whatever comes of them stays in rows that are not stored.
+    """
     blocks = tl.cdiv(key_length, keys)
     program = tl.program_id(0)
     sequence = program // blocks
@@ -108,7 +111,6 @@ def attention_backward_dkdv(
     columns = tl.arange(0, head)
     k_block = rows_of(k, k_row, key_length, key_rows, columns, features, head, True)
     v_block = rows_of(v, v_row, key_length, key_rows, columns, features, head, True)
-    inside = key_rows < key_length
     total_k = tl.zeros((keys, head), dtype=tl.float32)
     total_v = tl.zeros((keys, head), dtype=tl.float32)
     for first in range(0, query_length, queries):
@@ -120,7 +122,6 @@ def attention_backward_dkdv(
         deltas = tl.load(delta + rows, mask=rows < query_length, other=0.0)
         scores = dot(k_block, tl.trans(q_block))
         weights = tl.exp2(scores * scale_log2 - sums[None, :])
-        weights = tl.where(inside[:, None], weights, 0.0)
         total_v = dot_add(weights.to(grads.dtype), grads, total_v)
         slopes = dot(v_block, tl.trans(grads))
         slopes = weights * (slopes - deltas[None, :])
