@@ -29,7 +29,7 @@ class Share(NamedTuple):
 
 
 #: By (gated, normed). Registers per thread, from docs/kernels, times 32 times these warps stay within 65,536.
-_SHARES = {(True, True): Share(2, 16), (False, True): Share(1, 32), (True, False): Share(2, 32)}
+SHARES = {(True, True): Share(2, 16), (False, True): Share(1, 32), (True, False): Share(2, 32)}
 
 
 @triton.jit
@@ -297,7 +297,7 @@ def backward(
     ]
     batch, _, width = like.shape
     block = block_size(width)
-    share = _SHARES[gated, normed]
+    share = SHARES[gated, normed]
     warps = min(max(block // _WARP_COLUMNS, 1), 16)
     sums = []
     start = 0

@@ -1,7 +1,7 @@
 """Compile the kernels for GPUs that are not here, and read from the machine code what it needs of them.
 
-Triton brings the assemblers of both its back ends, so neither a GPU nor a driver takes part. Launchers are called as they
-always are: after :func:`compile_only` a launch compiles its kernel for the target and goes no further.
+Triton brings the assemblers of both its back ends, so neither a GPU nor a driver takes part. Launchers are called as
+they always are: after :func:`compile_only` a launch compiles its kernel for the target and goes no further.
 """
 
 import re

@@ -14,8 +14,8 @@ from .launching import block_size, launch, rows_per_program, warps_for
 #: Features of a tile, heads times head size, at most.
 _TILE = 2048
 
-#: Programs of the backward pass for each multiprocessor: as many as its registers hold.
-_PROGRAMS_PER_PROCESSOR = 4
+#: Programs of the backward pass for each multiprocessor: as many as its registers hold, so that one wave does the work.
+PROGRAMS_PER_PROCESSOR = 4
 
 
 @triton.jit
@@ -347,7 +347,7 @@ def backward(
     batch, length, _, head_count, head_dim = qkv.shape
     heads, pairs = _tile(head_count, head_dim)
     groups = triton.cdiv(head_count, heads)
-    rows = rows_per_program(length * batch * groups, qkv.device, _PROGRAMS_PER_PROCESSOR)
+    rows = rows_per_program(length * batch * groups, qkv.device, PROGRAMS_PER_PROCESSOR)
     chunks = triton.cdiv(length, rows)
     grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
     half = head_dim // 2
