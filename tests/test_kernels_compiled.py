@@ -24,7 +24,7 @@ REGISTERS = {
     "attention_forward": 255,
     "attention_backward_delta": 64,
     "attention_backward_dkdv": 255,
-    "attention_backward_dq": 176,
+    "attention_backward_dq": 224,
     "adaln_forward": 48,
     "adaln_backward": 128,
     "qk_norm_rope_forward": 48,
@@ -35,11 +35,10 @@ REGISTERS = {
 AMD_REGISTERS = REGISTERS | {
     "attention_forward": 288,
     "attention_backward_dkdv": 272,
-    "attention_backward_dq": 208,
 }
 
 #: Bytes per thread in local memory that a kernel may spill; all others: none.
-SPILLS = {("sm_90", "attention_backward_dkdv"): 16}
+SPILLS = {("sm_80", "attention_backward_dkdv"): 16, ("sm_90", "attention_backward_dkdv"): 16}
 
 #: What multiplies matrices in bfloat16, and in float32, which is kept whole.
 UNITS = {
