@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
-from ..availability import interpreted
+from . import interpreted
 
 
 class Target(NamedTuple):
