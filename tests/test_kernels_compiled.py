@@ -30,19 +30,15 @@ REGISTERS = {
     "qk_norm_rope_forward": 56,
     "qk_norm_rope_backward": 128,
     "swiglu_forward": 48,
-    "swiglu_backward": 48,
+    "swiglu_backward": 56,
 }
 AMD_REGISTERS = REGISTERS | {
-    "attention_forward": 288,
-    "attention_backward_dkdv": 272,
+    "attention_forward": 360,
+    "attention_backward_dkdv": 312,
 }
 
-#: Bytes per thread in local memory that a kernel may spill; all others: none.
-SPILLS = {
-    ("sm_80", "attention_backward_dkdv"): 16,
-    ("sm_80", "attention_backward_dq"): 8,
-    ("sm_90", "attention_backward_dkdv"): 16,
-}
+#: Bytes per thread in local memory that a kernel may spill on NVIDIA GPUs; all others, and all on AMD's: none.
+SPILLS = {"attention_backward_dkdv": 16, "attention_backward_dq": 8}
 
 #: What multiplies matrices in bfloat16, and in float32, which is kept whole.
 UNITS = {
@@ -52,6 +48,10 @@ UNITS = {
     "gfx942": ("mfma", "mfma"),
 }
 PRODUCTS = {"attention_forward", "attention_backward_dkdv", "attention_backward_dq"}
+
+
+def spill_bound(target: str, kernel: str) -> int:
+    return SPILLS.get(kernel, 0) if TARGETS[target].backend == "cuda" else 0
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_shared_memory_and_registers_fit(rows: list[Row]) -> None:
 
 def test_spills_are_bounded(rows: list[Row]) -> None:
     for row in rows:
-        assert 0 <= row.figures.spilled <= SPILLS.get((row.target, row.figures.kernel), 0), row
+        assert 0 <= row.figures.spilled <= spill_bound(row.target, row.figures.kernel), row
 
 
 def test_products_run_on_matrix_units(rows: list[Row]) -> None:
@@ -133,6 +133,6 @@ def test_every_version_with_a_page_stays_within_the_bounds(page: Path) -> None:
             )
             bounds = REGISTERS if TARGETS[target].backend == "cuda" else AMD_REGISTERS
             assert int(registers) <= bounds[kernel], (target, line)
-            assert int(spilled) <= SPILLS.get((target, kernel), 0), (target, line)
+            assert int(spilled) <= spill_bound(target, kernel), (target, line)
             assert int(shared) <= TARGETS[target].shared, (target, line)
             assert int(programs) >= 1, (target, line)
