@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ..kernels import attention
-from ..kernels.measure import trial
 from ..kernels.registry import BACK_ENDS, OPS, Call
 from ..kernels.timing import seconds
+from ..kernels.trials import trial
 
 #: (B, H, L, D): the published model at 512x512 with its text, at 1024x1024, a batch of two as guidance makes it, and
 #: a head of 64.

@@ -5,7 +5,7 @@ reference in plain PyTorch. Back ends are :mod:`.triton`, :mod:`.kitchen`, :mod:
 :mod:`.host`; a new one is one file with ``BACK_ENDS`` and its name in the loop below. This layer knows tensors
 only: no model, no checkpoint, no ComfyUI.
 
-Which back end runs is asked for by ``MFORCE_KERNELS`` or ``with back_end("triton,attention=sdpa")`` (:mod:`.requests`)
+Which back end runs is asked for by ``MFORCE_KERNELS`` or ``with back_end("triton,attention=sdpa")`` (:mod:`.spec`)
 and otherwise chosen automatically (:mod:`.choice`). What is asked for by name runs or raises
 :class:`BackEndUnavailable`. ``what_ran()`` is a record for a result's metadata, and ``with pinned(record)`` runs the
 same kernels again::
@@ -22,8 +22,8 @@ from .adaln import Modulation, Segment, adaln, gated_residual, gated_residual_ad
 from .attention import attention
 from .registry import BackEndUnavailable, candidate_names, launches, register
 from .report import kernel_report, pinned, what_ran
-from .requests import HostAttention, back_end, use_attention
 from .rope import PackedHeads, qk_norm_rope, rope_table
+from .spec import HostAttention, back_end, use_attention
 from .swiglu import concat_swiglu, swiglu
 from .tracing import may_overwrite
 

@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from . import requests
 from .choice import dispatch
 from .drawing import Draw
 from .registry import Call, Op, register_op
-from .requests import AUTO, scope
+from .spec import AUTO, asked_for, check_name, scope
 from .tracing import needs_gradient
 
 #: Scores at a time on a CPU: few enough for its outer cache, so many that threads seldom wait for each other. With
@@ -42,7 +41,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None, bac
         out = None
     if q.numel() == 0 or k.numel() == 0:
         return _nothing(q, k, v, out)
-    asked = requests.asked("attention", scope.spec) if backend is None else requests.check_name("attention", backend)
+    asked = asked_for("attention", scope.spec) if backend is None else check_name("attention", backend)
     if asked == AUTO and scope.host is not None and not gradient:
         asked = "host"
     sizes = (q.shape[0], q.shape[2], q.shape[1], k.shape[1])

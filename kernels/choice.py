@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import measure, requests
 from .measured import measured_choice
-from .registry import BACK_ENDS, BackEnd, BackEndUnavailable, Call, Op, count, log_once
-from .requests import AUTO, scope
+from .registry import BACK_ENDS, OPS, BackEnd, BackEndUnavailable, Call, Op, count, log_once
+from .spec import AUTO, asked_for, scope
 from .tracing import constant_when_traced, is_passive, needs_gradient
+from .trials import trial
 
 #: (operation, back end) -> how often it was built into compiled code.
 compiled: Counter[tuple[str, str]] = Counter()
@@ -61,7 +61,7 @@ def _back_end_for(
 ) -> BackEnd:
     first = tensors[0]
     device = first.device
-    asked = requests.asked(op.name, scope.spec) if named is None else named
+    asked = asked_for(op.name, scope.spec) if named is None else named
     rule = asked == AUTO and device.type == "cpu"
     if rule and op.on_cpu is None:
         return BACK_ENDS[op.name]["reference"]
@@ -95,7 +95,7 @@ def choose(call: Call, asked: str, passive: bool) -> str:
     """
     if asked != AUTO:
         return _require(call, asked, passive)
-    op, names = requests.OPS[call.op], candidates(call._replace(sizes=()))
+    op, names = OPS[call.op], candidates(call._replace(sizes=()))
     if not names:
         return op.yardstick
     if len(names) == 1:
@@ -118,7 +118,7 @@ def _require(call: Call, name: str, passive: bool) -> str:
     back_end = BACK_ENDS[call.op][name]
     reason = back_end.problem(call)
     if reason is None and back_end.needs_trial and not passive:
-        reason = measure.trial(call.op, name, call.device, call.dtype, call.width, call.gradient)
+        reason = trial(call.op, name, call.device, call.dtype, call.width, call.gradient)
     if reason is not None:
         raise BackEndUnavailable(call.op, name, reason)
     return name

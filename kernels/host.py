@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .registry import BackEnd, Constraints
-from .requests import scope
+from .spec import scope
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from . import measure
 from .cache import ChoiceFile, cache_folder
 from .registry import OPS, Call, first_line, log_once
+from .trials import median_seconds
 from .versions import versions
 
 
@@ -20,14 +20,14 @@ class MeasuredChoice:
     Args:
         environment: what measurements are valid for: the device and the versions.
         file: where they are kept.
-        timer: as :func:`.measure.measure`.
+        timer: as :func:`.trials.median_seconds`.
     """
 
     def __init__(
         self,
         environment: str,
         file: ChoiceFile,
-        timer: Callable[[Call, Sequence[str]], dict[str, float]] = measure.measure,
+        timer: Callable[[Call, Sequence[str]], dict[str, float]] = median_seconds,
     ) -> None:
         self.environment, self.file, self.timer = environment, file, timer
         self.entries: dict[str, dict[str, Any]] | None = None

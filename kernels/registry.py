@@ -54,7 +54,7 @@ class Op:
     """The contract of an operation: what every back end is given and what it returns.
 
     Args:
-        name: in reports and requests.
+        name: in reports and specifications.
         tensors: axes of every tensor, inputs and outputs, by the name that it has in the public function.
         width: what :attr:`Call.width` counts.
         sizes: what :attr:`Call.sizes` counts.

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from . import measure
 from .choice import candidates, choices, compiled
 from .measured import measured_choice
 from .registry import BACK_ENDS, OPS, Call, launches
-from .requests import AUTO, asked, back_end, current_spec, scope
+from .spec import AUTO, asked_for, back_end, current_spec, scope
+from .trials import trial
 from .versions import versions
 
 #: Channels of a row and features of a head that a report is about.
@@ -44,7 +44,7 @@ def _report(op: str, device: torch.device, dtype: torch.dtype) -> OpReport:
     back_ends = {name: _problem(call, name) for name in BACK_ENDS[op]}
     measured = measured_choice(device).measured() if device.type == "cuda" else {}
     measured = {bucket: entry for bucket, entry in measured.items() if bucket.startswith(f"{op} ")}
-    name = asked(op, scope.spec)
+    name = asked_for(op, scope.spec)
     if name != AUTO:
         problem = back_ends[name]
         return OpReport(name, "asked for" if problem is None else f"asked for, but {problem}", back_ends, measured)
@@ -62,7 +62,7 @@ def _problem(call: Call, name: str) -> str | None:
     back_end = BACK_ENDS[call.op][name]
     problem = back_end.problem(call)
     if problem is None and back_end.needs_trial:
-        problem = measure.trial(call.op, name, call.device, call.dtype, call.width, call.gradient)
+        problem = trial(call.op, name, call.device, call.dtype, call.width, call.gradient)
     return problem
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernel_evidence import runs
+from kernel_evidence import DEVICE, needs_triton, runs
 from mforce.kernels import (
     BackEndUnavailable,
     Modulation,
@@ -24,9 +24,9 @@ from mforce.kernels import (
     choice,
     kernel_report,
     launches,
-    measure,
     pinned,
-    requests,
+    register,
+    spec,
     swiglu,
     timing,
     use_attention,
@@ -34,8 +34,9 @@ from mforce.kernels import (
 )
 from mforce.kernels.cache import ChoiceFile, cache_folder
 from mforce.kernels.measured import MeasuredChoice
-from mforce.kernels.registry import BACK_ENDS, BackEnd, Call, Constraints, log_once
-from mforce.kernels.requests import parse, scope
+from mforce.kernels.registry import BACK_ENDS, FLOATS, BackEnd, Call, Constraints, log_once
+from mforce.kernels.spec import parse, scope
+from mforce.kernels.trials import median_seconds
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 LONG = Call("attention", GPU, torch.bfloat16, 128, False, (1, 32, 2560, 2560))
@@ -68,11 +69,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str]
 
     def start_with(variable: str, value: str) -> None:
         monkeypatch.setenv(variable, value)
-        requests.environment_spec.cache_clear()
+        spec.environment_spec.cache_clear()
 
     yield start_with
     monkeypatch.undo()
-    requests.environment_spec.cache_clear()
+    spec.environment_spec.cache_clear()
 
 
 def tokens(length: int = 5, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -180,7 +181,7 @@ def test_measuring_leaves_out_what_fails_or_disagrees(
     state = torch.random.get_rng_state()
     call = Call("attention", CPU, torch.float32, 16, True, (1, 2, 20, 20))
     with torch.inference_mode():
-        times = measure.measure(call, ("sdpa", "sdpa_math", "sdpa_cudnn", "reference"))
+        times = median_seconds(call, ("sdpa", "sdpa_math", "sdpa_cudnn", "reference"))
     assert set(times) == {"sdpa", "sdpa_math"}
     assert all(seconds > 0 for seconds in times.values())
     assert torch.equal(state, torch.random.get_rng_state())
@@ -196,7 +197,7 @@ def test_every_operation_can_be_measured(op: str, log: pytest.LogCaptureFixture)
     pytest.importorskip("comfy_kitchen")
     sizes = (2, 9, 2, 3) if op == "qk_norm_rope" else (2, 9, 2)
     with torch.no_grad():
-        assert set(measure.measure(Call(op, CPU, torch.bfloat16, 16, False, sizes), ("kitchen", "reference"))) == {
+        assert set(median_seconds(Call(op, CPU, torch.bfloat16, 16, False, sizes), ("kitchen", "reference"))) == {
             "kitchen",
             "reference",
         }
@@ -309,7 +310,7 @@ def test_specifications() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("asked", "message"),
     [
         ("cuda", "no operation has a back end 'cuda': choose one of auto, reference, triton"),
         ("attention=kitchen", "attention has no back end 'kitchen': choose one of auto, reference, triton, sdpa"),
@@ -317,10 +318,10 @@ def test_specifications() -> None:
     ],
     ids=["name", "name of another operation", "operation"],
 )
-def test_unknown_names(spec: str, message: str, environment: Callable[[str, str], None]) -> None:
+def test_unknown_names(asked: str, message: str, environment: Callable[[str, str], None]) -> None:
     with pytest.raises(ValueError, match=message):
-        back_end(spec)
-    environment("MFORCE_KERNELS", spec)
+        back_end(asked)
+    environment("MFORCE_KERNELS", asked)
     with pytest.raises(ValueError, match=message):
         swiglu(torch.randn(1, 2, 4))
 
@@ -444,3 +445,35 @@ def test_report() -> None:
 def test_the_list_that_people_choose_from() -> None:
     """The order of the node's widget, which saved workflows rely on."""
     assert candidate_names("attention") == ["triton", "sdpa", "sdpa_cudnn", "sdpa_flash", "sdpa_efficient", "xformers"]
+
+
+def test_a_new_back_end_is_one_registration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be asked for, is reported, counted, offered to people, and chosen among on a GPU."""
+    monkeypatch.setattr(spec, "parse", spec.parse.__wrapped__)
+    monkeypatch.setitem(BACK_ENDS, "attention", dict(BACK_ENDS["attention"]))
+    reference = BACK_ENDS["attention"]["reference"].run
+    register(BackEnd("flash9", "attention", reference, Constraints(dtypes=FLOATS), candidate=True))
+    with runs("flash9", "attention"):
+        attention(*tokens(), backend="flash9")
+    with back_end("flash9"), pytest.raises(BackEndUnavailable, match="on flash9, but it has no float64"):
+        attention(*(x.double() for x in tokens()))
+    assert kernel_report(CPU)["attention"].back_ends["flash9"] is None
+    assert candidate_names("attention")[-1] == "flash9"
+    choice.candidates.cache_clear()
+    try:
+        assert "flash9" in choice.candidates(LONG._replace(device=torch.device("mps")))
+    finally:
+        choice.candidates.cache_clear()
+
+
+@needs_triton
+def test_the_probe_runs_on_the_gpu_of_its_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current GPU: ``--device cuda:1`` would otherwise probe the first one."""
+    from mforce.kernels.triton import probe
+
+    entered = []
+    device_of = torch.cuda.device_of
+    monkeypatch.setattr(torch.cuda, "device_of", lambda tensor: entered.append(tensor) or device_of(tensor))
+    probe.launch(DEVICE)
+    assert len(entered) == 1
+    assert entered[0].sum() == 32

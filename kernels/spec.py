@@ -89,17 +89,17 @@ def environment_spec() -> str:
 
 
 @constant_when_traced
-def asked(op: str, spec: str) -> str:
+def asked_for(op: str, spec: str) -> str:
     """The name asked for by the environment, then by ``spec``; ``auto`` where none is.
 
     Raises:
         ValueError: either names what does not exist.
     """
-    return _asked(op, environment_spec(), spec)
+    return _parsed(op, environment_spec(), spec)
 
 
 @functools.cache
-def _asked(op: str, outer: str, inner: str) -> str:
+def _parsed(op: str, outer: str, inner: str) -> str:
     return parse(f"{outer},{inner}")[op]
 
 
@@ -112,7 +112,7 @@ class back_end:
     """Ask for back ends inside the ``with`` block, in this thread only.
 
     Args:
-        spec: see :mod:`.requests`; what it does not name stays as it was outside the block.
+        spec: see :mod:`.spec`; what it does not name stays as it was outside the block.
 
     Raises:
         ValueError: it names what does not exist.

@@ -34,7 +34,7 @@ def trial(op: str, name: str, device: torch.device, dtype: torch.dtype, width: i
         return _wrong(lambda: _run(op, name, arguments), expected, dtype)
 
 
-def measure(call: Call, names: Iterable[str]) -> dict[str, float]:
+def median_seconds(call: Call, names: Iterable[str]) -> dict[str, float]:
     """Median seconds of every back end that works and agrees with the operation's yardstick, which must work.
 
     Timed in turns, forward, or forward and backward where a gradient is needed. Those that are left out are logged with
