@@ -81,9 +81,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
         metadata = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{file} does not exist: give the metadata.json of a result.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} is not readable JSON ({error}).") from None
-    if not isinstance(metadata, dict) or metadata.get("format") != 1 or "settings" not in metadata:
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not readable JSON ({str(error)[:120]}).") from None
+    if not isinstance(metadata, dict) or metadata.get("format") != 1 or not isinstance(metadata.get("settings"), dict):
         raise ValueError(f"{file} is not the metadata of a result of this version of mforce.")
     return metadata
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, STEPS, Mode
 
@@ -121,11 +121,35 @@ class Settings:
         """
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
-            raise ValueError(f"The settings hold {', '.join(unknown)}, which this version of mforce does not know.")
+            listed = ", ".join(name[:40] for name in unknown[:5])
+            raise ValueError(f"The settings hold {listed}, which this version of mforce does not know.")
+        kinds = get_type_hints(cls)
+        for name, value in values.items():
+            if not _is_of(value, kinds[name]):
+                raise ValueError(f"The setting {name} is {str(value)[:40]!r}, which is of the wrong type.")
         try:
             return cls(**values)
         except TypeError as error:
-            raise ValueError(f"The settings are incomplete or of the wrong type: {error}.") from error
+            raise ValueError(f"The settings are incomplete: {error}.") from error
+        except ValueError as error:
+            raise ValueError(str(error) if len(str(error)) < 300 else f"{str(error)[:300]}...") from None
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value of a JSON file has the type of a setting."""
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+    if isinstance(kind, type):
+        return type(value) is kind
+    if get_origin(kind) is tuple:
+        return (
+            isinstance(value, (list, tuple))
+            and len(value) == len(get_args(kind))
+            and all(type(v) is int for v in value)
+        )
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)  # the settings say themselves which there are
+    return any(_is_of(value, part) for part in get_args(kind))
 
 
 def check_grid(width: int, height: int) -> None:

@@ -49,7 +49,13 @@ class Shard:
             words = (shard.metadata() or {}).get("captions")
         if words is None:
             raise ValueError(f"{self.path} has no captions, so it is not a shard of scenes.")
-        return json.loads(words)
+        try:
+            captions = json.loads(words)
+        except (ValueError, RecursionError):
+            captions = None
+        if not isinstance(captions, list) or not all(isinstance(caption, str) for caption in captions):
+            raise ValueError(f"{self.path} has captions that are not a list of texts: write it again.")
+        return captions
 
     def _tensor(self, name: str) -> Tensor:
         with self._open() as shard:
@@ -60,7 +66,7 @@ class Shard:
     def _open(self) -> safe_open:
         try:
             return safe_open(self.path, framework="pt")
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise ValueError(f"{self.path} is damaged ({error}): delete it and write it again.") from None
 
 

@@ -45,8 +45,8 @@ def read_config(kind: type[_Config], path: Path, presets: Path, overrides: Seque
     except FileNotFoundError as error:
         names = ", ".join(sorted(file.stem for file in presets.glob("[!_]*.toml")))
         raise ConfigError(f"{error.filename} does not exist: give a TOML file or one of {names}") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as TOML: {error}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {str(error)[:200]}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {'; '.join(_problem(kind, found) for found in error.errors())}") from error
 
@@ -55,8 +55,15 @@ def read_values(path: Path, presets: Path = PRESETS) -> dict[str, Any]:
     """A file's values over those of the one that it extends, as they are written."""
     path = _located(path, Path(), presets)
     values = tomllib.loads(path.read_text(encoding="utf-8"))
+    seen = [path]
     while "extends" in values:
-        path = _located(Path(values.pop("extends")), path.parent, presets)
+        below = values.pop("extends")
+        if not isinstance(below, str) or "\0" in below:
+            raise ConfigError(f"{path}: extends is {str(below)[:60]!r}, not the name of a file or preset")
+        path = _located(Path(below), path.parent, presets)
+        if path in seen:
+            raise ConfigError(f"{path} extends itself, by way of {seen[-1]}")
+        seen.append(path)
         values = _merged(tomllib.loads(path.read_text(encoding="utf-8")), values)
     return values
 

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from ..weights.checkpoint import CheckpointError, open_safetensors
 
+#: Tokens of an encoding at most.
+_LONGEST = 4096
+
 # Rows of the table before the vocabulary's.
 _PADDING, _UNKNOWN, _SPECIAL = 0, 1, 2
 
@@ -88,4 +91,12 @@ def load_text_encoder(path: str | Path) -> WordTextEncoder:
         if "vocabulary" not in metadata or "word_embedding.weight" not in handle.keys():  # noqa: SIM118
             raise CheckpointError(f"{file} is not a word-level text encoder of this project")
         table = handle.get_tensor("word_embedding.weight")
-    return WordTextEncoder(json.loads(metadata["vocabulary"]), table, int(metadata["length"]))
+    try:
+        vocabulary, length = json.loads(metadata["vocabulary"]), int(metadata["length"])
+    except (ValueError, KeyError, RecursionError):
+        raise CheckpointError(f"{file} does not say which words it knows and how long its encodings are") from None
+    if not isinstance(vocabulary, list) or not all(isinstance(word, str) for word in vocabulary):
+        raise CheckpointError(f"{file} has a vocabulary that is not a list of words")
+    if not 0 < length <= _LONGEST or not table.is_floating_point():
+        raise CheckpointError(f"{file} has encodings of {length} tokens of {table.dtype}: at most {_LONGEST} floats")
+    return WordTextEncoder(vocabulary, table, length)

@@ -117,7 +117,8 @@ class Architecture:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigError(f"unknown architecture key(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+            listed = ", ".join(key[:40] for key in unknown[:5])
+            raise ConfigError(f"unknown architecture key(s) {listed}; known: {', '.join(sorted(known))}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ weights twice.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -266,8 +267,8 @@ def _indexed_files(index: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name:
             raise CheckpointError(f"{index} names the file {str(name)[:80]!r}, which is not in its folder")
-        if not (index.parent / name).is_file():
-            raise CheckpointError(f"{index.parent} lacks the shard {name}: download it")
+        if not os.path.isfile(index.parent / name):  # also False for a name that no file system takes
+            raise CheckpointError(f"{index.parent} lacks the shard {name[:100]}: download it")
         files.append(index.parent / name)
     if not files:
         raise CheckpointError(f"{index} lists no shard: download it again")

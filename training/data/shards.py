@@ -180,6 +180,13 @@ class SceneShard:
         scenes = Scenes(Path(self.location))
         try:
             rgb, depth, captions = scenes.rgb, scenes.depth, scenes.captions
+            count, size = len(captions), tuple(rgb.shape[2:])
+            if rgb.ndim != 4 or rgb.dtype != torch.uint8 or tuple(rgb.shape[:2]) != (count, 3):
+                raise ValueError(f"{scenes.path} has pictures of shape {tuple(rgb.shape)} for {count} captions")
+            if not depth.is_floating_point() or tuple(depth.shape) != (count, *size):
+                raise ValueError(
+                    f"{scenes.path} has depth of shape {tuple(depth.shape)} for {count} pictures of {size}"
+                )
         except ValueError as error:
             yield Broken(self.location, "", str(error))
             return
