@@ -142,11 +142,12 @@ def _is_of(value: Any, kind: Any) -> bool:
     if isinstance(kind, type):
         return type(value) is kind
     if get_origin(kind) is tuple:
-        return (
-            isinstance(value, (list, tuple))
-            and len(value) == len(get_args(kind))
-            and all(type(v) is int for v in value)
-        )
+        kinds = get_args(kind)
+        if not isinstance(value, (list, tuple)):
+            return False
+        if kinds[-1] is Ellipsis:
+            return all(_is_of(part, kinds[0]) for part in value)
+        return len(value) == len(kinds) and all(map(_is_of, value, kinds))
     if get_origin(kind) is Literal:
         return isinstance(value, str)  # the settings say themselves which there are
     return any(_is_of(value, part) for part in get_args(kind))
