@@ -1,6 +1,7 @@
 """Every relative import names something that is there, also in modules that only ComfyUI can import."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("benchmarks", "cli", "evaluation", "kernels", "mforce_core", "nodes", "scenes", "training")
 
 
+@functools.cache
 def defined(file: Path) -> set[str]:
     """Names that a module has at its head, those it imports and those under ``if`` and ``try`` included."""
     names = set()
