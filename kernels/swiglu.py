@@ -7,6 +7,7 @@ from torch.nn.functional import silu
 from .choice import dispatch
 from .drawing import Draw
 from .registry import Call, Op, register_op
+from .tracing import recorded
 
 
 def swiglu(x: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -39,8 +40,15 @@ def _reference(x: Tensor, left: Tensor | None, out: Tensor | None) -> Tensor:
     a, b = x.chunk(2, dim=-1)
     if out is not None:
         return torch.mul(silu(a), b, out=out)
-    gated = silu(a) * b
-    return gated if left is None else torch.cat((left, gated), dim=-1)
+    if left is None:
+        return silu(a) * b
+    if recorded(x, left):
+        return torch.cat((left, silu(a) * b), dim=-1)
+    width = left.shape[2]
+    joined = x.new_empty(*x.shape[:2], width + a.shape[2])
+    joined[..., :width] = left
+    torch.mul(silu(a), b, out=joined[..., width:])
+    return joined
 
 
 def _draw(call: Call) -> tuple[Tensor, None, None]:
