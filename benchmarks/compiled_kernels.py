@@ -143,7 +143,7 @@ def compile_apart(targets: Sequence[str], quick: bool = False) -> dict[str, list
         if ended.returncode:
             raise RuntimeError(f"compiling for {target} failed: {ended.stderr[-3000:]}")
         rows = json.loads(ended.stdout.splitlines()[-1])
-        return [Row(*row[:3], Figures(*row[3][:6], tuple(row[3][6]))) for row in rows]
+        return [Row(*names, Figures(*numbers, tuple(units))) for *names, (*numbers, units) in rows]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(targets, pool.map(run, targets), strict=True))
