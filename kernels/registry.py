@@ -49,7 +49,7 @@ class Call(NamedTuple):
         return f"{self.kind}: {' x '.join(str(1 << max(size - 1, 0).bit_length()) for size in self.sizes)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Op:
     """The contract of an operation: what every back end is given and what it returns.
 
@@ -74,7 +74,7 @@ class Op:
     on_cpu: Callable[[Call, bool], str] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Constraints:
     """What a back end takes, checked before it runs.
 
@@ -128,7 +128,7 @@ class Constraints:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BackEnd:
     """One implementation of one operation.
 

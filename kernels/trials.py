@@ -1,7 +1,6 @@
 """Trying and timing back ends on made-up inputs."""
 
 import functools
-import statistics
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -53,7 +52,7 @@ def median_seconds(call: Call, names: Iterable[str]) -> dict[str, float]:
             else:
                 log_once(f"{call.bucket}: {name} is left out, {wrong}.")
         times = race(functions, call.device, _ROUNDS, _BUDGET)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: sorted(values)[len(values) // 2] for name, values in times.items()}
 
 
 def _run(op: str, name: str, arguments: tuple[Any, ...]) -> list[Tensor]:
