@@ -142,8 +142,10 @@ def compile_apart(targets: Sequence[str], quick: bool = False) -> dict[str, list
         ended = subprocess.run(command, capture_output=True, text=True, env=environment)
         if ended.returncode:
             raise RuntimeError(f"compiling for {target} failed: {ended.stderr[-3000:]}")
-        rows = json.loads(ended.stdout.splitlines()[-1])
-        return [Row(*names, Figures(*numbers, tuple(units))) for *names, (*numbers, units) in rows]
+        return [
+            Row(target, case, operation, Figures(*numbers, tuple(units)))
+            for _, case, operation, (*numbers, units) in json.loads(ended.stdout.splitlines()[-1])
+        ]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(zip(targets, pool.map(run, targets), strict=True))
