@@ -24,8 +24,7 @@ from ..kernels import launches, what_ran
 from .depth.codec import decode_depth, encode_depth, fill_missing
 from .device import check_compiler, choose_device, device_name
 from .encoders.autoencoder_files import load_autoencoder
-from .encoders.text import open_text_encoder
-from .encoders.words import WordTextEncoder
+from .encoders.text import encode_prompts
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture
 from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
@@ -212,9 +211,9 @@ class Pipeline:
             depth: a file, or (H, W) numbers; zero, negative and non-finite ones are missing.
             prompt: what to show.
             progress: as in `joint`.
-            settings: as in `i2d`, and for files mask (an image, black where the depth is not to be used) and
-                disparity (the file holds inverse depth) and far_to_near (of
-                disparity that was stretched to all levels: how many times farther black is than white).
+            settings: as in `i2d`, and for files: mask (an image, dark where the depth is not to be used),
+                disparity (the file holds inverse depth) and far_to_near (of disparity that was stretched to all
+                levels: how many times farther black is than white).
 
         Raises:
             ValueError: as in `joint`, or the depth cannot be read or has no measured pixel.
@@ -244,21 +243,8 @@ class Pipeline:
         ordered = sorted(set(prompts) - set(self._texts))
         if not ordered:
             return
-        encoder = open_text_encoder(self.parts.text_encoder, str(self.device))
-        if isinstance(encoder, WordTextEncoder):
-            unknown = list(dict.fromkeys(word for prompt in ordered for word in encoder.unknown_words(prompt)))
-            if unknown:
-                known = " ".join(encoder.vocabulary)
-                self.say(f"The small model does not know: {', '.join(unknown)}. It knows: {known}.")
-        for prompt in ordered:
-            features = encoder.encode([prompt])
-            if features.shape[-1] != self._context_channels:
-                raise ValueError(
-                    f"The text encoder {self.parts.text_encoder} gives {features.shape[-1]} features and the model "
-                    f"needs {self._context_channels}: Qwen3-8B is for klein-9B models such as the release, Qwen3-4B "
-                    "for klein-4B."
-                )
-            self._texts[prompt] = features
+        path, channels = self.parts.text_encoder, self._context_channels
+        self._texts |= encode_prompts(path, ordered, channels, str(self.device), self.say)
 
     @torch.no_grad()
     def generate(

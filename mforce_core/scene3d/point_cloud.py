@@ -47,7 +47,7 @@ class PointCloud:
         return PointCloud(self.points[keep], colors, pixels, normals)
 
     def limited(self, max_points: int | None) -> PointCloud:
-        """At most so many points, drawn at random with a fixed seed, in their order; None for no limit."""
+        """At most ``max_points`` points, drawn at random with a fixed seed, in their order; None for no limit."""
         if max_points is None or len(self) <= max_points:
             return self
         # Every n-th pixel would alias with the rows of the picture; a fixed seed keeps the choice repeatable.

@@ -48,7 +48,8 @@ def build_surface(depth: Tensor, valid: Tensor, *, edge_threshold: float, softne
         edge_threshold: neighbors whose depths differ by more than this fraction are torn apart, unless the
             difference is that of a slope which goes on to both sides.
         softness: width of the map's and the picture's soft edges in pixels; 0 where both are perfectly sharp.
-            Ramps that wide are made jumps, and so many pixels behind a jump count as mixed with what is in front.
+            Ramps of that width become jumps, and the pixels within it behind a jump count as mixed with what is in
+            front.
     """
     disparity = torch.where(valid, 1.0 / torch.where(valid, depth, torch.ones_like(depth)), torch.zeros_like(depth))
     if softness:
