@@ -365,3 +365,11 @@ def test_trainer_is_silent_about_what_it_does_not_change(data: Path, tmp_path: P
     first.save()
     first.close()
     assert Trainer(config("t2i", data, tmp_path), join("cpu")).step == 1
+
+
+def test_training_opens_without_the_modules_that_windows_lacks() -> None:
+    code = "import sys; sys.modules |= dict.fromkeys(('resource', 'fcntl', 'pwd', 'grp'))\n"
+    code += "from mforce.training.train import train\nfrom mforce.training.log import peak_memory\nimport torch\n"
+    code += "print(peak_memory(torch.device('cpu')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "None", done.stderr

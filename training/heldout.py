@@ -38,6 +38,7 @@ class HeldOut:
 
     def __init__(self, config: TrainConfig, source: Source, null_text: Tensor, processes: Processes) -> None:
         assert config.heldout is not None
+        self.every = config.heldout.every
         self.settings, self.processes, self.folder = config.heldout, processes, config.out / SHEETS
         count = self.settings.samples
         rgb, depth, self.text = source.batch(0, slice(0, count))
@@ -110,7 +111,7 @@ def open_heldout(config: TrainConfig, null_text: Tensor, processes: Processes) -
     other = config.model_copy(update={"data": data, "batch_size": config.heldout.samples})
     source = open_source(other, depth=config.stage == "mf", device=processes.device)
     if config.stage == "t2i":
-        return HeldOutLoss(source, config.heldout.samples, null_text, processes)
+        return HeldOutLoss(config.heldout, source, null_text, processes)
     return HeldOut(config, source, null_text, processes)
 
 

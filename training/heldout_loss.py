@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from .batches import Source
-from .config import RecipeConfig
+from .config import HeldOutConfig, RecipeConfig
 from .log import Log
 from .losses import predict, squared_error
 from .noise import draw_noise
@@ -19,8 +19,9 @@ _TOGETHER, _LEVELS = 32, 4
 class HeldOutLoss:
     """The same samples and noise at every look, whose spread says what the mean is worth."""
 
-    def __init__(self, source: Source, samples: int, null_text: Tensor, processes: Processes) -> None:
-        self.source, self.samples, self.null_text, self.processes = source, samples, null_text, processes
+    def __init__(self, settings: HeldOutConfig, source: Source, null_text: Tensor, processes: Processes) -> None:
+        self.every, self.samples = settings.every, settings.samples
+        self.source, self.null_text, self.processes = source, null_text, processes
 
     @torch.no_grad()
     def look(self, model: ModalityForcingTransformer, step: int, log: Log | None) -> None:

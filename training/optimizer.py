@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,9 @@ def build_optimizers(model: nn.Module, config: OptimizerConfig) -> list[torch.op
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (blocks if by_muon(name, parameter, config) else rest).append(parameter)
-    settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, betas=(0.9, 0.95), foreach=True, **settings)]
-    return [*optimizers, Muon(blocks, **settings)] if blocks else optimizers
+    rate, decay = config.learning_rate, config.weight_decay
+    adamw = torch.optim.AdamW(rest, lr=rate, weight_decay=decay, betas=(0.9, 0.95), foreach=True)
+    return [adamw, Muon(blocks, lr=rate, weight_decay=decay)] if blocks else [adamw]
 
 
 def by_muon(name: str, parameter: nn.Parameter, config: OptimizerConfig) -> bool:

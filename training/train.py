@@ -179,7 +179,7 @@ def _run(trainer: Trainer, config: TrainConfig, processes: Processes) -> Ended:
                 log.interval(trainer.step, values)
         if trainer.step % config.save_every == 0:
             trainer.save()
-        if heldout and config.heldout and (trainer.step % config.heldout.every == 0 or trainer.step == config.steps):
+        if heldout is not None and (trainer.step % heldout.every == 0 or trainer.step == config.steps):
             with trainer.average.in_model():
                 heldout.look(trainer.model, trainer.step, log)
         signal = trainer.feed.signal()
