@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..kernels import candidate_names
-from .host import nano_parts
 from .host.comfy_transformer import ATTENTION_OPTION
 from .host.missing_part import MissingPart
-from .host.model_loader import load_joint_model
 from .host.node import Node
 
 NANO = "nano (built-in)"
@@ -92,13 +88,22 @@ class MFLoadModel(Node):
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str = "default", attention: str = "auto") -> io.NodeOutput:
+        # Imported here, since they bring a third of the pack's modules, which ComfyUI's start need not wait for.
+        from .host import nano_parts
+        from .host.model_loader import load_joint_model
+
         dtype, fp8_matmul = _WEIGHT_DTYPES[weight_dtype]
         if model_name == NANO:
             model = load_joint_model(str(nano_parts.FOLDER), dtype, fp8_matmul)
             clip, vae = nano_parts.load_clip(), nano_parts.load_vae()
             nano_parts.set_preview_colors(model, vae)
         else:
-            model = _load_file(model_name, dtype, fp8_matmul)
+            path = _file_path(model_name)
+            try:
+                model = load_joint_model(path, dtype, fp8_matmul)
+            except ValueError as error:
+                reason = str(error).removeprefix(f"{path}: ").rstrip(".")
+                raise ValueError(f"cannot use {model_name}: {reason}.") from error
             clip = MissingPart(f"{model_name} carries no text encoder. Add a CLIPLoader of type flux2 with Qwen3.")
             vae = MissingPart(f"{model_name} carries no VAE. Add a VAELoader with the FLUX.2 VAE.")
         if attention != "auto":
@@ -106,14 +111,9 @@ class MFLoadModel(Node):
         return io.NodeOutput(model, clip, vae)
 
 
-def _load_file(name: str, dtype: torch.dtype | None, fp8_matmul: bool) -> Any:
+def _file_path(name: str) -> str:
     if not name.endswith(".safetensors"):
         raise ValueError(
             f"{name} is not a .safetensors file, and other formats can run code when they are opened; convert it first."
         )
-    path = folder_paths.get_full_path_or_raise("diffusion_models", name)
-    try:
-        return load_joint_model(path, dtype, fp8_matmul)
-    except ValueError as error:
-        reason = str(error).removeprefix(f"{path}: ").rstrip(".")
-        raise ValueError(f"cannot use {name}: {reason}.") from error
+    return folder_paths.get_full_path_or_raise("diffusion_models", name)

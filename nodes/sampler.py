@@ -54,7 +54,10 @@ class MFSampler(Node):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip="Seed of the starting noise. The same seed and settings give the same result.",
+                    tooltip=(
+                        "Seed of the starting noise. The same seed and settings give the same result; picture i of a"
+                        " batch, counted from 0, has seed + i."
+                    ),
                 ),
                 io.Combo.Input(
                     "mode",

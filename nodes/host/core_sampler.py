@@ -6,7 +6,7 @@ nested tensors, ``latent_preview.prepare_callback``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +29,9 @@ JOINT: Mode = "joint"
 IMAGE_TO_DEPTH: Mode = "i2d"
 DEPTH_TO_IMAGE: Mode = "d2i"
 RELEASED = "released"
+
+#: Seeds are 64-bit numbers; a batch counts on from 0 after the last.
+_SEEDS = 1 << 64
 
 Progress = Callable[[int, Any, Any, int], None]
 
@@ -163,8 +166,7 @@ def sample_latent(
     task = read_task(latent, mode)
     first = _missing_content(task, settings)
     refine = refine_depth and task.mode == JOINT
-    empty = NestedTensor([task.rgb, task.depth])
-    noise = comfy.sample.prepare_noise(empty, seed, latent.get("batch_index"))
+    noise = draw_noise(task.rgb, task.depth, seed, latent.get("batch_index"))
     total = settings.steps * (1 + refine + (first is not None))
     report = latent_preview.prepare_callback(model, total)
     done = 0
@@ -186,6 +188,18 @@ def sample_latent(
     if refine:
         depth = sample_one(_refining(task, rgb), replace(settings, denoise=1.0))[1]
     return rgb, depth
+
+
+def draw_noise(rgb: Tensor, depth: Tensor, seed: int, batch_index: Sequence[int] | None = None) -> NestedTensor:
+    """Starting noise for the streams of a batch, in which picture i has that of a single picture with seed + i.
+
+    Args:
+        batch_index: the pictures' places in the batch that they were taken from, as core notes them in a LATENT.
+    """
+    one = NestedTensor([rgb[:1], depth[:1]])
+    places = range(rgb.shape[0]) if batch_index is None else batch_index
+    draws = [comfy.sample.prepare_noise(one, (seed + place) % _SEEDS).unbind() for place in places]
+    return NestedTensor([torch.cat(streams) for streams in zip(*draws, strict=True)])
 
 
 def _frozen(mode: Mode, rgb: Tensor, depth: Tensor) -> Task:

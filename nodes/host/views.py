@@ -14,10 +14,7 @@ import torch
 from torch import Tensor
 
 from ...mforce_core.scene3d.camera_path import Move
-from ...mforce_core.scene3d.holes import fill_from_background
 from ...mforce_core.scene3d.point_cloud import scaled_edge_threshold
-from ...mforce_core.scene3d.render_view import render_view
-from ...mforce_core.scene3d.surface import build_surface
 
 _MIDDLE = 0.1  # of the picture's size: the area whose median depth the camera aims at
 
@@ -62,6 +59,11 @@ def render_frames(
     Raises:
         ValueError: a map without a valid pixel.
     """
+    # Imported here: the renderer's modules are many, and ComfyUI's start need not wait for them.
+    from ...mforce_core.scene3d.holes import fill_from_background
+    from ...mforce_core.scene3d.render_view import render_view
+    from ...mforce_core.scene3d.surface import build_surface
+
     height, width = footage.depth.shape[1:]
     device = comfy.model_management.get_torch_device()
     # Apple's GPUs lack the 64-bit minimum that the z-buffer needs.

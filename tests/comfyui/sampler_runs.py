@@ -20,7 +20,7 @@ def main(root: Path, folder: Path) -> None:
     from comfy.nested_tensor import NestedTensor
     from pack_under_test.mforce_core.sampling.rollout import sample
     from pack_under_test.mforce_core.weights.checkpoint import load_model
-    from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
+    from pack_under_test.nodes.host.core_sampler import Settings, draw_noise, sample_latent
     from pack_under_test.nodes.host.joint_latent import joint
     from pack_under_test.nodes.host.model_loader import load_joint_model
     from pack_under_test.nodes.sampler import MFSampler
@@ -71,7 +71,11 @@ def main(root: Path, folder: Path) -> None:
         latent = latents[mode] if latent is None else latent
         settings = Settings(steps=steps, log2_alpha=log2_alpha)
         found = sample_latent(patcher, positive, negative, latent, "auto", settings, seed)
-        noise = comfy.sample.prepare_noise(latent["samples"], seed)
+        singles = [
+            comfy.sample.prepare_noise(NestedTensor([rgb, depth]), seed + place).unbind()
+            for place in range(latent["samples"].unbind()[0].shape[0])
+        ]
+        noise = NestedTensor([torch.cat(streams) for streams in zip(*singles, strict=True)])
         wanted = rollout(mode, noise, steps, log2_alpha=log2_alpha)
         results[name] = max(error(a, b) for a, b in zip(found, wanted, strict=True))
         return found
@@ -84,7 +88,23 @@ def main(root: Path, folder: Path) -> None:
     # Depth noise levels below the floor at which the release divides by t.
     compare("many_steps", "joint", steps=60, log2_alpha=-3.0)
     three = joint(torch.zeros(3, *rgb.shape[1:]), torch.zeros(3, *depth.shape[1:]))
-    compare("batch", "joint", latent=three)
+    batch = compare("batch", "joint", latent=three)
+    settings = Settings(steps=STEPS, log2_alpha=0.0)
+    alone = [sample_latent(patcher, positive, negative, empty, "auto", settings, 3 + place) for place in range(3)]
+    taken = three | {"samples": empty["samples"], "batch_index": [2]}
+    results["picture in a batch"] = max(
+        error(stream[place], single[0])
+        for place in range(3)
+        for stream, single in zip(batch, alone[place], strict=True)
+    )
+    drawn = draw_noise(*three["samples"].unbind(), 3).unbind()
+    results["noise_alone"] = all(
+        torch.equal(stream[place], single[0])
+        for place in range(3)
+        for stream, single in zip(drawn, draw_noise(rgb, depth, 3 + place).unbind(), strict=True)
+    )
+    third = sample_latent(patcher, positive, negative, taken, "auto", settings, 3)
+    results["taken_from_a_batch"] = all(torch.equal(a, b) for a, b in zip(third, alone[2], strict=True))
 
     seen = []
     comfy.utils.set_progress_bar_global_hook(lambda value, total, *_, **__: seen.append((value, total)))
