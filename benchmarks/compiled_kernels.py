@@ -93,9 +93,10 @@ def _launch_rope(case: Case, tensor: Callable[..., Tensor]) -> Iterable[str]:
     scale = tensor(case.head_dim)[0]
     table = torch.empty(2, _TOKENS, case.head_dim // 2)
     joint = [tensor(_TOKENS, heads, case.head_dim) for _ in range(3)]
-    rope.forward(qkv, scale, scale, table, *qkv.unbind(2), _EPS)
-    rope.forward(qkv, scale, scale, table, *joint, _EPS)
-    rope.backward(*joint, qkv, scale, scale, table, _EPS)
+    for q, k, v in (qkv.unbind(2), joint):
+        rope.forward(qkv, scale, scale, table, q, k, v, _EPS)
+    q, k, v = joint
+    rope.backward(q, k, v, qkv, scale, scale, table, _EPS)
     return ["in place", "into a joint buffer", ""]
 
 
@@ -143,7 +144,7 @@ def compile_apart(targets: Sequence[str], quick: bool = False) -> dict[str, list
         if ended.returncode:
             raise RuntimeError(f"compiling for {target} failed: {ended.stderr[-3000:]}")
         return [
-            Row(target, case, operation, Figures(*numbers, tuple(units)))
+            Row(target, case, operation, Figures._make((*numbers, tuple(units))))
             for _, case, operation, (*numbers, units) in json.loads(ended.stdout.splitlines()[-1])
         ]
 

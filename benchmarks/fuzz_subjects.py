@@ -228,7 +228,7 @@ def _tar_of(files: dict[str, bytes]) -> bytes:
 
 
 def _tar() -> bytes:
-    files = {}
+    files: dict[str, bytes] = {}
     for key in ("a", "b"):
         files |= {f"{key}.png": _image(_PICTURE, "png"), f"{key}.depth.npy": _npy(_DEPTH), f"{key}.json": _FACTS}
     return _tar_of({**files, "c.jpg": _image(_PICTURE, "jpeg"), "c.txt": b"a red cube"})

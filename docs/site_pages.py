@@ -6,13 +6,16 @@ the repository and the curves of the unit square each have one source. None of t
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import inspect
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -35,6 +38,17 @@ ROOT_PAGES = {
 
 #: Modules whose `__all__` is the public Python interface, in the order of the page.
 PUBLIC_MODULES = ("mforce.mforce_core",)
+
+
+def _show_package_to_mkdocstrings() -> None:
+    """It looks for `mforce` in folders of the path; the checkout is that package whatever its folder is called."""
+    packages = tempfile.mkdtemp(prefix="mforce-docs-")
+    (Path(packages) / "mforce").symlink_to(ROOT, target_is_directory=True)
+    atexit.register(shutil.rmtree, packages)
+    sys.path.append(packages)
+
+
+_show_package_to_mkdocstrings()  # now: the plugin reads the path before it calls any hook
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -1,6 +1,6 @@
 """Adaptive LayerNorm and gated residuals on Triton."""
 
-from typing import Any, Sequence  # noqa: UP035  custom_op before PyTorch 2.7 knows this one alone
+from typing import Any, List, Sequence  # noqa: UP035  what custom_op knows before PyTorch 2.7
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ def modulation_backward(
     lengths: Sequence[int],
     gates: Sequence[Tensor],
     scales: Sequence[Tensor],
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006
     """Gradients that exist, in the order x, y, gates, shifts, scales."""
     grads = backward(x, y, grad_z, grad_h, lengths, gates, scales, LAYER_NORM_EPS)
     count("modulation_backward", "triton")

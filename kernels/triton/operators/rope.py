@@ -1,6 +1,6 @@
 """RMSNorm and rotation of queries and keys on Triton."""
 
-from typing import Any, Sequence  # noqa: UP035  custom_op before PyTorch 2.7 knows this one alone
+from typing import Any, List, Sequence  # noqa: UP035  what custom_op knows before PyTorch 2.7
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ def qk_norm_rope_backward(
     query_scales: Sequence[Tensor],
     key_scales: Sequence[Tensor],
     table: Tensor,
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006
     """Gradients of every qkv, then of every query scale, then of every key scale."""
     grads, start = [], 0
     for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
