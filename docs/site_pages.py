@@ -24,7 +24,7 @@ from mkdocs.structure.files import File, Files
 
 from mforce.mforce_core import rollout_times
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 HELP_PAGES = ROOT / "web" / "docs"
 NODE_TEXTS = ROOT / "locales" / "en" / "nodeDefs.json"
 
@@ -40,15 +40,15 @@ ROOT_PAGES = {
 PUBLIC_MODULES = ("mforce.mforce_core",)
 
 
-def _show_package_to_mkdocstrings() -> None:
-    """It looks for `mforce` in folders of the path; the checkout is that package whatever its folder is called."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Show mkdocstrings the package (called by mkdocs before it configures any plugin).
+
+    It looks for `mforce` in the folders of the path, and the checkout is that package whatever its folder is called.
+    """
     packages = tempfile.mkdtemp(prefix="mforce-docs-")
     (Path(packages) / "mforce").symlink_to(ROOT, target_is_directory=True)
     atexit.register(shutil.rmtree, packages)
     sys.path.append(packages)
-
-
-_show_package_to_mkdocstrings()  # now: the plugin reads the path before it calls any hook
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
