@@ -186,6 +186,20 @@ def test_muon_on_two_processes_trains_like_one_and_goes_on_alone(data: Path, bas
     assert max(map(relative, curve(tmp_path / "two")[8:], two[8:])) <= 1e-3
 
 
+def test_the_papers_recipe_on_two_processes_trains_like_one(data: Path, base: Path, tmp_path: Path) -> None:
+    """With part of every sharded block frozen, and all of its losses."""
+    more = {"steps": 6, "trainable": "paper", "recipe.depth_start": "paper", "recipe.depth_times": "plateau"}
+    more |= {"recipe.depth_weighting": "velocity", "recipe.gradient_weight": 0.1, "base": base}
+    train(config("mf", data, tmp_path / "one", **more))
+    torchrun(arguments("mf", data, tmp_path / "two", **more))
+    one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
+    assert relative(two[0], one[0]) <= 1e-6
+    assert max(map(relative, two, one)) <= 1e-3
+    assert two[-1]["gradient"] == pytest.approx(one[-1]["gradient"], rel=1e-3)
+    source, trained = load_model(base).state_dict(), load_model(tmp_path / "two" / "model").state_dict()
+    assert torch.equal(source["double_blocks.0.img_attn.qkv.weight"], trained["double_blocks.0.img_attn.qkv.weight"])
+
+
 # The second save is killed when its first bytes are on disk.
 _KILLED = """
 import os, signal, sys, time
