@@ -15,11 +15,9 @@ from ..mforce_core.model.config import ConfigError
 from ..training.checks import check_config, check_device
 from ..training.config import TrainConfig
 from ..training.config_file import read_train_config
-from ..training.keys import commented_file, reference
+from ..training.keys import commented_file
 from ..training.stop import Stop, exit_code
 from .progress import say
-
-__all__ = ["print_plan", "reference", "run_training", "write_template"]
 
 #: GPU counts of a plan.
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -35,7 +35,8 @@ def train(
 ) -> None:
     """Train a stage of a model, or go on with it."""
     with report_errors(debug, LIGHTER_TRAINING):
-        from ..train import reference, run_training, write_template
+        from ...training.keys import reference
+        from ..train import run_training, write_template
 
         if keys:
             print(reference())
