@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ..mforce_core.depth.files import read_depth
+from ..mforce_core.device import device_name
 from ..mforce_core.picture.reading import read_picture
 from ..mforce_core.scene3d.point_cloud_files import read_ply
 from ..mforce_core.weights.convert import Precision, convert_model
 from .comfyui_server import PACK, ComfyUI, ServerEnded, messages
-from .machine import describe
 from .soak_prompts import LORA, Prompt, draw
 
 _CONVERSIONS: tuple[Precision, ...] = ("fp8", "int8")
@@ -42,7 +45,17 @@ def soak(server: ComfyUI, count: int, seed: int, seconds: float, report: Path | 
     """
     models = _prepare(server.base)
     command = f"python -m mforce.benchmarks.soak COMFYUI --count {count} --seed {seed}"
-    machine = describe(torch.device("cpu")) | {"command": command}
+    system = server.request("/system_stats")[1]["system"]
+    machine = {
+        "device": f"{device_name(torch.device('cpu'))}, {os.cpu_count()} cores",
+        "platform": platform.platform(),
+        "comfyui": system["comfyui_version"],
+        "python": system["python_version"].split()[0],
+        "torch": system["pytorch_version"],
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command,
+    }
     memory: list[int] = []
     taken: list[float] = []
     failures: list[dict[str, Any]] = []

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a hidden name beside ``path``, to be written to; the file takes its place when the block ends without a fault.
+    """Yield a hidden name beside ``path``, to be written to; it becomes ``path`` when the block ends without a fault.
 
     A full disk or an interruption leaves nothing. A process that is killed leaves at most the hidden file, never half a
     file under its final name. The hidden name has the same suffix, by which libraries choose a format.

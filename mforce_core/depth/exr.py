@@ -88,13 +88,20 @@ def write_exr(
         encoding: what the values mean.
         channel: "Z" is what compositors take for depth; "R" or "RGB" is for programs that look at colors only.
         attributes: more strings for the header.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     openexr = import_openexr()
     known = np.isfinite(values)
     finite = np.where(known, values, 0).astype(np.float32)
     channels = dict.fromkeys(channel, finite) | {"A": known.astype(np.float32)}
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, KEY: encoding.to_text()}
-    openexr.File({**header, **(attributes or {})}, channels).write(str(path))
+    file = openexr.File({**header, **(attributes or {})}, channels)
+    try:
+        file.write(str(path))
+    except RuntimeError as error:  # its message is "... image file "PATH". No space left on device."
+        raise OSError(str(error).partition(f'"{path}". ')[2] or str(error)) from error
 
 
 def import_openexr() -> ModuleType:

@@ -9,6 +9,7 @@ or infinity spoils everything that a filter touches.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,9 @@ def read_depth(
 
 def write_npy(path: Path, values: np.ndarray) -> None:
     """Write values (H, W) as a float32 array; missing pixels stay NaN."""
-    np.save(path, values.astype(np.float32))
+    content = BytesIO()
+    np.save(content, values.astype(np.float32))
+    path.write_bytes(content.getvalue())  # np.save into a file does not say why it failed
 
 
 def _read(path: Path, suffix: str, channel: str | None) -> tuple[np.ndarray, Encoding | None, int | None, list[str]]:

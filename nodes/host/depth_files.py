@@ -18,10 +18,12 @@ from torch import Tensor
 
 from ...mforce_core.depth.files import LEVELS, SUFFIXES, Encoding, write_16_bit, write_exr, write_npy
 from ...mforce_core.depth.range import percentile_range, stretch
+from ...mforce_core.whole_file import whole_file
 
 PNG, EXR, NPY = FORMATS = ("png (16-bit)", "exr", "npy")
 #: What the numbers of a file are. The spelling of the last is part of saved workflows.
 AS_DEPTH, AS_DISPARITY, AS_NORMALIZED = MEANINGS = ("depth", "disparity (1 / depth)", "normalised (near 0, far 1)")
+_LONGEST_NAME = 100
 
 
 def input_depth_files() -> list[str]:
@@ -34,10 +36,22 @@ def output_paths(prefix: str, format: str, maps: Tensor) -> tuple[list[Path], st
     """New files in the output folder, one per map (B, H, W), and their subfolder.
 
     %batch_num% in the prefix becomes the map's number in the batch; no file that is there already is named.
+
+    Raises:
+        ValueError: the prefix leads out of the output folder, or cannot be a file's name; or the folder cannot be made.
     """
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix, folder_paths.get_output_directory(), maps.shape[2], maps.shape[1]
-    )
+    output = folder_paths.get_output_directory()
+    try:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            prefix, output, maps.shape[2], maps.shape[1]
+        )
+    except (OSError, ValueError) as error:
+        raise ValueError(f"filename_prefix {_short(prefix)} cannot be used: {_reason(error)}.") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # Core's refusal has no type of its own, and names the server's folders.
+        raise ValueError(f"filename_prefix {_short(prefix)} leads out of the output folder.") from error
     if "%batch_num%" in name:  # core counts files of the name as it is written
         numbered = re.escape(name).replace("%batch_num%", r"\d+") + r"_(\d+)\."
         taken = (re.match(numbered, file.name) for file in Path(folder).iterdir())
@@ -75,7 +89,7 @@ def encode_values(maps: Tensor, valid: Tensor, meaning: str, near: float, far: f
 def write_depth(
     path: Path, numbers: Tensor, encoding: Encoding, format: str, *, channel: str, step: float | None, hidden: Any
 ) -> None:
-    """Write the numbers (H, W) of `encode_values`.
+    """Write the numbers (H, W) of `encode_values`; the file appears when it is complete.
 
     Args:
         format: one of `FORMATS`.
@@ -84,17 +98,31 @@ def write_depth(
         hidden: the node's hidden inputs, which PNG and EXR files carry.
 
     Raises:
-        ValueError: a library that the format needs is not installed.
+        ValueError: a library that the format needs is not installed; or the file cannot be written.
     """
     try:
-        if format == EXR:
-            write_exr(path, numbers.numpy(), encoding, channel=channel, attributes=provenance(hidden))
-        elif format == NPY:
-            write_npy(path, numbers.numpy())
-        else:
-            write_16_bit(path, numbers.numpy(), encoding, step=step, text=provenance(hidden))
+        with whole_file(path) as partial:
+            if format == EXR:
+                write_exr(partial, numbers.numpy(), encoding, channel=channel, attributes=provenance(hidden))
+            elif format == NPY:
+                write_npy(partial, numbers.numpy())
+            else:
+                write_16_bit(partial, numbers.numpy(), encoding, step=step, text=provenance(hidden))
     except ModuleNotFoundError as error:
         raise ValueError(f"{error} Or choose png or npy as the format.") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{_short(path.name)} could not be written: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """Why a file could not be written, without the path."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return text.rstrip(".").lower()
+
+
+def _short(name: str) -> str:
+    """A name as a sentence can hold it."""
+    return repr(name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}...")
 
 
 def provenance(hidden: Any) -> dict[str, str]:

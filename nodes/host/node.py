@@ -12,6 +12,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from .sockets import check_sockets
+
 
 class Node(io.ComfyNode):
     """A ComfyUI node whose ValueErrors start with its display name: "MF Tilt: the model is not ..."."""
@@ -27,9 +29,11 @@ class Node(io.ComfyNode):
 def _names_its_node(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
     @functools.wraps(execute)
     def run(cls: type[Node], *args: Any, **kwargs: Any) -> io.NodeOutput:
+        schema = cls.define_schema()
         try:
+            check_sockets(schema.inputs, kwargs)
             return execute(cls, *args, **kwargs)
         except ValueError as error:
-            raise ValueError(f"{cls.define_schema().display_name}: {error}") from error
+            raise ValueError(f"{schema.display_name}: {error}") from error
 
     return run

@@ -30,12 +30,14 @@ def ply_file(cloud: PointCloud) -> Types.File3D:
     return Types.File3D(BytesIO(to_ply(cloud)), "ply")
 
 
-def read_ply_file(name: str, file: Types.File3D) -> PointCloud:
+def read_ply_file(name: str, file: Any) -> PointCloud:
     """The cloud of the file at the input ``name``.
 
     Raises:
         ValueError: the file is of another format, or damaged.
     """
+    if not isinstance(file, Types.File3D):
+        raise ValueError(f"{name} is no file; connect a PLY point cloud.")
     if file.format != "ply":
         raise ValueError(f"{name} is a {file.format or 'nameless'} file; connect a PLY point cloud.")
     try:

@@ -10,9 +10,8 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import torch
 
@@ -21,6 +20,7 @@ from ...scenes import read_shards
 from .extras import need
 from .folders import Files, pair_files
 from .sample import Broken, Sample, decode_files
+from .tar_members import tar_members
 
 #: Samples of a plain folder that are one shard.
 FOLDER_SHARD = 512
@@ -105,18 +105,14 @@ class TarShard:
         damage: list[Exception] = []
         doubled: list[Exception] = []
 
-        def note(faults: list[Exception], error: Exception) -> bool:
-            if isinstance(error, OSError):
-                raise error
-            faults.append(error)
+        def note_doubled(error: Exception) -> bool:
+            doubled.append(error)
             return True
 
         last: FilesRecord | Broken | None = None
         try:
             with fsspec.open(self.location, "rb") as stream:
-                source = [{"url": self.location, "stream": stream}]
-                files = iterators.tar_file_expander(source, handler=partial(note, damage))
-                for group in iterators.group_by_keys(files, handler=partial(note, doubled)):
+                for group in iterators.group_by_keys(self._files(stream, damage), handler=note_doubled):
                     if last is not None:
                         yield last
                     key = group["__key__"]
@@ -133,6 +129,14 @@ class TarShard:
             yield Broken(self.location, key, f"the tar is damaged or cut short from here on ({_first_line(damage[0])})")
         elif last is not None:
             yield last
+
+    def _files(self, stream: IO[bytes], damage: list[Exception]) -> Iterator[dict[str, Any]]:
+        """The tar's files as webdataset's ``group_by_keys`` takes them, up to where it is damaged."""
+        try:
+            for name, content in tar_members(stream):
+                yield {"fname": name, "data": content, "__url__": self.location}
+        except ValueError as error:
+            damage.append(error)
 
 
 @dataclass(frozen=True)
