@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model.config import ConfigError
 from mforce.training import study as study_module
+from mforce.training.stop import Stopped
 from mforce.training.study import STUDIES, StudyConfig, cells, configurations, finished, read_study, run_study
 from mforce.training.train import Ended
 
@@ -127,7 +128,7 @@ def test_the_plot_has_a_line_for_every_size_and_budget(
 
 def test_a_stopped_stage_is_no_result(study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "train", lambda config: Ended(config.steps - 1, signal.SIGTERM))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Stopped):
         run_study(study, overrides=overrides(tmp_path), machine={})
     assert finished(study) == []
 
@@ -163,7 +164,7 @@ def test_mistakes_are_found_before_anything_is_trained(
 
 
 def test_names_of_studies_and_of_cells_are_said(study: StudyConfig) -> None:
-    with pytest.raises(ConfigError, match="depth-start, scaling, sparse-depth"):
+    with pytest.raises(ConfigError, match="depth-start, recipe, scaling, sparse-depth"):
         read_study(Path("nothing"))
     with pytest.raises(ConfigError, match="w32-4-dense, w32-4-sparse"):
         cells(study, "w1-*")

@@ -27,6 +27,14 @@ class Stop:
                 signal.signal(number, handler)
 
 
+class Stopped(Exception):
+    """A signal ended something that consists of several runs."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.signal = number
+
+
 def exit_code(number: int) -> int:
     """What a shell reports for a process that a signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + number

@@ -21,6 +21,7 @@ from .checks import SETTINGS, check_data
 from .config import Section, TrainConfig
 from .config_file import PRESETS, read_config, read_train_config
 from .log import read_log
+from .stop import Stopped
 from .study_report import write_study_report
 from .train import train
 
@@ -136,6 +137,7 @@ def run_study(
 
     Raises:
         ConfigError: a bad configuration, data that is not there, or a run with other settings in a cell's folder.
+        Stopped: Ctrl-C or SIGTERM ended one of the runs.
     """
     planned = [(cell, *configurations(study, cell, overrides)) for cell in cells(study, only)]
     for config in (config for _, *stages in planned for config in stages):
@@ -148,8 +150,9 @@ def run_study(
         print(f"{cell.name}: {t2i.steps} steps of text to image, {mf.steps} of Modality Forcing", flush=True)
         for config in (t2i, mf):
             torch.compiler.reset()  # the last cell's graphs are of no use to another size
-            if train(config).step < config.steps:
-                raise KeyboardInterrupt  # it was stopped; its checkpoint is where the same command goes on
+            stopped = train(config).signal
+            if stopped is not None:
+                raise Stopped(stopped)  # its checkpoint is where the same command goes on
         result = _measured(cell, study, t2i, mf) | {"machine": dict(machine)}
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     results = finished(study)

@@ -52,7 +52,7 @@ def train(
 
 
 def study(
-    config: Annotated[Path, typer.Argument(help="TOML file, or scaling, depth-start, sparse-depth.")],
+    config: Annotated[Path, typer.Argument(help="TOML file, or scaling, depth-start, recipe, sparse-depth.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For both stages of every cell.", show_default=False),
