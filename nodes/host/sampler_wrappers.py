@@ -3,8 +3,8 @@
 ComfyUI calls wrappers around ``CFGGuider.outer_sample`` with the packed latent, noise levels and masks: the earliest
 point that knows all of them, and the latest that sees the result.
 
-Relies on: the arguments of ``CFGGuider.outer_sample`` and ``Sampler.sample`` in ``comfy.samplers``, and the names of
-core's sampler functions that stop before a noise level of 0.
+Relies on: ``CFGGuider.conds`` and the arguments of ``CFGGuider.outer_sample`` and ``Sampler.sample`` in
+``comfy.samplers``, and the names of core's sampler functions that stop before a noise level of 0.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import comfy.patcher_extension
 import torch
 from torch import Tensor
+
+from .regions import pack_regions
 
 #: Samplers of core that end before the noise level 0 that they are asked for: at 0.001, or at the last but one level.
 _UNI_PC, _UNI_PC_END = ("sample_unipc", "sample_unipc_bh2"), 0.001
@@ -53,6 +55,7 @@ def around_run(executor: Any, *args: Any, latent_shapes: list[Any], **kwargs: An
     sampling = patcher.get_model_object("model_sampling")
     for one in (patcher, *patcher.get_additional_models_with_key("multigpu")):
         one.model.begin_run(sampling, run.denoise_mask, latent_shapes)
+    guider.conds = {kind: pack_regions(conds, latent_shapes) for kind, conds in guider.conds.items()}
     model = patcher.model
     run = run._replace(callback=model.preview.watch(run.callback, latent_shapes, model.run.alpha))
     to_the_end = float(run.sigmas[-1]) == 0  # before the run: uni_pc changes it in place
