@@ -332,6 +332,18 @@ def test_float16_npy_of_the_reports(recwarn):
     assert not recwarn
 
 
+def test_tiles_of_an_unknown_kind_are_refused_before_the_library_sees_them(tmp_path):
+    header = {"type": OpenEXR.tiledimage, "tiles": OpenEXR.TileDescription()}
+    OpenEXR.File(header, {"Z": DEPTH}).write(str(tmp_path / "d.exr"))
+    content = bytearray((tmp_path / "d.exr").read_bytes())
+    mode = content.index(b"tiledesc\0") + len(b"tiledesc\0") + 4 + 8
+    assert content[mode] in (0, 1, 2)
+    content[mode] = 0x13
+    (tmp_path / "d.exr").write_bytes(content)
+    with pytest.raises(ValueError, match="header is damaged"):
+        read_depth(tmp_path / "d.exr")
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".exr", ".npz", ".pfm", ".png", ".tif"])
 def test_a_pointer_of_git_lfs_is_named(suffix, tmp_path):
     path = tmp_path / f"d{suffix}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .arrays import check_pixels
+from .arrays import MAX_PIXELS, check_pixels
 
 _MAGIC = b"\x76\x2f\x31\x01"
 _TILED, _DEEP, _MULTI_PART = 0x200, 0x800, 0x1000
@@ -140,10 +140,11 @@ def _channels(content: bytes) -> dict[str, int]:
 def _tiles(width: int, height: int, content: bytes) -> int:
     """Number of the tiles of all levels."""
     across, down, mode = struct.unpack("<IIB", content)
-    if not across or not down:
+    kind, rounds = mode & 15, mode >> 4
+    # The library never returns from a file of an unknown mode.
+    if not across or not down or across * down > MAX_PIXELS or kind > 2 or rounds > 1:
         raise IndexError
-    rounding = math.ceil if mode >> 4 else math.floor
-    kind = mode & 15
+    rounding = math.ceil if rounds else math.floor
 
     def levels(side: int) -> list[int]:
         count = int(rounding(math.log2(max(1, side)))) + 1
