@@ -17,7 +17,7 @@ from ..mforce_core.weights.convert import (
 from .progress import progress_bar, say
 
 
-def run_conversion(source: Path, out: Path, to: str | None, *, overwrite: bool) -> None:
+def run_conversion(source: Path, out: Path, to: str | None, *, bundle: bool = False, overwrite: bool) -> None:
     """Convert a transformer, or an autoencoder where ``source`` is one, and say what the file is for.
 
     Raises:
@@ -36,11 +36,13 @@ def run_conversion(source: Path, out: Path, to: str | None, *, overwrite: bool) 
                 bar.append(stack.enter_context(progress_bar("Converting")))
             bar[0](done, total)
 
-        header = convert_model(source, out, to=precision or "bf16", overwrite=overwrite, progress=advance)
-    if header.others:
+        header = convert_model(
+            source, out, to=precision or "bf16", bundle=bundle, overwrite=overwrite, progress=advance
+        )
+    if header.others and not bundle:
         say(f"Left out: {len(header.others)} tensors that are not of the transformer.")
     say("Put it into ComfyUI's models/diffusion_models and open it with Load MF Model.")
-    if source.is_dir() and (source / ENCODER_FILE).exists():
+    if source.is_dir() and (source / ENCODER_FILE).exists() and not bundle:
         say(f"For the autoencoder: mforce convert {source / ENCODER_FILE} VAE.safetensors")
 
 

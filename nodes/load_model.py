@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import folder_paths
 import torch
 from comfy_api.latest import io
@@ -78,11 +80,16 @@ class MFLoadModel(Node):
                 io.Model.Output(tooltip="Denoises joint (RGB, depth) latents, with MF Sampler or any core sampler."),
                 io.Clip.Output(
                     tooltip=(
-                        "nano's text encoder. For other checkpoints use CLIPLoader, type flux2, with the Qwen3 that"
-                        " matches the model's size (8B for the released weights)."
+                        "The text encoder of nano, or of a checkpoint that has one in it. For others use CLIPLoader,"
+                        " type flux2, with the Qwen3 that matches the model's size (8B for the released weights)."
                     )
                 ),
-                io.Vae.Output(tooltip="nano's autoencoder. For other checkpoints use VAELoader with the FLUX.2 VAE."),
+                io.Vae.Output(
+                    tooltip=(
+                        "The autoencoder of nano, or of a checkpoint that has one in it. For others use VAELoader with"
+                        " the FLUX.2 VAE."
+                    )
+                ),
             ],
         )
 
@@ -90,6 +97,7 @@ class MFLoadModel(Node):
     def execute(cls, model_name: str, weight_dtype: str = "default", attention: str = "auto") -> io.NodeOutput:
         # Imported here, since they bring a third of the pack's modules, which ComfyUI's start need not wait for.
         from .host import nano_parts
+        from .host.bundled_parts import load_bundled_clip, load_bundled_vae
         from .host.model_loader import load_joint_model
 
         dtype, fp8_matmul = _WEIGHT_DTYPES[weight_dtype]
@@ -104,8 +112,12 @@ class MFLoadModel(Node):
             except ValueError as error:
                 reason = str(error).removeprefix(f"{path}: ").rstrip(".")
                 raise ValueError(f"cannot use {model_name}: {reason}.") from error
-            clip = MissingPart(f"{model_name} carries no text encoder. Add a CLIPLoader of type flux2 with Qwen3.")
-            vae = MissingPart(f"{model_name} carries no VAE. Add a VAELoader with the FLUX.2 VAE.")
+            clip = load_bundled_clip(Path(path)) or MissingPart(
+                f"{model_name} carries no text encoder. Add a CLIPLoader of type flux2 with Qwen3."
+            )
+            vae = load_bundled_vae(Path(path)) or MissingPart(
+                f"{model_name} carries no VAE. Add a VAELoader with the FLUX.2 VAE."
+            )
         if attention != "auto":
             model.model_options["transformer_options"][ATTENTION_OPTION] = attention
         return io.NodeOutput(model, clip, vae)

@@ -344,6 +344,19 @@ def test_tiles_of_an_unknown_kind_are_refused_before_the_library_sees_them(tmp_p
         read_depth(tmp_path / "d.exr")
 
 
+def test_a_picture_far_larger_than_its_pixels_is_damaged(tmp_path):
+    def write(right, bottom):
+        corners = {"dataWindow": ((0, 0), (7, 5)), "displayWindow": ((0, 0), (right, bottom))}
+        header = {name: tuple(np.array(corner, dtype=np.int32) for corner in box) for name, box in corners.items()}
+        path = tmp_path / "d.exr"
+        OpenEXR.File({"type": OpenEXR.scanlineimage, **header}, {"Z": DEPTH}).write(str(path))
+        return path
+
+    assert read_depth(write(3999, 2999)).depth.shape == (3000, 4000)  # a region of a frame
+    with pytest.raises(ValueError, match="claims a picture of 108,000,000 pixels around 48"):
+        read_depth(write(8_999_999, 11))
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".exr", ".npz", ".pfm", ".png", ".tif"])
 def test_a_pointer_of_git_lfs_is_named(suffix, tmp_path):
     path = tmp_path / f"d{suffix}"

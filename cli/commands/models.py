@@ -62,6 +62,10 @@ def convert(
             help="bf16, fp32, fp8 or int8. Default: bf16; an autoencoder keeps its precision.", show_default=False
         ),
     ] = None,
+    bundle: Annotated[
+        bool,
+        typer.Option("--bundle", help="Put the autoencoder and the small text encoder beside the model in, too."),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
     debug: options.Debug = False,
 ) -> None:
@@ -69,7 +73,7 @@ def convert(
     with report_errors(debug):
         from ..convert import run_conversion
 
-        run_conversion(source, out, to, overwrite=overwrite)
+        run_conversion(source, out, to, bundle=bundle, overwrite=overwrite)
         print(out)
 
 

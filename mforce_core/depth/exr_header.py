@@ -27,6 +27,9 @@ _MAX_BYTES = 12 << 30
 # Pictures with anything in them do not shrink by more than this; flat ones may, up to a size that does no harm.
 _MAX_RATIO, _SMALL = 2_000, 256 << 20
 
+# The whole picture around a region that was rendered alone: its pixels take nothing in the file.
+_FRAME, _FRAME_PER_PIXEL = 1 << 24, 8192
+
 _MAX_ATTRIBUTES, _MAX_PARTS, _MAX_CHANNELS = 4096, 1024, 4096
 
 Window = tuple[int, int, int, int]
@@ -171,6 +174,11 @@ def _check_claims(path: Path, part: PartHeader, size: int) -> None:
         if width < 1 or height < 1:
             raise ValueError(f"{path} has an image window of {width}x{height} pixels: its header is damaged.")
         check_pixels(path, width, height)
+    data, display = (
+        (right - left + 1) * (bottom - top + 1) for left, top, right, bottom in (part.data_window, part.display_window)
+    )
+    if display > _FRAME + _FRAME_PER_PIXEL * data:
+        raise ValueError(f"{path} claims a picture of {display:,} pixels around {data:,} of its own: it is damaged.")
     if part.chunks * 8 > size:
         raise ValueError(f"{path} claims {part.chunks:,} blocks of pixels, more than its {size:,} bytes can hold.")
 

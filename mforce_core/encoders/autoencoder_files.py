@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ..weights.checkpoint import open_safetensors
+from ..weights.bundle import read_parts, vae_prefix
+from ..weights.tensor_files import open_safetensors
 from .autoencoder import NORM_GROUPS, Autoencoder, Sizes
 from .patch_autoencoder import PatchAutoencoder
 from .tiny_autoencoder import TinyAutoencoder
@@ -112,8 +113,10 @@ def read_two_files(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_file(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file; of a one-file checkpoint, those of the autoencoder in it."""
     with open_safetensors(path) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        prefix = vae_prefix(file.keys())
+    return read_parts(path, prefix or "")
 
 
 def infer_sizes(tensors: dict[str, torch.Tensor], path: Path) -> Sizes:

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..weights.checkpoint import CheckpointError, open_safetensors
+from ..weights.bundle import WORDS_PREFIX
+from ..weights.tensor_files import CheckpointError, open_safetensors
 
 #: Tokens of an encoding at most.
 _LONGEST = 4096
@@ -74,12 +75,15 @@ class WordTextEncoder:
         return self.table[self.tokenize(prompts)]
 
     def save(self, path: str | Path) -> None:
-        metadata = {"vocabulary": json.dumps(self.vocabulary), "length": str(self.length)}
-        save_file({"word_embedding.weight": self.table.contiguous()}, path, metadata=metadata)
+        save_file({"word_embedding.weight": self.table.contiguous()}, path, metadata=self.metadata())
+
+    def metadata(self) -> dict[str, str]:
+        """What a file says beside the table."""
+        return {"vocabulary": json.dumps(self.vocabulary), "length": str(self.length)}
 
 
 def load_text_encoder(path: str | Path) -> WordTextEncoder:
-    """Open a word-level text encoder: its file, or a model folder with ``text_encoder.safetensors``.
+    """Open a word-level text encoder: its file, a folder with ``text_encoder.safetensors``, or a one-file checkpoint.
 
     Raises:
         CheckpointError: no such file, or not a word-level text encoder.
@@ -88,9 +92,12 @@ def load_text_encoder(path: str | Path) -> WordTextEncoder:
     file = path / "text_encoder.safetensors" if path.is_dir() else path
     with open_safetensors(file) as handle:
         metadata = handle.metadata() or {}
-        if "vocabulary" not in metadata or "word_embedding.weight" not in handle.keys():  # noqa: SIM118
+        name = "word_embedding.weight"
+        if WORDS_PREFIX + name in handle.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
+            name = WORDS_PREFIX + name  # in a one-file checkpoint
+        if "vocabulary" not in metadata or name not in handle.keys():  # noqa: SIM118
             raise CheckpointError(f"{file} is not a word-level text encoder of this project")
-        table = handle.get_tensor("word_embedding.weight")
+        table = handle.get_tensor(name)
     try:
         vocabulary, length = json.loads(metadata["vocabulary"]), int(metadata["length"])
     except (ValueError, KeyError, RecursionError):

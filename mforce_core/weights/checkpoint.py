@@ -329,7 +329,8 @@ def _quantized_layers(
         layer = name.removesuffix(".weight")
         scaled = any(f"{layer}.{suffix}" in dtypes for suffix in quantization.SCALES)
         if dtype in quantization.FLOATS and scaled and name != layer:
-            layers[layer] = {"format": quantization.FLOATS[dtype]}
+            # Without a mark nobody asked for activations in 8 bits.
+            layers[layer] = {"format": quantization.FLOATS[dtype], "full_precision_matrix_mult": True}
     if quantization.LEGACY_MARKER in dtypes:
         ends = ".scale_weight"
         layers |= {n.removesuffix(ends): {"format": quantization.FP8} for n in dtypes if n.endswith(ends)}

@@ -19,8 +19,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoencoder
+from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoencoder, read_tensors
+from ..encoders.words import load_text_encoder
 from . import quantization
+from .bundle import VAE_PREFIXES, WORDS_PREFIX, has_words, vae_prefix
 from .checkpoint import CheckpointError, CheckpointHeader, check_tensors, open_safetensors, read_header
 from .safetensors_writer import DTYPES, Slot, safetensors_writer
 from .tensor_files import open_tensors
@@ -53,7 +55,13 @@ def is_autoencoder(source: Path) -> bool:
 
 
 def convert_model(
-    source: Path, out: Path, *, to: Precision = "bf16", overwrite: bool = False, progress: Progress | None = None
+    source: Path,
+    out: Path,
+    *,
+    to: Precision = "bf16",
+    bundle: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> CheckpointHeader:
     """Write a transformer as one file under the names of FLUX.2's own checkpoints, its configuration in the metadata.
 
@@ -61,6 +69,8 @@ def convert_model(
         source: release folder, possibly in shards, or ``.safetensors`` file.
         out: ``.safetensors`` file; it appears when it is complete.
         to: precision of the weights.
+        bundle: put the autoencoder and the word-level text encoder that lie beside the model, or in its file, into the
+            file too, in their own precision.
 
     Returns:
         What ``source`` says of itself.
@@ -85,7 +95,9 @@ def convert_model(
     slots: dict[str, Slot] = {}
     for name, shape in header.shapes.items():
         slots |= slots_of(name, shape, DTYPES[header.dtypes[name]], to)
-    metadata = {"format": "pt"} | header.metadata | {"config": _configuration(source, header)}
+    parts, words = _parts_beside(source, header) if bundle else ({}, {})
+    slots |= {name: Slot(tensor.dtype, tuple(tensor.shape)) for name, tensor in parts.items()}
+    metadata = {"format": "pt"} | header.metadata | words | {"config": _configuration(source, header)}
     with safetensors_writer(out, slots, metadata) as write:
         for done, name in enumerate(header.shapes):
             if progress is not None:
@@ -95,9 +107,27 @@ def convert_model(
             for part, tensor in _convert(name, weight, slots, to).items():
                 write(part, tensor)
             del weight
+        for name, tensor in parts.items():
+            write(name, tensor)
         if progress is not None:
             progress(len(header.shapes), len(header.shapes))
     return header
+
+
+def _parts_beside(source: Path, header: CheckpointHeader) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors of the autoencoder and text encoder that belong to a model, and what the metadata says of the words."""
+    folder = source if source.is_dir() else source.parent
+    home = source if source.is_file() and vae_prefix(header.others) is not None else folder
+    try:
+        parts = {VAE_PREFIXES[0] + name: tensor for name, tensor in read_tensors(home).items()}
+    except ValueError as error:
+        raise ConversionError(f"there is no autoencoder to put into the file: {error}") from None
+    words = source if source.is_file() and has_words(header.others) else folder / "text_encoder.safetensors"
+    if not words.exists():
+        return parts, {}
+    encoder = load_text_encoder(words)
+    parts[WORDS_PREFIX + "word_embedding.weight"] = encoder.table
+    return parts, encoder.metadata()
 
 
 def convert_autoencoder(source: Path, out: Path, *, to: Precision | None = None, overwrite: bool = False) -> None:

@@ -10,6 +10,7 @@ from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NA
 from ..encoders.text import WORDS_FILE
 from ..release import NANO_SIZE, RELEASE_SIZE
 from ..settings import BUILT_IN
+from .bundle import has_words, vae_prefix
 from .checkpoint import CheckpointHeader, check_tensors, read_header
 
 _MODELS = Path(__file__).parent.parent.parent / "models"
@@ -47,16 +48,19 @@ class Parts:
         return header
 
     def trained_size(self) -> tuple[int, int]:
-        """(width, height) the model was trained for: ``image_size`` of its config.json, or that of its kind."""
+        """(width, height) the model was trained for: ``image_size`` of its configuration, or that of its kind."""
         config = self.model / "config.json"
-        if config.is_file():
-            side = json.loads(config.read_text(encoding="utf-8")).get("image_size")
+        text = (
+            config.read_text(encoding="utf-8") if config.is_file() else read_header(self.model).metadata.get("config")
+        )
+        if text is not None:
+            side = json.loads(text).get("image_size")
             if side is not None:
                 sides = [side, side] if isinstance(side, int) else side
                 if not (isinstance(sides, list) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
-                    raise ValueError(f"{config} gives {str(side)[:40]!r} as image_size: use the width and height.")
+                    raise ValueError(f"{self.model} gives {str(side)[:40]!r} as image_size: use the width and height.")
                 return sides[0], sides[1]
-        side = NANO_SIZE if self.text_encoder.name == WORDS_FILE else RELEASE_SIZE
+        side = NANO_SIZE if self.text_encoder == self.model or self.text_encoder.name == WORDS_FILE else RELEASE_SIZE
         return side, side
 
 
@@ -84,7 +88,10 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
     found = model_path(model)
     if not found.exists():
         raise ValueError(f"The model {found} does not exist: give a release folder or .safetensors file with `model`.")
+    inside = read_header(found) if found.is_file() and None in (text_encoder, vae) else None
     words = found / WORDS_FILE if text_encoder is None else Path(text_encoder)
+    if text_encoder is None and inside is not None and has_words(inside.others):
+        words = found
     if text_encoder is None and not words.exists():
         raise ValueError(
             f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
@@ -92,7 +99,9 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
         )
     beside = found if found.is_dir() else found.parent
     autoencoder = beside if vae is None else Path(vae)
-    if vae is None and not any((autoencoder / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
+    if vae is None and inside is not None and vae_prefix(inside.others) is not None:
+        autoencoder = found
+    elif vae is None and not any((autoencoder / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
         raise ValueError(f"{found} has no autoencoder beside it: give the FLUX.2 autoencoder with `vae`.")
     for setting, path in (("`text_encoder`", words), ("`vae`", autoencoder)):
         if not path.exists():

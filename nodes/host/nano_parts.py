@@ -28,9 +28,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "models" / "nano"
 logger = logging.getLogger(__name__)
 
 
-def load_clip() -> comfy.sd.CLIP:
-    """The word-level text encoder as a CLIP for CLIP Text Encode."""
-    encoder = load_text_encoder(FOLDER)
+def load_clip(path: Path = FOLDER) -> comfy.sd.CLIP:
+    """The word-level text encoder of a model folder or one-file checkpoint as a CLIP for CLIP Text Encode."""
+    encoder = load_text_encoder(path)
     target = comfy.supported_models_base.ClipTarget(
         partial(WordTokenizer, encoder=encoder), partial(WordTextModel, encoder=encoder)
     )
@@ -75,14 +75,14 @@ class WordTextModel(torch.nn.Module):
         """There is no layer to choose."""
 
 
-def load_vae() -> comfy.sd.VAE:
-    """The autoencoder behind ComfyUI's VAE class.
+def load_vae(path: Path = FOLDER) -> comfy.sd.VAE:
+    """The patch autoencoder of a model folder or one-file checkpoint behind ComfyUI's VAE class.
 
     The class chooses its settings by the tensors that it recognizes. It is given those of the tiny FLUX.2 autoencoder,
     which has the same latent shape; then the built-in network takes that one's place.
     """
     vae = comfy.sd.VAE(sd=TinyAutoencoder().state_dict(), metadata={"tae_latent_channels": RGB_CHANNELS})
-    network = load_autoencoder(FOLDER, dtype=vae.vae_dtype)
+    network = load_autoencoder(path, dtype=vae.vae_dtype)
     vae.first_stage_model = network
     vae.patcher = comfy.model_patcher.CoreModelPatcher(
         network, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()

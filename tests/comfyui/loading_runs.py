@@ -53,6 +53,7 @@ def main(root: Path, checkpoint: Path, folder: Path) -> None:
     results["turns"] = take_turns(files["fp8"])
     results["missing_parts"] = missing_parts(folder)
     results["autoencoder"] = one_file_autoencoder(folder)
+    results["bundle"] = bundled_parts(root, folder)
     print(json.dumps(results))
 
 
@@ -88,7 +89,10 @@ def older_forms(file, folder):
     prefix = "model.diffusion_model."
     renamed = {prefix + name.replace("weight_scale", "scale_weight"): tensor for name, tensor in plain.items()}
     save_file(renamed | {prefix + "scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}, legacy, metadata)
-    return {"listed": listed, "legacy": legacy}
+    unmarked = {scale: folder / f"unmarked_{scale}.safetensors" for scale in ("weight_scale", "scale_weight")}
+    for scale, path in unmarked.items():
+        save_file({name.replace("weight_scale", scale): tensor for name, tensor in plain.items()}, path, metadata)
+    return {"listed": listed, "legacy": legacy, **{f"unmarked {scale}": path for scale, path in unmarked.items()}}
 
 
 def multiplies_in_8_bits(file):
@@ -229,6 +233,25 @@ def take_turns(file):
     finally:
         management.get_free_memory = free
     return results
+
+
+def bundled_parts(root, folder):
+    """nano as one file with its parts, through Load MF Model, against nano itself; None without its weights."""
+    import torch
+    from pack_under_test.mforce_core.weights.convert import convert_model
+    from pack_under_test.nodes.load_model import NANO, MFLoadModel
+
+    source = root / "models" / "nano"
+    if not (source / "model.safetensors").is_file():
+        return None
+    convert_model(source, folder / "nano-bundle.safetensors", to="fp32", bundle=True)
+    latent = torch.randn(1, 128, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = []
+    for name in (NANO, "nano-bundle.safetensors"):
+        _, clip, vae = MFLoadModel.execute(name).result
+        text = clip.encode_from_tokens_scheduled(clip.tokenize("a red sphere"))[0][0]
+        found.append((text, vae.decode(latent)))
+    return [bool(torch.equal(a, b)) for a, b in zip(*found, strict=True)]
 
 
 def missing_parts(folder):

@@ -8,7 +8,8 @@ import pytest
 from .host import PACK, find_installation
 
 HERE = Path(__file__).parent
-QUANTIZED = ("fp8", "int8", "listed", "legacy")
+SCALED = ("fp8", "listed", "legacy", "unmarked weight_scale", "unmarked scale_weight")
+QUANTIZED = (*SCALED, "int8")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_quantized_layers_are_cores_own_and_the_depth_head_stays_float32(runs, n
 
 def test_errors_of_eight_bits(runs):
     """Relative, of one forward pass; docs/memory.md has those of nano."""
-    for name in ("fp8", "listed", "legacy"):
+    for name in SCALED:
         assert max(runs[name]["error"]) < 0.03
         assert max(runs[name]["against_core"]) < 1e-6
     assert max(runs["int8"]["error"]) < 0.01
@@ -81,6 +82,12 @@ def test_one_file_autoencoder_opens_in_cores_loader(runs):
     found = runs["autoencoder"]
     assert found["spread"] > 1e-3
     assert max(found["encode"], found["decode"]) < 1e-4
+
+
+def test_text_encoder_and_autoencoder_of_one_file(runs):
+    if runs["bundle"] is None:
+        pytest.skip("the built-in model's weights are not in models/nano")
+    assert runs["bundle"] == [True, True]
 
 
 def test_stock_nodes_say_which_loader_brings_the_missing_part(runs):
