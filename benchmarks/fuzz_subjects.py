@@ -17,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from ..mforce_core.depth.files import read_depth, write_16_bit, write_exr, write_pfm
+from ..mforce_core.encoders.autoencoder import Autoencoder, Sizes
 from ..mforce_core.encoders.autoencoder_files import load_autoencoder
 from ..mforce_core.encoders.words import WordTextEncoder, load_text_encoder
 from ..mforce_core.model.config import Architecture, read_config
@@ -206,8 +207,6 @@ def _words(folder: Path) -> bytes:
 
 def _autoencoder() -> bytes:
     """The two files of a small FLUX.2 autoencoder as one."""
-    from ..mforce_core.encoders.autoencoder import Autoencoder, Sizes
-
     torch.manual_seed(0)
     model = Autoencoder(Sizes(2, (32,), 1, (32,), 1))
     return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})

@@ -46,6 +46,8 @@ LATE_MODULES = {
     "mforce": "ComfyUI calls the entry point when it loads the pack; others import the package without ComfyUI",
     "mforce.benchmarks.suite": "the section on training needs an extra that the others do not",
     "mforce.cli.*": "`mforce --help` starts without PyTorch: each command imports its work when it runs",
+    "mforce.nodes.host.views": "start of the pack: most sessions render no view",
+    "mforce.nodes.load_model": "start of the pack: the transformer's modules load with the first model",
     "mforce.kernels.triton": "the modules beside it need Triton, which only Linux has",
 }
 
