@@ -23,7 +23,7 @@ from .attention import attention
 from .registry import BackEndUnavailable, candidate_names, launches, register
 from .report import kernel_report, pinned, what_ran
 from .rope import PackedHeads, qk_norm_rope, rope_table
-from .spec import HostAttention, back_end, use_attention
+from .spec import HostAttention, back_end, current_request, use_attention
 from .swiglu import concat_swiglu, swiglu
 from .tracing import may_overwrite
 
@@ -41,6 +41,7 @@ __all__ = [
     "back_end",
     "candidate_names",
     "concat_swiglu",
+    "current_request",
     "gated_residual",
     "gated_residual_adaln",
     "kernel_report",

@@ -14,7 +14,7 @@ A name alone asks for a back end for every operation that has one of this name. 
 import functools
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import TracebackType
 
 from torch import Tensor
@@ -106,6 +106,11 @@ def _parsed(op: str, outer: str, inner: str) -> str:
 def current_spec() -> str:
     """The environment's specification and that of this thread's ``with`` blocks."""
     return ",".join(filter(None, (environment_spec(), scope.spec)))
+
+
+def current_request() -> Hashable:
+    """All that this thread asks for: specification, a host's attention and pinned choices; a key for recorded work."""
+    return current_spec(), scope.host, tuple(sorted(scope.choices.items()))
 
 
 class back_end:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from mforce.kernels import pinned, use_attention
 from mforce.mforce_core import load_model, sample
 from mforce.mforce_core.sampling import cuda_graph
 from mforce.mforce_core.sampling.denoiser import kept_graphs
@@ -112,6 +113,34 @@ def test_a_model_keeps_two_graphs_and_weights_that_move_get_a_new_one(model, rec
     graphed, _ = rollout(model, cuda_graph=True)
     assert len(recorded) == 4
     assert_equal(graphed, rollout(model)[0])
+
+
+def test_another_back_end_gets_a_graph_of_its_own(model, recorded) -> None:
+    """A graph replays the kernels that it was recorded with, so it may not serve a rollout that asks for others."""
+
+    def host(q, k, v):
+        """Values alone: not attention, so a graph that was recorded without it gives something else."""
+        return v.transpose(1, 2).flatten(2)
+
+    usual, _ = rollout(model, cuda_graph=True)
+    with use_attention("reference"):
+        rollout(model, cuda_graph=True)
+        assert len(recorded) == 2
+    with use_attention(host=host):
+        graphed, _ = rollout(model, cuda_graph=True)
+        assert len(recorded) == 3
+        assert_equal(graphed, rollout(model)[0])
+    assert not torch.equal(graphed[0], usual[0])
+    with use_attention(host=host):
+        rollout(model, cuda_graph=True)
+    assert len(recorded) == 3
+
+
+def test_pinned_choices_get_a_graph_of_their_own(model, recorded) -> None:
+    rollout(model, cuda_graph=True)
+    with pinned({"pin": "auto", "choices": {"attention float32 8: 2 x 2 x 16 x 16": "sdpa"}}):
+        rollout(model, cuda_graph=True)
+    assert len(recorded) == 2
 
 
 def test_graphs_go_with_their_model(recorded) -> None:

@@ -7,6 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ...kernels import current_request
 from ..model.transformer import ModalityForcingTransformer, Modulations
 from .cuda_graph import Replay, graph_of
 from .guidance import Prediction, guided
@@ -74,10 +75,10 @@ class Denoiser:
         return prediction
 
     def _key(self, inputs: tuple[Tensor | None, ...]) -> Hashable:
-        """Everything that a graph has fixed, addresses of the weights included."""
+        """Everything that a graph has fixed: shapes, addresses of the weights, and the back ends that were asked for."""
         weights = tuple(weight.data_ptr() for weight in self.model.parameters())
         shapes = tuple(None if value is None else (value.shape, value.dtype, value.device) for value in inputs)
-        return self.grid, self.halves, shapes, weights
+        return self.grid, self.halves, shapes, weights, current_request()
 
     def _predict(
         self, text: Tensor, scale: Tensor, rgb: Tensor, depth: Tensor, *modulations: Tensor | None
