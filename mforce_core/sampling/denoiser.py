@@ -75,7 +75,7 @@ class Denoiser:
         return prediction
 
     def _key(self, inputs: tuple[Tensor | None, ...]) -> Hashable:
-        """Everything that a graph has fixed: shapes, addresses of the weights, and the back ends that were asked for."""
+        """All that a graph has fixed: shapes, addresses of the weights, and the back ends that were asked for."""
         weights = tuple(weight.data_ptr() for weight in self.model.parameters())
         shapes = tuple(None if value is None else (value.shape, value.dtype, value.device) for value in inputs)
         return self.grid, self.halves, shapes, weights, current_request()
