@@ -79,12 +79,20 @@ def check_name(op: str, name: str) -> str:
 
 @functools.cache
 def environment_spec() -> str:
-    """What the environment asks for, read once."""
+    """What the environment asks for, read once.
+
+    Raises:
+        ValueError: it names what does not exist.
+    """
     spec = os.environ.get(ENVIRONMENT_VARIABLE, AUTO)
     old = os.environ.get(_OLD_ATTENTION_VARIABLE)
     if old:
         log_once(f"{_OLD_ATTENTION_VARIABLE} is deprecated: use {ENVIRONMENT_VARIABLE}=attention={old}.")
         spec = f"attention={old},{spec}" if "attention=" in spec else f"{spec},attention={old}"
+    try:
+        parse(spec)
+    except ValueError as error:
+        raise ValueError(f"{ENVIRONMENT_VARIABLE}={spec}: {error}") from None
     return spec
 
 

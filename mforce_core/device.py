@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import textwrap
 
 import torch
 
@@ -25,7 +26,8 @@ def check_device(device: str) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = re.split(r"[.:;]\s|\n", str(error).strip())[0].rstrip(".")[:120]  # some reasons fill a page
+        first = re.split(r"[.:;]\s|\n", str(error).strip())[0].rstrip(".")
+        reason = textwrap.shorten(first, 120, placeholder=" ...")  # some reasons fill a page
         raise ValueError(f"The device {device!r} cannot be used ({reason}): use `device` cpu.") from None
 
 

@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..kernels import launches, what_ran
+from ..kernels import current_request, launches, what_ran
 from .depth.codec import decode_depth, encode_depth, fill_missing
 from .device import check_compiler, choose_device, device_name
 from .encoders.autoencoder_files import load_autoencoder
@@ -49,8 +49,10 @@ def resolve(settings: Settings, parts: Parts) -> Settings:
     """Fill in what was left to the model and the machine: size, device, dtype, threads and edge threshold.
 
     Raises:
-        ValueError: the checkpoint is damaged or foreign, or the device is not there.
+        ValueError: the checkpoint is damaged or foreign, the device is not there, or ``MFORCE_KERNELS`` names what does
+            not exist.
     """
+    current_request()  # raises before anything is loaded
     header = parts.header()
     device, dtype = choose_device(settings.device), settings.dtype
     if dtype == "auto":

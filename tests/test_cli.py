@@ -289,6 +289,9 @@ def test_missing_parts_name_their_option(model, tmp_path):
     assert "--text-encoder" in refuse("joint", "ball", "--model", lone)
     words = model / "text_encoder.safetensors"
     assert "--vae" in refuse("joint", "ball", "--model", lone, "--text-encoder", words)
+    picture = tmp_path / "picture.png"
+    Image.new("RGB", (4, 4)).save(picture)
+    assert "not a .safetensors file but a PNG picture" in refuse("joint", "ball", "--model", picture)
 
 
 def test_a_truncated_checkpoint_is_refused(model, tmp_path):

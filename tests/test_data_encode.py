@@ -223,7 +223,7 @@ def test_features_of_qwen_are_stored_once_a_caption(tars, tmp_path, monkeypatch)
 
 def test_the_size_of_qwen_features_is_the_one_in_the_docs():
     megabytes = TEXT_TOKENS * len(LAYERS) * 4096 * 2 / 1e6
-    docs = (Path(__file__).parent.parent / "docs" / "data.md").read_text()
+    docs = (Path(__file__).parent.parent / "docs" / "data.md").read_text(encoding="utf-8")
     assert f"{megabytes:.1f} MB" in docs
 
 

@@ -77,11 +77,10 @@ def _located(path: Path, folder: Path, presets: Path) -> Path:
 def _problem(kind: type[BaseModel], error: Mapping[str, Any]) -> str:
     """One of pydantic's findings: the key, what is wrong, and which key was perhaps meant."""
     key = ".".join(map(str, error["loc"])) or "config"
-    message = f"{key}: {error['msg'].removeprefix('Value error, ')}"
     if error["type"] == "extra_forbidden":
         near = get_close_matches(key, known_keys(kind), n=1)
-        message += f" (did you mean {near[0]}?)" if near else ""
-    return message
+        return f"{key}: there is no such key" + (f" (did you mean {near[0]}?)" if near else "")
+    return f"{key}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def known_keys(kind: type[BaseModel]) -> list[str]:

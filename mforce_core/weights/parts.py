@@ -83,11 +83,13 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
         text_encoder, vae: where they are if not in the model's folder.
 
     Raises:
-        ValueError: a folder or file is missing; the sentence says which setting names it.
+        ValueError: a folder or file is missing, and the sentence says which setting names it; or the model is a file of
+            another kind.
     """
     found = model_path(model)
     if not found.exists():
         raise ValueError(f"The model {found} does not exist: give a release folder or .safetensors file with `model`.")
+    # A file that is no model is told so before what is missing beside it.
     inside = read_header(found) if found.is_file() and None in (text_encoder, vae) else None
     words = found / WORDS_FILE if text_encoder is None else Path(text_encoder)
     if text_encoder is None and inside is not None and has_words(inside.others):
