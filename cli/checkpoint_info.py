@@ -12,6 +12,7 @@ from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE,
 from ..mforce_core.encoders.text import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
 from ..mforce_core.settings import BUILT_IN
+from ..mforce_core.weights.bundle import describe_parts
 from ..mforce_core.weights.checkpoint import CheckpointHeader, check_tensors, read_header
 from ..mforce_core.weights.parts import model_path
 from .memory_table import memory_of
@@ -34,9 +35,9 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
     Returns:
         JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``quantized`` (the
         number of layers by format), ``memory`` (see `memory_of`; None unless asked for), ``prefix``,
-        ``architecture`` (None where it cannot be told), ``schedule``, ``other_tensors``, ``beside`` (the
-        other parts found in the folder), ``license``, ``problems`` (sentences, empty when the checkpoint can
-        be used).
+        ``architecture`` (None where it cannot be told), ``schedule``, ``other_tensors``, ``parts`` (text
+        encoders and autoencoder inside the file, see `PartSummary`), ``beside`` (the other parts found in the
+        folder), ``license``, ``problems`` (sentences, empty when the checkpoint can be used).
 
     Raises:
         ValueError: nothing there, a truncated or foreign file.
@@ -65,6 +66,7 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         "architecture": None if architecture is None else architecture.to_dict(),
         "schedule": vars(header.config.schedule),
         "other_tensors": len(header.others),
+        "parts": [part._asdict() for part in describe_parts(header.files[0], header.others)] if path.is_file() else [],
         "beside": _beside(path),
         "license": _LICENSES[kind],
         "problems": problems,

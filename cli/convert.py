@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ..mforce_core.encoders.autoencoder_files import ENCODER_FILE
+from ..mforce_core.weights.bundle import describe_parts
+from ..mforce_core.weights.checkpoint import read_header
 from ..mforce_core.weights.convert import (
     PRECISIONS,
     Precision,
@@ -14,17 +16,34 @@ from ..mforce_core.weights.convert import (
     convert_model,
     is_autoencoder,
 )
+from ..mforce_core.weights.parts import model_path
 from .progress import progress_bar, say
 
 
-def run_conversion(source: Path, out: Path, to: str | None, *, bundle: bool = False, overwrite: bool) -> None:
+def run_conversion(
+    source: Path,
+    out: Path,
+    to: str | None,
+    *,
+    text_encoder: Path | None = None,
+    vae: Path | None = None,
+    bundle: bool = False,
+    overwrite: bool,
+) -> None:
     """Convert a transformer, or an autoencoder where ``source`` is one, and say what the file is for.
+
+    Args:
+        text_encoder, vae, bundle: parts for the same file, see `convert_model`.
 
     Raises:
         ValueError: see `convert_model` and `convert_autoencoder`.
     """
     precision = _precision(to)
+    source = model_path(str(source))
+    one_file = bundle or text_encoder is not None or vae is not None
     if is_autoencoder(source):
+        if one_file:
+            raise ValueError(f"{source} is an autoencoder: give the transformer as SOURCE and the autoencoder as --vae")
         convert_autoencoder(source, out, to=precision, overwrite=overwrite)
         say("Put it into ComfyUI's models/vae and open it with Load VAE.")
         return
@@ -37,12 +56,22 @@ def run_conversion(source: Path, out: Path, to: str | None, *, bundle: bool = Fa
             bar[0](done, total)
 
         header = convert_model(
-            source, out, to=precision or "bf16", bundle=bundle, overwrite=overwrite, progress=advance
+            source,
+            out,
+            to=precision or "bf16",
+            text_encoder=text_encoder,
+            vae=vae,
+            bundle=bundle,
+            overwrite=overwrite,
+            progress=advance,
         )
-    if header.others and not bundle:
+    if one_file:
+        written = describe_parts(out, read_header(out).others)
+        say(f"In it beside the transformer: {', '.join(f'{part.part} ({part.name})' for part in written)}.")
+    elif header.others:
         say(f"Left out: {len(header.others)} tensors that are not of the transformer.")
     say("Put it into ComfyUI's models/diffusion_models and open it with Load MF Model.")
-    if source.is_dir() and (source / ENCODER_FILE).exists() and not bundle:
+    if source.is_dir() and (source / ENCODER_FILE).exists() and not one_file:
         say(f"For the autoencoder: mforce convert {source / ENCODER_FILE} VAE.safetensors")
 
 

@@ -27,8 +27,11 @@ def print_checkpoint(found: Mapping[str, Any]) -> None:
     }
     if found["quantized"]:
         rows["quantized"] = ", ".join(f"{name} ({count} layers)" for name, count in found["quantized"].items())
-    if found["other_tensors"]:
-        rows["other tensors"] = f"{found['other_tensors']} outside the prefix"
+    for part in found["parts"]:
+        dtypes = ", ".join(f"{name} ({count})" for name, count in part["dtypes"].items())
+        rows[f"inside: {part['part']}"] = f"{part['name']}, {part['bytes'] / 2**20:,.1f} MiB, {dtypes}"
+    if others := found["other_tensors"] - sum(part["tensors"] for part in found["parts"]):
+        rows["other tensors"] = f"{others} outside the prefix"
     table = Table(title=escape(found["path"]), show_header=False, title_justify="left")
     for name, value in rows.items():
         table.add_row(name, escape(value))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..kernels import candidate_names
 from .host.comfy_transformer import ATTENTION_OPTION
 from .host.missing_part import MissingPart
+from .host.model_files import checkpoint_names, find_checkpoint
 from .host.node import Node
 
 NANO = "nano (built-in)"
@@ -45,11 +43,12 @@ class MFLoadModel(Node):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[NANO, *folder_paths.get_filename_list("diffusion_models")],
+                    options=[NANO, *checkpoint_names()],
                     default=NANO,
                     tooltip=(
-                        "The built-in nano (128x128 pictures, runs on a CPU), or a Modality Forcing checkpoint"
-                        " (.safetensors) from models/diffusion_models. A config.json next to the file is read."
+                        "The built-in nano (128x128 pictures, runs on a CPU), or a Modality Forcing checkpoint from"
+                        " models/diffusion_models: a .safetensors or .gguf file, or a folder. A config.json next to the"
+                        " file is read."
                     ),
                 ),
                 io.Combo.Input(
@@ -80,14 +79,14 @@ class MFLoadModel(Node):
                 io.Model.Output(tooltip="Denoises joint (RGB, depth) latents, with MF Sampler or any core sampler."),
                 io.Clip.Output(
                     tooltip=(
-                        "The text encoder of nano, or of a checkpoint that has one in it. For others use CLIPLoader,"
-                        " type flux2, with the Qwen3 that matches the model's size (8B for the released weights)."
+                        "The text encoder of nano, or of a checkpoint that holds one. For others use CLIPLoader, type"
+                        " flux2, with the Qwen3 that matches the model's size (8B for the released weights)."
                     )
                 ),
                 io.Vae.Output(
                     tooltip=(
-                        "The autoencoder of nano, or of a checkpoint that has one in it. For others use VAELoader with"
-                        " the FLUX.2 VAE."
+                        "The autoencoder of nano, or of a checkpoint that holds one. For others use VAELoader with the"
+                        " FLUX.2 VAE."
                     )
                 ),
             ],
@@ -106,26 +105,19 @@ class MFLoadModel(Node):
             clip, vae = nano_parts.load_clip(), nano_parts.load_vae()
             nano_parts.set_preview_colors(model, vae)
         else:
-            path = _file_path(model_name)
+            path = find_checkpoint(model_name)
             try:
-                model = load_joint_model(path, dtype, fp8_matmul)
+                model = load_joint_model(str(path), dtype, fp8_matmul)
+                clip, vae = load_bundled_clip(path), load_bundled_vae(path)
             except ValueError as error:
                 reason = str(error).removeprefix(f"{path}: ").rstrip(".")
                 raise ValueError(f"cannot use {model_name}: {reason}.") from error
-            clip = load_bundled_clip(Path(path)) or MissingPart(
-                f"{model_name} carries no text encoder. Add a CLIPLoader of type flux2 with Qwen3."
-            )
-            vae = load_bundled_vae(Path(path)) or MissingPart(
-                f"{model_name} carries no VAE. Add a VAELoader with the FLUX.2 VAE."
-            )
+            if vae is not None:
+                nano_parts.set_preview_colors(model, vae)
+            if clip is None:
+                clip = MissingPart(f"{model_name} carries no text encoder. Add a CLIPLoader of type flux2 with Qwen3.")
+            if vae is None:
+                vae = MissingPart(f"{model_name} carries no VAE. Add a VAELoader with the FLUX.2 VAE.")
         if attention != "auto":
             model.model_options["transformer_options"][ATTENTION_OPTION] = attention
         return io.NodeOutput(model, clip, vae)
-
-
-def _file_path(name: str) -> str:
-    if not name.endswith(".safetensors"):
-        raise ValueError(
-            f"{name} is not a .safetensors file, and other formats can run code when they are opened; convert it first."
-        )
-    return folder_paths.get_full_path_or_raise("diffusion_models", name)

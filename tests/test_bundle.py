@@ -1,17 +1,29 @@
 """One file with transformer, autoencoder and text encoder, written and used."""
 
+import json
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from mforce.mforce_core import load_autoencoder, load_model, load_text_encoder
-from mforce.mforce_core.weights.checkpoint import read_header
+from mforce.cli.checkpoint_info import describe_checkpoint
+from mforce.cli.tables import print_checkpoint
+from mforce.mforce_core import Pipeline, load_autoencoder, load_model, load_text_encoder
+from mforce.mforce_core.model.config import Architecture
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.weights.bundle import text_encoder_names
+from mforce.mforce_core.weights.bundling import BundleError, text_encoder_part
+from mforce.mforce_core.weights.checkpoint import read_header, save_model
 from mforce.mforce_core.weights.convert import ConversionError, convert_model
 from mforce.mforce_core.weights.parts import find_parts
+from mforce.mforce_core.weights.quantization import read_marker
 
 ROOT = Path(__file__).parent.parent
 NANO = ROOT / "models" / "nano"
+VAE = "autoencoder.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -46,5 +58,174 @@ def test_a_bundle_can_be_converted_again(bundle, tmp_path):
     assert (tmp_path / "again.safetensors").stat().st_size == bundle.stat().st_size
     convert_model(bundle, tmp_path / "alone.safetensors", to="fp32")
     assert not read_header(tmp_path / "alone.safetensors").others
-    with pytest.raises(ConversionError, match="no autoencoder to put into the file"):
+    with pytest.raises(BundleError, match="no autoencoder to put into the file"):
         convert_model(tmp_path / "alone.safetensors", tmp_path / "none.safetensors", bundle=True)
+
+
+def test_a_bundle_and_its_folder_make_the_same_picture_and_depth(bundle):
+    made = [
+        Pipeline.load(model, dtype="float32", device="cpu").joint("a red sphere", steps=2, seed=3)
+        for model in (NANO, bundle)
+    ]
+    assert np.array_equal(made[0].image, made[1].image)
+    assert np.array_equal(made[0].depth, made[1].depth)
+
+
+def test_parts_are_named_and_keep_their_precision(tmp_path):
+    """One after the other, into files of different precision, by their paths."""
+    if not (NANO / "model.safetensors").is_file():
+        pytest.skip("the built-in model's weights are not in models/nano")
+    words = load_text_encoder(NANO)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    words.save(moved / "my_words.safetensors")
+    halved = {name: tensor.bfloat16() for name, tensor in load_file(NANO / "autoencoder.safetensors").items()}
+    save_file(halved, moved / "my_vae.safetensors")
+    out = tmp_path / "out.safetensors"
+    parts = {"text_encoder": moved / "my_words.safetensors", "vae": moved / "my_vae.safetensors"}
+    convert_model(NANO, out, to="int8", **parts)
+    stored = load_file(out)
+    assert torch.equal(stored["text_encoders.words.word_embedding.weight"], words.table)
+    for name, tensor in halved.items():
+        assert stored[f"vae.{name}"].dtype == torch.bfloat16
+        assert torch.equal(stored[f"vae.{name}"], tensor)
+    with pytest.raises(ConversionError, match="is the file that is converted"):
+        convert_model(NANO, moved / "my_vae.safetensors", overwrite=True, **parts)
+
+
+def test_info_lists_the_parts(bundle, capsys):
+    found = describe_checkpoint(bundle)
+    names = {part["part"]: part for part in found["parts"]}
+    assert names["text_encoder"]["name"] == "words"
+    assert names["text_encoder"]["dtypes"] == {"F32": 1}
+    assert names["vae"]["bytes"] == sum(tensor.nbytes for tensor in load_file(NANO / VAE).values())
+    assert sum(part["tensors"] for part in found["parts"]) == found["other_tensors"]
+    print_checkpoint(found)
+    said = capsys.readouterr().out
+    assert "inside: vae" in said
+    assert "other tensors" not in said
+
+
+@pytest.mark.parametrize(
+    ("stored", "encoder"),
+    [
+        ("text_encoders.qwen3_8b.transformer.model.layers.0.x", "qwen3_8b"),
+        ("text_encoders.qwen3_8b.model.layers.0.x", "qwen3_8b"),
+        ("text_encoders.model.layers.0.x", "text_encoder"),
+        ("text_encoder.model.layers.0.x", "text_encoder"),
+        ("text_encoder.transformer.model.layers.0.x", "text_encoder"),
+    ],
+)
+def test_prefixes_of_text_encoders(stored, encoder):
+    assert text_encoder_names([stored, "img_in.weight", "vae.x"]) == {encoder: {"model.layers.0.x": stored}}
+
+
+HIDDEN = 16
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A random transformer that takes the features of a Qwen3 of HIDDEN features, and that Qwen3 in two shards."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("small")
+    architecture = Architecture(
+        context_in_dim=3 * HIDDEN,
+        hidden_size=32,
+        num_heads=2,
+        depth_double=1,
+        depth_single=1,
+        depth_decoder_num_layers=1,
+        axes_dim=(4, 4, 4, 4),
+    )
+    torch.manual_seed(0)
+    transformer = ModalityForcingTransformer(architecture)
+    for parameter in transformer.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.05)
+    save_model(transformer, folder / "model", dtype=torch.float32)
+    config = transformers.Qwen3Config(
+        vocab_size=64,
+        hidden_size=HIDDEN,
+        intermediate_size=32,
+        num_hidden_layers=28,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+    )
+    qwen = transformers.Qwen3ForCausalLM(config).bfloat16()
+    qwen.save_pretrained(folder / "qwen", max_shard_size="40KB")
+    assert len(list((folder / "qwen").glob("*.safetensors"))) > 1
+    qwen.model.save_pretrained(folder / "headless")
+    whole = {name: tensor.clone() for name, tensor in qwen.state_dict().items()}
+    save_file(whole, folder / "qwen.safetensors")
+    return folder, {name: tensor for name, tensor in whole.items() if name.startswith("model.")}
+
+
+@pytest.mark.parametrize("form", ["qwen", "headless", "qwen.safetensors"])
+def test_qwen_goes_in_under_the_names_of_comfyui(small, form, tmp_path):
+    folder, expected = small
+    out, prefix = tmp_path / "out.safetensors", "text_encoders.qwen3.transformer."
+    convert_model(folder / "model", out, to="fp32", text_encoder=folder / form)
+    stored = load_file(out)
+    inside = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
+    assert inside.keys() - {"model.lm_head.weight"} == expected.keys()
+    for name, tensor in expected.items():
+        assert inside[name].dtype == torch.bfloat16
+        assert torch.equal(inside[name], tensor)
+    load_model(out)
+
+    convert_model(out, tmp_path / "again.safetensors", to="fp32", text_encoder=out)
+    assert load_file(tmp_path / "again.safetensors").keys() == stored.keys()
+    with pytest.raises(ValueError, match="holds Qwen3 without its tokenizer"):
+        find_parts(str(out))
+
+
+def test_layers_that_only_the_metadata_calls_quantized_get_a_mark(small, tmp_path):
+    folder, expected = small
+    layer, settings = "model.layers.0.mlp.down_proj", {"format": "float8_e4m3fn"}
+    values = {f"{layer}.weight": expected[f"{layer}.weight"].to(torch.float8_e4m3fn)}
+    scaled = expected | values | {f"{layer}.weight_scale": torch.tensor(0.5)}
+    metadata = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": {layer: settings}})}
+    save_file(scaled, tmp_path / "fp8.safetensors", metadata)
+    convert_model(folder / "model", tmp_path / "out.safetensors", text_encoder=tmp_path / "fp8.safetensors")
+    stored = load_file(tmp_path / "out.safetensors")
+    prefix = "text_encoders.qwen3.transformer."
+    assert read_marker(stored[f"{prefix}{layer}.comfy_quant"]) == settings
+    assert torch.equal(stored[f"{prefix}{layer}.weight"].float(), values[f"{layer}.weight"].float())
+    assert not read_header(tmp_path / "out.safetensors").quantized
+
+
+def test_parts_of_other_models_are_refused(small, tmp_path):
+    folder, expected = small
+    out = tmp_path / "out.safetensors"
+    wide = {name: torch.zeros(24) if tensor.ndim == 1 else tensor for name, tensor in expected.items()}
+    save_file(wide, tmp_path / "wide.safetensors")
+    save_file({"a.weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    twice = {f"text_encoders.{name}.model.layers.0.x": torch.zeros(2) for name in ("clip_l", "t5xxl")}
+    save_file(twice, tmp_path / "two.safetensors")
+    for file, message in (
+        ("wide.safetensors", "gives 72 features and the model needs 48"),
+        ("other.safetensors", "neither Qwen3 nor"),
+        ("two.safetensors", r"holds 2 text encoders \(clip_l, t5xxl\)"),
+        ("none.safetensors", "does not exist"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            convert_model(folder / "model", out, text_encoder=tmp_path / file)
+    with pytest.raises(BundleError, match="gives 128 features and the model needs 48"):
+        convert_model(folder / "model", out, text_encoder=NANO)
+    with pytest.raises(ValueError, match="not a FLUX\\.2 autoencoder"):
+        convert_model(folder / "model", out, vae=tmp_path / "other.safetensors")
+    assert not out.exists()
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_text_encoder_is_copied_tensor_by_tensor(small):
+    """Of all tensors that were read, no more than two are alive when the next one is written."""
+    folder, _ = small
+    alive: weakref.WeakSet[torch.Tensor] = weakref.WeakSet()
+    most: list[int] = []
+    part = text_encoder_part(folder / "qwen", read_header(folder / "model").architecture)
+    for _name, tensor in part.tensors():
+        alive.add(tensor)
+        most.append(len(alive))
+    assert len(most) == len(part.slots) > 300
+    assert max(most) <= 2

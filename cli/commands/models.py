@@ -53,7 +53,7 @@ def info(
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="Release folder or .safetensors file; or a release's ae_encoder.safetensors.")
+        Path, typer.Argument(help="Release folder, .safetensors file or nano; or a release's ae_encoder.safetensors.")
     ],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     to: Annotated[
@@ -62,18 +62,28 @@ def convert(
             help="bf16, fp32, fp8 or int8. Default: bf16; an autoencoder keeps its precision.", show_default=False
         ),
     ] = None,
+    text_encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Put this text encoder into the file, too: a folder or file with Qwen3, or a small model's words.",
+            show_default=False,
+        ),
+    ] = None,
+    vae: Annotated[
+        Path | None,
+        typer.Option(help="Put this autoencoder into the file, too: a folder or file.", show_default=False),
+    ] = None,
     bundle: Annotated[
-        bool,
-        typer.Option("--bundle", help="Put the autoencoder and the small text encoder beside the model in, too."),
+        bool, typer.Option("--bundle", help="Put the parts that lie beside the model into the file, too.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
     debug: options.Debug = False,
 ) -> None:
-    """Make a release one file for ComfyUI, whole or at half the size; two autoencoder files one."""
+    """Make a release one file for ComfyUI, whole or at half the size, alone or with its other parts."""
     with report_errors(debug):
         from ..convert import run_conversion
 
-        run_conversion(source, out, to, bundle=bundle, overwrite=overwrite)
+        run_conversion(source, out, to, text_encoder=text_encoder, vae=vae, bundle=bundle, overwrite=overwrite)
         print(out)
 
 

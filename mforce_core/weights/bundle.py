@@ -1,24 +1,47 @@
-"""The other parts that a one-file checkpoint may hold: an autoencoder and text encoders, under their own prefixes."""
+"""The other parts that a one-file checkpoint may hold: an autoencoder and text encoders, under prefixes of their own.
+
+The names are those of ComfyUI's checkpoints: ``vae.`` and ``text_encoders.NAME.transformer.``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
-from .tensor_files import open_safetensors
+from .safetensors_writer import DTYPES
+from .tensor_files import open_tensors
 
 #: Prefixes of an autoencoder, ours first.
 VAE_PREFIXES = ("vae.", "first_stage_model.")
 #: Prefix of text encoders; the name of one follows.
 TEXT_PREFIX = "text_encoders."
 #: The word-level text encoder of small models; its words are in the file's metadata.
-WORDS_PREFIX = TEXT_PREFIX + "words."
+WORDS = "words"
+WORDS_PREFIX = f"{TEXT_PREFIX}{WORDS}."
+
+# The second form, without a name, is that of a pipeline whose parts were saved into one file.
+_TEXT = re.compile(r"text_encoders\.(?!model\.|layers\.)([^.]+)\.(?:transformer\.)?|text_encoders?\.(?:transformer\.)?")
+
+
+class PartSummary(NamedTuple):
+    """A part of a one-file checkpoint: "vae" or "text_encoder", its name, and what it takes."""
+
+    part: str
+    name: str
+    tensors: int
+    bytes: int
+    dtypes: dict[str, int]
 
 
 def vae_prefix(names: Iterable[str]) -> str | None:
     """The prefix of the autoencoder among the names of a file's tensors, if there is one."""
+    names = list(names)
     return next((prefix for prefix in VAE_PREFIXES if any(name.startswith(prefix) for name in names)), None)
 
 
@@ -27,17 +50,39 @@ def has_words(names: Iterable[str]) -> bool:
     return any(name.startswith(WORDS_PREFIX) for name in names)
 
 
+def text_encoder_names(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Of every text encoder among the tensors: stored names by the names that they have in a file of their own."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        if (match := _TEXT.match(name)) is not None:
+            found.setdefault(match[1] or "text_encoder", {})[name[match.end() :]] = name
+    return found
+
+
+def read_named(path: Path, stored: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of a file that ``stored`` names, by its keys."""
+    with open_tensors(path) as file:
+        return {own: file.get_tensor(name) for own, name in stored.items()}
+
+
 def read_parts(path: Path, prefix: str) -> dict[str, Tensor]:
     """The tensors under a prefix, by their names after it."""
-    with open_safetensors(path) as file:
+    with open_tensors(path) as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a mapping
-        return {name.removeprefix(prefix): file.get_tensor(name) for name in names}
+    return read_named(path, {name.removeprefix(prefix): name for name in names})
 
 
-def text_encoders(path: Path) -> list[dict[str, Tensor]]:
-    """The tensors of every text encoder in a file, by the names that they have in a file of their own."""
-    found: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in read_parts(path, TEXT_PREFIX).items():
-        encoder, _, rest = name.partition(".")
-        found.setdefault(encoder, {})[rest.removeprefix("transformer.")] = tensor
-    return list(found.values())
+def describe_parts(path: Path, names: Iterable[str]) -> list[PartSummary]:
+    """The parts among ``names``, tensors of the file ``path``; no weight is read."""
+    names = list(names)
+    groups = [("text_encoder", name, list(own.values())) for name, own in text_encoder_names(names).items()]
+    if (prefix := vae_prefix(names)) is not None:
+        groups.append(("vae", prefix.rstrip("."), [name for name in names if name.startswith(prefix)]))
+    found = []
+    with open_tensors(path) as file:
+        for part, name, stored in groups:
+            views = [file.get_slice(tensor) for tensor in stored]
+            dtypes = Counter(view.get_dtype() for view in views)
+            size = sum(prod(v.get_shape()) * DTYPES[v.get_dtype()].itemsize for v in views if v.get_dtype() in DTYPES)
+            found.append(PartSummary(part, name, len(stored), size, dict(dtypes.most_common())))
+    return found

@@ -32,6 +32,7 @@ __all__ = [
     "open_safetensors",
     "read_header",
     "save_model",
+    "weight_files",
 ]
 
 # Other parts of a release folder.
@@ -114,13 +115,7 @@ def read_header(path: str | Path) -> CheckpointHeader:
         CheckpointError, ConfigError: missing, truncated or foreign files.
     """
     path = Path(path)
-    if path.is_dir():
-        files = _transformer_files(path)
-    elif path.is_file():
-        files = _all_shards(path)
-    else:
-        raise CheckpointError(f"{path} does not exist: give a release folder or a .safetensors file")
-
+    files = weight_files(path)
     location: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     dtypes: dict[str, str] = {}
@@ -232,6 +227,19 @@ def save_model(
     save_file(tensors, partial, metadata={"format": "pt"})
     partial.replace(folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The files that hold a model: of a folder those of its transformer, of one shard all.
+
+    Raises:
+        CheckpointError: nothing there, or a shard is missing.
+    """
+    if path.is_dir():
+        return _transformer_files(path)
+    if path.is_file():
+        return _all_shards(path)
+    raise CheckpointError(f"{path} does not exist: give a release folder or a .safetensors file")
 
 
 def _transformer_files(folder: Path) -> list[Path]:

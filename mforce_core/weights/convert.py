@@ -19,10 +19,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoencoder, read_tensors
-from ..encoders.words import load_text_encoder
+from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoencoder
 from . import quantization
-from .bundle import VAE_PREFIXES, WORDS_PREFIX, has_words, vae_prefix
+from .bundling import autoencoder_part, parts_beside, text_encoder_part
 from .checkpoint import CheckpointError, CheckpointHeader, check_tensors, open_safetensors, read_header
 from .safetensors_writer import DTYPES, Slot, safetensors_writer
 from .tensor_files import open_tensors
@@ -59,6 +58,8 @@ def convert_model(
     out: Path,
     *,
     to: Precision = "bf16",
+    text_encoder: Path | None = None,
+    vae: Path | None = None,
     bundle: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -69,8 +70,9 @@ def convert_model(
         source: release folder, possibly in shards, or ``.safetensors`` file.
         out: ``.safetensors`` file; it appears when it is complete.
         to: precision of the weights.
-        bundle: put the autoencoder and the word-level text encoder that lie beside the model, or in its file, into the
-            file too, in their own precision.
+        text_encoder, vae: parts to put into the file too, in their own precision: Qwen3 (folder or file) or the
+            word-level text encoder of a small model; an autoencoder (folder or file).
+        bundle: also put in the parts that lie in the model's file or beside it and are not named.
 
     Returns:
         What ``source`` says of itself.
@@ -78,6 +80,7 @@ def convert_model(
     Raises:
         CheckpointError, ConfigError: ``source`` is truncated, foreign, or lacks tensors.
         ConversionError: it is quantized already, or ``out`` must not be written.
+        BundleError, AutoencoderError: a part is damaged, foreign, or another model's.
         DiskSpaceError: ``out`` would not fit.
     """
     header = read_header(source)
@@ -90,44 +93,37 @@ def convert_model(
         raise ConversionError(
             f"{source} is quantized already ({', '.join(sorted(formats))}): convert the 16-bit release instead"
         )
-    check_output(out, header.files, overwrite=overwrite)
+    parts = [] if vae is None else [autoencoder_part(vae, architecture)]
+    parts += [] if text_encoder is None else [text_encoder_part(text_encoder, architecture)]
+    if bundle:
+        parts += parts_beside(source, header, text_encoder=text_encoder is None, vae=vae is None)
+    check_output(out, [*header.files, *(file for part in parts for file in part.files)], overwrite=overwrite)
 
     slots: dict[str, Slot] = {}
     for name, shape in header.shapes.items():
         slots |= slots_of(name, shape, DTYPES[header.dtypes[name]], to)
-    parts, words = _parts_beside(source, header) if bundle else ({}, {})
-    slots |= {name: Slot(tensor.dtype, tuple(tensor.shape)) for name, tensor in parts.items()}
-    metadata = {"format": "pt"} | header.metadata | words | {"config": _configuration(source, header)}
+    metadata = {"format": "pt"} | header.metadata | {"config": _configuration(source, header)}
+    for other in parts:
+        slots |= other.slots
+        metadata |= other.metadata
+    total = len(header.shapes) + sum(len(other.slots) for other in parts)
     with safetensors_writer(out, slots, metadata) as write:
         for done, name in enumerate(header.shapes):
             if progress is not None:
-                progress(done, len(header.shapes))
+                progress(done, total)
             # Opened anew for every tensor: pages of a mapped file count as memory for as long as the map exists.
             weight = header.sources[name].read(_get_tensor)
             for part, tensor in _convert(name, weight, slots, to).items():
                 write(part, tensor)
             del weight
-        for name, tensor in parts.items():
+        beside = (tensor for other in parts for tensor in other.tensors())
+        for done, (name, tensor) in enumerate(beside, len(header.shapes)):
+            if progress is not None:
+                progress(done, total)
             write(name, tensor)
         if progress is not None:
-            progress(len(header.shapes), len(header.shapes))
+            progress(total, total)
     return header
-
-
-def _parts_beside(source: Path, header: CheckpointHeader) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors of the autoencoder and text encoder that belong to a model, and what the metadata says of the words."""
-    folder = source if source.is_dir() else source.parent
-    home = source if source.is_file() and vae_prefix(header.others) is not None else folder
-    try:
-        parts = {VAE_PREFIXES[0] + name: tensor for name, tensor in read_tensors(home).items()}
-    except ValueError as error:
-        raise ConversionError(f"there is no autoencoder to put into the file: {error}") from None
-    words = source if source.is_file() and has_words(header.others) else folder / "text_encoder.safetensors"
-    if not words.exists():
-        return parts, {}
-    encoder = load_text_encoder(words)
-    parts[WORDS_PREFIX + "word_embedding.weight"] = encoder.table
-    return parts, encoder.metadata()
 
 
 def convert_autoencoder(source: Path, out: Path, *, to: Precision | None = None, overwrite: bool = False) -> None:

@@ -10,7 +10,7 @@ from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NA
 from ..encoders.text import WORDS_FILE
 from ..release import NANO_SIZE, RELEASE_SIZE
 from ..settings import BUILT_IN
-from .bundle import has_words, vae_prefix
+from .bundle import has_words, text_encoder_names, vae_prefix
 from .checkpoint import CheckpointHeader, check_tensors, read_header
 
 _MODELS = Path(__file__).parent.parent.parent / "models"
@@ -94,6 +94,11 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
     words = found / WORDS_FILE if text_encoder is None else Path(text_encoder)
     if text_encoder is None and inside is not None and has_words(inside.others):
         words = found
+    elif text_encoder is None and inside is not None and text_encoder_names(inside.others):
+        raise ValueError(
+            f"{found} holds Qwen3 without its tokenizer, which only ComfyUI brings along: give a folder with Qwen3 with"
+            " `text_encoder`."
+        )
     if text_encoder is None and not words.exists():
         raise ValueError(
             f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "

@@ -1,6 +1,7 @@
-"""The text encoder and the autoencoder inside a one-file checkpoint as ComfyUI's CLIP and VAE.
+"""The text encoder and the autoencoder that come with a checkpoint, inside its file or folder, as CLIP and VAE.
 
-Relies on: ``comfy.sd.VAE`` and ``comfy.sd.load_text_encoder_state_dicts``, which recognize networks by their tensors.
+Relies on: ``comfy.sd.VAE`` and ``comfy.sd.load_text_encoder_state_dicts``, which recognize networks by their tensors;
+``comfy.utils.convert_old_quants``.
 """
 
 from __future__ import annotations
@@ -8,32 +9,58 @@ from __future__ import annotations
 from pathlib import Path
 
 import comfy.sd
+import comfy.utils
+import folder_paths
 
-from ...mforce_core.weights.bundle import has_words, read_parts, text_encoders, vae_prefix
-from ...mforce_core.weights.tensor_files import open_safetensors
+from ...mforce_core.encoders.autoencoder_files import DECODER_FILE, ONE_FILE_NAMES, read_tensors
+from ...mforce_core.encoders.text import WORDS_FILE
+from ...mforce_core.release import RGB_CHANNELS
+from ...mforce_core.weights.bundle import has_words, read_named, read_parts, text_encoder_names, vae_prefix
+from ...mforce_core.weights.tensor_files import open_tensors
 from . import nano_parts
 
 
 def load_bundled_clip(path: Path) -> comfy.sd.CLIP | None:
-    """The text encoder in a file, None where there is none."""
-    if has_words(_names(path)):
+    """The text encoder in a one-file checkpoint or a small model's folder, None where there is none.
+
+    Raises:
+        ValueError: there are several, or this ComfyUI does not know it.
+    """
+    if path.is_dir():
+        return nano_parts.load_clip(path) if (path / WORDS_FILE).exists() else None
+    names = _names(path)
+    if has_words(names):
         return nano_parts.load_clip(path)
-    found = text_encoders(path)
+    found = text_encoder_names(names)
     if not found:
         return None
-    return comfy.sd.load_text_encoder_state_dicts(found, clip_type=comfy.sd.CLIPType.FLUX2)
+    if len(found) > 1:
+        raise ValueError(f"it holds {len(found)} text encoders ({', '.join(found)}), and this model takes one")
+    tensors, _ = comfy.utils.convert_old_quants(read_named(path, next(iter(found.values()))), metadata={})
+    return comfy.sd.load_text_encoder_state_dicts(
+        [tensors],
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        clip_type=comfy.sd.CLIPType.FLUX2,
+    )
 
 
 def load_bundled_vae(path: Path) -> comfy.sd.VAE | None:
-    """The autoencoder in a file, None where there is none."""
-    prefix = vae_prefix(_names(path))
-    if prefix is None:
-        return None
-    if prefix + "components.weight" in _names(path):
+    """The autoencoder in a one-file checkpoint or a model folder, None where there is none."""
+    if path.is_dir():
+        if not any((path / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
+            return None
+        tensors = read_tensors(path)
+    else:
+        prefix = vae_prefix(_names(path))
+        if prefix is None:
+            return None
+        tensors = read_parts(path, prefix)
+    if "components.weight" in tensors:
         return nano_parts.load_vae(path)
-    return comfy.sd.VAE(sd=read_parts(path, prefix))
+    # Core cannot tell the channels of the tiny autoencoder from its tensors.
+    return comfy.sd.VAE(sd=tensors, metadata={"tae_latent_channels": RGB_CHANNELS})
 
 
 def _names(path: Path) -> list[str]:
-    with open_safetensors(path) as file:
+    with open_tensors(path) as file:
         return list(file.keys())

@@ -19,6 +19,7 @@ import comfy.supported_models_base
 import torch
 
 from ...mforce_core.encoders.autoencoder_files import load_autoencoder
+from ...mforce_core.encoders.patch_autoencoder import PatchAutoencoder
 from ...mforce_core.encoders.tiny_autoencoder import TinyAutoencoder
 from ...mforce_core.encoders.words import WordTextEncoder, load_text_encoder
 from ...mforce_core.release import PATCH_SIZE, RGB_CHANNELS
@@ -95,7 +96,9 @@ def load_vae(path: Path = FOLDER) -> comfy.sd.VAE:
 
 
 def set_preview_colors(model: Any, vae: comfy.sd.VAE) -> None:
-    """Let a MODEL's live previews decode latents as this VAE does: its linear decoding, one pixel per patch."""
+    """Let a MODEL's live previews decode latents as a patch autoencoder does: linearly, one pixel per patch."""
+    if not isinstance(vae.first_stage_model, PatchAutoencoder):
+        return
     inverse = vae.first_stage_model.inverse
     latent_format = model.model.latent_format
     latent_format.latent_rgb_factors = inverse.weight.float().mean((2, 3)).tolist()

@@ -6,6 +6,7 @@ Relies on: ``comfy.quant_ops.QUANT_ALGOS``, ``comfy.utils.convert_old_quants``, 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ...mforce_core.weights.checkpoint import CheckpointError, CheckpointHeader
 from ...mforce_core.weights.quantization import MARKER, read_marker, write_marker
+from ...mforce_core.weights.tensor_files import open_tensors
 
 _OLD_NAMES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 
@@ -32,7 +34,7 @@ def read_weights(header: CheckpointHeader, *, fp8_matmul: bool) -> dict[str, Ten
     formats = {settings["format"] for settings in header.quantized.values()}
     if unknown := formats - comfy.quant_ops.QUANT_ALGOS.keys():
         raise CheckpointError(f"its layers are quantized as {', '.join(sorted(unknown))}, which needs a newer ComfyUI")
-    stored = {file: comfy.utils.load_torch_file(str(file), safe_load=True) for file in header.files}
+    stored = {file: _read_file(file) for file in header.files}
     tensors = {name: source.read(lambda file, key: stored[file][key]) for name, source in header.sources.items()}
     tensors, _ = comfy.utils.convert_old_quants(tensors, metadata={})
     for layer, settings in header.quantized.items():
@@ -45,6 +47,13 @@ def read_weights(header: CheckpointHeader, *, fp8_matmul: bool) -> dict[str, Ten
             settings.pop("full_precision_matrix_mult", None)
         tensors[marker] = write_marker(settings)
     return tensors
+
+
+def _read_file(file: Path) -> dict[str, Tensor]:
+    if file.suffix.lower() != ".gguf":
+        return comfy.utils.load_torch_file(str(file), safe_load=True)
+    with open_tensors(file) as tensors:  # dequantized: in memory it takes what the 16-bit file does
+        return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
 
 
 def assign_weights(model: Any, tensors: dict[str, Tensor]) -> None:
