@@ -80,6 +80,7 @@ def soak(server: ComfyUI, count: int, seed: int, seconds: float, report: Path | 
             memory.append(server.resident_bytes)
         last = ended or number + 1 == count or time.monotonic() - began > seconds
         if last or number % 20 == 19:
+            resident = memory_figures(memory)
             figures = {
                 "machine": machine,
                 "prompts": number + 1,
@@ -89,12 +90,12 @@ def soak(server: ComfyUI, count: int, seed: int, seconds: float, report: Path | 
                 "failures": failures,
                 "seconds": round(time.monotonic() - began, 1),
                 "seconds_per_prompt": {"median": round(statistics.median(taken), 2), "largest": round(max(taken), 2)},
-                "resident_megabytes": memory_figures(memory),
+                "resident_megabytes": resident,
                 "kinds": {name: dict(sorted(counts.items())) for name, counts in kinds.items()},
             }
             if report is not None:
                 report.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-            print(number + 1, figures["resident_megabytes"].get("last", ""), file=sys.stderr, flush=True)
+            print(number + 1, resident.get("last", ""), file=sys.stderr, flush=True)
         if last:
             break
     return figures

@@ -58,7 +58,7 @@ def _packed(cond: Conditioning, latent_shapes: Sequence[Sequence[int]]) -> Condi
 def _weights(cond: Conditioning, shape: Sequence[int]) -> Tensor:
     """Weight of a prompt per cell, (1 or B, 1, h, w)."""
     batch, _, rows, columns = shape
-    region = {name: cond[name] for name in ("strength", "mask_strength") if name in cond}
+    region: dict[str, Any] = {name: cond[name] for name in ("strength", "mask_strength") if name in cond}
     area = (rows, columns, 0, 0)
     if "area" in cond:
         region["area"] = area = _cells(cond["area"], rows, columns)

@@ -46,7 +46,8 @@ def tar_members(stream: IO[bytes]) -> Iterator[Member]:
     bounded = _Bounded(stream)
     key, held = "", 0
     try:
-        with tarfile.open(fileobj=bounded, mode="r|") as tar:
+        # Reading a stream needs no more than `read`, whatever the type stubs ask for.
+        with tarfile.open(fileobj=bounded, mode="r|") as tar:  # type: ignore[call-overload]
             for info in tar:
                 if info.isreg() and not _META.match(info.name):
                     if info.size > MEMBER_BYTES:
