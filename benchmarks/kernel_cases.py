@@ -82,7 +82,7 @@ def _random(seed: int, *shape: int, device: torch.device, dtype: torch.dtype) ->
 def _tokens_and_vectors(
     random: Callable[..., Tensor], lengths: list[int], channels: int, streams: int
 ) -> tuple[Tensor, ...]:
-    """x, perhaps y, shift, scale, gate. The last three are (1, 1, C), or with several segments one row a token."""
+    """x, perhaps y, shift, scale, gate. The last three are (1, 1, C), or with several segments one row per token."""
     tokens = [random(seed, 1, sum(lengths), channels) for seed in range(streams)]
     vectors = [
         [random(10 + 3 * segment + kind, 1, 1, channels) for segment in range(len(lengths))] for kind in range(3)

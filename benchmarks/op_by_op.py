@@ -1,7 +1,7 @@
 """The transformer's forward pass written op by op in plain PyTorch, as FLUX-like code usually reads: the peer to beat.
 
 Every step between two matrix products is an operation of its own on whole tensors: LayerNorm, then the modulation,
-expanded to one vector a token where a sequence has two; heads moved before tokens; the rotation in float32 by a
+expanded to one vector per token where a sequence has two; heads moved before tokens; the rotation in float32 by a
 (L, D / 2, 2, 2) table of 2x2 matrices; streams, and attention with MLP, joined by ``torch.cat``. The weights are those
 of a :class:`ModalityForcingTransformer`, so that both can be timed and compared in one process.
 """

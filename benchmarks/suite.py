@@ -14,7 +14,7 @@ from .timing import phrase
 
 SECTIONS = ("kernels", "attention", "step", "rollout", "training")
 
-#: Steps of the rollout by device: a CPU takes a second for one of a small model.
+#: Steps of the rollout by device: a small model takes a second per step on a CPU.
 _STEPS = {"cuda": 50, "cpu": 8}
 
 

@@ -1,4 +1,4 @@
-"""``mforce i2d`` for many pictures: one model, one progress bar, and results that a stopped run goes on from."""
+"""``mforce i2d`` for many pictures: one model, one progress bar, and results from which a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _outcomes(
 
 
 def _worker(queue: Any, *arguments: Any) -> None:
-    """One device's share in a process of its own; what it cannot go on from becomes a sentence."""
+    """One device's share in a process of its own; an error that ends it becomes a sentence."""
     try:
         for outcome in _work(*arguments):
             queue.put(outcome)

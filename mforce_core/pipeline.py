@@ -239,8 +239,8 @@ class Pipeline:
     def encode(self, prompts: Iterable[str]) -> None:
         """Encode prompts that are not known yet.
 
-        Text encoders can be as large as the model. They are therefore loaded for this alone; who has many prompts for
-        a large model gives all of them at once.
+        Text encoders can be as large as the model. They are therefore loaded for this alone: with a large model, give
+        all prompts at once.
         """
         ordered = sorted(set(prompts) - set(self._texts))
         if not ordered:

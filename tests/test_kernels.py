@@ -81,7 +81,7 @@ def compare(
 
 
 def per_token(vectors: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
-    """(segments, B, C) -> one vector a token, (B, L, C): what the kernels avoid to make."""
+    """(segments, B, C) -> one vector per token, (B, L, C): what the kernels avoid making."""
     return torch.cat([v[:, None].expand(-1, n, -1) for v, n in zip(vectors, lengths, strict=True)], dim=1)
 
 

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -479,3 +480,26 @@ def test_the_probe_runs_on_the_gpu_of_its_tensor(monkeypatch: pytest.MonkeyPatch
     probe.launch(DEVICE)
     assert len(entered) == 1
     assert entered[0].sum() == 32
+
+
+@needs_triton
+def test_kernels_run_on_the_gpu_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mforce.kernels.triton import launching
+
+    order: list[object] = []
+
+    @contextmanager
+    def device_of(tensor: torch.Tensor) -> Iterator[None]:
+        order.append(tensor)
+        yield
+        order.append("left")
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+            return lambda *arguments, **constants: order.append("launched")
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    beside = torch.ones(1, device=DEVICE)
+    launching.launch(Kernel(), (1,), beside)
+    assert order[0] is beside
+    assert order[1:] == ["launched", "left"]

@@ -19,7 +19,7 @@ BALL, RADIUS, WALL, FLOOR = torch.tensor([-0.2, 0.1, 3.0]), 0.6, 6.0, 1.0
 
 
 def trace(pose, size=SIZE, camera=CAMERA):
-    """Color, z-depth and whether it is the ball, of a ball before a wall on a floor; float64, one ray a pixel."""
+    """Color, z-depth and whether it is the ball, of a ball before a wall on a floor; float64, one ray per pixel."""
     steps = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     x = (steps[None] - 0.5) / camera[0, 0].double()
     y = (steps[:, None] - 0.5) / camera[1, 1].double()

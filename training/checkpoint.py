@@ -33,7 +33,7 @@ class SaveError(OSError):
 
 
 class TrainingState:
-    """What a run needs to go on: trained weights, their average and the optimizers' moments, by name.
+    """What a run needs to resume: trained weights, their average and the optimizers' moments, by name.
 
     Attributes:
         position: where a sequential source is after the last step; empty for others, whose position is the step.
@@ -132,7 +132,7 @@ class Checkpoints:
         return step
 
     def save(self, step: int, state: TrainingState) -> None:
-        """Begin to write a checkpoint; the tensors are copied first, so training may go on at once.
+        """Begin to write a checkpoint; the tensors are copied first, so training may continue at once.
 
         Raises:
             SaveError: the one before could not be written.

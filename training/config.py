@@ -191,7 +191,7 @@ class HeldOutConfig(Section):
     autoencoder: AnyPath | None = None
     """Shows pictures in color; without it only depth is shown."""
     every: int = _key(500, gt=0)
-    """Steps between looks; there is one at the end, too."""
+    """Steps between looks; there is also one at the end."""
     samples: int = _key(8, gt=0)
     """How many are measured."""
     sampling_steps: int = _key(20, gt=0)

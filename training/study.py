@@ -1,6 +1,6 @@
 """A study: both stages at several sizes, text-to-image budgets and recipes, and the held-out error of each.
 
-Every cell of the grid is a run like any other, in a folder of its own, so that a study that was stopped goes on and
+Every cell of the grid is a run like any other, in a folder of its own, so that a study that was stopped resumes and
 several machines can each take a part of it.
 """
 
@@ -152,7 +152,7 @@ def run_study(
             torch.compiler.reset()  # the last cell's graphs are of no use to another size
             stopped = train(config).signal
             if stopped is not None:
-                raise Stopped(stopped)  # its checkpoint is where the same command goes on
+                raise Stopped(stopped)  # the same command resumes from its checkpoint
         result = _measured(cell, study, t2i, mf) | {"machine": dict(machine)}
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     results = finished(study)

@@ -1,9 +1,9 @@
 """Train one stage: ``mforce train CONFIG``, or on several processes
 ``torchrun --nproc-per-node N -m mforce.training.train CONFIG [--set section.key=value ...]``.
 
-Run again with the same configuration to go on from the last checkpoint; SIGTERM or Ctrl-C saves and stops. Every random
-draw is a function of (seed, step, row), so a resumed run continues the curve of an uninterrupted one, and any number of
-processes trains on the same batches.
+Run again with the same configuration to resume from the last checkpoint; SIGTERM or Ctrl-C saves and stops. Every
+random draw is a function of (seed, step, row), so a resumed run continues the curve of an uninterrupted one, and any
+number of processes trains on the same batches.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def train(config: TrainConfig, *, changed: bool = False) -> Ended:
     """Run a stage to its last step, or until SIGTERM or Ctrl-C; ends with an exported model and a report.
 
     Args:
-        changed: go on although seed, data or length are not those that the run began with.
+        changed: resume even though seed, data or length are not those that the run began with.
     """
     check_device(config.device)
     processes = join(config.device)
@@ -220,7 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides")
-    parser.add_argument("--changed", action="store_true", help="go on although seed, data or length are others")
+    parser.add_argument("--changed", action="store_true", help="resume with another seed, data or length")
     args = parser.parse_args()
     try:
         ended = train(read_train_config(args.config, args.overrides), changed=args.changed)

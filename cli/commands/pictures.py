@@ -89,7 +89,7 @@ def i2d(
     """Image to depth and point cloud.
 
     Of several pictures, each gets a folder named after it. The model is loaded once, pictures that cannot be used are
-    listed at the end, and the same command with the same --output goes on where it was stopped.
+    listed at the end, and the same command with the same --output resumes where it was stopped.
     """
     with report_errors(debug):
         from ..picture_list import is_several

@@ -23,7 +23,7 @@ def train(
     processes: Annotated[int, typer.Option(help="GPUs of this machine that share the run.", min=1)] = 1,
     plan: Annotated[bool, typer.Option("--plan", help="Only estimate memory and time.")] = False,
     changed: Annotated[
-        bool, typer.Option("--changed", help="Go on although seed, data or length differ from the run's.")
+        bool, typer.Option("--changed", help="Resume even though seed, data or length differ from the run's.")
     ] = False,
     keys: Annotated[bool, typer.Option("--keys", help="Print every configuration key, as a page of Markdown.")] = False,
     init: Annotated[
@@ -33,7 +33,7 @@ def train(
     preset: Annotated[str, typer.Option(help="What --init copies.")] = "nano-mf",
     debug: options.Debug = False,
 ) -> None:
-    """Train a stage of a model, or go on with it."""
+    """Train a stage of a model, or resume it."""
     with report_errors(debug, LIGHTER_TRAINING):
         from ...training.keys import reference
         from ..train import run_training, write_template
@@ -60,7 +60,7 @@ def study(
     only: Annotated[str, typer.Option(metavar="PATTERN", help="Cells to run, as in w64-*.")] = "*",
     debug: options.Debug = False,
 ) -> None:
-    """Train a grid of sizes, budgets and recipes, or go on with it, and compare their held-out errors."""
+    """Train a grid of sizes, budgets and recipes, or resume it, and compare their held-out errors."""
     with report_errors(debug, LIGHTER_TRAINING):
         from ..study import run
 

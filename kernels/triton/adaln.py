@@ -1,4 +1,4 @@
-"""Adaptive LayerNorm and gated residuals, one row of a token a program.
+"""Adaptive LayerNorm and gated residuals, one token per program.
 
 One forward and one backward kernel serve ``adaln``, ``gated_residual`` and both in a single pass: what an operation
 does not need is cut out when the kernel is compiled. Arithmetic is float32 in registers.
@@ -125,7 +125,7 @@ def forward(
     Args:
         x, y, z, h: (B, L, C), rows contiguous, any other strides; z may be x.
         lengths: tokens of each segment, they sum to L; every two segments are one launch.
-        gates, shifts, scales: (B, C) a segment, batch stride 0 allowed; empty where they are not needed.
+        gates, shifts, scales: (B, C) per segment, batch stride 0 allowed; empty where they are not needed.
     """
     gated, normed = z is not None, h is not None
     batch, _, width = x.shape

@@ -1,4 +1,4 @@
-"""RMSNorm and rotation of q and k from a packed qkv into any buffers, several heads of a token a program.
+"""RMSNorm and rotation of q and k from a packed qkv into any buffers, several heads of a token per program.
 
 A tile holds (heads, pairs) even and odd features apart, so that the rotation is plain arithmetic and every load and
 store is of whole rows.

@@ -29,7 +29,7 @@ def complete_depth(prediction: Tensor, known: Tensor, valid: Tensor) -> Tensor:
     Args:
         prediction: (B, H, W), positive and finite, in any unit.
         known: (B or 1, H, W) measured depth; its unit is the result's.
-        valid: (B or 1, H, W) bool, where ``known`` holds a measurement, at least one pixel a map.
+        valid: (B or 1, H, W) bool, where ``known`` holds a measurement, at least one pixel per map.
 
     Returns:
         (B, H, W): ``known`` where it is valid, elsewhere the prediction times a smooth positive factor.

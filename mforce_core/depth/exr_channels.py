@@ -122,7 +122,7 @@ def _best_of_layer(
     for rank, component in enumerate(_LONE, 1):
         if component not in data or any(foe in data for foe in _LONE_FOES[component]):
             continue
-        # Z may lie beside colors. The others say depth only where nothing else is in the file or outside of layers.
+        # Z may accompany colors. The others mean depth only where the file holds nothing else, or outside of layers.
         if component == "z" or (len(data) == 1 and (alone or not layer)):
             return rank, data[component]
     red = data.get("r")

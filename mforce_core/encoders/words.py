@@ -28,7 +28,7 @@ class WordTextEncoder:
 
     Args:
         vocabulary: lower-case words.
-        table: (2 + len(vocabulary), D) float32: padding, unknown word, then one row a word.
+        table: (2 + len(vocabulary), D) float32: padding, unknown word, then one row per word.
         length: tokens of every encoding; longer prompts are cut, shorter ones padded.
     """
 

@@ -1,4 +1,8 @@
-"""From noise levels to the vectors that modulate every block (adaLN-Zero, Peebles & Xie, arXiv 2212.09748)."""
+"""From noise levels to the vectors that modulate every block (adaLN-Zero, Peebles & Xie, arXiv 2212.09748).
+
+The conditioning vectors that this starts from, cross-stream mixing included, are made in :mod:`.transformer`, which
+holds their weights.
+"""
 
 import math
 from typing import Any, NamedTuple

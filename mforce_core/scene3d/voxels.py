@@ -23,7 +23,7 @@ def thin(cloud: PointCloud, size: float) -> PointCloud:
     The result is in the order of the cubes and belongs to no pixels.
 
     Raises:
-        ValueError: the size is not positive, or so small that the grid has no end.
+        ValueError: the size is not positive, or so small that the cubes can no longer be counted.
     """
     if not size > 0.0:
         raise ValueError(f"the voxel size must be more than 0, got {size}.")

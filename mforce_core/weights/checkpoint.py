@@ -108,7 +108,7 @@ def check_tensors(found: Mapping[str, tuple[int, ...]], architecture: Architectu
 def read_header(path: str | Path) -> CheckpointHeader:
     """Open a release folder or a ``.safetensors`` file and describe its transformer; no weight is read.
 
-    A file that is one shard of several stands for all of them. The configuration is the one in a file's metadata, else
+    A shard opens the whole checkpoint that it is part of. The configuration is the one in a file's metadata, else
     the ``config.json`` beside it.
 
     Raises:

@@ -74,7 +74,7 @@ def render_frames(
     holes, depths = torch.empty(count, height, width), torch.empty(count, height, width)
     for frame, move in enumerate(moves):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        if frame < len(footage.depth):  # else the last map goes on
+        if frame < len(footage.depth):  # else the last map stays
             depth, valid, camera = footage.depth[frame], footage.valid[frame], footage.cameras[frame]
             if not valid.any():
                 raise ValueError(f"depth map {frame} of geometry has no valid pixel, so there is nothing to see.")

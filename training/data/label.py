@@ -54,10 +54,10 @@ class Labeled(NamedTuple):
 
 
 class Labeller:
-    """Gives the pictures of a shard depth, one shard a call.
+    """Gives the pictures of a shard depth, one shard per call.
 
-    Depth is relative (16-bit png, 0 = none). Of a folder it lies beside each picture as ``KEY.depth.png``; a tar is
-    written anew with it to ``out``. What has depth keeps it, and tars in ``out`` are kept.
+    Depth is relative (16-bit png, 0 = none). In a folder it is written beside each picture as ``KEY.depth.png``; a
+    tar is copied with it to ``out``. Depth that is there already is kept, and so are tars in ``out``.
 
     Raises:
         ValueError: a model without a depth stream, parts that do not fit, a size off the grid.

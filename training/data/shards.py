@@ -48,8 +48,13 @@ class Record(Protocol):
 
 
 class Shard(Protocol):
-    """``name``: what is made of it is called so; ``location``: where a person finds it; ``contents``: a mark of which
-    samples are in it, empty where the location says it."""
+    """A part of a data set that is read as one.
+
+    Attributes:
+        name: stem of the files that are written for it.
+        location: where a person finds it.
+        contents: identifies the samples in it; empty where the location does.
+    """
 
     @property
     def name(self) -> str: ...
