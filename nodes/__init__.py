@@ -26,11 +26,13 @@ from .empty_latent import MFEmptyLatent
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
 from .image_to_depth_latent import MFImageToDepthLatent
+from .latent_from_batch import MFLatentFromBatch
 from .load_depth import MFLoadDepth
 from .load_model import MFLoadModel
 from .merge_latent import MFMergeLatent
 from .merge_point_clouds import MFMergePointClouds
 from .render_view import MFRenderView
+from .repeat_latent import MFRepeatLatent
 from .restore_size import MFRestoreSize
 from .sampler import MFSampler
 from .save_depth import MFSaveDepth
@@ -49,6 +51,8 @@ NODES: list[type[io.ComfyNode]] = [
     MFDepthCompletion,
     MFSplitLatent,
     MFMergeLatent,
+    MFLatentFromBatch,
+    MFRepeatLatent,
     MFDepthDetokenize,
     MFDepthToImage,
     MFRestoreSize,

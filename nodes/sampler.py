@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ..mforce_core.release import CFG, STEPS
 from .host.core_sampler import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELEASED, Settings, sample_latent
-from .host.joint_latent import Latent, depth_record, joint, single_streams
+from .host.joint_latent import Latent, joint, single_streams
 from .host.node import Node
 from .host.shared_inputs import tilt_input
 
@@ -156,4 +156,5 @@ class MFSampler(Node):
         streams = sample_latent(model, positive, negative, latent, mode, settings, seed, refine_depth)
         device = comfy.model_management.intermediate_device()
         rgb, depth = (stream.to(device) for stream in streams)
-        return io.NodeOutput(*single_streams(latent, rgb, depth), joint(rgb, depth) | depth_record(latent))
+        picture, stream = single_streams(latent, rgb, depth)
+        return io.NodeOutput(picture, stream, stream | joint(rgb, depth))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...mforce_core.depth.codec import decode_depth, encode_depth, fill_missing
 from ...mforce_core.model.tokens import latents_to_patches, patches_to_latents
-from .joint_latent import Latent
+from .joint_latent import PER_SAMPLE, Latent
 
 
 def encode_stream(maps: Tensor, valid: Tensor, seed: int = 0) -> Tensor:
@@ -26,9 +26,31 @@ def decode_stream(stream: Tensor, record: Latent) -> tuple[Tensor, Tensor]:
 
     Args:
         record: what the LATENT says about its depth; its ``depth_valid`` narrows the valid pixels.
+
+    Raises:
+        ValueError: that was said about other pictures or another size.
     """
     maps = decode_depth(latents_to_patches(stream).float())
+    _check_record(record, maps)
     valid = torch.isfinite(maps)
     if "depth_valid" in record:
         valid &= record["depth_valid"].to(valid.device)
     return torch.where(valid, maps, torch.zeros_like(maps)), valid
+
+
+def _check_record(record: Latent, maps: Tensor) -> None:
+    """Nodes of other packs that cut or resize a latent do not know what it says about its depth."""
+    for name in PER_SAMPLE & record.keys():
+        if len(record[name]) not in (1, len(maps)):
+            raise ValueError(
+                f"the latent holds {len(maps)} depth maps, but what it notes about depth is of {len(record[name])}: for"
+                " batches of this model's latents use MF Latent From Batch and MF Repeat Latent."
+            )
+    valid = record.get("depth_valid")
+    if valid is not None and valid.shape[1:] != maps.shape[1:]:
+        (rows, columns), (height, width) = valid.shape[1:], maps.shape[1:]
+        raise ValueError(
+            f"the depth stream was resized from {columns}x{rows} to {width}x{height} as if it were a picture, which"
+            " depth does not survive: connect it at its own size to MF Merge Latent, together with a picture of the new"
+            " size."
+        )

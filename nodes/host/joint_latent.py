@@ -9,7 +9,8 @@ mask is 0 everywhere is frozen. What else is known about the depth follows the l
 - ``placement``: how the input picture was cropped, scaled and padded to this size
   (``mforce_core.picture.placement.Placement``).
 
-Relies on: ``comfy.nested_tensor.NestedTensor``, which core's samplers take as samples, noise and noise mask.
+Relies on: ``comfy.nested_tensor.NestedTensor``, which core's samplers take as samples, noise and noise mask, and its
+``_copy``.
 """
 
 from __future__ import annotations
@@ -33,6 +34,32 @@ PER_SAMPLE = DEPTH_RECORD - {"placement"}
 Latent = dict[str, Any]
 
 
+class JointSamples(NestedTensor):
+    """The two streams of a joint latent, which tell a node that takes them for one tensor what to do instead."""
+
+    _SENTENCE = (
+        "A joint latent holds two streams, a picture and its depth, and this node works on one. For batches use MF"
+        " Latent From Batch and MF Repeat Latent; for all else take the streams apart with MF Split Latent and join"
+        " them again with MF Merge Latent."
+    )
+
+    def _copy(self) -> JointSamples:
+        return JointSamples(self.tensors)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(self._SENTENCE)
+
+    def __len__(self) -> int:
+        raise TypeError(self._SENTENCE)
+
+    def __bool__(self) -> bool:
+        return True
+
+    @classmethod
+    def __torch_function__(cls, *_args: Any, **_kwargs: Any) -> Any:
+        raise TypeError(cls._SENTENCE)
+
+
 def empty_stream(batch: int, channels: int, height: int, width: int) -> Tensor:
     """(batch, channels, height, width) zeros, which samplers take as "start from noise"; sides in cells."""
     return torch.zeros(batch, channels, height, width, device=comfy.model_management.intermediate_device())
@@ -49,7 +76,7 @@ def check_size(width: int, height: int) -> None:
 
 def joint(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool = False, freeze_depth: bool = False) -> Latent:
     """LATENT of two streams (B, C, h, w); a frozen stream keeps its value through sampling."""
-    latent: Latent = {"samples": NestedTensor([rgb, depth])}
+    latent: Latent = {"samples": JointSamples([rgb, depth])}
     if freeze_rgb or freeze_depth:
         latent["noise_mask"] = freeze_mask(rgb, depth, freeze_rgb=freeze_rgb, freeze_depth=freeze_depth)
     return latent

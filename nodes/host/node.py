@@ -7,6 +7,7 @@ run; and ``execution.py``, which shows the text of an exception as it is.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -27,11 +28,13 @@ class Node(io.ComfyNode):
 
 
 def _names_its_node(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    names = list(inspect.signature(execute).parameters)[1:]
+
     @functools.wraps(execute)
     def run(cls: type[Node], *args: Any, **kwargs: Any) -> io.NodeOutput:
         schema = cls.define_schema()
         try:
-            check_sockets(schema.inputs, kwargs)
+            check_sockets(schema.inputs, dict(zip(names, args, strict=False)) | kwargs)
             return execute(cls, *args, **kwargs)
         except ValueError as error:
             raise ValueError(f"{schema.display_name}: {error}") from error

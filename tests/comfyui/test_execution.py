@@ -198,6 +198,20 @@ def test_inpainting_changes_the_masked_part_of_image_and_depth(server, object_in
     assert picture_change[64:, :64].mean() > 5
 
 
+def test_a_picture_of_a_repeated_latent_is_made_again_alone(server, object_info):
+    scene = Scene(object_info)
+    del scene.graph.prompt[scene.example.name]
+    batch = scene.add("MFRepeatLatent", latent=scene.start("joint"), amount=3)[0]
+    last = scene.add("MFLatentFromBatch", latent=batch, start=-1)[0]
+    given = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "steps": 4}
+    sampled = [scene.add("MFSampler", **given, latent=latent) for latent in (batch, last)]
+    whole, alone = (scene.save_image(scene.decode(one[0])[0]) for one in sampled)
+    outcome = scene.graph.run(server)
+    first, _, third = (np.asarray(Image.open(path), dtype=np.float64) for path in outcome.files(whole))
+    assert np.abs(pixels(outcome, alone) - third).max() <= 1
+    assert np.abs(first - third).max() > 50
+
+
 def test_depth_completion_agrees_with_the_points(server, object_info):
     reference = exact_depth() / 65535 * 12
     points = np.where(np.random.default_rng(0).random(reference.shape) < 0.03, reference, 0).astype(np.float32)

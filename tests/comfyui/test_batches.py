@@ -1,0 +1,115 @@
+"""Batches of joint latents: parts and repeats, and what core's own batch nodes say to them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .host import PACK, find_installation
+from .test_execution import Scene
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def results():
+    return json.loads(find_installation().run(HERE / "batch_runs.py", PACK))
+
+
+def test_plain_latents_are_cut_and_repeated_as_core_does_it(results):
+    assert results["like_core"] == {"bare": True, "masks": True, "one mask": True, "places": True}
+
+
+def test_what_a_joint_latent_notes_goes_with_its_pictures(results):
+    assert results["joint_part"]
+    assert results["part_of_a_part"]
+    assert results["repeats"]
+    assert results["untouched"]
+    assert results["arithmetic"]
+
+
+def test_latents_that_do_not_fit_say_so(results):
+    assert "no picture 4 in a batch of 4" in results["no_such_picture"]
+    assert "holds 2 depth maps, but what it notes about depth is of 4" in results["cut_by_core"]
+    assert "resized from 48x32 to 128x128" in results["resized_by_core"]
+
+
+def sampled(scene, sampler, latent):
+    """The joint latent that a sampler makes."""
+    if sampler == "KSampler":
+        return scene.ksampler(latent, steps=4)[0]
+    conds = {"model": scene.model, "positive": scene.positive, "negative": scene.negative}
+    return scene.add("MFSampler", **conds, latent=latent, seed=4, steps=4)[2]
+
+
+def results_of(scene, joint):
+    """Nodes that save the pictures and the depth maps of a joint latent."""
+    split = scene.add("MFSplitLatent", latent=joint)
+    depth = scene.add("MFDepthDetokenize", depth=split[1])
+    return scene.save_image(scene.decode(split[0])[0]), scene.save_depth(depth[0])
+
+
+def read(outcome, nodes):
+    pictures = [np.asarray(Image.open(path), dtype=np.float64) for path in outcome.files(nodes[0])]
+    return pictures, [np.load(path) for path in outcome.files(nodes[1], "depth_files")]
+
+
+def agree(found, wanted):
+    """Equal but for the rounding of products of another size."""
+    (pictures, maps), (wanted_pictures, wanted_maps) = found, wanted
+    for a, b in zip(pictures, wanted_pictures, strict=True):
+        assert np.abs(a - b).max() <= 1
+    for a, b in zip(maps, wanted_maps, strict=True):
+        assert np.allclose(a, b, rtol=1e-3, equal_nan=True)
+
+
+@pytest.mark.parametrize("sampler", ["KSampler", "MFSampler"])
+def test_pictures_taken_from_a_batch_are_those_of_the_whole(server, object_info, sampler):
+    scene = Scene(object_info)
+    del scene.graph.prompt[scene.example.name]
+    joint = sampled(scene, sampler, scene.add("MFEmptyLatent", batch_size=3)[0])
+    whole = results_of(scene, joint)
+    part = results_of(scene, scene.add("MFLatentFromBatch", latent=joint, start=1, length=2)[0])
+    outcome = scene.graph.run(server)
+    pictures, maps = read(outcome, whole)
+    agree(read(outcome, part), (pictures[1:], maps[1:]))
+    assert np.abs(pictures[1] - pictures[2]).max() > 50
+
+
+def test_a_repeated_picture_gets_depth_from_several_seeds(server, object_info):
+    scene = Scene(object_info, "")
+    size = {"width": 128, "height": 112, "fit": "letterbox"}
+    one = scene.add("MFImageToDepthLatent", image=scene.example[0], vae=scene.vae, **size)[0]
+    two = scene.add("MFRepeatLatent", latent=one, amount=2)[0]
+    single, twice = (results_of(scene, sampled(scene, "MFSampler", latent)) for latent in (one, two))
+    outcome = scene.graph.run(server)
+    pictures, maps = read(outcome, twice)
+    agree(([pictures[0]], [maps[0]]), read(outcome, single))
+    agree(([pictures[1]], []), ([pictures[0]], []))
+    assert np.array_equal(np.isfinite(maps[1]), np.isfinite(maps[0]))
+    assert not np.allclose(maps[1], maps[0], rtol=1e-3, equal_nan=True)
+
+
+CORE = {
+    "LatentFromBatch": {"samples": 0},
+    "RepeatLatentBatch": {"samples": 0},
+    "LatentUpscale": {"samples": 0},
+    "LatentComposite": {"samples_to": 0, "samples_from": 0},
+    "LatentBatch": {"samples1": 0, "samples2": 0},
+    "RebatchLatents": {"latents": 0},
+}
+
+
+@pytest.mark.parametrize("kind", CORE)
+def test_core_nodes_that_take_one_tensor_name_the_nodes_that_take_two(server, object_info, kind):
+    scene = Scene(object_info)
+    del scene.graph.prompt[scene.example.name]
+    latent = scene.start("joint")
+    changed = scene.add(kind, **dict.fromkeys(CORE[kind], latent))
+    scene.save_image(scene.decode(scene.add("MFSplitLatent", latent=changed[0])[0])[0])
+    entry = server.wait(server.queue(scene.graph.prompt))
+    (problem,) = [body for name, body in entry["status"]["messages"] if name == "execution_error"]
+    assert problem["node_type"] == kind
+    assert "MF Latent From Batch" in problem["exception_message"]
