@@ -31,6 +31,8 @@ class ComfyUI:
         root: a checkout of ComfyUI.
         base: an empty folder for models, input, output and the log.
         python: runs ComfyUI; by default that of its virtual environment.
+        pack_folder: what the pack's folder is called among the custom nodes.
+        pack: the pack, beside those that are there already.
         before: a command that starts the server's, such as ``("nice", "-n", "10")``.
         environment: variables that are added to this process's.
     """
@@ -41,14 +43,14 @@ class ComfyUI:
         base: Path,
         python: Path | None = None,
         *,
+        pack_folder: str = "modality-forcing",
+        pack: Path = PACK,
         before: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
         for name in FOLDERS:
             (base / name).mkdir(parents=True, exist_ok=True)
-        link = base / "custom_nodes" / "modality-forcing"
-        if not link.is_symlink():
-            link.symlink_to(PACK, target_is_directory=True)
+        (base / "custom_nodes" / pack_folder).symlink_to(pack, target_is_directory=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -57,7 +59,7 @@ class ComfyUI:
             *before,
             *(str(python or root / ".venv" / "bin" / "python"), "main.py"),
             *("--cpu", "--port", str(port), "--base-directory", str(base), "--disable-auto-launch"),
-            *("--database-url", "sqlite:///:memory:"),
+            *("--database-url", "sqlite:///:memory:", "--preview-method", "latent2rgb"),
         ]
         with self._log.open("a") as log:
             self.process = subprocess.Popen(

@@ -136,19 +136,39 @@ def strange_value(kind: Any, options: Mapping[str, Any], rng: Random) -> Any:
     return rng.choice(own) if own and rng.random() < 0.5 else rng.choice(_STRANGE)
 
 
+def possible_value(kind: Any, options: Mapping[str, Any], given: Any, rng: Random) -> Any:
+    """A value that a person could choose, often the least or the greatest; ``given`` for what is no widget."""
+    choices = kind if isinstance(kind, list) else options.get("options")
+    if choices:
+        return rng.choice(choices)
+    if kind == "BOOLEAN":
+        return rng.random() < 0.5
+    if "min" not in options:
+        return rng.choice((given, *(text for text in _STRANGE if isinstance(text, str)))) if kind == "STRING" else given
+    low, high, step = options["min"], options["max"], options.get("step", 1)
+    middle = low + step * rng.randint(0, 20)
+    return rng.choice((low, high, middle, middle))
+
+
 def draw(seed: int, number: int, nodes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The node that case ``number`` tries, and the prompt."""
     rng = Random(f"{seed}/{number}")
     node = sorted(nodes)[number % len(nodes)]
     inputs = whole_inputs(node, nodes[node])
     declared = node_inputs(nodes[node])
+    possible = rng.random() < 0.5
     for name in rng.sample(sorted(inputs), min(len(inputs), rng.choice((1, 1, 2, 3)))):
-        if rng.random() < 0.08:
+        kind, options = declared.get(name, ("FILE_3D_PLY", {}))
+        if possible:
+            inputs[name] = possible_value(kind, options, inputs[name], rng)
+        elif rng.random() < 0.08:
             del inputs[name]
         else:
-            inputs[name] = strange_value(*declared.get(name, ("FILE_3D_PLY", {})), rng)
-    if rng.random() < 0.05:
-        inputs[rng.choice(("extra", "self", "cls", "__class__", "hidden", ""))] = rng.choice(_STRANGE)
+            inputs[name] = strange_value(kind, options, rng)
+    if not possible and rng.random() < 0.05:
+        # Not "cls", nor a link to an unknown node: in core both end in a fault of its own, for every node.
+        known = [value for value in _STRANGE if value != ["nobody", 0]]
+        inputs[rng.choice(("extra", "self", "__class__", "hidden", ""))] = rng.choice(known)
     prompt = {**FEED, "tried": {"class_type": node, "inputs": inputs}}
     for slot in range(len(nodes[node]["output"])):
         prompt[f"shown {slot}"] = {"class_type": "PreviewAny", "inputs": {"source": ["tried", slot]}}

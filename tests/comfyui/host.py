@@ -1,18 +1,15 @@
 """Finding a ComfyUI checkout and its Python, and running one as a server of its own."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mforce.benchmarks.comfyui_server import ComfyUI
 
 PACK = Path(__file__).resolve().parents[2]
 
@@ -53,75 +50,25 @@ def _can_run_comfyui(python: Path) -> bool:
     return subprocess.run([str(python), "-c", probe], capture_output=True).returncode == 0
 
 
-class Server:
-    """A ComfyUI of its own: CPU, free port, empty folders, a pack (this one) beside those already in its folder."""
+class Server(ComfyUI):
+    """A ComfyUI of its own with a pack (this one); what it answers is held against what a test expects."""
 
-    def __init__(self, installation: Installation, base: Path, pack_folder: str, pack: Path = PACK) -> None:
-        for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
-            (base / name).mkdir(exist_ok=True)
-        (base / "custom_nodes" / pack_folder).symlink_to(pack, target_is_directory=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.base, self.url, self._log = base, f"http://127.0.0.1:{port}", base / "server.log"
-        command = [
-            str(installation.python),
-            "main.py",
-            *("--cpu", "--port", str(port), "--base-directory", str(base), "--disable-auto-launch"),
-            *("--database-url", "sqlite:///:memory:", "--preview-method", "latent2rgb"),
-        ]
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(command, cwd=installation.root, stdout=log, stderr=subprocess.STDOUT)
-
-    @property
-    def log(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")
-
-    def wait_until_ready(self, limit: float = 300) -> None:
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            assert self._process.poll() is None, f"ComfyUI stopped:\n{self.log[-4000:]}"
-            try:
-                self.get("/system_stats")
-                return
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.5)
-        raise AssertionError(f"ComfyUI did not start in {limit} s:\n{self.log[-4000:]}")
+    def __init__(
+        self, installation: Installation, base: Path, pack_folder: str, pack: Path = PACK, **options: Any
+    ) -> None:
+        super().__init__(installation.root, base, installation.python, pack_folder=pack_folder, pack=pack, **options)
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return json.load(answer)
+        return self.request(path)[1]
 
     def post(self, path: str, body: Any) -> Any:
-        data = json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as refused:
-            raise AssertionError(f"{path}: {refused.read().decode()[:2000]}") from refused
-        return json.loads(text) if text else None
+        status, answer = self.request(path, body)
+        assert status == 200, f"{path}: {str(answer)[:2000]}"
+        return answer
 
-    def queue(self, prompt: dict[str, Any]) -> str:
-        """Start a prompt and return its id; no part of it may be refused."""
-        answer = self.post("/prompt", {"prompt": prompt})
-        assert not answer.get("node_errors"), answer["node_errors"]
-        return answer["prompt_id"]
-
-    def wait(self, prompt_id: str, limit: float = 900) -> dict[str, Any]:
+    def wait(self, prompt_id: str, limit: float = 900, pause: float = 0.3) -> dict[str, Any]:
         """The history entry of a prompt once it has ended, well or not."""
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            history = self.get(f"/history/{prompt_id}")
-            if prompt_id in history:
-                return history[prompt_id]
-            time.sleep(0.3)
-        raise AssertionError(f"prompt {prompt_id} did not end in {limit} s:\n{self.log[-4000:]}")
-
-    def stop(self) -> None:
-        self._process.terminate()
         try:
-            self._process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            return super().wait(prompt_id, limit, pause)
+        except TimeoutError as error:
+            raise AssertionError(f"{error}:\n{self.log[-4000:]}") from error
