@@ -26,6 +26,7 @@ from ..mforce_core.picture.reading import read_picture
 from ..mforce_core.scene3d.point_cloud import PointCloud
 from ..mforce_core.scene3d.point_cloud_files import read_ply, to_ply
 from ..mforce_core.settings import Settings
+from ..mforce_core.text_file import read_text
 from ..mforce_core.weights.checkpoint import check_tensors, load_model, read_header, save_model
 from ..training.config_file import read_train_config
 from ..training.data.check import Check
@@ -180,7 +181,7 @@ def _gguf(folder: Path) -> bytes:
 
 def _open_with_config(model: dict[str, bytes]) -> Callable[[Path], object]:
     def read(path: Path) -> None:
-        path.with_name("config.json").write_bytes(path.read_bytes())
+        path.replace(path.with_name("config.json"))
         path.with_name("model.safetensors").write_bytes(model["model.safetensors"])
         _open_checkpoint(path.parent)
 
@@ -193,7 +194,7 @@ def _index() -> bytes:
 
 def _open_with_index(model: dict[str, bytes]) -> Callable[[Path], object]:
     def read(path: Path) -> None:
-        path.with_name("m.safetensors.index.json").write_bytes(path.read_bytes())
+        path.replace(path.with_name("m.safetensors.index.json"))
         path.with_name("a.safetensors").write_bytes(model["model.safetensors"])
         _open_checkpoint(path.parent)
 
@@ -262,6 +263,6 @@ def _settings() -> bytes:
 
 
 def _read_settings(path: Path) -> None:
-    values = json.loads(path.read_text(encoding="utf-8"))
+    values = json.loads(read_text(path))
     if isinstance(values, dict):  # the command line refuses other files before
         Settings.from_dict(values)

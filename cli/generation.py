@@ -22,6 +22,7 @@ from ..mforce_core.results.folder import output_folder
 from ..mforce_core.results.provenance import identify, versions
 from ..mforce_core.results.writing import check_writers
 from ..mforce_core.settings import Settings
+from ..mforce_core.text_file import read_text
 from ..mforce_core.weights.parts import Parts, find_parts
 from .progress import messages, progress_bar, say
 
@@ -78,7 +79,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     file = path / "metadata.json" if path.is_dir() else path
     try:
-        metadata = json.loads(file.read_text(encoding="utf-8"))
+        metadata = json.loads(read_text(file))
     except FileNotFoundError:
         raise ValueError(f"{file} does not exist: give the metadata.json of a result.") from None
     except (ValueError, RecursionError) as error:

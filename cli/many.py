@@ -18,6 +18,7 @@ from ..mforce_core.results.folder import MARKER, output_folder
 from ..mforce_core.results.provenance import identify
 from ..mforce_core.results.writing import check_writers
 from ..mforce_core.settings import Settings
+from ..mforce_core.text_file import read_text
 from ..mforce_core.weights.parts import Parts
 from .generation import prepare
 from .progress import progress_bar, say
@@ -150,7 +151,7 @@ def _work(
 def _check_kept(folder: Path, job: Settings) -> None:
     """Raises ValueError where a folder does not hold the whole result of a job."""
     try:
-        metadata = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        metadata = json.loads(read_text(folder / MARKER))
         before, inputs, files = metadata["settings"], metadata["input_files"], metadata["sha256"]
         whole = all((folder / name).is_file() for name in files)
     except (OSError, ValueError, KeyError, TypeError):

@@ -108,7 +108,8 @@ class MFLoadDepth(Node):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        if not folder_paths.exists_annotated_filepath(file):
+        found = folder_paths.exists_annotated_filepath(file)
+        if not found or not os.path.isfile(folder_paths.get_annotated_filepath(file)):
             return f"MF Load Depth: there is no file {file} in ComfyUI's input folder; copy it there or choose another."
         return True
 

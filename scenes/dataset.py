@@ -66,7 +66,7 @@ class Shard:
     def _open(self) -> safe_open:
         try:
             return safe_open(self.path, framework="pt")
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, MemoryError) as error:
             raise ValueError(f"{self.path} is damaged ({error}): delete it and write it again.") from None
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ..mforce_core.model.config import ConfigError
+from ..mforce_core.text_file import LongTextError, read_text
 from .config import Section, TrainConfig
 
 if sys.version_info >= (3, 11):
@@ -45,7 +46,7 @@ def read_config(kind: type[_Config], path: Path, presets: Path, overrides: Seque
     except FileNotFoundError as error:
         names = ", ".join(sorted(file.stem for file in presets.glob("[!_]*.toml")))
         raise ConfigError(f"{error.filename} does not exist: give a TOML file or one of {names}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError, LongTextError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {str(error)[:200]}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {'; '.join(_problem(kind, found) for found in error.errors())}") from error
@@ -54,7 +55,7 @@ def read_config(kind: type[_Config], path: Path, presets: Path, overrides: Seque
 def read_values(path: Path, presets: Path = PRESETS) -> dict[str, Any]:
     """A file's values over those of the one that it extends, as they are written."""
     path = _located(path, Path(), presets)
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
+    values = tomllib.loads(read_text(path))
     seen = [path]
     while "extends" in values:
         below = values.pop("extends")
@@ -64,7 +65,7 @@ def read_values(path: Path, presets: Path = PRESETS) -> dict[str, Any]:
         if path in seen:
             raise ConfigError(f"{path} extends itself, by way of {seen[-1]}")
         seen.append(path)
-        values = _merged(tomllib.loads(path.read_text(encoding="utf-8")), values)
+        values = _merged(tomllib.loads(read_text(path)), values)
     return values
 
 

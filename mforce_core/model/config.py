@@ -9,6 +9,7 @@ from typing import Any
 
 from ..file_kinds import what_is
 from ..release import DEPTH_CHANNELS, RGB_CHANNELS, SHIFT_MU, SHIFT_SIGMA
+from ..text_file import read_text
 
 #: Time is embedded in this many sinusoids before the time MLPs; fixed for the whole FLUX.2 family.
 TIME_FREQUENCIES = 256
@@ -162,7 +163,7 @@ def read_config(path: Path) -> ModelConfig:
         ConfigError: not JSON, an unknown variant or key, impossible sizes.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         kind = what_is(path)
         raise ConfigError(f"{path} cannot be read as JSON: {f'it is {kind}' if kind else str(error)[:160]}") from error

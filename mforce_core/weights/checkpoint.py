@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..model.config import Architecture, ConfigError, ModelConfig, Schedule, infer_architecture, read_config
 from ..model.transformer import ModalityForcingTransformer
+from ..text_file import read_text
 from . import quantization
 from .layouts import LANDMARK, Source, find_layout, find_prefix
 from .quantization import QuantizationError
@@ -268,7 +269,7 @@ def _transformer_files(folder: Path) -> list[Path]:
 def _indexed_files(index: Path) -> list[Path]:
     """The shards that an index lists."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads(read_text(index))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{index} does not list the shards of a model: download it again") from None
     files = []

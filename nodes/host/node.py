@@ -15,9 +15,14 @@ from comfy_api.latest import io
 
 from .sockets import check_sockets
 
+_TOO_LARGE = "there is not enough memory for this; make the pictures, their number or the density smaller."
+
 
 class Node(io.ComfyNode):
-    """A ComfyUI node whose ValueErrors start with its display name: "MF Tilt: the model is not ..."."""
+    """A ComfyUI node whose ValueErrors start with its display name: "MF Tilt: the model is not ...".
+
+    What does not fit into the computer's memory is such an error too.
+    """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -38,5 +43,9 @@ def _names_its_node(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.N
             return execute(cls, *args, **kwargs)
         except ValueError as error:
             raise ValueError(f"{schema.display_name}: {error}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "DefaultCPUAllocator" not in str(error):
+                raise  # of a GPU too: core makes room there
+            raise ValueError(f"{schema.display_name}: {_TOO_LARGE}") from error
 
     return run

@@ -94,3 +94,10 @@ def test_a_plain_value_at_a_socket_names_the_socket(server):
         assert failure(entry) == (
             "MF Save Depth: depth is no MOGE_GEOMETRY or DA3_GEOMETRY or IMAGE; connect an output of that type to it."
         )
+
+
+def test_what_does_not_fit_into_memory_is_a_sentence(server):
+    empty = {"class_type": "MFEmptyLatent", "inputs": {"width": 8192, "height": 8192, "batch_size": 4096}}  # 1.5 TB
+    show = {"class_type": "PreviewAny", "inputs": {"source": ["empty", 0]}}
+    message = failure(server.wait(server.queue({"empty": empty, "show": show}), LIMIT))
+    assert message.startswith("MF Empty Latent: there is not enough memory for this;")
