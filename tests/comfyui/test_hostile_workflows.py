@@ -1,6 +1,7 @@
 """Workflows from strangers: file names that lead elsewhere, and values of any type in every input."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -96,6 +97,7 @@ def test_a_plain_value_at_a_socket_names_the_socket(server):
         )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems promise memory that they do not have")
 def test_what_does_not_fit_into_memory_is_a_sentence(server):
     empty = {"class_type": "MFEmptyLatent", "inputs": {"width": 8192, "height": 8192, "batch_size": 4096}}  # 1.5 TB
     show = {"class_type": "PreviewAny", "inputs": {"source": ["empty", 0]}}
