@@ -14,7 +14,7 @@ from torch import zeros
 
 from .conftest import FOLDER
 from .host import PACK
-from .record_object_info import RECORD, relevant
+from .record_object_info import RECORD, pack_nodes, relevant
 from .workflow_prompt import named_files, to_prompt
 
 NANO = PACK / "models" / "nano"
@@ -118,10 +118,11 @@ def test_the_pack_loads_without_a_word_of_complaint(server):
 
 
 def test_recorded_node_definitions_are_current(object_info):
-    found = relevant(object_info)
-    recorded = json.loads(RECORD.read_text())
-    for name in (name for name in found if name.startswith("MF")):
-        assert found[name] == recorded[name], "run tests/comfyui/record_object_info.py"
+    recorded = json.loads(RECORD.read_text(encoding="utf-8"))
+    found, recorded = pack_nodes(relevant(object_info)), pack_nodes(recorded)
+    assert found.keys() == recorded.keys(), "a node came or went"
+    for name, definition in found.items():
+        assert definition == recorded[name], "run tests/comfyui/record_object_info.py"
 
 
 def test_workflows_are_offered_as_templates(server):
