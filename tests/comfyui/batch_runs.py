@@ -65,7 +65,9 @@ def main(root: Path) -> None:
     wanted |= {"noise_mask": NestedTensor([masks[1:3], masks[:1]]), "batch_index": [1, 2], "placement": "where it was"}
     results["joint_part"] = same(two, wanted)
     results["part_of_a_part"] = take(two, 1, 1)["batch_index"] == [2]
-    back = [take(repeat(nested, 2), start, 4) for start in (0, 4)]
+    doubled = repeat(nested, 2)
+    results["repeated_record"] = {name: len(doubled[name]) for name in record}
+    back = [take(doubled, start, 4) for start in (0, 4)]
     results["repeats"] = all(same(part | {"batch_index": 0}, nested | {"batch_index": 0}) for part in back)
     results["untouched"] = same(nested, whole | {"noise_mask": NestedTensor([masks, masks[:1]])})
 

@@ -26,6 +26,7 @@ def test_what_a_joint_latent_notes_goes_with_its_pictures(results):
     assert results["joint_part"]
     assert results["part_of_a_part"]
     assert results["repeats"]
+    assert results["repeated_record"] == {"depth_valid": 8, "depth_scale": 8}
     assert results["untouched"]
     assert results["arithmetic"]
 
