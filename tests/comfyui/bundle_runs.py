@@ -47,7 +47,18 @@ def nano_in_every_form(root, folder):
         model, clip, vae = MFLoadModel.execute(name).result
         texts = [clip.encode_from_tokens_scheduled(clip.tokenize(prompt)) for prompt in (PROMPT, "")]
         latent = MFEmptyLatent.execute(64, 64).result[0]
-        rgb, depth, _ = MFSampler.execute(model, *texts, latent, 3, "joint", 3, 4.0, 5.0, False).result
+        rgb, depth, _ = MFSampler.execute(
+            model=model,
+            positive=texts[0],
+            negative=texts[1],
+            latent=latent,
+            seed=3,
+            mode="joint",
+            steps=3,
+            cfg=4.0,
+            tilt=5.0,
+            refine_depth=False,
+        ).result
         colors = model.model.latent_format.latent_rgb_factors
         found[name] = (vae.decode(rgb["samples"]), depth["samples"], torch.tensor(colors))
     wanted = found.pop(NANO)
