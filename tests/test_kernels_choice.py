@@ -495,6 +495,8 @@ def test_kernels_run_on_the_gpu_of_their_tensors(monkeypatch: pytest.MonkeyPatch
         order.append("left")
 
     class Kernel:
+        fn = device_of
+
         def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
             return lambda *arguments, **constants: order.append("launched")
 

@@ -1,6 +1,7 @@
-"""What every launch needs: the tensor's own GPU, sizes of blocks, how many programs fill a GPU."""
+"""What every launch needs: the tensor's own GPU, a count of launches, sizes of blocks, how many programs fill a GPU."""
 
 import functools
+from collections import Counter
 from typing import Any
 
 import torch
@@ -8,6 +9,9 @@ import triton
 from torch import Tensor
 
 from .interpreter import interpreted
+
+#: Kernel's name -> launches in this process: the tests' evidence that a kernel ran, and not something in its place.
+launches: Counter[str] = Counter()
 
 #: Programs of a reduction where there is no GPU, so that the interpreter runs several and then the second stage.
 _INTERPRETED_PROGRAMS = 4
@@ -28,6 +32,7 @@ def launch(kernel: Any, grid: tuple[int, ...], beside: Tensor, *arguments: Any, 
     with torch.cuda.device_of(beside):
         # Products and sums fuse by choice: Triton's default changes with 3.10.
         kernel[grid](*arguments, enable_fp_fusion=True, **constants)
+    launches[kernel.fn.__name__] += 1
 
 
 def target_architecture() -> int | str | None:
