@@ -174,7 +174,7 @@ class TestBadFiles:
         path.write_bytes(path.read_bytes()[:-100])
         self.refuse(path, "not a complete .safetensors file")
         path.write_bytes(b"PK\x03\x04 a pickle")
-        self.refuse(path, "not a complete .safetensors file")
+        self.refuse(path, "not a .safetensors file but a ZIP archive, as PyTorch pickles")
 
     def test_other_models(self, tmp_path):
         other = tmp_path / "other.safetensors"

@@ -1,12 +1,10 @@
-"""Which back end runs: asked for, the host's, by the CPU's rule or by measurement; what is kept on disk; threads."""
+"""Which back end runs: asked for, the host's, or by the rule for CPUs; what ran, and what cannot run."""
 
 import json
 import logging
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,32 +28,17 @@ from mforce.kernels import (
     register,
     spec,
     swiglu,
-    timing,
     use_attention,
     what_ran,
 )
-from mforce.kernels.cache import ChoiceFile, cache_folder
-from mforce.kernels.measured import MeasuredChoice
+from mforce.kernels.cache import cache_folder
 from mforce.kernels.registry import BACK_ENDS, FLOATS, BackEnd, Call, Constraints, log_once
 from mforce.kernels.spec import parse, scope
-from mforce.kernels.trials import median_seconds
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 LONG = Call("attention", GPU, torch.bfloat16, 128, False, (1, 32, 2560, 2560))
 SHORT = LONG._replace(sizes=(1, 32, 100, 100))
 NAMES = ("triton", "sdpa", "sdpa_cudnn", "sdpa_flash")
-
-
-class FakeTimer:
-    """Says that ``fastest`` is, and counts how often it is asked."""
-
-    def __init__(self, fastest: str, patience: float = 0.0) -> None:
-        self.fastest, self.patience, self.asked = fastest, patience, 0
-
-    def __call__(self, call: Call, names: Sequence[str]) -> dict[str, float]:
-        self.asked += 1
-        time.sleep(self.patience)
-        return {name: 1.0 if name == self.fastest else 2.0 for name in names}
 
 
 @pytest.fixture
@@ -88,168 +71,6 @@ def names_that_ran(run: Callable[[], object]) -> list[str]:
     before = launches()
     run()
     return [name for (op, name), times in (launches() - before).items() for _ in range(times) if op == "attention"]
-
-
-def test_measured_once_and_kept(tmp_path: Path) -> None:
-    file = tmp_path / "folder" / "kernels.json"
-    timer = FakeTimer("triton")
-    first = MeasuredChoice("H100, torch 2", ChoiceFile(file), timer)
-    assert first.known(LONG) is None
-    assert [first.best(LONG, NAMES), first.best(LONG, NAMES)] == ["triton", "triton"]
-    assert timer.asked == 1
-    # Sizes within a factor of two share the choice, others do not.
-    assert first.best(LONG._replace(sizes=(1, 32, 2560, 4096)), NAMES) == "triton"
-    assert timer.asked == 1
-    timer.fastest = "sdpa_cudnn"
-    assert first.best(SHORT, NAMES) == first.best(LONG._replace(gradient=True), NAMES) == "sdpa_cudnn"
-    assert timer.asked == 3
-
-    later = MeasuredChoice("H100, torch 2", ChoiceFile(file), FakeTimer("sdpa"))
-    assert (later.best(LONG, NAMES), later.best(SHORT, NAMES)) == ("triton", "sdpa_cudnn")
-    assert later.timer.asked == 0
-    assert later.measured()[LONG.bucket]["seconds"]["triton"] == 1.0
-    assert [path.name for path in file.parent.iterdir()] == ["kernels.json"]
-
-
-def test_another_version_or_device_measures_again(tmp_path: Path) -> None:
-    file = ChoiceFile(tmp_path / "kernels.json")
-    MeasuredChoice("H100, torch 2.9", file, FakeTimer("triton")).best(LONG, NAMES)
-    newer = MeasuredChoice("H100, torch 2.10", file, FakeTimer("sdpa_flash"))
-    assert newer.best(LONG, NAMES) == "sdpa_flash"
-    assert MeasuredChoice("H100, torch 2.9", file, FakeTimer("sdpa")).best(LONG, NAMES) == "triton"
-
-
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[]", '{"revision": 2, "environments": 5}', '{"revision": 2, "environments": {"H100": {"x": {"a": 1}}}}'],
-)
-def test_a_corrupted_file_is_ignored_and_replaced(tmp_path: Path, content: str, log: pytest.LogCaptureFixture) -> None:
-    file = tmp_path / "kernels.json"
-    file.write_text(content)
-    measured = MeasuredChoice("H100", ChoiceFile(file), FakeTimer("triton"))
-    assert measured.best(LONG, NAMES) == "triton"
-    assert measured.best(SHORT, NAMES) == "triton"
-    assert len(log.records) == (0 if content.endswith("}}}}") else 1)
-    stored = json.loads(file.read_text())["environments"]["H100"]
-    assert stored[LONG.bucket]["choice"] == "triton"
-
-
-def test_a_name_that_is_no_candidate_any_more_is_measured_again(tmp_path: Path) -> None:
-    file = ChoiceFile(tmp_path / "kernels.json")
-    file.add("H100", LONG.bucket, {"choice": "sdpa_gone", "seconds": {"sdpa_gone": 1.0}})
-    assert MeasuredChoice("H100", file, FakeTimer("triton")).best(LONG, NAMES) == "triton"
-
-
-def test_a_folder_that_cannot_be_written_costs_one_line(tmp_path: Path, log: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").write_text("")
-    measured = MeasuredChoice("H100", ChoiceFile(tmp_path / "file" / "kernels.json"), FakeTimer("triton"))
-    assert measured.best(LONG, NAMES) == measured.best(SHORT, NAMES) == "triton"
-    assert len(log.records) == 1
-
-
-@pytest.mark.parametrize("with_default", [True, False])
-def test_a_measurement_that_fails_is_neither_kept_nor_tried_again(
-    tmp_path: Path, log: pytest.LogCaptureFixture, with_default: bool
-) -> None:
-    names, default = (NAMES, "sdpa") if with_default else (("sdpa_flash", "sdpa_cudnn"), "sdpa_flash")
-    asked = []
-
-    def no_memory(call: Call, names: Sequence[str]) -> dict[str, float]:
-        asked.append(call)
-        raise torch.OutOfMemoryError("out of memory")
-
-    file = tmp_path / "kernels.json"
-    measured = MeasuredChoice("H100", ChoiceFile(file), no_memory)
-    assert measured.best(LONG, names) == measured.best(LONG, names) == default
-    assert len(asked) == 1
-    assert not file.exists()
-    assert "out of memory" in log.text
-
-
-def test_threads_wait_for_one_measurement(tmp_path: Path) -> None:
-    measured = MeasuredChoice("H100", ChoiceFile(tmp_path / "kernels.json"), FakeTimer("triton", patience=0.1))
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda call: measured.best(call, NAMES), [LONG, SHORT] * 8))
-    assert set(found) == {"triton"}
-    assert measured.timer.asked == 2
-
-
-def test_measuring_leaves_out_what_fails_or_disagrees(
-    monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
-) -> None:
-    wrong = BACK_ENDS["attention"]["reference"].run
-    off = BackEnd("reference", "attention", lambda *arguments: wrong(*arguments) * 1.1)
-    monkeypatch.setitem(BACK_ENDS["attention"], "reference", off)
-    state = torch.random.get_rng_state()
-    call = Call("attention", CPU, torch.float32, 16, True, (1, 2, 20, 20))
-    with torch.inference_mode():
-        times = median_seconds(call, ("sdpa", "sdpa_math", "sdpa_cudnn", "reference"))
-    assert set(times) == {"sdpa", "sdpa_math"}
-    assert all(seconds > 0 for seconds in times.values())
-    assert torch.equal(state, torch.random.get_rng_state())
-    lines = [record.message for record in log.records]
-    assert len(lines) == 2
-    assert "sdpa_cudnn is left out, it failed" in lines[0]
-    assert "reference is left out, its result is off by 0.1" in lines[1]
-
-
-@pytest.mark.parametrize("op", ["adaln", "gated_residual_adaln", "qk_norm_rope"])
-def test_every_operation_can_be_measured(op: str, log: pytest.LogCaptureFixture) -> None:
-    """What two back ends of an operation give agrees on the inputs that the operation draws."""
-    pytest.importorskip("comfy_kitchen")
-    sizes = (2, 9, 2, 3) if op == "qk_norm_rope" else (2, 9, 2)
-    with torch.no_grad():
-        assert set(median_seconds(Call(op, CPU, torch.bfloat16, 16, False, sizes), ("kitchen", "reference"))) == {
-            "kitchen",
-            "reference",
-        }
-    assert not log.records
-
-
-def test_a_race_runs_losers_once_and_ends_with_its_budget() -> None:
-    clocked: Counter[str] = Counter()
-    seconds = {"fast": 1.0, "close": 1.75, "slow": 2.5}
-
-    def clock(function: Callable[[], object], device: torch.device, repeats: int) -> float:
-        name = str(function())
-        clocked[name] += 1
-        return seconds[name] * repeats
-
-    functions = {name: (lambda name=name: name) for name in seconds}
-    times = timing.race(functions, CPU, 5, 1e9, clock)
-    assert clocked == {"fast": 5, "close": 5, "slow": 1}
-    assert times == {"fast": [1.0] * 5, "close": [1.75] * 5, "slow": [2.5]}
-    clocked.clear()
-    timing.race(functions, CPU, 5, 20.0, clock)
-    assert clocked == {"fast": 2, "close": 2, "slow": 1}  # 15.75 seconds, then 8.25 more
-
-
-def test_nothing_is_measured_while_tracing_or_capturing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    timer = FakeTimer("triton")
-    measured = MeasuredChoice("H100", ChoiceFile(tmp_path / "kernels.json"), timer)
-    monkeypatch.setattr(choice, "measured_choice", lambda device: measured)
-    monkeypatch.setattr(choice, "candidates", lambda call: NAMES)
-    assert choice.choose(LONG, "auto", passive=True) == "sdpa"
-    assert timer.asked == 0
-    assert choice.choose(SHORT, "auto", passive=False) == "triton"
-    timer.fastest = "sdpa_flash"
-    assert choice.choose(LONG, "auto", passive=False) == "sdpa_flash"
-    # A captured step has its sizes; a compiled graph may serve all lengths: what won at the longest.
-    assert choice.choose(SHORT, "auto", passive=True) == "triton"
-    assert choice.choose(SHORT._replace(sizes=()), "auto", passive=True) == "sdpa_flash"
-    assert choice.choose(LONG._replace(dtype=torch.float16), "auto", passive=True) == "sdpa"
-    # The record says so, and a pinned run neither measures nor asks the file.
-    record = what_ran()
-    assert record["choices"][LONG.bucket] == "sdpa_flash"
-    with pinned({"pin": "auto", "choices": {LONG.bucket: "sdpa"}}):
-        assert choice.choose(LONG, "auto", passive=False) == "sdpa"
-    assert choice.choose(LONG, "auto", passive=False) == "sdpa_flash"
-    assert timer.asked == 2
-
-
-def test_one_candidate_needs_no_measurement() -> None:
-    assert choice.choose(LONG._replace(device=torch.device("mps")), "auto", passive=False) == "sdpa"
-    assert choice.choose(Call("swiglu", torch.device("mps"), torch.float32, 8, False), "auto", False) == "reference"
 
 
 def test_the_rule_for_cpus() -> None:

@@ -10,6 +10,9 @@ from .test_import_graph import MODULES
 UNIX_ONLY = {"fcntl", "grp", "posix", "pwd", "pty", "resource", "syslog", "termios", "tty"}
 NO_TRITON = {"triton", "xformers"}
 
+#: Kernels in Triton, and the tool that compiles them.
+TRITON_ONLY = ("mforce.kernels.triton.", "mforce.benchmarks.compiled_kernels")
+
 #: What the registry asks whether Triton is there.
 WITHOUT_TRITON = {"mforce.kernels.triton", "mforce.kernels.triton.interpreter"}
 
@@ -38,8 +41,8 @@ for module in modules:
 
 
 def importable(missing: set[str]) -> list[str]:
-    """All modules that ought to import: not the nodes, which need ComfyUI, and kernels in Triton only where it is."""
-    left_out = ("mforce.nodes", "mforce.__main__", *(("mforce.kernels.triton.",) if "triton" in missing else ()))
+    """All modules that ought to import: not the nodes, which need ComfyUI, and Triton's only where it is."""
+    left_out = ("mforce.nodes", "mforce.__main__", *(TRITON_ONLY if "triton" in missing else ()))
     return [module for module in MODULES if module in WITHOUT_TRITON or not module.startswith(left_out)]
 
 
