@@ -68,7 +68,7 @@ def qk_norm_rope(
         BackEndUnavailable: a back end was asked for by name and cannot run.
     """
     qkv = streams[0].qkv
-    scales = [scale.to(qkv.dtype) for stream in streams for scale in stream[1:]]
+    scales = [scale.to(qkv.dtype) for stream in streams for scale in (stream.query_scale, stream.key_scale)]
     tensors = (*(stream.qkv for stream in streams), *scales)
     sizes = (qkv.shape[0], table.shape[1], len(streams), qkv.shape[3])
     return dispatch(QK_NORM_ROPE, tensors, (streams, table, inplace), qkv.shape[4], sizes)

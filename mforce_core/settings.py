@@ -139,7 +139,7 @@ def _is_of(value: Any, kind: Any) -> bool:
     """Whether a value of a JSON file has the type of a setting."""
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-    if isinstance(kind, type):
+    if get_origin(kind) is None:
         return type(value) is kind
     if get_origin(kind) is tuple:
         kinds = get_args(kind)
