@@ -67,8 +67,8 @@ class Server(ComfyUI):
         return answer
 
     def wait(self, prompt_id: str, limit: float = 900, pause: float = 0.3) -> dict[str, Any]:
-        """The history entry of a prompt once it has ended, well or not."""
+        """The history entry of a prompt once it has ended, well or not; a TimeoutError shows the server's log."""
         try:
             return super().wait(prompt_id, limit, pause)
         except TimeoutError as error:
-            raise AssertionError(f"{error}:\n{self.log[-4000:]}") from error
+            raise TimeoutError(f"{error}:\n{self.log[-4000:]}") from error
