@@ -110,11 +110,11 @@ def failure(entry):
 def test_the_pack_loads_without_a_word_of_complaint(server):
     complaints = [
         line
-        for line in server.log.splitlines()
+        for line in server.log_of_start.splitlines()
         if re.search(r"\[(WARNING|ERROR|CRITICAL)\]|Traceback|IMPORT FAILED|Warning:", line)
     ]
     assert not complaints
-    assert FOLDER in server.log
+    assert FOLDER in server.log_of_start
 
 
 def test_recorded_node_definitions_are_current(object_info):
