@@ -100,6 +100,7 @@ def set_preview_colors(model: Any, vae: comfy.sd.VAE) -> None:
     if not isinstance(vae.first_stage_model, PatchAutoencoder):
         return
     inverse = vae.first_stage_model.inverse
+    assert inverse.bias is not None  # the mean of the patches
     latent_format = model.model.latent_format
     latent_format.latent_rgb_factors = inverse.weight.float().mean((2, 3)).tolist()
     latent_format.latent_rgb_factors_bias = inverse.bias.float().tolist()
