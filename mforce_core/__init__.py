@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from .encoders.autoencoder_files import load_autoencoder
     from .encoders.words import load_text_encoder
     from .pipeline import Pipeline
+    from .sampling.path import NoisePath
+    from .sampling.path_spec import PathSpec
     from .sampling.rollout import sample
     from .sampling.schedule import rollout_times
     from .scene3d.point_cloud import unproject
     from .weights.checkpoint import load_model
 
 __all__ = [
+    "NoisePath",
+    "PathSpec",
     "Pipeline",
     "decode_depth",
     "encode_depth",
@@ -29,6 +33,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "NoisePath": ".sampling.path",
+    "PathSpec": ".sampling.path_spec",
     "Pipeline": ".pipeline",
     "decode_depth": ".depth.codec",
     "encode_depth": ".depth.codec",

@@ -30,7 +30,8 @@ from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latent
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
-from .sampling.rollout import draw_noise, sample
+from .sampling.noise import draw_noise
+from .sampling.rollout import sample
 from .scene3d.point_cloud import scaled_edge_threshold
 from .settings import BUILT_IN, Settings
 from .weights.checkpoint import load_model

@@ -7,7 +7,7 @@ import torch
 
 from mforce.mforce_core import load_model, rollout_times, sample
 from mforce.mforce_core.sampling.denoiser import Denoiser
-from mforce.mforce_core.sampling.rollout import draw_noise
+from mforce.mforce_core.sampling.noise import draw_noise
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 GRID = (2, 3)

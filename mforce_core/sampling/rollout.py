@@ -1,7 +1,6 @@
-"""Euler rollouts of both streams, each with its own noise levels."""
+"""Rollouts of a model: both streams from noise or content along a path of noise levels."""
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,11 +9,12 @@ from ..model.config import Schedule
 from ..model.transformer import ModalityForcingTransformer
 from ..release import CFG, MODES, STEPS, Mode
 from .denoiser import Denoiser
-from .schedule import Levels, rollout_times
-from .solvers import euler_step
-
-#: callback(step, steps, rgb, depth_x0), step from 1: state after the step; raise in it to cancel.
-Callback = Callable[[int, int, Tensor, Tensor], None]
+from .guidance import Prediction
+from .integrate import Callback, Given, integrate, noised
+from .noise import NoiseSource
+from .path import NoisePath
+from .schedule import rollout_times
+from .solvers import Streams
 
 
 @torch.no_grad()
@@ -31,9 +31,11 @@ def sample(
     rgb: Tensor | None = None,
     depth: Tensor | None = None,
     noise: tuple[Tensor, Tensor] | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     guidance: float | None = None,
     schedule: Schedule | None = None,
+    path: NoisePath | None = None,
+    solver: str = "euler",
     callback: Callback | None = None,
     cuda_graph: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -44,23 +46,27 @@ def sample(
         text: text features of the prompts, (B, T, context_in_dim).
         grid: (h, w) tokens.
         mode: "joint" (text -> RGB + depth), "i2d" (RGB -> depth) or "d2i" (depth -> RGB).
-        steps: Euler steps.
+        steps: of the release's path; a ``path`` has its own.
         cfg: classifier-free guidance scale; above 1 it doubles the cost and needs ``null_text``. None: the release's
             default of the mode (4, 1, 4).
         log2_alpha: tilt of joint mode; the release uses 5 (RGB first), None leaves depth on its own shift.
         null_text: features of the empty string, (1 or B, T, context_in_dim).
-        rgb: clean RGB tokens (B, N, in_channels), for i2d.
-        depth: clean depth tokens (B, N, depth_channels), for d2i.
+        rgb: clean RGB tokens (B, N, in_channels), for i2d; or where the path starts below 1, what it starts from.
+        depth: clean depth tokens (B, N, depth_channels), for d2i; or as ``rgb``.
         noise: starting noise (rgb, depth) in the tokens' shapes; None draws it from ``seed``.
-        seed: of a CPU generator, so a seed gives the same noise on every device.
+        seed: of a CPU generator, so a seed gives the same noise on every device; or one for each of the batch.
         guidance: scale for bases that embed one.
         schedule: timestep shift; the model's own by default.
+        path: noise levels of both streams, from :meth:`.path_spec.PathSpec.build`; instead of ``steps``,
+            ``log2_alpha`` and ``schedule``. The stream that i2d or d2i is given is mixed with noise to its own levels
+            on the path (see :func:`.integrate.integrate`): a path that leaves it at 0 freezes it.
+        solver: "euler" (the release's), "heun", "dpmpp_2m" or "euler_ancestral".
         callback: called after every step; what it raises ends the rollout.
         cuda_graph: launch steps as one CUDA graph, which the model keeps for further rollouts of this shape; where none
             can be made, one line in the log says so and the steps run as without it.
 
     Returns:
-        (rgb, depth) clean tokens, float32; the frozen stream comes back unchanged.
+        (rgb, depth) clean tokens, float32; a given stream comes back unchanged.
 
     Raises:
         ValueError: missing or misshapen inputs, non-finite noise levels or scales.
@@ -73,26 +79,27 @@ def sample(
     cfg = CFG[mode] if cfg is None else cfg
     if not 0 <= cfg < float("inf"):
         raise ValueError(f"cfg must be a finite number of at least 0, got {cfg}")
+    if path is None:
+        path = NoisePath(*rollout_times(steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule or model.schedule))
     device = next(model.parameters()).device
     batch, tokens = text.shape[0], grid[0] * grid[1]
-    rgb_state, depth_state = noise or draw_noise(
-        (batch, tokens, config.in_channels), (batch, tokens, config.depth_channels), seed
+    shapes = (batch, tokens, config.in_channels), (batch, tokens, config.depth_channels)
+    source = NoiseSource(seed)
+    drawn = source.draw(shapes[0]), source.draw(shapes[1])  # also beside given noise: what follows is the seed's then
+    rgb_noise, depth_noise = noise or drawn
+    rgb_noise = _as_state("rgb", rgb_noise, shapes[0], device)
+    depth_noise = _as_state("depth", depth_noise, shapes[1], device)
+    rgb = None if rgb is None else _as_state("rgb", rgb, shapes[0], device)
+    depth = None if depth is None else _as_state("depth", depth, shapes[1], device)
+    if mode == "i2d" and rgb is None:
+        raise ValueError("mode i2d needs the clean rgb tokens")
+    if mode == "d2i" and depth is None:
+        raise ValueError("mode d2i needs the clean depth tokens")
+    given = Given(rgb if mode == "i2d" else None, depth if mode == "d2i" else None)
+    state = Streams(
+        rgb_noise if given.rgb is not None else _start("rgb", path.rgb[0], rgb, rgb_noise),
+        depth_noise if given.depth is not None else _start("depth", path.depth[0], depth, depth_noise),
     )
-    if mode == "i2d":
-        if rgb is None:
-            raise ValueError("mode i2d needs the clean rgb tokens")
-        rgb_state = rgb
-    elif mode == "d2i":
-        if depth is None:
-            raise ValueError("mode d2i needs the clean depth tokens")
-        depth_state = depth
-    for name, state, channels in (
-        ("rgb", rgb_state, config.in_channels),
-        ("depth", depth_state, config.depth_channels),
-    ):
-        if tuple(state.shape) != (batch, tokens, channels):
-            raise ValueError(f"{name} tokens must be {(batch, tokens, channels)}, got {tuple(state.shape)}")
-    rgb_state, depth_state = rgb_state.to(device, torch.float32), depth_state.to(device, torch.float32)
 
     text = text.to(device)
     if cfg > 1:
@@ -101,22 +108,28 @@ def sample(
         null_text = null_text.to(text).expand(batch, -1, -1)
     else:
         null_text = None
-    schedule = schedule or model.schedule
-    t_rgb, t_depth = rollout_times(steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule)
-    levels = [Levels(*pair) for pair in zip(t_rgb.tolist(), t_depth.tolist(), strict=True)]
     # Of all steps at once: they depend on the noise levels alone.
-    scales = None if guidance is None else torch.full((steps,), guidance, device=device)
-    modulations = model.modulations(t_rgb[:-1].to(device), t_depth[:-1].to(device), scales)
+    t_rgb, t_depth = (levels[:-1].to(device) for levels in path.tensors())
+    scales = None if guidance is None else torch.full((path.steps,), guidance, device=device)
+    modulations = model.modulations(t_rgb, t_depth, scales)
     denoise = Denoiser(model, text, null_text, grid, cfg, cuda_graph=cuda_graph)
-    for step, (now, after) in enumerate(pairwise(levels)):
-        predicted = denoise(rgb_state, depth_state, modulations.rows(step, step + 1))
-        rgb_state, depth_state = euler_step(rgb_state, depth_state, predicted, now, after)
-        if callback is not None:
-            callback(step + 1, steps, rgb_state, depth_state if mode == "d2i" else predicted.depth_x0)
-    return rgb_state, depth_state
+
+    def predict(state: Streams, number: int) -> Prediction:
+        return denoise(*state, modulations.rows(number, number + 1))
+
+    return integrate(predict, state, path, given=given, solver=solver, fresh=source.like, callback=callback)
 
 
-def draw_noise(rgb_shape: tuple[int, ...], depth_shape: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor]:
-    """Gaussian starting noise of both streams from one CPU generator, RGB drawn first."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rgb_shape, generator=generator), torch.randn(depth_shape, generator=generator)
+def _as_state(name: str, tokens: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    if tuple(tokens.shape) != shape:
+        raise ValueError(f"{name} tokens must be {shape}, got {tuple(tokens.shape)}")
+    return tokens.to(device, torch.float32)
+
+
+def _start(name: str, level: float, clean: Tensor | None, noise: Tensor) -> Tensor:
+    """The first state of a stream that is denoised."""
+    if level == 1:
+        return noise
+    if clean is None:
+        raise ValueError(f"the path starts with {name} at noise level {level:g}: give the {name} tokens to start from")
+    return noised(clean, noise, level)

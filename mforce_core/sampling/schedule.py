@@ -61,14 +61,24 @@ def rollout_times(
     Raises:
         ValueError: unknown mode, fewer than one step, a tilt that is not finite.
     """
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
+    u = torch.linspace(1, 0, steps + 1, dtype=torch.float32)
+    return released_levels(u, mode=mode, log2_alpha=log2_alpha, schedule=schedule)
+
+
+def released_levels(
+    u: Tensor, *, mode: Mode = "joint", log2_alpha: float | None = None, schedule: Schedule | None = None
+) -> tuple[Tensor, Tensor]:
+    """The path that the release takes, at the places u of it, (n,) float32 from 1 (its start) to 0 (its end).
+
+    Args and errors are those of :func:`rollout_times`, whose places are evenly spaced.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     if log2_alpha is not None and not abs(log2_alpha) <= 30:
         raise ValueError(f"log2_alpha must lie in -30..30, got {log2_alpha}")
     schedule = schedule or Schedule()
-    u = torch.linspace(1, 0, steps + 1, dtype=torch.float32)
     t_rgb = shift(u, schedule.rgb_shift_mu, schedule.rgb_shift_sigma)
     if mode == "joint" and log2_alpha is not None:
         t_depth = tilt(t_rgb, log2_alpha)
