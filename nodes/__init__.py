@@ -21,6 +21,7 @@ from comfy_api.latest import ComfyExtension, io
 from .depth_completion import MFDepthCompletion
 from .depth_detokenize import MFDepthDetokenize
 from .depth_map_to_image import MFDepthToImage
+from .depth_to_geometry import MFDepthToGeometry
 from .depth_to_image_latent import MFDepthToImageLatent
 from .empty_latent import MFEmptyLatent
 from .encode_depth import MFEncodeDepth
@@ -55,6 +56,7 @@ NODES: list[type[io.ComfyNode]] = [
     MFRepeatLatent,
     MFDepthDetokenize,
     MFDepthToImage,
+    MFDepthToGeometry,
     MFRestoreSize,
     MFLoadDepth,
     MFSaveDepth,

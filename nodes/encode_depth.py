@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..mforce_core.depth.codec import DepthError, mean_depth
 from .host.depth_latent import encode_stream
-from .host.geometry import DA3Geometry, Geometry, depth_of_disparity, raw_depth
+from .host.geometry import DA3Geometry, Geometry, depth_of_any
 from .host.image_fit import fit_depth, place
 from .host.joint_latent import CATEGORY
 from .host.node import Node
-from .host.shared_inputs import DEPTH, DISPARITY, fit_inputs, valid_input
+from .host.shared_inputs import DISPARITY, fit_inputs, meaning_inputs, valid_input
 
 
 class MFEncodeDepth(Node):
@@ -39,26 +39,7 @@ class MFEncodeDepth(Node):
                         " may go past 1)."
                     ),
                 ),
-                io.Combo.Input(
-                    "meaning",
-                    options=[DEPTH, DISPARITY],
-                    default=DEPTH,
-                    tooltip=(
-                        "What bright means in an IMAGE. Depth: far is bright and black is unknown. Disparity, as in"
-                        " ControlNet depth maps: near is bright and black is far. Not used for raw depth."
-                    ),
-                ),
-                io.Float.Input(
-                    "far_to_near",
-                    default=10.0,
-                    min=1.1,
-                    max=1000.0,
-                    step=0.5,
-                    tooltip=(
-                        "For disparity only: how many times farther away black is than white. Disparity maps that were"
-                        " stretched to 0..1 do not contain this."
-                    ),
-                ),
+                *meaning_inputs(),
                 *fit_inputs(),
                 io.Int.Input(
                     "fill_seed",
@@ -90,10 +71,7 @@ class MFEncodeDepth(Node):
         fill_seed: int = 0,
         valid: Tensor | None = None,
     ) -> io.NodeOutput:
-        if meaning == DISPARITY and not isinstance(depth, dict):
-            maps, usable = depth_of_disparity(depth, far_to_near, valid)
-        else:
-            maps, usable = raw_depth(depth, valid)
+        maps, usable = depth_of_any(depth, meaning == DISPARITY, far_to_near, valid)
         placement = place(maps, width, height, fit)
         maps, usable = fit_depth(maps, usable, placement)
         try:

@@ -9,18 +9,21 @@ from typing import Any
 
 import comfy.model_management
 import folder_paths
+import numpy as np
 import torch
 from comfy_api.latest import UI, io
 from torch import Tensor
 
 from ..mforce_core.depth.files import read_depth
 from ..mforce_core.depth.range import normalized_disparity
+from ..mforce_core.depth.sequences import MISSING, STOP, choose_frames, frame_numbers, is_pattern
 from ..mforce_core.release import FOV_DEGREES
 from .host.depth_files import input_depth_files
 from .host.depth_pictures import preview
 from .host.geometry import make_geometry
 from .host.images import gray_image, match_image, to_rgb
 from .host.node import Node
+from .host.progress import with_progress
 from .host.shared_inputs import DEPTH, DISPARITY, fov_input, geometry_output, picture_of_depth_input
 
 AUTO, AUTO_CHANNEL = "as the file says", "auto"
@@ -36,10 +39,10 @@ class MFLoadDepth(Node):
             display_name="MF Load Depth",
             category="image",
             description=(
-                "Load a depth map at full precision: OpenEXR, NPY, NPZ, PFM, or a 16-bit or float PNG or TIFF from"
-                " ComfyUI's input folder. Pixels that are zero, negative, infinite, NaN or fully transparent are not"
-                " valid, nor is the 1e10 that renderers write where there is no surface. 8-bit pictures of depth are"
-                " read as disparity."
+                "Load a depth map, or a sequence of them, at full precision: OpenEXR, NPY, NPZ, PFM, or a 16-bit or"
+                " float PNG or TIFF from ComfyUI's input folder. Pixels that are zero, negative, infinite, NaN or fully"
+                " transparent are not valid, nor is the 1e10 that renderers write where there is no surface. 8-bit"
+                " pictures of depth are read as disparity."
             ),
             search_aliases=[
                 "modality forcing",
@@ -56,8 +59,9 @@ class MFLoadDepth(Node):
                     options=input_depth_files(),
                     upload=io.UploadType.image,
                     tooltip=(
-                        "A file in ComfyUI's input folder. Upload one with the button below, or drop it on the node;"
-                        " press R to find files that were copied into the folder. EXR needs: pip install OpenEXR."
+                        "A file in ComfyUI's input folder or a folder in it; name.####.exr is a sequence. Upload one"
+                        " with the button below, or drop it on the node; press R to find files that were copied into"
+                        " the folder. EXR needs: pip install OpenEXR."
                     ),
                 ),
                 io.Combo.Input(
@@ -95,6 +99,19 @@ class MFLoadDepth(Node):
                     ),
                     advanced=True,
                 ),
+                _frame("first_frame", "first", "from the beginning"),
+                _frame("last_frame", "last", "to the end"),
+                io.Combo.Input(
+                    "missing_frames",
+                    options=list(MISSING),
+                    default=STOP,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "For a sequence with frames that are not there. stop: say which. hold: the frame before stands"
+                        " in. skip: leave them out; the clip gets shorter."
+                    ),
+                ),
             ],
             outputs=[
                 geometry_output(),
@@ -108,15 +125,21 @@ class MFLoadDepth(Node):
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        found = folder_paths.exists_annotated_filepath(file)
-        if not found or not os.path.isfile(folder_paths.get_annotated_filepath(file)):
+        if is_pattern(file):
+            found = bool(frame_numbers(Path(folder_paths.get_annotated_filepath(file))))
+        else:
+            found = folder_paths.exists_annotated_filepath(file)
+            found = found and os.path.isfile(folder_paths.get_annotated_filepath(file))
+        if not found:
             return f"MF Load Depth: there is no file {file} in ComfyUI's input folder; copy it there or choose another."
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str, **others: Any) -> tuple[int, int]:
-        status = os.stat(folder_paths.get_annotated_filepath(file))
-        return status.st_mtime_ns, status.st_size
+    def fingerprint_inputs(cls, file: str, **others: Any) -> list[tuple[str, int, int]]:
+        path = Path(folder_paths.get_annotated_filepath(file))
+        files = frame_numbers(path).values() if is_pattern(file) else [path]
+        states = ((one.name, one.stat()) for one in files)
+        return [(name, state.st_mtime_ns, state.st_size) for name, state in states]
 
     @classmethod
     def execute(
@@ -127,21 +150,37 @@ class MFLoadDepth(Node):
         exr_channel: str = AUTO_CHANNEL,
         image: Tensor | None = None,
         far_to_near: float = 0.0,
+        first_frame: int = -1,
+        last_frame: int = -1,
+        missing_frames: str = STOP,
     ) -> io.NodeOutput:
         path = Path(folder_paths.get_annotated_filepath(file))
         channel = exr_channel.strip()
+        maps_read: list[np.ndarray] = []
         try:
-            read = read_depth(
-                path,
-                disparity=None if meaning == AUTO else meaning == DISPARITY,
-                channel=None if channel in ("", AUTO_CHANNEL) else channel,
-                far_to_near=far_to_near or None,
-            )
+            paths = [path]
+            if is_pattern(file):
+                limits = (None if frame < 0 else frame for frame in (first_frame, last_frame))
+                frames = choose_frames(path, *limits, missing_frames)
+                paths = list(frames.paths)
+                for note in frames.notes:
+                    logger.warning("MF Load Depth: %s", note)
+            for one in with_progress(paths):
+                read = read_depth(
+                    one,
+                    disparity=None if meaning == AUTO else meaning == DISPARITY,
+                    channel=None if channel in ("", AUTO_CHANNEL) else channel,
+                    far_to_near=far_to_near or None,
+                )
+                for note in read.notes:
+                    logger.info("MF Load Depth: %s", note)
+                if maps_read and read.depth.shape != maps_read[0].shape:
+                    (rows, columns), (height, width) = read.depth.shape, maps_read[0].shape
+                    raise ValueError(f"{one.name} is {columns}x{rows}, but {paths[0].name} is {width}x{height}.")
+                maps_read.append(read.depth)
         except (ValueError, ModuleNotFoundError) as error:
-            raise ValueError(str(error).replace(str(path), file)) from error
-        for note in read.notes:
-            logger.info("MF Load Depth: %s", note)
-        numbers = torch.from_numpy(read.depth)[None]
+            raise ValueError(str(error).replace(str(path), file).replace(f"{path.parent}{os.sep}", "")) from error
+        numbers = torch.from_numpy(np.stack(maps_read))
         valid = torch.isfinite(numbers)
         maps = torch.where(valid, numbers, torch.zeros_like(numbers))
         picture = gray_image(normalized_disparity(maps, valid)) if image is None else match_image(to_rgb(image), maps)
@@ -152,3 +191,15 @@ class MFLoadDepth(Node):
             valid.float().to(device),
             ui=UI.PreviewImage(preview(maps, valid)),
         )
+
+
+def _frame(name: str, which: str, otherwise: str) -> io.Input:
+    return io.Int.Input(
+        name,
+        default=-1,
+        min=-1,
+        max=9_999_999,
+        optional=True,
+        advanced=True,
+        tooltip=f"For a sequence: the number of its {which} frame. -1: {otherwise}.",
+    )

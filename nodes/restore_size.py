@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from einops import rearrange
 from torch import Tensor
 
-from .host.geometry import Geometry
+from .host.geometry import DA3Geometry, Geometry
 from .host.joint_latent import Latent
 from .host.node import Node
 from .host.restoring import restore_geometry, restore_image
@@ -18,7 +18,7 @@ from .host.restoring import restore_geometry, restore_image
 class MFRestoreSize(Node):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        template = io.MatchType.Template("content", [Geometry, io.Image, io.Mask])
+        template = io.MatchType.Template("content", [Geometry, DA3Geometry, io.Image, io.Mask])
         return io.Schema(
             node_id="MFRestoreSize",
             display_name="MF Restore Size",

@@ -8,11 +8,14 @@ from comfy_api.latest import UI, io
 from torch import Tensor
 
 from ..mforce_core.depth.files import LEVELS
-from .host.depth_files import AS_DEPTH, AS_NORMALIZED, FORMATS, MEANINGS, PNG, encode_values, output_paths, write_depth
+from .host.depth_files import AS_DEPTH, AS_NORMALIZED, FORMATS, MEANINGS, PNG, depth_paths, encode_values, write_depth
 from .host.depth_pictures import preview
 from .host.geometry import DA3Geometry, Geometry, raw_depth
 from .host.node import Node
+from .host.progress import with_progress
 from .host.shared_inputs import distance_input, valid_input
+
+FILES, SEQUENCE = "files", "sequence"
 
 
 class MFSaveDepth(Node):
@@ -25,7 +28,8 @@ class MFSaveDepth(Node):
             description=(
                 "Save depth maps as numbers, for compositing, 3D and other programs. EXR: 32-bit float in channel Z, R"
                 " or RGB, with the mask of valid pixels as alpha. NPY: float32, NaN where not valid. PNG: 16 bits, 0"
-                " where not valid; the scale is stored in its text, and MF Load Depth applies it."
+                " where not valid; the scale is stored in its text, and MF Load Depth applies it. TIFF: 32-bit float, 0"
+                " where not valid. A batch becomes single files or a sequence."
             ),
             search_aliases=[
                 "modality forcing",
@@ -58,7 +62,8 @@ class MFSaveDepth(Node):
                     default=PNG,
                     tooltip=(
                         "png: opens in every program, 65535 steps. exr: full precision, for Nuke, Blender, Houdini and"
-                        " similar programs; needs: pip install OpenEXR. npy: full precision, for Python."
+                        " similar programs; needs: pip install OpenEXR. npy: full precision, for Python. tiff: full"
+                        " precision, for Photoshop, After Effects and GIS programs."
                     ),
                 ),
                 io.Combo.Input(
@@ -93,6 +98,26 @@ class MFSaveDepth(Node):
                     ),
                 ),
                 valid_input(),
+                io.Combo.Input(
+                    "numbering",
+                    options=[FILES, SEQUENCE],
+                    default=FILES,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "files: name_00001.exr, counted on from the last. sequence: name_00001.1001.exr and so on, as"
+                        " compositors read clips; the first number is a new one for each run."
+                    ),
+                ),
+                io.Int.Input(
+                    "first_frame",
+                    default=1001,
+                    min=0,
+                    max=9_999_999,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For numbering as a sequence: the frame number of the first map.",
+                ),
             ],
             outputs=[],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -111,14 +136,16 @@ class MFSaveDepth(Node):
         exr_channel: str = "Z",
         png_step: float = 0.0,
         valid: Tensor | None = None,
+        numbering: str = FILES,
+        first_frame: int = 1001,
     ) -> io.NodeOutput:
         maps, usable = raw_depth(depth, valid)
         if not usable.any():
             raise ValueError("no pixel is valid, so there is nothing to save; check depth and valid.")
         numbers, encoding = encode_values(maps, usable, values, near, far)
         step = 1 / LEVELS if values == AS_NORMALIZED else png_step or None
-        paths, subfolder = output_paths(filename_prefix, format, maps)
-        for path, one in zip(paths, numbers, strict=True):
+        paths, subfolder = depth_paths(filename_prefix, format, maps, first_frame if numbering == SEQUENCE else None)
+        for path, one in zip(with_progress(paths), numbers, strict=True):
             write_depth(path, one, encoding, format, channel=exr_channel, step=step, hidden=cls.hidden)
         saved = [UI.SavedResult(path.name, subfolder, io.FolderType.output) for path in paths]
         return io.NodeOutput(ui={**UI.PreviewImage(preview(maps, usable)).as_dict(), "depth_files": saved})

@@ -14,6 +14,7 @@ from ..mforce_core.scene3d.point_cloud import (
     depth_edges,
     merge,
     scaled_edge_threshold,
+    seen_from,
     surface_normals,
     unproject,
 )
@@ -109,8 +110,8 @@ class MFToPointCloud(Node):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "batch_index: one map of a batch. all: the points of all maps in one cloud, as if one camera"
-                        " had seen them."
+                        "batch_index: one map of a batch. all: the points of all maps in one cloud, where the geometry"
+                        " says that each camera stood, else as if one camera had seen them."
                     ),
                 ),
                 io.Boolean.Input(
@@ -173,7 +174,11 @@ class MFToPointCloud(Node):
                 max_points=None,
             )
 
-        cloud = merge([cloud_of(index) for index in (range(count) if maps == ALL_MAPS else [batch_index])])
+        clouds = [cloud_of(index) for index in (range(count) if maps == ALL_MAPS else [batch_index])]
+        if maps == ALL_MAPS and "extrinsics" in geometry:
+            places = geometry["extrinsics"]
+            clouds = [seen_from(cloud, place) for cloud, place in zip(clouds, places, strict=True)]
+        cloud = merge(clouds)
         cloud = thinned(cloud, voxel_thinning, voxel_size).limited(max_points)
         cloud = cloud.centered() if centre else cloud
         return io.NodeOutput(ply_file(cloud), viewer_camera(cloud.points))

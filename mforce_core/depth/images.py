@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ FAR_LIMIT = 20.0
 #: The last level of a 16-bit file.
 LEVELS = 65535
 
+_DESCRIPTION = 270  # number of a TIFF's ImageDescription
+
 
 class ImageDepth(NamedTuple):
     """numbers (H, W); what they mean, None where the file does not say; the last level of integers, None of floats."""
@@ -37,7 +40,7 @@ def read_image(path: Path) -> ImageDepth:
     """
     image = open_image(path)
     if _is_deep_gray(image.mode):
-        text = getattr(image, "text", {}).get(KEY)
+        text = _own_entry(image)
         numbers = np.asarray(image)
         levels = None if image.mode == "F" else LEVELS
         return ImageDepth(numbers, None if text is None else Encoding.from_text(text, path), levels)
@@ -91,9 +94,11 @@ def write_16_bit(
     return step
 
 
-def write_float_tiff(path: Path, values: np.ndarray) -> None:
-    """Write values (H, W) as a 32-bit float TIFF; missing pixels (NaN) are 0."""
-    Image.fromarray(np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)).save(path)
+def write_float_tiff(path: Path, values: np.ndarray, encoding: Encoding = PLAIN) -> None:
+    """Write values (H, W) as a 32-bit float TIFF; missing pixels (NaN) are 0, the description says what they mean."""
+    numbers = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    description = json.dumps({KEY: encoding.to_text()})
+    Image.fromarray(numbers).save(path, format="TIFF", tiffinfo={_DESCRIPTION: description})
 
 
 def to_levels(values: np.ndarray, step: float | None = None) -> tuple[np.ndarray, float]:
@@ -105,6 +110,17 @@ def to_levels(values: np.ndarray, step: float | None = None) -> tuple[np.ndarray
     levels = np.zeros(values.shape, dtype=np.uint16)
     levels[known] = np.clip(np.round(numbers / step), 1, LEVELS).astype(np.uint16)
     return levels, step
+
+
+def _own_entry(image: Image.Image) -> str | None:
+    """What a file says its numbers mean: in the text of a PNG, in the description of a TIFF."""
+    if image.format != "TIFF":
+        return getattr(image, "text", {}).get(KEY)
+    try:
+        description = json.loads(str(getattr(image, "tag_v2", {}).get(_DESCRIPTION, "")))
+    except (ValueError, RecursionError):  # other programs write anything there
+        return None
+    return description.get(KEY) if isinstance(description, dict) else None
 
 
 def _is_deep_gray(mode: str) -> bool:

@@ -138,6 +138,19 @@ def merge(clouds: Sequence[PointCloud]) -> PointCloud:
     )
 
 
+def seen_from(cloud: PointCloud, extrinsics: Tensor) -> PointCloud:
+    """A cloud of one camera in the axes of a common world, y up as glTF's.
+
+    Args:
+        extrinsics: (4, 4), from the world to the camera, both with x right, y down and z forward.
+    """
+    flip = torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)
+    turn, shift = extrinsics[:3, :3].double(), extrinsics[:3, 3].double()
+    points = ((cloud.points.double() * flip - shift) @ turn * flip).float()
+    normals = None if cloud.normals is None else (cloud.normals.double() * flip @ turn * flip).float()
+    return replace(cloud, points=points, normals=normals)
+
+
 def surface_normals(
     depth: Tensor, intrinsics: Tensor, *, valid: Tensor | None = None, edge_threshold: float = EDGE_THRESHOLD
 ) -> Tensor:

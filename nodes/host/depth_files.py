@@ -16,26 +16,32 @@ import torch
 from comfy.cli_args import args
 from torch import Tensor
 
-from ...mforce_core.depth.files import LEVELS, SUFFIXES, Encoding, write_16_bit, write_exr, write_npy
+from ...mforce_core.depth.files import LEVELS, Encoding, write_16_bit, write_exr, write_float_tiff, write_npy
 from ...mforce_core.depth.range import percentile_range, stretch
+from ...mforce_core.depth.sequences import depth_file_names
 from ...mforce_core.whole_file import whole_file
 
-PNG, EXR, NPY = FORMATS = ("png (16-bit)", "exr", "npy")
+PNG, EXR, NPY, TIFF = FORMATS = ("png (16-bit)", "exr", "npy", "tiff (32-bit)")
+_ENDINGS = {PNG: "png", EXR: "exr", NPY: "npy", TIFF: "tiff"}
 #: What the numbers of a file are. The spelling of the last is part of saved workflows.
 AS_DEPTH, AS_DISPARITY, AS_NORMALIZED = MEANINGS = ("depth", "disparity (1 / depth)", "normalised (near 0, far 1)")
 _LONGEST_NAME = 100
 
 
 def input_depth_files() -> list[str]:
-    """Files in ComfyUI's input folder that may be depth maps."""
-    folder = Path(folder_paths.get_input_directory())
-    return sorted(file.name for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+    """Files in ComfyUI's input folder that may be depth maps, those in subfolders too, sequences as name.####.exr."""
+    return depth_file_names(Path(folder_paths.get_input_directory()))
 
 
-def output_paths(prefix: str, format: str, maps: Tensor) -> tuple[list[Path], str]:
+def output_paths(prefix: str, ending: str, maps: Tensor, first_frame: int | None = None) -> tuple[list[Path], str]:
     """New files in the output folder, one per map (B, H, W), and their subfolder.
 
     %batch_num% in the prefix becomes the map's number in the batch; no file that is there already is named.
+
+    Args:
+        ending: of the files, without its dot.
+        first_frame: number of the first file of a sequence, name_00001.1001.exr and so on, in which the first number
+            counts runs; None counts files, name_00001.exr.
 
     Raises:
         ValueError: the prefix leads out of the output folder, or cannot be a file's name; or the folder cannot be made.
@@ -52,13 +58,22 @@ def output_paths(prefix: str, format: str, maps: Tensor) -> tuple[list[Path], st
             raise
         # Core's refusal has no type of its own, and names the server's folders.
         raise ValueError(f"filename_prefix {_short(prefix)} leads out of the output folder.") from error
-    if "%batch_num%" in name:  # core counts files of the name as it is written
+    if "%batch_num%" in name or first_frame is not None:  # core counts name_00001.png alone
         numbered = re.escape(name).replace("%batch_num%", r"\d+") + r"_(\d+)\."
         taken = (re.match(numbered, file.name) for file in Path(folder).iterdir())
         counter = max((int(match[1]) for match in taken if match), default=0) + 1
-    ending = "png" if format == PNG else format
-    names = (f"{name.replace('%batch_num%', str(index))}_{counter + index:05}" for index in range(len(maps)))
-    return [Path(folder) / f"{one}.{ending}" for one in names], subfolder
+    names = [name.replace("%batch_num%", str(index)) for index in range(len(maps))]
+    if first_frame is not None:
+        numbers = [f"{counter:05}.{first_frame + index:04}" for index in range(len(maps))]
+    else:
+        numbers = [f"{counter + index:05}" for index in range(len(maps))]
+    paths = [Path(folder) / f"{one}_{number}.{ending}" for one, number in zip(names, numbers, strict=True)]
+    return paths, subfolder
+
+
+def depth_paths(prefix: str, format: str, maps: Tensor, first_frame: int | None) -> tuple[list[Path], str]:
+    """The same for depth in one of `FORMATS`."""
+    return output_paths(prefix, _ENDINGS[format], maps, first_frame)
 
 
 def encode_values(maps: Tensor, valid: Tensor, meaning: str, near: float, far: float) -> tuple[Tensor, Encoding]:
@@ -106,6 +121,8 @@ def write_depth(
                 write_exr(partial, numbers.numpy(), encoding, channel=channel, attributes=provenance(hidden))
             elif format == NPY:
                 write_npy(partial, numbers.numpy())
+            elif format == TIFF:
+                write_float_tiff(partial, numbers.numpy(), encoding)
             else:
                 write_16_bit(partial, numbers.numpy(), encoding, step=step, text=provenance(hidden))
     except ModuleNotFoundError as error:

@@ -1,8 +1,9 @@
 """Raw depth between nodes: core's MOGE_GEOMETRY, so that core's geometry nodes work on it too.
 
 A dictionary with ``depth`` (B, H, W), ``mask`` (B, H, W) bool, ``points`` (B, H, W, 3) in camera axes,
-``intrinsics`` (B, 3, 3) normalized by the picture's size, and ``image`` (B, H, W, 3) in [0, 1]. Core's Depth Anything 3
-has a dictionary of its own, which is accepted wherever this one is.
+``intrinsics`` (B, 3, 3) normalized by the picture's size, and ``image`` (B, H, W, 3) in [0, 1]. Where the maps were
+seen from several places, ``extrinsics`` (B, 4, 4) takes points of a common world into each camera's axes. Core's Depth
+Anything 3 has a dictionary of its own, which is accepted wherever this one is.
 
 Relies on: ``comfy_extras/nodes_moge.py`` and ``nodes_depth_anything_3.py`` for the keys of the two dictionaries.
 """
@@ -53,9 +54,9 @@ def geometry_of_cameras(depth: Tensor, valid: Tensor, image: Tensor, intrinsics:
 
 
 def as_moge(geometry: dict[str, Any]) -> dict[str, Any]:
-    """A MOGE_GEOMETRY unchanged, or a DA3_GEOMETRY with ``mask`` and normalized ``intrinsics`` like one.
+    """A MOGE_GEOMETRY unchanged, or a DA3_GEOMETRY with a mask, normalized intrinsics and extrinsics like one.
 
-    Its sky is not valid. The camera is left out where Depth Anything 3 estimated none.
+    Its sky is not valid. The cameras are left out where Depth Anything 3 estimated none.
 
     Raises:
         ValueError: the geometry has no depth.
@@ -72,7 +73,43 @@ def as_moge(geometry: dict[str, Any]) -> dict[str, Any]:
         camera = geometry["intrinsics"][0].float()
         if (camera[:, :2, 2] > 1).all():
             like["intrinsics"] = camera / torch.cat([2 * camera[:, :2, 2:], torch.ones_like(camera[:, 2:, 2:])], dim=1)
+            places = geometry["extrinsics"][0].float()
+            if places.isfinite().all():
+                like["extrinsics"] = torch.cat([places[:, :3], torch.eye(4)[3:].expand(len(places), 1, 4)], dim=1)
     return like
+
+
+def as_da3(geometry: dict[str, Any]) -> dict[str, Any]:
+    """A geometry of ours as a DA3_GEOMETRY: what is not valid is sky, cameras are in pixels."""
+    depth, known = geometry_depth(geometry)
+    batch, height, width = depth.shape
+    like = {
+        "depth": torch.where(known, depth, torch.zeros_like(depth)),
+        "image": geometry["image"],
+        "sky": (~known).float(),
+        "mode": "mono",
+    }
+    if "intrinsics" in geometry:
+        size = torch.tensor([width, height, 1.0])[:, None]
+        places = geometry.get("extrinsics", torch.eye(4).expand(batch, 4, 4))
+        like |= {"mode": "multiview", "intrinsics": (geometry["intrinsics"] * size)[None], "extrinsics": places[None]}
+    return like
+
+
+def depth_of_any(depth: Any, disparity: bool, far_to_near: float, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Depth (B, H, W) float32 and its valid pixels, on the CPU, of a geometry or an IMAGE of depth or disparity.
+
+    Args:
+        disparity: an IMAGE holds inverse depth; not used for a geometry.
+        far_to_near: of such an IMAGE: depth where it is black over depth where it is white.
+        valid: MASK of the pixels that may be valid.
+
+    Raises:
+        ValueError: there is no depth, or the number of masks does not fit.
+    """
+    if disparity and not isinstance(depth, dict):
+        return depth_of_disparity(depth, far_to_near, valid)
+    return raw_depth(depth, valid)
 
 
 def geometry_depth(geometry: dict[str, Any]) -> tuple[Tensor, Tensor]:

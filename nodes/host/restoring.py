@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...mforce_core.picture.placement import Placement
-from .geometry import geometry_depth, geometry_of_cameras
+from .geometry import as_da3, as_moge, geometry_depth, geometry_of_cameras
 from .images import match_image, to_rgb
 
 
@@ -32,6 +32,8 @@ def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tens
     Raises:
         ValueError: the geometry is not of the canvas's size.
     """
+    of_da3 = "mode" in geometry
+    geometry = as_moge(geometry)
     depth, valid = geometry_depth(geometry)
     _check_size(depth, placement)
     restored = placement.restore_depth(torch.where(valid, depth, torch.nan))
@@ -43,9 +45,13 @@ def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tens
         own = rearrange(geometry["image"].cpu(), "b h w c -> b c h w")
         picture = rearrange(restore_image(own, placement), "b c h w -> b h w c")
     if "intrinsics" not in geometry:
-        return {"depth": maps, "mask": known, "image": picture}
-    cameras = placement.restore_cameras(geometry["intrinsics"].float().cpu())
-    return geometry_of_cameras(maps, known, picture, cameras)
+        result = {"depth": maps, "mask": known, "image": picture}
+    else:
+        cameras = placement.restore_cameras(geometry["intrinsics"].float().cpu())
+        result = geometry_of_cameras(maps, known, picture, cameras)
+    if "extrinsics" in geometry:
+        result["extrinsics"] = geometry["extrinsics"]
+    return as_da3(result) if of_da3 else result
 
 
 def _check_size(maps: Tensor, placement: Placement) -> None:

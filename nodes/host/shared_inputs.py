@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ...mforce_core.picture.placement import CROP, FITS
 from ...mforce_core.release import FOV_DEGREES, LOG2_ALPHA, NANO_SIZE, PATCH_SIZE
-from .geometry import Geometry
+from .geometry import DA3Geometry, Geometry
 
 #: Options of ``meaning``, for depth that comes as a picture or a file.
 DEPTH, DISPARITY = "depth (far is bright)", "disparity (near is bright)"
@@ -55,7 +55,11 @@ def tilt_input(tooltip: str) -> io.Input:
 
 
 def geometry_input() -> io.Input:
-    return Geometry.Input("geometry", tooltip="Raw depth from Depth Detokenize, MF Load Depth or Run MoGe Inference.")
+    return io.MultiType.Input(
+        "geometry",
+        types=[Geometry, DA3Geometry],
+        tooltip="Raw depth from Depth Detokenize, MF Load Depth, Run MoGe Inference or Run Depth Anything 3.",
+    )
 
 
 def geometry_output() -> io.Output:
@@ -77,6 +81,32 @@ def picture_of_depth_input() -> io.Input:
         optional=True,
         tooltip="The picture that belongs to the depth; it gives point clouds and meshes their colors.",
     )
+
+
+def meaning_inputs() -> list[io.Input]:
+    """What the numbers of an IMAGE are, for `.geometry.depth_of_any`."""
+    return [
+        io.Combo.Input(
+            "meaning",
+            options=[DEPTH, DISPARITY],
+            default=DEPTH,
+            tooltip=(
+                "What bright means in an IMAGE. Depth: far is bright and black is unknown. Disparity, as in"
+                " ControlNet depth maps: near is bright and black is far. Not used for raw depth."
+            ),
+        ),
+        io.Float.Input(
+            "far_to_near",
+            default=10.0,
+            min=1.1,
+            max=1000.0,
+            step=0.5,
+            tooltip=(
+                "For disparity only: how many times farther away black is than white. Disparity maps that were"
+                " stretched to 0..1 do not contain this."
+            ),
+        ),
+    ]
 
 
 def valid_input() -> io.Input:

@@ -57,7 +57,13 @@ def _read_widgets(inputs: Inputs, values: Iterator[Any], prefix: str = "") -> tu
         shown[name] = (kind, options)
         if not is_widget(kind, options):
             continue
-        read[name] = next(values)
+        try:
+            read[name] = next(values)
+        except StopIteration:
+            # A workflow that was saved before the widget was added; the frontend gives it its default.
+            if not options["optional"] or "default" not in options:
+                raise
+            read[name] = options["default"]
         if kind == DYNAMIC_COMBO:
             (chosen,) = (option for option in options["options"] if option["key"] == read[name])
             more = _read_widgets(_in_order(chosen["inputs"]), values, f"{name}.")
