@@ -1,0 +1,1 @@
+"""Depth against measured depth as the public harnesses score it: data sets, alignments, measures, reports."""

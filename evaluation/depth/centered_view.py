@@ -1,0 +1,106 @@
+"""MoGe's view of a picture: turned so that its middle lies on the optical axis, and cut to a fixed size and shape.
+
+The arithmetic follows ``EvalDataLoaderPipeline._process_instance`` of microsoft/MoGe in its dtypes, so that the same
+pixels of the depth map are picked; pictures are interpolated in float here and in steps of 1/32 pixel by OpenCV there.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import map_coordinates
+
+from .samples import middles_as_numpy, nearest_valid
+
+
+class View(NamedTuple):
+    """Picture (h, w, 3) uint8, depth (h, w) float32, mask (h, w) bool and normalized intrinsics (3, 3) of a view."""
+
+    image: np.ndarray
+    depth: np.ndarray
+    mask: np.ndarray
+    intrinsics: np.ndarray
+
+
+def centered_view(
+    image: np.ndarray, depth: np.ndarray, mask: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]
+) -> View:
+    """The largest centered view of the wanted proportions that lies inside a picture.
+
+    Args:
+        image: (H, W, 3) uint8.
+        depth: (H, W) z-depth, read where the mask is set.
+        mask: (H, W) bool.
+        intrinsics: (3, 3) float32, normalized by width and height.
+        size: (h, w) of the view.
+    """
+    turn = _turn_to_axis(np.linalg.inv(intrinsics) @ np.array([0.5, 0.5, 1.0], np.float32))
+    view_width, view_height = _field_of_view(intrinsics, turn, size[1] / size[0])
+    target = np.array([[1 / view_width, 0, 0.5], [0, 1 / view_height, 0.5], [0, 0, 1]], np.float32)
+    # First to about the pixels of the view, then the projection.
+    height, width = (
+        int(abs(1 / focal) / (view / pixels))
+        for focal, view, pixels in ((intrinsics[1, 1], view_height, size[0]), (intrinsics[0, 0], view_width, size[1]))
+    )
+    rows, columns, found = nearest_valid(mask, (height, width), middles_as_numpy)
+    filled = np.where(mask, depth, np.float32(1))
+    distance = filled[rows, columns] * _ray_lengths((height, width), intrinsics)
+    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+    transform = intrinsics @ np.linalg.inv(turn) @ np.linalg.inv(target)
+    points = np.concatenate([_pixel_middles(size), np.ones((*size, 1), np.float32)], -1) @ transform.T
+    at = points[..., :2] / (points[..., 2:] + 1e-12)
+    x, y = ((at[..., axis] * side - 0.5).astype(np.float32) for axis, side in ((0, width), (1, height)))
+    column, row = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    row, column = row.clip(0, height - 1), column.clip(0, width - 1)
+    picked = np.where(inside, distance[row, column], 0) / _ray_lengths(size, target)
+    return View(_interpolate(small, y, x), picked.astype(np.float32), inside & found[row, column], target)
+
+
+def _turn_to_axis(direction: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) float32 that brings a direction onto the optical axis, by the shortest way."""
+    direction = direction / np.linalg.norm(direction)
+    a, b, c = np.cross(direction, np.array([0, 0, 1], np.float32))
+    skew = np.array([[0, -c, b], [c, 0, -a], [-b, a, 0]], np.float32)
+    return (np.eye(3, dtype=np.float32) + skew + skew @ skew / (1 + direction[2])).astype(np.float32)
+
+
+def _field_of_view(intrinsics: np.ndarray, turn: np.ndarray, aspect: float) -> tuple[float, float]:
+    """Width and height, at depth 1, of the largest view of an aspect that the turned picture holds."""
+    width, height = abs(1.0 / intrinsics[0, 0]), abs(1.0 / intrinsics[1, 1])
+    view_width = min(width, height * aspect)
+    view_height = view_width / aspect
+    frame = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 1], [1, 0, 1]], np.float32)
+    corners = frame @ (np.linalg.inv(intrinsics).T @ turn.T)
+    corners = corners[:, :2] / corners[:, 2:]
+    for start, end in zip(np.roll(corners, 1, 0), corners, strict=True):
+        side = end - start
+        for diagonal in (np.array([aspect, 1.0]), np.array([aspect, -1.0])):
+            # Where a diagonal of the view meets a side of the picture: diagonal * s = start + side * t.
+            across = diagonal[0] * side[1] - diagonal[1] * side[0]
+            if abs(across) < 1e-12:
+                continue
+            crossing = np.abs(diagonal * (start[0] * side[1] - start[1] * side[0]) / across)
+            width, height = min(width, 2 * crossing[0]), min(height, 2 * crossing[1])
+    return min(view_width, width), min(view_height, height)
+
+
+def _pixel_middles(size: tuple[int, int]) -> np.ndarray:
+    """(h, w, 2): x and y of every pixel's middle, in units of the picture's width and height."""
+    x, y = (middles_as_numpy(side) for side in (size[1], size[0]))
+    return np.stack(np.meshgrid(x, y), -1)
+
+
+def _ray_lengths(size: tuple[int, int], intrinsics: np.ndarray) -> np.ndarray:
+    """(h, w): distance from the camera of a point at depth 1."""
+    points = np.concatenate([_pixel_middles(size), np.ones((*size, 1), np.float32)], -1) @ np.linalg.inv(intrinsics).T
+    return np.sqrt(np.square(points).sum(-1))
+
+
+def _interpolate(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Bilinear samples (h, w, 3) uint8; black outside."""
+    channels = [map_coordinates(image[..., c].astype(np.float32), (y, x), order=1, cval=0.0) for c in range(3)]
+    return np.rint(np.stack(channels, -1)).clip(0, 255).astype(np.uint8)

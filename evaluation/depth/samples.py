@@ -1,0 +1,70 @@
+"""The 64 x 64 samples on which MoGe fits an alignment: for each cell of a grid the valid pixel nearest to its middle.
+
+As utils3d's ``masked_nearest_resize`` picks them at the commit that MoGe pins; where two pixels are equally near,
+float32 rounding and the order in memory decide there, and the same arithmetic decides here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+#: Samples along each side.
+GRID = 64
+
+
+def nearest_samples(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns (N,) of the valid pixels of a mask (H, W) that stand for the cells of the grid; N <= 4096."""
+    rows, columns, found = nearest_valid(mask, (GRID, GRID), _middles_as_torch)
+    return rows[found], columns[found]
+
+
+def middles_as_numpy(cells: int) -> np.ndarray:
+    """Middles of the cells of the unit interval, (cells,) float32, rounded once."""
+    return np.linspace(0.5 / cells, 1 - 0.5 / cells, cells, dtype=np.float32)
+
+
+def _middles_as_torch(cells: int) -> np.ndarray:
+    """The same from PyTorch, which adds float32 steps from both ends."""
+    return torch.linspace(0.5 / cells, 1 - 0.5 / cells, cells).numpy()
+
+
+def nearest_valid(
+    mask: np.ndarray, size: tuple[int, int], middles: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each cell of a grid over a mask (H, W) the valid pixel nearest to the cell's middle.
+
+    Args:
+        mask: (H, W) bool.
+        size: (rows, columns) of the grid.
+        middles: of the cells: MoGe's loader has NumPy's, its alignments have PyTorch's.
+
+    Returns:
+        Row and column (*size) of each cell's pixel, and whether the cell has one.
+    """
+    (top, down), (left, across) = (
+        _axis(length, middles(cells)) for length, cells in zip(mask.shape, size, strict=True)
+    )
+    # (cells, window): the squared distances add up, and pixels outside the picture are not valid.
+    rows, columns = top[:, None, :, None], left[None, :, None, :]
+    inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
+    valid = inside & mask[np.clip(rows, 0, mask.shape[0] - 1), np.clip(columns, 0, mask.shape[1] - 1)]
+    distance = across[None, :, None, :] + down[:, None, :, None]
+    window = valid.shape[2:]
+    nearest = np.where(valid, distance, np.float32(np.inf)).reshape(*size, -1).argmin(-1)
+    found = valid.reshape(*size, -1).any(-1)
+    row = np.take_along_axis(top, nearest // window[1], 1)
+    column = np.take_along_axis(np.broadcast_to(left, (*size, window[1])), (nearest % window[1])[..., None], 2)[..., 0]
+    return row, column, found
+
+
+def _axis(length: int, middles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (cells, window) around the middle of each cell along one axis, and their squared distances in float32."""
+    width = max(1.0, length / len(middles))
+    middle = middles * np.float32(length)
+    first = np.round(middle - np.float32(width / 2)).astype(np.int64)
+    pixels = first[:, None] + np.arange(math.ceil(width))
+    return pixels, np.square(pixels.astype(np.float32) + np.float32(0.5) - middle[:, None])
