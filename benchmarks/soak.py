@@ -43,7 +43,7 @@ def soak(server: ComfyUI, count: int, seed: int, seconds: float, report: Path | 
         seconds: no prompt is started after so many.
         report: where the figures are written now and then, so that a soak that is cut off has its figures too.
     """
-    models = _prepare(server.base)
+    models = prepare(server.base)
     command = f"python -m mforce.benchmarks.soak COMFYUI --count {count} --seed {seed}"
     system = server.request("/system_stats")[1]["system"]
     machine = {
@@ -161,7 +161,7 @@ def _open(path: Path) -> None:
         read_picture(path)
 
 
-def _prepare(base: Path) -> tuple[str, ...]:
+def prepare(base: Path) -> tuple[str, ...]:
     """Conversions of the built-in model and a LoRA of random weights, where ComfyUI looks for them."""
     nano, folder = PACK / "models" / "nano", base / "models"
     for name in ("diffusion_models", "loras"):

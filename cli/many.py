@@ -19,7 +19,7 @@ from ..mforce_core.results.provenance import identify
 from ..mforce_core.results.writing import check_writers
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
-from ..mforce_core.weights.parts import Parts
+from ..training.data.workers import map_items
 from .generation import prepare
 from .progress import progress_bar, say
 
@@ -41,32 +41,59 @@ class Outcome(NamedTuple):
     reason: str = ""
 
 
+class Job(NamedTuple):
+    """A picture, by its absolute path, and what its result is called."""
+
+    name: str
+    picture: str
+
+
 def run_many(
-    pictures: Mapping[str, Path], settings: Settings, output: Path, *, overwrite: bool, devices: Sequence[str]
+    pictures: Mapping[str, Path],
+    settings: Settings,
+    output: Path,
+    *,
+    overwrite: bool,
+    devices: Sequence[str],
+    ray_workers: int = 0,
+    ray_gpus: float = 0,
 ) -> list[Outcome]:
-    """Run pictures one by one into ``output/NAME``, on one device here or on several by a process each.
+    """Run pictures one by one into ``output/NAME``, on one device here, on several by a process each, or with Ray.
 
     Whole results of an earlier run are kept. A picture that cannot be used is listed at the end.
+
+    Args:
+        ray_workers: that many Ray actors instead, each with the one device of its own machine; pictures, model and
+            output lie where all machines see them under one path.
+        ray_gpus: GPUs that Ray sets aside for an actor.
 
     Raises:
         ValueError: the output folder is not one of ours, or nothing can run with these settings.
     """
     check_writers()
+    if ray_workers and len(devices) > 1:
+        raise ValueError("`device` names one device of every actor with --ray: leave the others out.")
     _check_output(output)
-    jobs = {name: replace(settings, input=str(path.absolute())) for name, path in pictures.items()}
-    first, parts = prepare(replace(next(iter(jobs.values())), device=devices[0]))
-    resolved = [first, *(prepare(replace(first, device=device))[0] for device in devices[1:])]
+    jobs = [Job(name, str(path.absolute())) for name, path in pictures.items()]
+    first = replace(settings, input=jobs[0].picture, device=devices[0])
+    # An actor's machine may have a device that this one has not.
+    prepared = [prepare(replace(first, device="cpu" if ray_workers else device)) for device in devices]
     output.mkdir(parents=True, exist_ok=True)
     for name in pictures:
         for left in output.glob(f".{glob.escape(name)}.part-*"):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
     _write_index(output, pictures, [])
     outcomes: list[Outcome] = []
-    shares = [dict(list(jobs.items())[start :: len(devices)]) for start in range(len(devices))]
+    if len(devices) == 1:
+        asked = first if ray_workers else prepared[0][0]
+        arguments = (asked, output.absolute(), overwrite)
+        found = map_items(PictureWorker, arguments, jobs, ray_workers=ray_workers, gpus_per_worker=ray_gpus)
+    else:
+        found = _on_devices([one for one, _ in prepared], jobs, output, overwrite)
     try:
         with progress_bar(settings.mode) as advance:
             advance(0, len(jobs))
-            for outcome in _outcomes(resolved, parts, shares, output, overwrite):
+            for outcome in found:
                 outcomes.append(outcome)
                 advance(len(outcomes), len(jobs))
     finally:
@@ -74,17 +101,42 @@ def run_many(
     return outcomes
 
 
-def _outcomes(
-    resolved: Sequence[Settings], parts: Parts, shares: Sequence[Mapping[str, Settings]], output: Path, overwrite: bool
-) -> Iterator[Outcome]:
-    if len(resolved) == 1:
-        yield from _work(resolved[0], parts, shares[0], output, overwrite)
-        return
+class PictureWorker:
+    """Makes results of pictures, one a call; the model is loaded for the first one that needs it."""
+
+    def __init__(self, settings: Settings, output: Path, overwrite: bool) -> None:
+        self.output, self.overwrite = output, overwrite
+        self.settings, self.parts = prepare(settings)
+        self.pipeline: Pipeline | None = None
+
+    def __call__(self, job: Job) -> Outcome:
+        settings, folder = replace(self.settings, input=job.picture), self.output / job.name
+        try:
+            if not self.overwrite and folder.exists():
+                _check_kept(folder, settings)
+                return Outcome(job.name, "kept")
+            given = read_given(settings)
+        except (ValueError, OSError) as error:
+            return Outcome(job.name, "failed", str(error))
+        self.pipeline = self.pipeline or Pipeline(settings, self.parts, [settings.prompt], say)
+        try:
+            (result,) = self.pipeline.generate([settings], [given])
+            with output_folder(folder, overwrite=self.overwrite) as work:
+                result.write(work)
+        except ValueError as error:
+            return Outcome(job.name, "failed", str(error))
+        return Outcome(job.name, "done")
+
+
+def _on_devices(resolved: Sequence[Settings], jobs: Sequence[Job], output: Path, overwrite: bool) -> Iterator[Outcome]:
+    """A process for every device, each with its share of the pictures."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     workers = [
-        context.Process(target=_worker, args=(queue, one, parts, share, output, overwrite), daemon=True)
-        for one, share in zip(resolved, shares, strict=True)
+        context.Process(
+            target=_device_process, args=(queue, one, jobs[start :: len(resolved)], output, overwrite), daemon=True
+        )
+        for start, one in enumerate(resolved)
     ]
     for worker in workers:
         worker.start()
@@ -109,43 +161,16 @@ def _outcomes(
             worker.join()
 
 
-def _worker(queue: Any, *arguments: Any) -> None:
-    """One device's share in a process of its own; an error that ends it becomes a sentence."""
+def _device_process(queue: Any, settings: Settings, jobs: Sequence[Job], output: Path, overwrite: bool) -> None:
+    """One device's share; an error that ends it becomes a sentence."""
     try:
-        for outcome in _work(*arguments):
+        for outcome in map_items(PictureWorker, (settings, output, overwrite), jobs):
             queue.put(outcome)
         queue.put(None)
     except KeyboardInterrupt:
         return
     except Exception as error:
-        queue.put(f"{arguments[0].device}: {error}")
-
-
-def _work(
-    settings: Settings, parts: Parts, jobs: Mapping[str, Settings], output: Path, overwrite: bool
-) -> Iterator[Outcome]:
-    pipeline: Pipeline | None = None
-    for name, given_job in jobs.items():
-        job = replace(settings, input=given_job.input)
-        folder = output / name
-        try:
-            if not overwrite and folder.exists():
-                _check_kept(folder, job)
-                yield Outcome(name, "kept")
-                continue
-            given = read_given(job)
-        except (ValueError, OSError) as error:
-            yield Outcome(name, "failed", str(error))
-            continue
-        pipeline = pipeline or Pipeline(job, parts, [job.prompt], say)
-        try:
-            (result,) = pipeline.generate([job], [given])
-            with output_folder(folder, overwrite=overwrite) as work:
-                result.write(work)
-        except ValueError as error:
-            yield Outcome(name, "failed", str(error))
-            continue
-        yield Outcome(name, "done")
+        queue.put(f"{settings.device}: {error}")
 
 
 def _check_kept(folder: Path, job: Settings) -> None:

@@ -153,6 +153,29 @@ def test_two_processes_give_what_one_gives(folder, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
+@pytest.fixture
+def ray_of_two_processes():
+    ray = pytest.importorskip("ray", reason="Ray is in the test extra on Linux")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.usefixtures("ray_of_two_processes")
+def test_ray_gives_what_one_process_gives_and_goes_on(folder, tmp_path):
+    run("i2d", folder, *OPTIONS, "-o", tmp_path / "one", code=1)
+    arguments = ("i2d", folder, *OPTIONS, "--ray", 2, "-o", tmp_path / "ray")
+    assert "4 of 6 pictures done, 2 failed." in run(*arguments, code=1)
+    assert contents(tmp_path / "one") == contents(tmp_path / "ray")
+    (tmp_path / "ray" / "b" / "depth.npy").unlink()
+    assert "3 kept from before, 3 failed" in run(*arguments, code=1)
+    # An actor cannot be made, which Ray would try again and again.
+    message = run("i2d", folder, *OPTIONS[:-1], "abacus", "--ray", 2, "-o", tmp_path / "out", code=2)
+    assert "'abacus' cannot be used" in message
+    message = run("i2d", folder, *OPTIONS[:-1], "cpu,cpu", "--ray", 2, "-o", tmp_path / "out", code=2)
+    assert "--device names one device of every actor" in message
+
+
 def test_a_fault_in_a_process_is_a_sentence(folder, tmp_path):
     message = run("i2d", folder, *OPTIONS[:-1], "cpu,abacus", "-o", tmp_path / "out", code=2)
     assert "'abacus' cannot be used" in message

@@ -23,7 +23,7 @@ from mforce.training.data.encoded import EncodedSource
 from mforce.training.data.order import batch_indices
 from mforce.training.data.shards import ShardError, TarShard, find_shards
 from mforce.training.data.stream import StreamSource
-from mforce.training.data.workers import map_shards
+from mforce.training.data.workers import map_items
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
 VAE, WORDS = NANO / "autoencoder.safetensors", NANO / "text_encoder.safetensors"
@@ -365,7 +365,7 @@ def ray_of_two_processes():
 @pytest.mark.usefixtures("ray_of_two_processes")
 def test_ray_does_the_same_as_one_process(tars, encoded, tmp_path):
     shards = find_shards([str(tars)])
-    results = list(map_shards(ShardEncoder, (settings(), tmp_path), shards, ray_workers=2))
+    results = list(map_items(ShardEncoder, (settings(), tmp_path), shards, ray_workers=2))
     assert sorted((result.name, result.rows) for result in results) == [
         ("scenes-00000", 4),
         ("scenes-00001", 3),

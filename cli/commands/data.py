@@ -21,8 +21,6 @@ Sources = Annotated[
         show_default=False,
     ),
 ]
-Ray = Annotated[int, typer.Option("--ray", help="Work with this many Ray actors, on this machine or a cluster.", min=0)]
-RayGpus = Annotated[float, typer.Option(help="GPUs that Ray sets aside for an actor.", min=0)]
 Report = Annotated[Path | None, typer.Option("--json", help="Also write the report here.", show_default=False)]
 
 
@@ -77,15 +75,15 @@ def encode(
     seed: Annotated[int, typer.Option(help="Of random crops and flips.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Pictures that are encoded together.", min=1)] = 64,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps...")] = "cpu",
-    ray: Ray = 0,
-    ray_gpus: RayGpus = 0,
+    ray: options.Ray = 0,
+    ray_gpus: options.RayGpus = 0,
     debug: options.Debug = False,
 ) -> None:
     """Make latents, depth and text features of samples, for training to read."""
     with report_errors(debug):
         from ...training.data.encode import EncodeSettings, ShardEncoder
         from ...training.data.shards import find_shards
-        from ...training.data.workers import map_shards
+        from ...training.data.workers import map_items
         from ..progress import progress_bar, say
         from .options import parse_size
 
@@ -101,7 +99,7 @@ def encode(
         out = out.absolute()
         rows, broken, failed = 0, [], []
         with progress_bar("Encoding shards") as advance:
-            results = map_shards(ShardEncoder, (settings, out), shards, ray_workers=ray, gpus_per_worker=ray_gpus)
+            results = map_items(ShardEncoder, (settings, out), shards, ray_workers=ray, gpus_per_worker=ray_gpus)
             for done, result in enumerate(results, 1):
                 rows += result.rows
                 broken += [entry._asdict() for entry in result.broken]
@@ -136,8 +134,8 @@ def label(
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 8,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    ray: Ray = 0,
-    ray_gpus: RayGpus = 0,
+    ray: options.Ray = 0,
+    ray_gpus: options.RayGpus = 0,
     debug: options.Debug = False,
 ) -> None:
     """Give pictures without depth the depth that a model sees in them."""
@@ -145,7 +143,7 @@ def label(
         from ...mforce_core.settings import Settings
         from ...training.data.label import Labeller, LabelSettings
         from ...training.data.shards import find_shards
-        from ...training.data.workers import map_shards
+        from ...training.data.workers import map_items
         from ..generation import prepare
         from ..progress import progress_bar, say
 
@@ -170,7 +168,7 @@ def label(
         written, kept, broken, failed = 0, 0, [], []
         arguments = (settings, None if out is None else out.absolute())
         with progress_bar("Labeling shards") as advance:
-            results = map_shards(Labeller, arguments, shards, ray_workers=ray, gpus_per_worker=ray_gpus)
+            results = map_items(Labeller, arguments, shards, ray_workers=ray, gpus_per_worker=ray_gpus)
             for done, result in enumerate(results, 1):
                 written, kept = written + result.written, kept + result.kept
                 broken += [entry._asdict() for entry in result.broken]

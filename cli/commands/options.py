@@ -140,6 +140,13 @@ CudaGraph = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+Ray = Annotated[
+    int,
+    typer.Option(
+        "--ray", help="Work with this many Ray actors, on this machine or a cluster.", min=0, rich_help_panel=FILES
+    ),
+]
+RayGpus = Annotated[float, typer.Option(help="GPUs that Ray sets aside for an actor.", min=0, rich_help_panel=FILES)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=FILES)]
 
 

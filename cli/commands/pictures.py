@@ -84,12 +84,16 @@ def i2d(
     dtype: options.Dtype = "auto",
     compile_model: options.Compile = False,
     cuda_graph: options.CudaGraph = False,
+    ray: options.Ray = 0,
+    ray_gpus: options.RayGpus = 0,
     debug: options.Debug = False,
 ) -> None:
     """Image to depth and point cloud.
 
     Of several pictures, each gets a folder named after it. The model is loaded once, pictures that cannot be used are
-    listed at the end, and the same command with the same --output resumes where it was stopped.
+    listed at the end, and the same command with the same --output resumes where it was stopped. --device cuda:0,cuda:1
+    splits the pictures over devices; --ray 8 --ray-gpus 1 over the machines of a Ray cluster, which see pictures, model
+    and output under the same paths.
     """
     with report_errors(debug):
         from ..picture_list import is_several
@@ -102,12 +106,12 @@ def i2d(
             remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae,
             device=devices[0], dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
         )  # fmt: skip
-        if one is not None and len(devices) == 1:
+        if one is not None and len(devices) == 1 and not ray:
             _generate(settings, count, output, overwrite)
         elif count != 1:
             raise ValueError("--count goes with one picture: give one, or leave it out.")
         else:
-            _generate_many(images, settings, output, overwrite, devices)
+            _generate_many(images, settings, output, overwrite, devices=devices, ray_workers=ray, ray_gpus=ray_gpus)
 
 
 def d2i(
@@ -253,16 +257,15 @@ def _generate(settings: Settings, count: int, output: Path | None, overwrite: bo
     print(generation.generate_folder(jobs, parts, output, overwrite=overwrite) / "sheet.png")
 
 
-def _generate_many(
-    images: list[str], settings: Settings, output: Path | None, overwrite: bool, devices: list[str]
-) -> None:
+def _generate_many(images: list[str], settings: Settings, output: Path | None, overwrite: bool, **where: Any) -> None:
+    """``where``: the devices or Ray actors that `run_many` takes."""
     from ...mforce_core.results.folder import default_output
     from .. import many
     from ..picture_list import find_pictures
 
     pictures = find_pictures(images)
     output = output or default_output(settings.mode)
-    outcomes = many.run_many(pictures, settings, output, overwrite=overwrite, devices=devices)
+    outcomes = many.run_many(pictures, settings, output, overwrite=overwrite, **where)
     code = many.report(outcomes)
     print(output)
     if code:
