@@ -23,6 +23,8 @@ from .soak_prompts import Prompt, draw
 
 #: Nodes of a core prompt, about as many as one of the soak has.
 _NODES = 13
+#: Numbers of core prompts that differ by this have pictures of the same sizes.
+_SAME_SIZES = 21
 #: Owners and types that are printed.
 _LISTED = 12
 
@@ -61,14 +63,17 @@ def run_phases(server: ComfyUI, length: int, pairs: int, seed: int, *, trace: bo
     found: list[dict[str, Any]] = []
 
     def phase(name: str, kind: str) -> None:
-        for _ in range(length):
-            prompt = draw(seed, numbers[kind], models) if kind == "pack" else core_prompt(numbers[kind])
-            numbers[kind] += 1
-            problem = run_prompt(server, prompt)
-            if problem is not None:
-                raise ValueError(f"{kind} prompt {numbers[kind] - 1}: {problem}")
-        run_prompt(server, core_prompt(0))  # so that every probe finds the same outputs cached
+        for number in range(numbers[kind], numbers[kind] + length):
+            run(draw(seed, number, models) if kind == "pack" else core_prompt(number))
+        numbers[kind] += length
+        # Every probe finds outputs of the same sizes cached, which are not those of the phase before.
+        run(core_prompt(_SAME_SIZES * (1000 + len(found))))
         note(name, "collect")
+
+    def run(prompt: Prompt) -> None:
+        problem = run_prompt(server, prompt)
+        if problem is not None:
+            raise ValueError(f"{prompt.kinds}: {problem}")
 
     def note(name: str, *do: str) -> None:
         found.append({"phase": name, **probe(server, *do)})

@@ -70,9 +70,20 @@ class ComfyTransformer(ModalityForcingTransformer):
     ) -> list[Tensor]:
         grid = (x[0].shape[-2], x[0].shape[-1])
         rgb, depth = map(latents_to_tokens, x)
+        t_rgb, t_depth, guidance = _for_the_batch(timestep[0], timestep[1], guidance)
         with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
-            velocity, clean = super().forward(
-                rgb, depth, context, timestep[0], timestep[1], grid, guidance, dtype=context.dtype
-            )
+            velocity, clean = super().forward(rgb, depth, context, t_rgb, t_depth, grid, guidance, dtype=context.dtype)
         assert clean is not None  # there is always a depth stream here
         return [tokens_to_latents(out.float(), grid) for out in (velocity, clean)]
+
+
+def _for_the_batch(*levels: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Levels (B,) as one row where they are the same for the whole batch, as core's samplers give them.
+
+    A product with one row is rounded otherwise than one with three, so a picture would depend on the size of its batch.
+    On a CPU alone: asking a GPU would wait for it, and there other products depend on the batch as well.
+    """
+    given = [level for level in levels if level is not None]
+    if any(level.device.type != "cpu" or not torch.equal(level, level[:1].expand_as(level)) for level in given):
+        return levels
+    return tuple(None if level is None else level[:1] for level in levels)

@@ -23,15 +23,13 @@ from ...mforce_core.sampling.schedule import rollout_times
 from .joint_latent import Latent, freeze_mask, split
 from .joint_model import check_joint
 from .noise_levels import JointModelSampling
+from .picture_noise import SEEDS, with_picture_noise
 
 AUTO = "auto"
 JOINT: Mode = "joint"
 IMAGE_TO_DEPTH: Mode = "i2d"
 DEPTH_TO_IMAGE: Mode = "d2i"
 RELEASED = "released"
-
-#: Seeds are 64-bit numbers; a batch counts on from 0 after the last.
-_SEEDS = 1 << 64
 
 Progress = Callable[[int, Any, Any, int], None]
 
@@ -91,7 +89,7 @@ def run(
     task: Task,
     noise: NestedTensor,
     settings: Settings,
-    seed: int,
+    seeds: Sequence[int],
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample a task with core's CFGGuider.
@@ -99,6 +97,7 @@ def run(
     Args:
         model: ModelPatcher of a :class:`JointDiffusion`.
         noise: nested like the latent.
+        seeds: of the noise that the sampler adds while it runs, one a picture.
         progress: callback(step, x0, x, total steps), as core's samplers call it.
 
     Returns:
@@ -116,12 +115,12 @@ def run(
     samples = guider.sample(
         noise,
         NestedTensor([task.rgb, task.depth]),
-        comfy.samplers.sampler_object(settings.sampler_name),
+        with_picture_noise(comfy.samplers.sampler_object(settings.sampler_name), seeds),
         _sigmas(patched, task.mode, settings),
         denoise_mask=task.noise_mask,
         callback=progress,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-        seed=seed,
+        seed=seeds[0],
     )
     rgb, depth = samples.unbind()
     return rgb.to(task.rgb.device), depth.to(task.depth.device)
@@ -166,7 +165,8 @@ def sample_latent(
     task = read_task(latent, mode)
     first = _missing_content(task, settings)
     refine = refine_depth and task.mode == JOINT
-    noise = draw_noise(task.rgb, task.depth, seed, latent.get("batch_index"))
+    seeds = picture_seeds(task.rgb.shape[0], seed, latent.get("batch_index"))
+    noise = draw_noise(task.rgb, task.depth, seeds)
     total = settings.steps * (1 + refine + (first is not None))
     report = latent_preview.prepare_callback(model, total)
     done = 0
@@ -177,7 +177,7 @@ def sample_latent(
         def progress(step: int, x0: Any, x: Any, _steps: int) -> None:
             report(done + step, x0, x, total)
 
-        streams = run(model, positive, negative, task, noise, settings, seed, progress)
+        streams = run(model, positive, negative, task, noise, settings, seeds, progress)
         done += settings.steps
         return streams
 
@@ -190,15 +190,19 @@ def sample_latent(
     return rgb, depth
 
 
-def draw_noise(rgb: Tensor, depth: Tensor, seed: int, batch_index: Sequence[int] | None = None) -> NestedTensor:
-    """Starting noise for the streams of a batch, in which picture i has that of a single picture with seed + i.
+def picture_seeds(batch: int, seed: int, batch_index: Sequence[int] | None = None) -> list[int]:
+    """The seeds of a batch's pictures, counted on from that of the first.
 
     Args:
         batch_index: the pictures' places in the batch that they were taken from, as core notes them in a LATENT.
     """
+    return [(seed + place) % SEEDS for place in (range(batch) if batch_index is None else batch_index)]
+
+
+def draw_noise(rgb: Tensor, depth: Tensor, seeds: Sequence[int]) -> NestedTensor:
+    """Starting noise for the streams of a batch, in which every picture has that of a single one with its seed."""
     one = NestedTensor([rgb[:1], depth[:1]])
-    places = range(rgb.shape[0]) if batch_index is None else batch_index
-    draws = [comfy.sample.prepare_noise(one, (seed + place) % _SEEDS).unbind() for place in places]
+    draws = [comfy.sample.prepare_noise(one, seed).unbind() for seed in seeds]
     return NestedTensor([torch.cat(streams) for streams in zip(*draws, strict=True)])
 
 

@@ -15,6 +15,7 @@ STEPS = 8
 def main(root: Path, folder: Path) -> None:
     load_pack(root)
     import comfy.sample
+    import comfy.samplers
     import comfy.utils
     import torch
     from comfy.nested_tensor import NestedTensor
@@ -23,6 +24,7 @@ def main(root: Path, folder: Path) -> None:
     from pack_under_test.nodes.host.core_sampler import Settings, draw_noise, sample_latent
     from pack_under_test.nodes.host.joint_latent import joint
     from pack_under_test.nodes.host.model_loader import load_joint_model
+    from pack_under_test.nodes.host.noise_levels import JointModelSampling
     from pack_under_test.nodes.sampler import MFSampler
     from safetensors.torch import load_file
 
@@ -50,6 +52,11 @@ def main(root: Path, folder: Path) -> None:
         "d2i": joint(torch.zeros_like(rgb), depth, freeze_depth=True),
     }
     results = {}
+
+    def tilted_by(log2_alpha):
+        model = patcher.clone()
+        model.add_object_patch("model_sampling", JointModelSampling(reference.schedule, log2_alpha))
+        return model
 
     def rollout(mode, noise, steps=STEPS, cfg=4.0, log2_alpha=0.0, given_rgb=rgb):
         out = sample(
@@ -92,19 +99,38 @@ def main(root: Path, folder: Path) -> None:
     settings = Settings(steps=STEPS, log2_alpha=0.0)
     alone = [sample_latent(patcher, positive, negative, empty, "auto", settings, 3 + place) for place in range(3)]
     taken = three | {"samples": empty["samples"], "batch_index": [2]}
-    results["picture in a batch"] = max(
-        error(stream[place], single[0])
-        for place in range(3)
-        for stream, single in zip(batch, alone[place], strict=True)
-    )
-    drawn = draw_noise(*three["samples"].unbind(), 3).unbind()
+
+    def same(ones, others) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(ones, others, strict=True))
+
+    results["picture in a batch"] = all(same([s[i : i + 1] for s in batch], alone[i]) for i in range(3))
+    drawn = draw_noise(*three["samples"].unbind(), [3, 4, 5]).unbind()
     results["noise_alone"] = all(
-        torch.equal(stream[place], single[0])
-        for place in range(3)
-        for stream, single in zip(drawn, draw_noise(rgb, depth, 3 + place).unbind(), strict=True)
+        same([s[i : i + 1] for s in drawn], draw_noise(rgb, depth, [3 + i]).unbind()) for i in range(3)
     )
     third = sample_latent(patcher, positive, negative, taken, "auto", settings, 3)
-    results["taken_from_a_batch"] = all(torch.equal(a, b) for a, b in zip(third, alone[2], strict=True))
+    results["taken_from_a_batch"] = same(third, alone[2])
+
+    # Core's samplers: a picture alone is what core makes of it, and a picture of a batch is that picture alone. A mask
+    # leaves parts to the noise that some samplers draw for it.
+    mask = torch.zeros(1, 1, *rgb.shape[2:])
+    mask[..., : grid[1] // 2] = 1
+    masks = NestedTensor([mask, torch.ones_like(mask)])
+    given = joint(rgb, depth) | {"noise_mask": masks}
+    batched = joint(rgb.expand(3, -1, -1, -1), depth.expand(3, -1, -1, -1)) | {"noise_mask": masks}
+    results["not as core"], results["not as alone"] = [], []
+    for name in comfy.samplers.SAMPLER_NAMES:
+        settings = Settings(steps=3, log2_alpha=0.0, sampler_name=name, scheduler="simple")
+        singles = [sample_latent(patcher, positive, negative, given, "auto", settings, 7 + i) for i in range(3)]
+        core = comfy.sample.sample(
+            tilted_by(0.0), draw_noise(rgb, depth, [7]), 3, 4.0, name, "simple", positive, negative,
+            given["samples"], noise_mask=masks, seed=7,
+        )  # fmt: skip
+        if not same(core.unbind(), singles[0]):
+            results["not as core"].append(name)
+        together = sample_latent(patcher, positive, negative, batched, "auto", settings, 7)
+        if not all(same([s[i : i + 1] for s in together], singles[i]) for i in range(3)):
+            results["not as alone"].append(name)
 
     seen = []
     comfy.utils.set_progress_bar_global_hook(lambda value, total, *_, **__: seen.append((value, total)))
