@@ -10,7 +10,7 @@ mask is 0 everywhere is frozen. What else is known about the depth follows the l
   (``mforce_core.picture.placement.Placement``).
 
 Relies on: ``comfy.nested_tensor.NestedTensor``, which core's samplers take as samples, noise and noise mask, and its
-``_copy``.
+``_copy``; and on that nodes of core make a LATENT out of another by ``copy()`` and an assignment.
 """
 
 from __future__ import annotations
@@ -60,6 +60,24 @@ class JointSamples(NestedTensor):
         raise TypeError(cls._SENTENCE)
 
 
+class JointLatent(dict[str, Any]):
+    """A LATENT that stays joint in the hands of core's samplers, which copy it and put plain nested tensors in."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "samples" and type(value) is NestedTensor:
+            value = JointSamples(value.unbind())
+        super().__setitem__(name, value)
+
+    def copy(self) -> JointLatent:
+        return JointLatent(self)
+
+    def __or__(self, other: Latent) -> JointLatent:  # type: ignore[override]
+        return JointLatent({**self, **other})
+
+    def __ror__(self, other: Latent) -> JointLatent:  # type: ignore[override]
+        return JointLatent({**other, **self})
+
+
 def empty_stream(batch: int, channels: int, height: int, width: int) -> Tensor:
     """(batch, channels, height, width) zeros, which samplers take as "start from noise"; sides in cells."""
     return torch.zeros(batch, channels, height, width, device=comfy.model_management.intermediate_device())
@@ -76,7 +94,7 @@ def check_size(width: int, height: int) -> None:
 
 def joint(rgb: Tensor, depth: Tensor, *, freeze_rgb: bool = False, freeze_depth: bool = False) -> Latent:
     """LATENT of two streams (B, C, h, w); a frozen stream keeps its value through sampling."""
-    latent: Latent = {"samples": JointSamples([rgb, depth])}
+    latent = JointLatent(samples=JointSamples([rgb, depth]))
     if freeze_rgb or freeze_depth:
         latent["noise_mask"] = freeze_mask(rgb, depth, freeze_rgb=freeze_rgb, freeze_depth=freeze_depth)
     return latent

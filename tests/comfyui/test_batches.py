@@ -121,10 +121,22 @@ CORE = {
 
 
 @pytest.mark.parametrize("kind", CORE)
-def test_core_nodes_that_take_one_tensor_name_the_nodes_that_take_two(server, object_info, kind):
+@pytest.mark.parametrize("made_by", ["MFEmptyLatent", "KSampler", "SamplerCustomAdvanced"])
+def test_core_nodes_that_take_one_tensor_name_the_nodes_that_take_two(server, object_info, kind, made_by):
     scene = Scene(object_info)
     del scene.graph.prompt[scene.example.name]
     latent = scene.start("joint")
+    if made_by == "KSampler":
+        latent = scene.ksampler(latent, steps=1)[0]
+    elif made_by == "SamplerCustomAdvanced":
+        latent = scene.add(
+            "SamplerCustomAdvanced",
+            noise=scene.add("RandomNoise", noise_seed=0)[0],
+            guider=scene.add("BasicGuider", model=scene.model, conditioning=scene.positive)[0],
+            sampler=scene.add("KSamplerSelect", sampler_name="euler")[0],
+            sigmas=scene.add("BasicScheduler", model=scene.model, scheduler="simple", steps=1, denoise=1.0)[0],
+            latent_image=latent,
+        )[0]
     changed = scene.add(kind, **dict.fromkeys(CORE[kind], latent))
     scene.save_image(scene.decode(scene.add("MFSplitLatent", latent=changed[0])[0])[0])
     entry = server.wait(server.queue(scene.graph.prompt))
