@@ -12,7 +12,7 @@ from .host.depth_latent import decode_stream
 from .host.depth_pictures import preview
 from .host.geometry import make_geometry
 from .host.images import gray_image, match_image, to_rgb
-from .host.joint_latent import CATEGORY, Latent, depth_stream
+from .host.joint_latent import CATEGORY, Latent, made_depth
 from .host.node import Node
 from .host.shared_inputs import fov_input, geometry_output, picture_of_depth_input
 
@@ -55,7 +55,7 @@ class MFDepthDetokenize(Node):
 
     @classmethod
     def execute(cls, depth: Latent, image: Tensor | None = None, fov_degrees: float = FOV_DEGREES) -> io.NodeOutput:
-        maps, valid = decode_stream(depth_stream(depth).cpu(), depth)
+        maps, valid = decode_stream(made_depth(depth).cpu(), depth)
         colored, controlnet = preview(maps, valid), gray_image(normalized_disparity(maps, valid))
         picture = controlnet if image is None else match_image(to_rgb(image), maps)
         if "depth_scale" in depth:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..mforce_core.release import RGB_CHANNELS
-from .host.joint_latent import CATEGORY, PER_SAMPLE, Latent, depth_record, depth_stream, empty_stream, joint
+from .host.joint_latent import CATEGORY, PER_SAMPLE, Latent, depth_record, empty_stream, joint, made_depth
 from .host.node import Node
 
 
@@ -32,7 +32,7 @@ class MFDepthToImageLatent(Node):
 
     @classmethod
     def execute(cls, depth: Latent, variations: int = 1) -> io.NodeOutput:
-        stream = depth_stream(depth).repeat_interleave(variations, dim=0)
+        stream = made_depth(depth).repeat_interleave(variations, dim=0)
         rgb = empty_stream(stream.shape[0], RGB_CHANNELS, *stream.shape[2:])
         latent = joint(rgb, stream, freeze_depth=True) | depth_record(depth)
         for name in PER_SAMPLE & latent.keys():

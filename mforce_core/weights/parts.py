@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,18 +51,33 @@ class Parts:
     def trained_size(self) -> tuple[int, int]:
         """(width, height) the model was trained for: ``image_size`` of its configuration, or that of its kind."""
         config = self.model / "config.json"
-        text = (
-            config.read_text(encoding="utf-8") if config.is_file() else read_header(self.model).metadata.get("config")
-        )
-        if text is not None:
-            side = json.loads(text).get("image_size")
-            if side is not None:
-                sides = [side, side] if isinstance(side, int) else side
-                if not (isinstance(sides, list) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
-                    raise ValueError(f"{self.model} gives {str(side)[:40]!r} as image_size: use the width and height.")
-                return sides[0], sides[1]
+        metadata = {} if config.is_file() else read_header(self.model).metadata
+        declared = declared_size(self.model, metadata)
+        if declared is not None:
+            return declared
         side = NANO_SIZE if self.text_encoder == self.model or self.text_encoder.name == WORDS_FILE else RELEASE_SIZE
         return side, side
+
+
+def declared_size(model: str | Path, metadata: Mapping[str, str]) -> tuple[int, int] | None:
+    """(width, height) in pixels that a checkpoint says it was trained at, None where it says nothing.
+
+    Args:
+        model: a file or folder; a ``config.json`` in or beside it counts before the file's metadata.
+
+    Raises:
+        ValueError: what it says is not a size.
+    """
+    model = Path(model)
+    config = (model if model.is_dir() else model.parent) / "config.json"
+    text = config.read_text(encoding="utf-8") if config.is_file() else metadata.get("config")
+    side = None if text is None else json.loads(text).get("image_size")
+    if side is None:
+        return None
+    sides = [side, side] if isinstance(side, int) else side
+    if not (isinstance(sides, list) and len(sides) == 2 and all(type(s) is int and s > 0 for s in sides)):
+        raise ValueError(f"{model} gives {str(side)[:40]!r} as image_size: use the width and height.")
+    return sides[0], sides[1]
 
 
 def _weights_and_settings(path: Path) -> list[Path]:

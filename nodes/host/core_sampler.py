@@ -23,6 +23,7 @@ from ...mforce_core.sampling.schedule import rollout_times
 from .joint_latent import Latent, freeze_mask, split
 from .joint_model import check_joint
 from .noise_levels import JointModelSampling
+from .notices import notice
 from .picture_noise import SEEDS, with_picture_noise
 
 AUTO = "auto"
@@ -69,12 +70,20 @@ def read_task(latent: Latent, mode: str) -> Task:
     """
     rgb, depth = split(latent)
     mask = latent.get("noise_mask")
+    frozen = [not part.any() for part in mask.unbind()] if mask is not None and mask.is_nested else [False] * 2
     if mode == AUTO:
-        frozen = [not part.any() for part in mask.unbind()] if mask is not None and mask.is_nested else [False] * 2
         if all(frozen):
             raise ValueError("both streams of the latent are frozen, so there is nothing to sample.")
         return Task(IMAGE_TO_DEPTH if frozen[0] else DEPTH_TO_IMAGE if frozen[1] else JOINT, rgb, depth, mask)
+    for name, kept, given in (("picture", frozen[0], IMAGE_TO_DEPTH), ("depth", frozen[1], DEPTH_TO_IMAGE)):
+        if kept and mode != given:
+            raise ValueError(
+                f"mode {mode} would make the {name} anew, which the latent keeps as it is; set mode to auto, or connect"
+                " another latent."
+            )
     if mode == JOINT:
+        if mask is not None:
+            notice("MF Sampler: mode joint makes all of the picture anew; to keep what the mask protects, use auto.")
         return Task(JOINT, rgb, depth)
     given, source = (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
     if not given.any():

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...mforce_core.depth.codec import valid_pixels
 from ...mforce_core.release import FOV_DEGREES
 from ...mforce_core.scene3d.point_cloud import camera_points, intrinsics_from_fov
-from .images import match_mask, opaque_pixels, to_gray, to_rgb
+from .images import check_gray, match_mask, opaque_pixels, to_gray, to_rgb
 
 Geometry = io.Custom("MOGE_GEOMETRY")
 DA3Geometry = io.Custom("DA3_GEOMETRY")
@@ -165,6 +165,7 @@ def raw_depth(depth: Any, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     if isinstance(depth, dict):
         maps, usable = geometry_depth(depth)
     else:
+        check_gray(depth)
         maps = to_gray(depth).cpu()
         usable = valid_pixels(maps, opaque_pixels(depth).cpu())
     return maps, usable if valid is None else usable & match_mask(valid, maps)
@@ -177,6 +178,7 @@ def depth_of_disparity(image: Tensor, far_to_near: float, valid: Tensor | None) 
         far_to_near: depth where the image is black.
         valid: MASK of the pixels that may be valid.
     """
+    check_gray(image)
     near = to_gray(image).cpu()
     usable = torch.isfinite(near) & opaque_pixels(image).cpu()
     near = torch.where(usable, near, torch.zeros_like(near)).clamp(min=0)

@@ -10,6 +10,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+#: Gray pictures lose this much of it to the compression of colors, and no more.
+_COLORFUL = 0.05
+
 
 def to_rgb(image: Tensor) -> Tensor:
     """IMAGE with 1 to 4 channels to 3: gray is repeated, an alpha channel is composited over white."""
@@ -24,6 +27,19 @@ def to_gray(image: Tensor) -> Tensor:
     colors = image[..., : 1 if image.shape[-1] < 3 else 3].float()
     first = colors[..., 0]
     return torch.where((colors == first[..., None]).all(-1), first, colors.mean(-1))
+
+
+def check_gray(image: Tensor) -> None:
+    """Raise ValueError if an IMAGE that should hold depth has colors, as a preview of depth or a photo has."""
+    if image.shape[-1] < 3:
+        return
+    colors = torch.nan_to_num(image[..., :3].float(), 0.0, 0.0, 0.0)
+    high, low = colors.amax(-1), colors.amin(-1)
+    if (high - low).mean() > _COLORFUL * high.abs().mean():
+        raise ValueError(
+            "the picture has colors, so it is a photo or a colored preview and holds no depth; connect a geometry, the"
+            " raw output of Depth Detokenize, or a gray map."
+        )
 
 
 def opaque_pixels(image: Tensor) -> Tensor:

@@ -133,6 +133,20 @@ def single_streams(latent: Latent, rgb: Tensor, depth: Tensor) -> tuple[Latent, 
     return {"samples": rgb, **shared}, {"samples": depth, **shared, **depth_record(latent)}
 
 
+def made_depth(latent: Latent) -> Tensor:
+    """The depth stream (B, 256, h, w) of a LATENT whose depth was made or given.
+
+    Raises:
+        ValueError: it is another kind of latent, or one that is still to be sampled.
+    """
+    stream = depth_stream(latent)
+    if not stream.flatten(1).any(1).all():
+        raise ValueError(
+            "the latent holds no depth yet; connect Encode Depth, or the depth that MF Sampler made of this latent."
+        )
+    return stream
+
+
 def depth_stream(latent: Latent) -> Tensor:
     """The depth stream (B, 256, h, w) of a joint LATENT or of one that is a depth stream by itself.
 

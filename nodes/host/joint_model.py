@@ -22,9 +22,11 @@ from torch import Tensor
 
 from ...mforce_core.model.config import Architecture, Schedule
 from ...mforce_core.release import GUIDANCE, LOG2_ALPHA, TEXT_TOKENS
+from .canvas_size import canvas_problem
 from .comfy_transformer import ComfyTransformer
 from .live_preview import SideBySide
 from .noise_levels import JointModelSampling, JointRun
+from .notices import notice
 
 # Activations alive at the peak, in rows of the hidden size per token (counted: 21.1).
 _LIVE_WIDTHS = 22
@@ -39,7 +41,9 @@ class JointModelConfig(comfy.supported_models_base.BASE):
     vae_key_prefix = ("vae.",)
     text_encoder_key_prefix = ("text_encoders.",)
 
-    def __init__(self, architecture: Architecture, schedule: Schedule) -> None:
+    def __init__(
+        self, architecture: Architecture, schedule: Schedule, trained_size: tuple[int, int] | None = None
+    ) -> None:
         # The sizes under FLUX's own names let LoRA files for a FLUX.2 base find their layers.
         super().__init__(
             {
@@ -50,6 +54,7 @@ class JointModelConfig(comfy.supported_models_base.BASE):
                 "depth_single_blocks": architecture.depth_single,
             }
         )
+        self.trained_size = trained_size
 
     def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> JointDiffusion:
         return JointDiffusion(self, device=device)
@@ -87,6 +92,11 @@ class JointDiffusion(comfy.model_base.Flux):
                 f" and {channels[1]} channels on one grid: make the latent for this model's VAE and depth"
                 " patches."
             )
+        if problem := canvas_problem(shapes[0][2:], self.model_config.trained_size):
+            sentence, hopeless = problem
+            if hopeless:
+                raise ValueError(sentence)
+            notice(sentence)
         # A foreign model_sampling patch (core's ModelSamplingFlux node) knows no tilt.
         log2_alpha = getattr(sampling, "log2_alpha", LOG2_ALPHA)
         min_depth_time = getattr(sampling, "min_depth_time", 0.0)
@@ -110,6 +120,11 @@ class JointDiffusion(comfy.model_base.Flux):
                 f"The conditioning has {text.shape[-1]} features a token, this model wants {wanted}: use the"
                 " CLIP output of Load MF Model for nano, or CLIPLoader of type flux2 with the Qwen3 of the"
                 " model's size."
+            )
+        if text.shape[1] > TEXT_TOKENS:
+            notice(
+                f"The prompt is {text.shape[1]} tokens long and this model was trained with {TEXT_TOKENS}: what comes"
+                " after them may be ignored or spoil the result; shorten the prompt."
             )
         out = {"c_crossattn": comfy.conds.CONDRegular(text)}
         if self.architecture.use_guidance_embed:

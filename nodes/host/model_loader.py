@@ -16,6 +16,7 @@ import comfy.utils
 import torch
 
 from ...mforce_core.weights.checkpoint import CheckpointError, check_tensors, read_header
+from ...mforce_core.weights.parts import declared_size
 from .joint_model import JointModelConfig
 from .sampler_wrappers import add_run_wrappers
 from .weights import assign_quantized_weights, assign_weights, read_weights
@@ -45,7 +46,7 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
         raise CheckpointError(f"{Path(path).name} does not hold the model it should: {'; '.join(problems)}.")
 
     tensors = read_weights(header, fp8_matmul=fp8_matmul)
-    config = JointModelConfig(architecture, header.config.schedule)
+    config = JointModelConfig(architecture, header.config.schedule, declared_size(path, header.metadata))
     config.quant_config = comfy.utils.detect_layer_quantization(tensors, "")
     _choose_dtypes(config, tensors, dtype, fp8_matmul)
     if config.quant_config:

@@ -7,7 +7,6 @@ from which ``latent_preview`` makes live previews.
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,9 @@ from ...mforce_core.encoders.patch_autoencoder import PatchAutoencoder
 from ...mforce_core.encoders.tiny_autoencoder import TinyAutoencoder
 from ...mforce_core.encoders.words import WordTextEncoder, load_text_encoder
 from ...mforce_core.release import PATCH_SIZE, RGB_CHANNELS
+from .notices import notice
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "nano"
-
-logger = logging.getLogger(__name__)
 
 
 def load_clip(path: Path = FOLDER) -> comfy.sd.CLIP:
@@ -45,9 +43,14 @@ class WordTokenizer:
         self.encoder = encoder
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **_options: Any) -> dict[str, list[str]]:
+        words = self.encoder.words(text)
         unknown = self.encoder.unknown_words(text)
         if unknown:
-            logger.info("Nano does not know these words of the prompt: %s", ", ".join(unknown))
+            notice(f"Nano does not know these words of the prompt: {', '.join(unknown)[:200]}.")
+        if len(words) > self.encoder.length:
+            notice(
+                f"The prompt has {len(words)} words and nano reads the first {self.encoder.length}; shorten the prompt."
+            )
         return {"prompt": [text]}
 
     def state_dict(self) -> dict[str, torch.Tensor]:
