@@ -8,10 +8,14 @@ import torch
 
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.sampling.denoiser import Denoiser, kept_graphs
+from ..mforce_core.sampling.guidance import Guidance
+from ..mforce_core.sampling.schedule import Levels
 from . import op_by_op
 from .subjects import Subject
 
 Step = Callable[[], object]
+
+_LEVELS = Levels(0.7, 0.4)
 
 
 def steps(
@@ -19,7 +23,7 @@ def steps(
 ) -> dict[str, Step]:
     """Steps by name, run without gradients; ``compiled`` adds those under ``torch.compile``."""
     rgb, depth, text = subject.inputs(device)
-    t_rgb, t_depth = torch.tensor([[0.7], [0.4]], device=device)
+    t_rgb, t_depth = torch.tensor([[level] for level in _LEVELS], device=device)
     inputs = rgb, depth, text, t_rgb, t_depth, subject.grid
     runs: dict[str, Step] = {"mforce": partial(model, *inputs), "op_by_op": partial(op_by_op.forward, model, *inputs)}
     if device.type == "cuda":
@@ -35,8 +39,8 @@ def _replayed(kept: dict[str, Denoiser], model: ModalityForcingTransformer, *inp
     rgb, depth, text, t_rgb, t_depth, grid = inputs
     modulations = model.modulations(t_rgb, t_depth)
     if not kept:
-        kept["denoiser"] = Denoiser(model, text, None, grid, 1.0, cuda_graph=True)
-        kept["denoiser"](rgb, depth, modulations)
+        kept["denoiser"] = Denoiser(model, text, None, grid, Guidance(1.0), cuda_graph=True)
+        kept["denoiser"](rgb, depth, modulations, levels=_LEVELS, level=_LEVELS.rgb)
         if not kept_graphs(model):
             raise RuntimeError("no graph can be made")
-    return kept["denoiser"](rgb, depth, modulations)
+    return kept["denoiser"](rgb, depth, modulations, levels=_LEVELS, level=_LEVELS.rgb)

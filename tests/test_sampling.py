@@ -7,7 +7,9 @@ import torch
 
 from mforce.mforce_core import load_model, rollout_times, sample
 from mforce.mforce_core.sampling.denoiser import Denoiser
+from mforce.mforce_core.sampling.guidance import Guidance
 from mforce.mforce_core.sampling.noise import draw_noise
+from mforce.mforce_core.sampling.schedule import Levels
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 GRID = (2, 3)
@@ -49,13 +51,13 @@ def test_moebius_tilt_is_an_ordinary_flow_on_the_rgb_schedule(model, text) -> No
     noise = draw_noise((2, 6, 32), (2, 6, 64), 0)
     _, depth = sample(model, text, GRID, steps=steps, cfg=1, log2_alpha=a, noise=noise)
     rgb, z = noise[0].double(), noise[1].double()
-    denoise = Denoiser(model, text, None, GRID, 1.0)
+    denoise = Denoiser(model, text, None, GRID, Guidance(1.0))
     for now, after in zip(s[:-1].tolist(), s[1:].tolist(), strict=True):
         t_depth = alpha * now / (1 + (alpha - 1) * now)
         y = z * t_depth / now
         modulations = model.modulations(torch.tensor([now]), torch.tensor([t_depth]))
         with torch.no_grad():
-            prediction = denoise(rgb, y, modulations)
+            prediction = denoise(rgb, y, modulations, levels=Levels(now, t_depth), level=now)
         rgb = rgb + (after - now) * prediction.rgb_velocity
         z = z + (after - now) * (z - prediction.depth_x0 / alpha) / now
     final = z * alpha  # s / f(s) -> 1 / A at s = 0

@@ -10,9 +10,10 @@ from torch import Tensor
 from ...kernels import current_request
 from ..model.transformer import ModalityForcingTransformer, Modulations
 from .cuda_graph import Replay, graph_of
-from .guidance import Prediction, guided
+from .guidance import Guidance, Prediction
+from .schedule import Levels
 
-#: Graphs that a model keeps: a joint rollout and the pass without guidance that refines its depth take one each.
+#: Graphs that a model keeps: steps with guidance and steps without it take one each.
 _KEPT = 2
 
 _graphs: "WeakKeyDictionary[ModalityForcingTransformer, OrderedDict[Hashable, Replay]]" = WeakKeyDictionary()
@@ -24,16 +25,15 @@ def kept_graphs(model: ModalityForcingTransformer) -> list[Replay]:
 
 
 class Denoiser:
-    """The model with what all steps of a rollout share: text, guidance scale, grid.
+    """The model with what all steps of a rollout share: text, guidance, grid.
 
-    Without ``null_text`` a step is one denoiser call; with it one call on a batch of two, the prompt's half first, and
-    classifier-free guidance.
+    A step without guidance is one call of the model; one with guidance is a call on a batch of two, the prompt's half
+    first.
 
     Args:
         text: (B, T, context_in_dim) on the model's device.
-        null_text: features of the empty string, text's shape, or None.
+        null_text: features of the empty string, text's shape; None where there is no guidance.
         grid: (h, w) tokens.
-        cfg: guidance scale; only with ``null_text``.
         cuda_graph: launch every step after the first as one CUDA graph, or every one where an earlier rollout of this
             shape left its graph; weights may change in place between rollouts.
     """
@@ -44,26 +44,39 @@ class Denoiser:
         text: Tensor,
         null_text: Tensor | None,
         grid: tuple[int, int],
-        cfg: float,
+        guidance: Guidance,
         *,
         cuda_graph: bool = False,
     ) -> None:
-        self.model, self.grid, self.wants_graph = model, grid, cuda_graph
-        texts = (text,) if null_text is None else (text, null_text)
-        self.halves = len(texts)
-        self.text = torch.cat([half.to(model.compute_dtype) for half in texts])
-        self.scale = torch.tensor(cfg, dtype=torch.float32, device=text.device)
+        self.model, self.grid, self.guidance, self.wants_graph = model, grid, guidance, cuda_graph
+        self.text = text.to(model.compute_dtype)
+        self.texts = None if null_text is None else torch.cat((self.text, null_text.to(model.compute_dtype)))
 
-    def __call__(self, rgb: Tensor, depth: Tensor, modulations: Modulations) -> Prediction:
-        """Predict from tokens (B, N, Cin) and (B, N, Cd) of any float type, and the modulations of one step."""
-        inputs = (self.text, self.scale, rgb, depth, *modulations)
+    def __call__(
+        self, rgb: Tensor, depth: Tensor, modulations: Modulations, *, levels: Levels, level: float
+    ) -> Prediction:
+        """Predict from tokens (B, N, Cin) and (B, N, Cd) of any float type, and the modulations of one step.
+
+        Args:
+            levels: noise levels of the two.
+            level: that decides whether there is guidance.
+        """
+        if self.texts is None or not self.guidance.acts_at(level):
+            return Prediction(*self._run(self.text, rgb, depth, *modulations))
+        doubled = rgb.repeat(2, 1, 1), depth.repeat(2, 1, 1)
+        parts = (part.chunk(2) for part in self._run(self.texts, *doubled, *modulations))
+        conditional, unconditional = zip(*parts, strict=True)
+        return self.guidance.combine(Prediction(*conditional), Prediction(*unconditional), rgb, levels.rgb)
+
+    def _run(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        """Both predictions for text, rgb, depth and modulations, by a graph where one is wanted and can be made."""
         if not self.wants_graph:
             return self._predict(*inputs)
         kept = _graphs.setdefault(self.model, OrderedDict())
         key = self._key(inputs)
         if key in kept:
             kept.move_to_end(key)
-            return Prediction(*kept[key](*inputs))
+            return kept[key](*inputs)
         prediction = self._predict(*inputs)
         while len(kept) >= _KEPT:  # before the next one takes memory
             kept.popitem(last=False)
@@ -78,15 +91,9 @@ class Denoiser:
         """All that a graph has fixed: shapes, addresses of the weights, and the back ends that were asked for."""
         weights = tuple(weight.data_ptr() for weight in self.model.parameters())
         shapes = tuple(None if value is None else (value.shape, value.dtype, value.device) for value in inputs)
-        return self.grid, self.halves, shapes, weights, current_request()
+        return self.grid, shapes, weights, current_request()
 
-    def _predict(
-        self, text: Tensor, scale: Tensor, rgb: Tensor, depth: Tensor, *modulations: Tensor | None
-    ) -> Prediction:
-        rgb, depth = rgb.repeat(self.halves, 1, 1), depth.repeat(self.halves, 1, 1)
+    def _predict(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        text, rgb, depth, *modulations = inputs
         velocity, depth_x0 = self.model(rgb, depth, text, None, None, self.grid, modulations=Modulations(*modulations))  # type: ignore[arg-type]
-        predicted = Prediction(velocity.float(), depth_x0.float())
-        if self.halves == 1:
-            return predicted
-        conditional, unconditional = zip(*(part.chunk(2) for part in predicted), strict=True)
-        return guided(Prediction(*conditional), Prediction(*unconditional), scale)
+        return velocity.float(), depth_x0.float()

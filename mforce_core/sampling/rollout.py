@@ -9,7 +9,7 @@ from ..model.config import Schedule
 from ..model.transformer import ModalityForcingTransformer
 from ..release import CFG, MODES, STEPS, Mode
 from .denoiser import Denoiser
-from .guidance import Prediction
+from .guidance import Guidance, Prediction
 from .integrate import Callback, Given, integrate, noised
 from .noise import NoiseSource
 from .path import NoisePath
@@ -25,7 +25,7 @@ def sample(
     *,
     mode: Mode = "joint",
     steps: int = STEPS,
-    cfg: float | None = None,
+    cfg: float | Guidance | None = None,
     log2_alpha: float | None = None,
     null_text: Tensor | None = None,
     rgb: Tensor | None = None,
@@ -47,8 +47,8 @@ def sample(
         grid: (h, w) tokens.
         mode: "joint" (text -> RGB + depth), "i2d" (RGB -> depth) or "d2i" (depth -> RGB).
         steps: of the release's path; a ``path`` has its own.
-        cfg: classifier-free guidance scale; above 1 it doubles the cost and needs ``null_text``. None: the release's
-            default of the mode (4, 1, 4).
+        cfg: classifier-free guidance, its scale or with what tempers it; above 1 it doubles the cost and needs
+            ``null_text``. None: the release's default of the mode (4, 1, 4).
         log2_alpha: tilt of joint mode; the release uses 5 (RGB first), None leaves depth on its own shift.
         null_text: features of the empty string, (1 or B, T, context_in_dim).
         rgb: clean RGB tokens (B, N, in_channels), for i2d; or where the path starts below 1, what it starts from.
@@ -77,8 +77,7 @@ def sample(
     if mode not in MODES:
         raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     cfg = CFG[mode] if cfg is None else cfg
-    if not 0 <= cfg < float("inf"):
-        raise ValueError(f"cfg must be a finite number of at least 0, got {cfg}")
+    guiding = cfg if isinstance(cfg, Guidance) else Guidance(cfg)
     if path is None:
         path = NoisePath(*rollout_times(steps, mode=mode, log2_alpha=log2_alpha, schedule=schedule or model.schedule))
     device = next(model.parameters()).device
@@ -102,20 +101,23 @@ def sample(
     )
 
     text = text.to(device)
-    if cfg > 1:
+    if guiding.scale > 1:
         if null_text is None:
             raise ValueError("cfg above 1 needs null_text, the features of the empty string")
         null_text = null_text.to(text).expand(batch, -1, -1)
     else:
         null_text = None
     # Of all steps at once: they depend on the noise levels alone.
-    t_rgb, t_depth = (levels[:-1].to(device) for levels in path.tensors())
+    levels = path.levels
+    t_rgb, t_depth = (times[:-1].to(device) for times in path.tensors())
     scales = None if guidance is None else torch.full((path.steps,), guidance, device=device)
     modulations = model.modulations(t_rgb, t_depth, scales)
-    denoise = Denoiser(model, text, null_text, grid, cfg, cuda_graph=cuda_graph)
+    denoise = Denoiser(model, text, null_text, grid, guiding, cuda_graph=cuda_graph)
 
     def predict(state: Streams, number: int) -> Prediction:
-        return denoise(*state, modulations.rows(number, number + 1))
+        now = levels[number]
+        level = now.depth if mode == "i2d" else now.rgb
+        return denoise(*state, modulations.rows(number, number + 1), levels=now, level=level)
 
     return integrate(predict, state, path, given=given, solver=solver, fresh=source.like, callback=callback)
 
