@@ -30,7 +30,9 @@ from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latent
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
+from .rollout_settings import check_path, guidance_of, path_of
 from .sampling.noise import draw_noise
+from .sampling.path_spec import PathSpec
 from .sampling.rollout import sample
 from .scene3d.point_cloud import scaled_edge_threshold
 from .settings import BUILT_IN, Settings
@@ -54,6 +56,7 @@ def resolve(settings: Settings, parts: Parts) -> Settings:
             not exist.
     """
     current_request()  # raises before anything is loaded
+    check_path(settings)
     header = parts.header()
     device, dtype = choose_device(settings.device), settings.dtype
     if dtype == "auto":
@@ -170,13 +173,13 @@ class Pipeline:
             prompt: what to show.
             tilt: log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth first.
             progress: called with (step, steps) after every denoising step; what it raises ends the run.
-            settings: other fields of `Settings`: seed, steps, cfg, refine_depth, guidance, size, fov, edge_threshold,
-                remove_outliers.
+            settings: other fields of `Settings`: seed, steps, sampler, path (instead of tilt), cfg, cfg_interval,
+                refine_depth, guidance, size, fov, edge_threshold, remove_outliers.
 
         Raises:
             ValueError: impossible settings, or the model gave nothing that can be used.
         """
-        job = self.job("joint", prompt, tilt=tilt, **settings)
+        job = self.job("joint", prompt, tilt=None if settings.get("path") else tilt, **settings)
         return self.generate([job], [Given()], progress)[0]
 
     def i2d(
@@ -196,7 +199,8 @@ class Pipeline:
             original_size: bring the depth back to the picture's own size, sharp between near and far; else the result
                 has the size that the model saw.
             progress: as in `joint`.
-            settings: as in `joint`, and fit: "pad" letterboxes a picture of another shape, "crop" cuts its middle.
+            settings: as in `joint`; follow, for depth that follows the picture loosely; and fit: "pad" letterboxes a
+                picture of another shape, "crop" cuts its middle.
 
         Returns:
             The picture and its depth.
@@ -214,9 +218,9 @@ class Pipeline:
             depth: a file, or (H, W) numbers; zero, negative and non-finite ones are missing.
             prompt: what to show.
             progress: as in `joint`.
-            settings: as in `i2d`, and for files: mask (an image, dark where the depth is not to be used),
-                disparity (the file holds inverse depth) and far_to_near (of disparity that was stretched to all
-                levels: how many times farther black is than white).
+            settings: as in `i2d` (follow is for a picture that follows the depth loosely), and for files: mask (an
+                image, dark where the depth is not to be used), disparity (the file holds inverse depth) and far_to_near
+                (of disparity that was stretched to all levels: how many times farther black is than white).
 
         Raises:
             ValueError: as in `joint`, or the depth cannot be read or has no measured pixel.
@@ -271,9 +275,10 @@ class Pipeline:
         width, height = first.canvas
         grid = height // PATCH_SIZE, width // PATCH_SIZE
         shapes = [(1, grid[0] * grid[1], channels) for channels in (config.in_channels, config.depth_channels)]
-        draws = [draw_noise(shapes[0], shapes[1], job.seed) for job in jobs]
-        noise = torch.cat([rgb for rgb, _ in draws]), torch.cat([depth for _, depth in draws])
-        passes = 2 if first.refine_depth else 1
+        seeds = [job.seed for job in jobs]
+        noise = draw_noise(shapes[0], shapes[1], seeds)
+        path = path_of(first, self.model.schedule)
+        total = path.steps + (first.steps if first.refine_depth else 0)
         # A replayed graph counts nothing: what ran is what has run since the model was loaded.
         before = self._launches_before if first.cuda_graph else launches()
 
@@ -282,10 +287,11 @@ class Pipeline:
                 self.model,
                 text,
                 grid,
-                steps=first.steps,
                 noise=noise,
+                seed=seeds,
+                solver=first.sampler,
                 guidance=first.guidance,
-                callback=lambda step, steps, *_: None if progress is None else progress(done + step, passes * steps),
+                callback=lambda step, *_: None if progress is None else progress(done + step, total),
                 cuda_graph=first.cuda_graph,
                 **options,
             )
@@ -294,15 +300,16 @@ class Pipeline:
             0,
             torch.cat([self._texts[job.prompt] for job in jobs]),
             mode=first.mode,
-            cfg=first.cfg,
-            log2_alpha=first.tilt if first.mode == "joint" else None,
+            cfg=guidance_of(first),
+            path=path,
             null_text=self._texts[""],
             rgb=self._rgb_tokens([given.rgb for given in givens if given.rgb is not None]),
             depth=self._depth_tokens([given.depth for given in givens if given.depth is not None], noise[1]),
         )
         if first.refine_depth:
             empty = self._texts[""].expand(len(jobs), -1, -1)
-            _, depth = run(first.steps, empty, mode="i2d", cfg=CFG["i2d"], rgb=rgb)
+            refining = PathSpec("i2d").build(first.steps, self.model.schedule)
+            _, depth = run(path.steps, empty, mode="i2d", cfg=CFG["i2d"], path=refining, rgb=rgb)
         images = None if first.mode == "i2d" else self._images(rgb, grid)
         maps = None if first.mode == "d2i" else _depth_maps(depth, grid)
         # Not what was asked for: a rerun asks for what ran.

@@ -23,6 +23,8 @@ RELEASE_SIZE = 512
 NANO_SIZE = 128
 
 STEPS = 50
+#: Solvers of the steps; the release has the first alone.
+SAMPLERS = ("euler", "heun", "dpmpp_2m", "euler_ancestral")
 #: Scale of classifier-free guidance.
 CFG: Mapping[Mode, float] = {"joint": 4.0, "i2d": 1.0, "d2i": 4.0}
 #: Scale for bases that embed one ("distilled guidance").

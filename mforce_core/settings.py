@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, STEPS, Mode
+from .release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, SAMPLERS, STEPS, Mode
 
 #: Forms of the depth that are written on demand: compressed NumPy with mask and camera, portable float map, TIFF.
 DEPTH_FORMS = ("npz", "pfm", "tiff", "tiff16")
@@ -27,6 +27,12 @@ class Settings:
         size: (width, height) of the model's canvas in pixels; None: what the model was trained for.
         original_size: the result of i2d has the input's own size instead.
         tilt: log2 of alpha, in joint mode.
+        path: another path of the noise levels, as `PathSpec.parse` reads it, instead of the tilt.
+        follow: how strictly the given picture or depth map is followed, as log2 of alpha: it is mixed with noise as it
+            would be on that path, from -14 (strict) over -5 (loose) to 3 (hardly); None keeps it clean throughout.
+        sampler: solver of the steps; "euler" is the release's.
+        cfg_interval: noise levels, lowest and highest, in which there is guidance; None: everywhere.
+        cfg_rescale, cfg_parallel: what tempers guidance, see `sampling.guidance.Guidance`.
         fov: horizontal field of view in degrees.
         edge_threshold: relative jump of depth that leaves a point out of the cloud; None: by the size.
         also: more forms of the depth to write, of `DEPTH_FORMS`.
@@ -40,6 +46,12 @@ class Settings:
     steps: int = STEPS
     cfg: float = CFG["joint"]
     tilt: float | None = None
+    path: str | None = None
+    follow: float | None = None
+    sampler: str = "euler"
+    cfg_interval: tuple[float, float] | None = None
+    cfg_rescale: float = 0.0
+    cfg_parallel: float = 1.0
     refine_depth: bool = False
     guidance: float | None = None
     size: tuple[int, int] | None = None
@@ -65,6 +77,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.size is not None:
             object.__setattr__(self, "size", tuple(self.size))
+        if self.cfg_interval is not None:
+            object.__setattr__(self, "cfg_interval", tuple(self.cfg_interval))
         object.__setattr__(self, "also", tuple(self.also))
         self._check()
 
@@ -82,6 +96,20 @@ class Settings:
             raise ValueError(f"`cfg` must be a finite number of at least 0, got {self.cfg}.")
         if self.tilt is not None and not abs(self.tilt) <= 30:
             raise ValueError(f"`tilt` must lie between -30 and 30, got {self.tilt}.")
+        if self.follow is not None and not abs(self.follow) <= 30:
+            raise ValueError(f"`follow` must lie between -30 and 30, got {self.follow}.")
+        if self.follow is not None and (self.mode == "joint" or self.path is not None):
+            other = "mode joint" if self.mode == "joint" else "a `path` of its own"
+            raise ValueError(f"`follow` is for a given picture or depth map, and does not go with {other}.")
+        if self.path is not None and self.tilt is not None:
+            raise ValueError("`path` and `tilt` both say how the noise levels fall: give one of them.")
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"`sampler` must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}.")
+        if self.cfg_interval is not None and not 0 <= self.cfg_interval[0] <= self.cfg_interval[1] <= 1:
+            raise ValueError(f"`cfg_interval` must be two noise levels, low and high, got {self.cfg_interval}.")
+        for name in ("cfg_rescale", "cfg_parallel"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"`guidance` must be a finite number of at least 0, got {self.guidance}.")
         if self.far_to_near is not None and not 1 < self.far_to_near <= 1000:
@@ -110,7 +138,8 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)
-        return values | {"size": None if self.size is None else list(self.size), "also": list(self.also)}
+        lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return values | lists
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ...mforce_core.release import SAMPLERS
 from ...mforce_core.settings import check_grid
 
 SAMPLING, INPUT, CLOUD, FILES = "Sampling", "Input", "Point cloud", "Model and files"
@@ -36,6 +37,44 @@ Tilt = Annotated[
         help="log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth first.",
         rich_help_panel=SAMPLING,
     ),
+]
+PathOption = Annotated[
+    str | None,
+    typer.Option(
+        "--path",
+        metavar="PATH",
+        help='The way of the noise levels: "tilt log2_alpha=5", "finish rgb_by=0.6", "points 1,1 0.3,0.9 0,0", '
+        '"shifts mu=1.1 depth_mu=0.5", "tilt restart=0.8,0.5,2", or JSON; see docs/concepts/paths.',
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
+Follow = Annotated[
+    float | None,
+    typer.Option(
+        help="How strictly what is given is followed, as log2 of alpha: -14 strictly, -5 loosely, 3 hardly. "
+        "Default: as it is.",
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
+Sampler = Annotated[str, typer.Option(help=f"Solver of the steps: {', '.join(SAMPLERS)}.", rich_help_panel=SAMPLING)]
+CfgInterval = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOW,HIGH",
+        help="Noise levels with guidance, for example 0.2,1: steps outside cost half. Default: all.",
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
+CfgRescale = Annotated[
+    float,
+    typer.Option(help="0 to 1: take back the contrast that guidance adds.", rich_help_panel=SAMPLING),
+]
+CfgParallel = Annotated[
+    float,
+    typer.Option(help="0 to 1: how much of guidance may make colors stronger.", rich_help_panel=SAMPLING),
 ]
 RefineDepth = Annotated[
     bool,
@@ -160,3 +199,14 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     width, height = int(parts[0]), int(parts[-1])
     check_grid(width, height)
     return width, height
+
+
+def parse_interval(text: str | None) -> tuple[float, float] | None:
+    """``"0.2,1"`` -> (0.2, 1.0)."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"--cfg-interval must be two noise levels such as 0.2,1, got {text!r}.") from None
+    return low, high

@@ -8,19 +8,24 @@ from typing import Annotated, Any
 
 import typer
 
-from ...mforce_core.release import CFG, FOV_DEGREES, LOG2_ALPHA, STEPS, Mode
+from ...mforce_core.release import CFG, FOV_DEGREES, LOG2_ALPHA, SAMPLERS, STEPS, Mode
 from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
 from . import options
-from .options import parse_size
+from .options import parse_interval, parse_size
 
 
 def joint(
     prompt: Annotated[str, typer.Argument(help="What to show.")],
     tilt: options.Tilt = LOG2_ALPHA,
+    path: options.PathOption = None,
     refine_depth: options.RefineDepth = False,
     steps: options.Steps = STEPS,
+    sampler: options.Sampler = SAMPLERS[0],
     cfg: options.Cfg = None,
+    cfg_interval: options.CfgInterval = None,
+    cfg_rescale: options.CfgRescale = 0.0,
+    cfg_parallel: options.CfgParallel = 1.0,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     count: options.Count = 1,
@@ -43,7 +48,9 @@ def joint(
     """Text to image, depth and point cloud."""
     with report_errors(debug):
         settings = _settings(
-            "joint", prompt, source=None, tilt=tilt, refine_depth=refine_depth, steps=steps, cfg=cfg,
+            "joint", prompt, source=None, tilt=None if path else tilt, path=path, refine_depth=refine_depth,
+            steps=steps, sampler=sampler, cfg=cfg, cfg_interval=cfg_interval, cfg_rescale=cfg_rescale,
+            cfg_parallel=cfg_parallel,
             guidance=guidance, seed=seed, size=size, fov=fov, edge_threshold=edge_threshold,
             remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae, device=device,
             dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
@@ -56,8 +63,14 @@ def i2d(
         list[str], typer.Argument(help='Pictures (png, jpg, webp, tiff...), folders of them, or patterns: "*.jpg".')
     ],
     prompt: Annotated[str, typer.Option(help="What the picture shows, if that is known.")] = "",
+    follow: options.Follow = None,
+    path: options.PathOption = None,
     steps: options.Steps = STEPS,
+    sampler: options.Sampler = SAMPLERS[0],
     cfg: options.Cfg = None,
+    cfg_interval: options.CfgInterval = None,
+    cfg_rescale: options.CfgRescale = 0.0,
+    cfg_parallel: options.CfgParallel = 1.0,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     count: options.Count = 1,
@@ -101,7 +114,9 @@ def i2d(
         one = Path(images[0]) if len(images) == 1 and not is_several(images[0]) else None
         devices = device.split(",")
         settings = _settings(
-            "i2d", prompt, source=one, steps=steps, cfg=cfg, guidance=guidance, seed=seed, size=size,
+            "i2d", prompt, source=one, follow=follow, path=path, steps=steps, sampler=sampler, cfg=cfg,
+            cfg_interval=cfg_interval, cfg_rescale=cfg_rescale, cfg_parallel=cfg_parallel, guidance=guidance,
+            seed=seed, size=size,
             fit=fit, original_size=original_size, fov=fov, edge_threshold=edge_threshold,
             remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae,
             device=devices[0], dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
@@ -144,8 +159,14 @@ def d2i(
             rich_help_panel=options.INPUT,
         ),
     ] = None,
+    follow: options.Follow = None,
+    path: options.PathOption = None,
     steps: options.Steps = STEPS,
+    sampler: options.Sampler = SAMPLERS[0],
     cfg: options.Cfg = None,
+    cfg_interval: options.CfgInterval = None,
+    cfg_rescale: options.CfgRescale = 0.0,
+    cfg_parallel: options.CfgParallel = 1.0,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     count: options.Count = 1,
@@ -169,10 +190,11 @@ def d2i(
     """Depth to image."""
     with report_errors(debug):
         settings = _settings(
-            "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, steps=steps, cfg=cfg,
-            guidance=guidance, seed=seed, size=size, fit=fit, fov=fov, edge_threshold=edge_threshold,
-            remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae, device=device,
-            dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
+            "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, follow=follow,
+            path=path, steps=steps, sampler=sampler, cfg=cfg, cfg_interval=cfg_interval, cfg_rescale=cfg_rescale,
+            cfg_parallel=cfg_parallel, guidance=guidance, seed=seed, size=size, fit=fit, fov=fov,
+            edge_threshold=edge_threshold, remove_outliers=remove_outliers, also=also, model=model,
+            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
 
@@ -227,6 +249,7 @@ def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) ->
     """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
     values["cfg"] = CFG[mode] if values["cfg"] is None else values["cfg"]
     values["size"] = parse_size(values["size"])
+    values["cfg_interval"] = parse_interval(values["cfg_interval"])
     values["also"] = tuple(values["also"].split(",")) if values["also"] else ()
     values["input"] = source
     for name in ("input", "mask", "text_encoder", "vae"):

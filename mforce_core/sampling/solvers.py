@@ -173,7 +173,7 @@ def log_snr(t: float) -> float:
     return float(torch.logit(torch.tensor(1 - t, dtype=torch.float64)))
 
 
-#: Names of the solvers as ComfyUI spells them, and how a rollout gets its own.
+#: The solvers of ``release.SAMPLERS``, named as ComfyUI names them, and how a rollout gets its own.
 SOLVERS: dict[str, Callable[[Fresh], Solver]] = {
     "euler": lambda fresh: Euler(),
     "heun": lambda fresh: Heun(),

@@ -1,0 +1,47 @@
+"""From settings to what a rollout takes: its path through the noise levels and its guidance."""
+
+from __future__ import annotations
+
+from .model.config import Schedule
+from .sampling.guidance import Guidance
+from .sampling.path import NoisePath
+from .sampling.path_spec import PathSpec
+from .settings import Settings
+
+
+def path_of(settings: Settings, schedule: Schedule) -> NoisePath:
+    """The path that settings ask for, on a model's schedule.
+
+    Raises:
+        ValueError: the path cannot be read, or starts where there is nothing to start from.
+    """
+    try:
+        path = _spec_of(settings).build(settings.steps, schedule)
+    except ValueError as error:
+        raise ValueError(f"`path` cannot be used: {error}.") from None
+    for name, level, given in (("picture", path.rgb[0], "i2d"), ("depth map", path.depth[0], "d2i")):
+        if settings.mode != given and level < 1:
+            raise ValueError(
+                f"`path` starts with the {name} at noise level {level:g}, and in mode {settings.mode} there is none to "
+                "start from: begin it at 1."
+            )
+    return path
+
+
+def check_path(settings: Settings) -> None:
+    """Raise the errors of :func:`path_of` before a model is loaded."""
+    path_of(settings, Schedule())
+
+
+def _spec_of(settings: Settings) -> PathSpec:
+    if settings.path is not None:
+        return PathSpec.parse(settings.path)
+    if settings.mode != "joint":
+        return PathSpec(settings.mode, log2_alpha=settings.follow)
+    return PathSpec("shifts") if settings.tilt is None else PathSpec("tilt", log2_alpha=settings.tilt)
+
+
+def guidance_of(settings: Settings) -> Guidance:
+    """Classifier-free guidance as settings ask for it."""
+    interval = (0.0, 1.0) if settings.cfg_interval is None else settings.cfg_interval
+    return Guidance(settings.cfg, interval, settings.cfg_rescale, settings.cfg_parallel)
