@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .model.config import Schedule
 from .sampling.guidance import Guidance
-from .sampling.path import NoisePath
+from .sampling.path import PURE_NOISE, NoisePath
 from .sampling.path_spec import PathSpec
 from .settings import Settings
 
@@ -20,7 +20,7 @@ def path_of(settings: Settings, schedule: Schedule) -> NoisePath:
     except ValueError as error:
         raise ValueError(f"`path` cannot be used: {error}.") from None
     for name, level, given in (("picture", path.rgb[0], "i2d"), ("depth map", path.depth[0], "d2i")):
-        if settings.mode != given and level < 1:
+        if settings.mode != given and level < PURE_NOISE:
             raise ValueError(
                 f"`path` starts with the {name} at noise level {level:g}, and in mode {settings.mode} there is none to "
                 "start from: begin it at 1."

@@ -194,7 +194,8 @@ def d2i(
             path=path, steps=steps, sampler=sampler, cfg=cfg, cfg_interval=cfg_interval, cfg_rescale=cfg_rescale,
             cfg_parallel=cfg_parallel, guidance=guidance, seed=seed, size=size, fit=fit, fov=fov,
             edge_threshold=edge_threshold, remove_outliers=remove_outliers, also=also, model=model,
-            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
+            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype, compile=compile_model,
+            cuda_graph=cuda_graph,
         )  # fmt: skip
         _generate(settings, count, output, overwrite)
 

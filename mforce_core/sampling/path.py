@@ -11,6 +11,9 @@ from torch import Tensor
 
 from .schedule import Levels
 
+#: A level from which on a stream is pure noise: the shift of a schedule may reach 1 to rounding alone.
+PURE_NOISE = 1 - 1e-6
+
 
 @dataclass(frozen=True)
 class NoisePath:

@@ -12,7 +12,7 @@ from .denoiser import Denoiser
 from .guidance import Guidance, Prediction
 from .integrate import Callback, Given, integrate, noised
 from .noise import NoiseSource
-from .path import NoisePath
+from .path import PURE_NOISE, NoisePath
 from .schedule import rollout_times
 from .solvers import Streams
 
@@ -130,7 +130,7 @@ def _as_state(name: str, tokens: Tensor, shape: tuple[int, ...], device: torch.d
 
 def _start(name: str, level: float, clean: Tensor | None, noise: Tensor) -> Tensor:
     """The first state of a stream that is denoised."""
-    if level == 1:
+    if level >= PURE_NOISE:
         return noise
     if clean is None:
         raise ValueError(f"the path starts with {name} at noise level {level:g}: give the {name} tokens to start from")
