@@ -156,7 +156,7 @@ def stored(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def test_batches_are_the_rows_that_the_order_names(encoded):
-    source: Source = EncodedSource(encoded, NANO, batch_size=4, seed=1)
+    source: Source = EncodedSource([encoded], NANO, batch_size=4, seed=1)
     words, rows = load_text_encoder(WORDS), stored(encoded)
     assert (len(source), source.latent_shape) == (9, (128, 2, 2))
     assert torch.equal(source.null_text, words.encode([""])[0])
@@ -181,7 +181,7 @@ def test_shards_of_earlier_versions_load(tmp_path):
     captions = ["a red cube", "", "a blue ball"]
     metadata = {"captions": json.dumps(captions)}
     save_file({"rgb": rgb, "depth": depth}, tmp_path / "latents-00000.safetensors", metadata=metadata)
-    batch = EncodedSource(tmp_path, NANO, batch_size=3, seed=0).batch(0, slice(0, 3))
+    batch = EncodedSource([tmp_path], NANO, batch_size=3, seed=0).batch(0, slice(0, 3))
     index = batch_indices(3, 0, 3, 0)
     assert torch.equal(batch.rgb, rgb[index].float())
     assert torch.equal(batch.depth, depth[index].float())
@@ -208,7 +208,7 @@ def test_features_of_qwen_are_stored_once_a_caption(tars, tmp_path, monkeypatch)
     assert file["rgb"].shape[0] == len(captions) == 8
     assert file["text"].shape == (len(set(captions)), 6, 5)
     assert file["text"].dtype == torch.bfloat16
-    source = EncodedSource(tmp_path, None, batch_size=18, seed=0)
+    source = EncodedSource([tmp_path], None, batch_size=18, seed=0)
     batch = source.batch(0, slice(0, 18))
     everything = [
         caption
@@ -229,21 +229,21 @@ def test_the_size_of_qwen_features_is_the_one_in_the_docs():
 
 def test_sources_refuse_what_does_not_go_together(encoded, tmp_path):
     with pytest.raises(ValueError, match="holds no encoded samples"):
-        EncodedSource(tmp_path, NANO, batch_size=1, seed=0)
+        EncodedSource([tmp_path], NANO, batch_size=1, seed=0)
     with pytest.raises(ValueError, match="name the text encoder"):
-        EncodedSource(encoded, None, batch_size=1, seed=0)
+        EncodedSource([encoded], None, batch_size=1, seed=0)
     other = tmp_path / "words.safetensors"
     tensors = load_file(WORDS)
     with safe_open(WORDS, framework="pt") as file:
         save_file({name: tensor + 1 for name, tensor in tensors.items()}, other, metadata=file.metadata())
     with pytest.raises(ValueError, match="encoded with another text encoder"):
-        EncodedSource(encoded, other, batch_size=1, seed=0)
+        EncodedSource([encoded], other, batch_size=1, seed=0)
     for path in encoded.glob("*00000.safetensors"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     tensors = {"rgb": torch.zeros(1, 128, 4, 4), "depth": torch.zeros(1, 64, 64)}
     save_file(tensors, tmp_path / "latents-x.safetensors", metadata={"captions": '[""]'})
     with pytest.raises(ValueError, match="encode them at one size"):
-        EncodedSource(tmp_path, NANO, batch_size=1, seed=0)
+        EncodedSource([tmp_path], NANO, batch_size=1, seed=0)
 
 
 def same(one: EncodedBatch, other: EncodedBatch) -> bool:

@@ -193,7 +193,7 @@ def test_draws_of_a_row_do_not_depend_on_its_neighbors() -> None:
 
 
 def test_batches_are_a_function_of_the_step(data: Path) -> None:
-    source = EncodedSource(data, data, batch_size=5, seed=3)
+    source = EncodedSource([data], data, batch_size=5, seed=3)
     assert source.latent_shape == (128, 2, 2)
     assert source.null_text.shape == (4, 128)
     seen = torch.cat([source.batch(step, slice(0, 5)).rgb for step in range(5)])[:24].flatten(1)
@@ -201,7 +201,7 @@ def test_batches_are_a_function_of_the_step(data: Path) -> None:
     first, second = source.batch(4, slice(0, 2)), source.batch(4, slice(2, 5))
     for whole, *parts in zip(source.batch(4, slice(0, 5)), first, second, strict=True):
         assert torch.equal(whole, torch.cat(parts))
-    other = EncodedSource(data, data, batch_size=5, seed=4)
+    other = EncodedSource([data], data, batch_size=5, seed=4)
     assert not torch.equal(source.batch(0, slice(0, 5)).rgb, other.batch(0, slice(0, 5)).rgb)
 
 

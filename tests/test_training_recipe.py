@@ -1,20 +1,15 @@
 """The published recipe's options against formulations of their own: distributions, equations, what stays frozen."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from scipy import integrate, optimize, stats
 
-from mforce.mforce_core.encoders.words import WordTextEncoder
+import tiny_training
 from mforce.mforce_core.model.config import ConfigError
-from mforce.mforce_core.model.transformer import ModalityForcingTransformer
-from mforce.mforce_core.weights.checkpoint import save_model
 from mforce.training.config import RecipeConfig, TrainConfig
-from mforce.training.config_file import read_train_config
 from mforce.training.initialize import build, fill
 from mforce.training.losses import Prediction, Totals, counted_pixels, gradient_error, losses
 from mforce.training.noise import Noise, draw_noise
@@ -142,39 +137,17 @@ def test_gradient_matching_sees_token_borders_and_only_measured_pairs() -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 random latents of a 2x2 grid with 8x8 depth."""
-    folder = tmp_path_factory.mktemp("data")
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        "rgb": torch.randn(8, 8, 2, 2, generator=generator).half(),
-        "depth": (torch.rand(8, 8, 8, generator=generator) * 3).exp().half(),
-    }
-    save_file(tensors, folder / "latents-0.safetensors", metadata={"captions": json.dumps(["red"] * 8)})
-    WordTextEncoder.random(["red"], 8, 2).save(folder / "text_encoder.safetensors")
-    return folder
+    return tiny_training.write_data(tmp_path_factory.mktemp("data"))
 
 
 def config(data: Path, out: Path, stage: str = "mf", **more: object) -> TrainConfig:
-    values = {"out": out, "text_encoder": data, "data.latents": data, "batch_size": 4, "precision": "float32"}
-    values |= {"compile": "false", "architecture.in_channels": 8, "architecture.context_in_dim": 8}
-    values |= {"architecture.hidden_size": 32, "architecture.num_heads": 2, "architecture.axes_dim": "[4, 4, 4, 4]"}
-    values |= {"architecture.depth_single": 1, "optimizer.name": "adamw", "steps": 50}
-    values |= {"architecture.depth_channels": 16} if stage == "mf" else {}
-    return read_train_config(Path(f"nano-{stage}"), [f"{key}={value}" for key, value in (values | more).items()])
+    return tiny_training.config(stage, data, out, **{"steps": 50} | more)
 
 
 @pytest.fixture(scope="module")
 def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text-to-image model of random weights."""
     folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    sizes = config(data, folder, "t2i").sizes()
-    model = ModalityForcingTransformer(sizes, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.1)
-    save_model(model, folder, dtype=torch.float32)
-    return folder
+    return tiny_training.write_base(folder, config(data, folder, "t2i"))
 
 
 def test_the_papers_frozen_weights_are_the_same_bits_after_50_steps(data: Path, base: Path, tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import tiny_training
 from mforce.mforce_core import load_model
-from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model.config import ConfigError
 from mforce.training.checkpoint import SaveError
 from mforce.training.checks import check_processes
 from mforce.training.config import TrainConfig
-from mforce.training.config_file import read_train_config
 from mforce.training.processes import join
 from mforce.training.train import DivergedError, Trainer, train
 
@@ -32,42 +31,27 @@ STEPS = 50
 #: A look at the averaged weights in the middle, which must leave no trace in the run.
 LOOK = {"heldout.every": 25, "heldout.samples": 2, "heldout.sampling_steps": 2}
 
-#: A model of 32 channels: each value of the configuration, by key.
-TINY = {
-    "batch_size": 4,
-    "precision": "float32",
-    "compile": "false",
+#: What these runs have beyond the settings of all tiny ones.
+RUN = {
+    "steps": STEPS,
     "log_every": 1,
-    "architecture.in_channels": 8,
-    "architecture.context_in_dim": 8,
-    "architecture.hidden_size": 32,
-    "architecture.num_heads": 2,
-    "architecture.axes_dim": "[4, 4, 4, 4]",
-    "architecture.depth_single": 1,
-    "optimizer.name": "adamw",
     "optimizer.learning_rate": 3e-3,
     "optimizer.warmup_steps": 5,
     "optimizer.cooldown_steps": 10,
 }
 
 
+def arguments(stage: str, data: Path, out: Path, **more: object) -> list[str]:
+    return tiny_training.arguments(stage, data, out, **RUN | more)
+
+
+def config(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
+    return tiny_training.config(stage, data, out, **RUN | more)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 random latents of a 2x2 grid with 8x8 depth, part of it not measured."""
-    folder = tmp_path_factory.mktemp("data")
-    write_data(folder)
-    return folder
-
-
-def write_data(folder: Path, broken: float = 1.0) -> None:
-    generator = torch.Generator().manual_seed(0)
-    rgb = torch.randn(10, 8, 2, 2, generator=generator).half()
-    rgb[7, 0, 0, 0] *= broken
-    depth = (torch.rand(10, 8, 8, generator=generator) * 3 + 1).half()
-    depth[depth < 1.5] = 0
-    captions = json.dumps(["red cube", "green cube"] * 5)
-    save_file({"rgb": rgb, "depth": depth}, folder / "latents-00000.safetensors", metadata={"captions": captions})
-    WordTextEncoder.random(["red", "green", "cube"], 8, 2).save(folder / "text_encoder.safetensors")
+    return tiny_training.write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -75,16 +59,6 @@ def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("t2i")
     train(config("t2i", data, out, steps=3))
     return out / "model"
-
-
-def arguments(stage: str, data: Path, out: Path, **more: object) -> list[str]:
-    values = TINY | {"out": out, "text_encoder": data, "data.latents": data}
-    values |= {"steps": STEPS} | ({"architecture.depth_channels": 16} if stage == "mf" else {})
-    return [f"{key}={value}" for key, value in (values | more).items()]
-
-
-def config(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
-    return read_train_config(Path(f"nano-{stage}"), arguments(stage, data, out, **more))
 
 
 def measured_step(trainer: Trainer) -> dict[str, float]:
@@ -292,8 +266,11 @@ def test_a_full_disk_is_said_and_costs_no_checkpoint(data: Path, base: Path, tmp
 
 def test_a_gradient_that_is_not_finite_stops_and_keeps_its_batch(base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
-    folder.mkdir()
-    write_data(folder, broken=float("inf"))
+    tensors = tiny_training.write_latents(folder)
+    tiny_training.write_words(folder)
+    tensors["rgb"][7, 0, 0, 0] = float("inf")
+    captions = {"captions": json.dumps(["red cube"] * 8)}
+    save_file(tensors, folder / "latents-0.safetensors", metadata=captions)
     out = tmp_path / "out"
     with pytest.raises(DivergedError, match=r"not finite at step \d; the batch is in .*not-finite-step"):
         train(config("mf", folder, out, base=base))

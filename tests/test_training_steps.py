@@ -8,65 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mforce.mforce_core.encoders.words import WordTextEncoder
-from mforce.training.config import TrainConfig
-from mforce.training.config_file import read_train_config
 from mforce.training.initialize import MasterWeightLinear
 from mforce.training.muon import Muon
 from mforce.training.processes import join
 from mforce.training.train import Trainer
+from tiny_training import arguments, config, write_base, write_data
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
-
-TINY = {
-    "batch_size": 4,
-    "steps": 20,
-    "precision": "float32",
-    "compile": "false",
-    "architecture.in_channels": 8,
-    "architecture.context_in_dim": 8,
-    "architecture.hidden_size": 32,
-    "architecture.num_heads": 2,
-    "architecture.axes_dim": "[4, 4, 4, 4]",
-    "architecture.depth_single": 1,
-}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        "rgb": torch.randn(10, 8, 2, 2, generator=generator).half(),
-        "depth": (torch.rand(10, 8, 8, generator=generator) * 3 + 1).half(),
-    }
-    save_file(tensors, folder / "latents-0.safetensors", metadata={"captions": json.dumps(["red"] * 10)})
-    WordTextEncoder.random(["red"], 8, 2).save(folder / "text_encoder.safetensors")
-    return folder
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mforce.mforce_core.model.transformer import ModalityForcingTransformer
-    from mforce.mforce_core.weights.checkpoint import save_model
-
     folder = tmp_path_factory.mktemp("base")
-    model = ModalityForcingTransformer(settings("t2i", data, folder).sizes(), dtype=torch.float32)
-    save_model(model, folder, dtype=torch.float32)
-    return folder
-
-
-def arguments(stage: str, data: Path, out: Path, **more: object) -> list[str]:
-    values = TINY | {"out": out, "text_encoder": data, "data.latents": data}
-    values |= {"architecture.depth_channels": 16} if stage == "mf" else {}
-    return [f"{key}={value}" for key, value in (values | more).items()]
-
-
-def settings(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
-    return read_train_config(Path(f"nano-{stage}"), arguments(stage, data, out, **more))
+    return write_base(folder, config("t2i", data, folder))
 
 
 class _Reads(TorchDispatchMode):
@@ -85,7 +46,7 @@ class _Reads(TorchDispatchMode):
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_host_reads_nothing_in_a_step(data: Path, base: Path, tmp_path: Path, optimizer: str) -> None:
     """But for AdamW's own counts of steps, which lie on the CPU wherever the model is."""
-    trainer = Trainer(settings("mf", data, tmp_path, base=base, **{"optimizer.name": optimizer}), join("cpu"))
+    trainer = Trainer(config("mf", data, tmp_path, base=base, **{"optimizer.name": optimizer}), join("cpu"))
     trainer.train_step()
     with _Reads() as reads:
         trainer.train_step()
@@ -99,7 +60,7 @@ def test_the_host_reads_nothing_in_a_step(data: Path, base: Path, tmp_path: Path
 
 @pytest.mark.parametrize("device", [CUDA])
 def test_a_step_waits_for_no_gpu(data: Path, base: Path, tmp_path: Path, device: str) -> None:
-    trainer = Trainer(settings("mf", data, tmp_path, base=base, device=device), join(device))
+    trainer = Trainer(config("mf", data, tmp_path, base=base, device=device), join(device))
     trainer.train_step()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -1,7 +1,6 @@
 """What the training tool says and does around the steps: refusals, keys, stops, logs, the newcomer's path."""
 
 import csv
-import json
 import os
 import re
 import signal
@@ -17,11 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mforce.mforce_core import load_model
-from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model.config import Architecture, ConfigError
-from mforce.mforce_core.model.transformer import ModalityForcingTransformer
-from mforce.mforce_core.weights.checkpoint import save_model
-from mforce.training.config import ArchitectureConfig, OptimizerConfig, TrainConfig
+from mforce.training.config import ArchitectureConfig, OptimizerConfig
 from mforce.training.config_file import PRESETS, read_train_config
 from mforce.training.keys import commented_file, keys_of, reference, sections
 from mforce.training.log import read_log
@@ -30,6 +26,7 @@ from mforce.training.meter import Meter
 from mforce.training.optimizer import learning_rate
 from mforce.training.processes import join
 from mforce.training.train import Trainer, train
+from tiny_training import arguments, config, write_base, write_data, write_latents
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -37,58 +34,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 ROOT = Path(__file__).parent.parent
 NANO = ROOT / "models" / "nano"
 
-TINY = {
-    "batch_size": 4,
-    "steps": 8,
-    "precision": "float32",
-    "compile": "false",
-    "architecture.in_channels": 8,
-    "architecture.context_in_dim": 8,
-    "architecture.hidden_size": 32,
-    "architecture.num_heads": 2,
-    "architecture.axes_dim": "[4, 4, 4, 4]",
-    "architecture.depth_single": 1,
-    "optimizer.name": "adamw",
-}
-
-
-def write_latents(folder: Path, *, side: int = 2, depth: bool = True, file: str = "latents-0.safetensors") -> None:
-    folder.mkdir(exist_ok=True)
-    generator = torch.Generator().manual_seed(0)
-    tensors = {"rgb": torch.randn(8, 8, side, side, generator=generator).half()}
-    if depth:
-        tensors["depth"] = (torch.rand(8, 4 * side, 4 * side, generator=generator) * 3 + 1).half()
-    save_file(tensors, folder / file, metadata={"captions": json.dumps(["red"] * 8)})
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """8 random latents of a 2x2 grid with 8x8 depth."""
-    folder = tmp_path_factory.mktemp("data")
-    write_latents(folder)
-    WordTextEncoder.random(["red"], 8, 2).save(folder / "text_encoder.safetensors")
-    return folder
-
-
-def arguments(stage: str, data: Path, out: Path, **more: object) -> list[str]:
-    values = TINY | {"out": out, "text_encoder": data, "data.latents": data}
-    values |= {"architecture.depth_channels": 16} if stage == "mf" else {}
-    return [f"{key}={value}" for key, value in (values | more).items()]
-
-
-def config(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
-    return read_train_config(Path(f"nano-{stage}"), arguments(stage, data, out, **more))
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    model = ModalityForcingTransformer(config("t2i", data, folder).sizes(), dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
-    save_model(model, folder, dtype=torch.float32)
-    return folder
+    return write_base(folder, config("t2i", data, folder))
 
 
 # Refusals
@@ -134,7 +89,7 @@ def test_data_of_other_sizes_names_the_key_before_the_base_is_loaded(
     with pytest.raises(ConfigError, match=r"data\.latents: stage mf needs depth, which .*flat does not have"):
         train(config("mf", data, tmp_path, base=base, **{"data.latents": tmp_path / "flat"}))
     write_latents(tmp_path / "mixed")
-    write_latents(tmp_path / "mixed", side=3, file="latents-1.safetensors")
+    write_latents(tmp_path / "mixed", shape=(3, 3), file="latents-1.safetensors")
     with pytest.raises(ValueError, match=r"2x2 .*latents-1\.safetensors .*3x3.*: encode them at one size"):
         train(config("t2i", data, tmp_path, **{"data.latents": tmp_path / "mixed"}))
 

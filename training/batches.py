@@ -21,10 +21,11 @@ class Source(Protocol):
     """Batches by step.
 
     ``batch`` is a pure function of (the source's own seed, step, row): however many ranks share the rows of a global
-    batch, they see the same batches, and a resumed run needs no state. ``len`` is the number of samples.
+    batch, they see the same batches, and a resumed run needs no state. All samples of a batch have one shape.
+    ``len`` is the number of samples.
 
     Attributes:
-        latent_shape: (C, h, w) of one sample's ``rgb``.
+        latent_shape: (C, h, w) of one sample's ``rgb``, the most frequent where there are several.
         null_text: (T, D) features of the empty caption, for caption dropout and classifier-free guidance.
     """
 

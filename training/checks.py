@@ -45,12 +45,11 @@ def check_processes(batch_size: int, count: int) -> None:
 
 def check_data(config: TrainConfig) -> None:
     """Raises ConfigError where a folder of latents is missing or empty."""
-    folders = {
-        "data.latents": config.data.latents if config.data.source == "encoded" else None,
-        "heldout.latents": None if config.heldout is None else config.heldout.latents,
-    }
-    for key, folder in folders.items():
-        if folder is not None and next(folder.glob("latents-*.safetensors"), None) is None:
+    name = "data.mixture" if config.data.mixture else "data.latents"
+    folders = [(name, folder) for folder in config.data.parts()]
+    folders += [] if config.heldout is None else [("heldout.latents", config.heldout.latents)]
+    for key, folder in folders:
+        if next(folder.glob("latents-*.safetensors"), None) is None:
             raise ConfigError(f"{key}: {folder} holds no latents-*.safetensors: run mforce data encode first")
 
 
@@ -70,8 +69,8 @@ def check_base(config: TrainConfig) -> None:
 
 def check_source(config: TrainConfig, source: Source) -> None:
     """Raises ConfigError where the data's sizes are not the model's; reads one sample of encoded data."""
-    sizes, place = config.sizes(), config.data.latents or "the stream"
-    channels, height, width = source.latent_shape
+    sizes, place = config.sizes(), next(iter(config.data.parts()), "the stream")
+    channels = source.latent_shape[0]
     if channels != sizes.in_channels:
         raise ConfigError(
             f"architecture.in_channels is {sizes.in_channels}, but the latents of {place} have {channels} channels"
@@ -84,10 +83,10 @@ def check_source(config: TrainConfig, source: Source) -> None:
         )
     if config.stage != "mf" or config.data.source != "encoded":
         return
-    depth = source.batch(0, slice(0, 1)).depth
+    rgb, depth, _ = source.batch(0, slice(0, 1))
     if depth is None:
         raise ConfigError(f"data.latents: stage mf needs depth, which {place} does not have")
-    patch = sizes.depth_patch_size
+    patch, (height, width) = sizes.depth_patch_size, rgb.shape[2:]
     if depth.shape[1:] != (height * patch, width * patch):
         raise ConfigError(
             f"architecture.depth_channels is {sizes.depth_channels}, patches of {patch}x{patch} pixels, but the depth "
@@ -122,6 +121,8 @@ def _comparable(value: Any) -> Any:
     """With paths of files that exist made absolute: the working directory may be another."""
     if isinstance(value, dict):
         return {key: _comparable(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_comparable(part) for part in value]
     if isinstance(value, str) and Path(value).exists():
         return str(Path(value).resolve())
     return value

@@ -68,13 +68,24 @@ class ArchitectureConfig(Section):
     """Each stream also sees the other's noise level, through gates that start at zero."""
 
 
+class MixturePart(Section):
+    """One data set of a mixture, ``[[data.mixture]]`` for each; the rows of a batch are shared among them by weight."""
+
+    latents: Path
+    """Folder that ``mforce data encode`` wrote, in the folder ``data.latents`` where that is given."""
+    weight: float = _key(gt=0)
+    """Share of the rows, over the sum of all weights."""
+
+
 class DataConfig(Section):
     """Where samples come from."""
 
     source: Literal["encoded", "stream"] = "encoded"
     """``encoded`` reads the folder ``latents``; ``stream`` reads ``shards`` of files and encodes them as they come."""
     latents: Path | None = None
-    """Folder that ``mforce data encode`` wrote."""
+    """Folder that ``mforce data encode`` wrote or, with a mixture, the one that its folders lie in."""
+    mixture: tuple[MixturePart, ...] = ()
+    """Several encoded data sets; also the name of a mixture, ``paper``, or a TOML file with such a list."""
     shards: tuple[str, ...] = ()
     """Folders, tar files or patterns of a stream."""
     autoencoder: AnyPath | None = None
@@ -90,9 +101,18 @@ class DataConfig(Section):
     def _complete(self) -> "DataConfig":
         if self.source == "stream" and (not self.shards or self.autoencoder is None):
             raise ValueError("source = stream needs shards and an autoencoder")
-        if self.source != "stream" and self.latents is None:
+        if self.source != "stream" and self.latents is None and not self.mixture:
             raise ValueError(f"source = {self.source} needs latents, a folder")
+        if self.source == "stream" and self.mixture:
+            raise ValueError("mixture needs source = encoded")
         return self
+
+    def parts(self) -> dict[Path, float]:
+        """Folders of encoded samples with their weights; none of a stream."""
+        if self.source == "stream":
+            return {}
+        root = self.latents or Path()
+        return {root / part.latents: part.weight for part in self.mixture} or {root: 1.0}
 
 
 class OptimizerConfig(Section):

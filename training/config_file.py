@@ -42,6 +42,7 @@ def read_config(kind: type[_Config], path: Path, presets: Path, overrides: Seque
         values = read_values(path, presets)
         for override in overrides:
             _apply(values, override)
+        _name_mixture(values, presets)
         return kind.model_validate(values)
     except FileNotFoundError as error:
         names = ", ".join(sorted(file.stem for file in presets.glob("[!_]*.toml")))
@@ -67,6 +68,14 @@ def read_values(path: Path, presets: Path = PRESETS) -> dict[str, Any]:
         seen.append(path)
         values = _merged(tomllib.loads(read_text(path)), values)
     return values
+
+
+def _name_mixture(values: dict[str, Any], presets: Path) -> None:
+    """Put the list of a mixture in the place of its name or file."""
+    data = values.get("data")
+    if isinstance(data, dict) and isinstance(data.get("mixture"), str):
+        path = _located(Path(data["mixture"]), Path(), presets / "mixtures")
+        data["mixture"] = tomllib.loads(read_text(path)).get("mixture", [])
 
 
 def _located(path: Path, folder: Path, presets: Path) -> Path:

@@ -22,6 +22,9 @@ is what Duisterhof et al. ([arXiv 2606.13676](https://arxiv.org/abs/2606.13676))
 
 _NOT_SET = "not set"
 
+#: Sections of which there may be several.
+_LISTS = ("data.mixture",)
+
 
 class Key(NamedTuple):
     """One row of the reference; ``default`` is None where the key has to be given."""
@@ -38,7 +41,7 @@ def reference() -> str:
     parts = [_INTRODUCTION]
     for title, section in sections():
         description = _one_line(section.__doc__ or "").replace("``", "`")
-        parts.append(f"## {'Top level' if not title else f'`[{title}]`'}\n\n{description}\n")
+        parts.append(f"## {f'`{_header(title)}`' if title else 'Top level'}\n\n{description}\n")
         parts.append("| key | type | default | meaning | paper |\n|---|---|---|---|---|")
         for key in keys_of(section):
             default = {None: "required", _NOT_SET: _NOT_SET}.get(key.default, f"`{key.default}`")
@@ -47,13 +50,13 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def sections() -> Iterator[tuple[str, type[Section]]]:
-    """The top level, whose name is empty, and the sections in order."""
-    yield "", TrainConfig
-    for name, field in TrainConfig.model_fields.items():
-        section = section_of(field.annotation)
-        if section is not None:
-            yield name, section
+def sections(name: str = "", section: type[Section] = TrainConfig) -> Iterator[tuple[str, type[Section]]]:
+    """The top level, whose name is empty, and the sections in order, each before those inside it."""
+    yield name, section
+    for key, field in section.model_fields.items():
+        inside = section_of(field.annotation)
+        if inside is not None:
+            yield from sections(f"{name}.{key}" if name else key, inside)
 
 
 def keys_of(section: type[Section]) -> list[Key]:
@@ -61,7 +64,7 @@ def keys_of(section: type[Section]) -> list[Key]:
     return [
         Key(name, _kind(field.annotation), _default(field), _meaning(field).replace("``", "`"), _paper(field))
         for name, field in section.model_fields.items()
-        if section_of(field.annotation) is None
+        if section_of(field.annotation) is None or get_origin(field.annotation) is tuple
     ]
 
 
@@ -77,10 +80,12 @@ def commented_file(preset: str) -> str:
         raise ConfigError(f"--preset {preset}: there is no such preset") from None
     lines = [f"# A copy of {preset}: lines that begin with # show defaults."]
     for title, section in sections():
-        given = values.get(title, {}) if title else values
+        given = values
+        for name in title.split(".") if title else ():
+            given = given.get(name, {})
         if title:
-            optional = title == "heldout" and title not in values
-            lines += ["", f"{'# ' if optional else ''}[{title}]"]
+            optional = not given and (title == "heldout" or title in _LISTS)
+            lines += ["", f"{'# ' if optional else ''}{_header(title)}"]
         for key in keys_of(section):
             lines.append(f"# {key.meaning.replace('`', '')}")
             if key.name in given:
@@ -88,6 +93,10 @@ def commented_file(preset: str) -> str:
             else:
                 lines.append(f"# {key.name} = {'...' if key.default is None else key.default}")
     return "\n".join(lines) + "\n"
+
+
+def _header(title: str) -> str:
+    return f"[[{title}]]" if title in _LISTS else f"[{title}]"
 
 
 def _kind(annotation: Any) -> str:
@@ -98,6 +107,8 @@ def _kind(annotation: Any) -> str:
         return _kind(next(kind for kind in get_args(annotation) if kind is not type(None)))
     if get_origin(annotation) is Annotated:
         return _kind(get_args(annotation)[0])
+    if section_of(annotation) is not None:
+        return "list of sections, or text"
     if get_origin(annotation) is tuple:
         first = _kind(get_args(annotation)[0])
         return f"list of {first}s" if Ellipsis in get_args(annotation) else f"{len(get_args(annotation))} {first}s"

@@ -21,8 +21,9 @@ def open_source(config: TrainConfig, *, depth: bool, device: torch.device) -> So
     """
     data, text_encoder = config.data, config.text_encoder
     if data.source == "encoded":
-        assert data.latents is not None
-        return EncodedSource(data.latents, text_encoder, batch_size=config.batch_size, seed=config.seed)
+        parts = data.parts()
+        weights = list(parts.values())
+        return EncodedSource(list(parts), text_encoder, batch_size=config.batch_size, seed=config.seed, weights=weights)
     settings = EncodeSettings(
         vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size, depth=depth, device=str(device)
     )

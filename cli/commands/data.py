@@ -70,6 +70,10 @@ def encode(
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="Of the pictures in pixels, multiples of 16.")] = "512",
     fit: Annotated[str, typer.Option(help="crop cuts the middle out, pad letterboxes.")] = "crop",
+    buckets: Annotated[
+        bool,
+        typer.Option("--buckets", help="Canvases of several shapes; --size is the longer side."),
+    ] = False,
     views: Annotated[int, typer.Option(help="Rows a sample: the middle, then random crops and flips.", min=1)] = 1,
     depth: Annotated[bool, typer.Option(help="Leave out samples without depth, or leave depth out.")] = True,
     seed: Annotated[int, typer.Option(help="Of random crops and flips.")] = 0,
@@ -93,7 +97,7 @@ def encode(
         words = None if text_encoder is None else str(text_encoder.absolute())
         settings = EncodeSettings(
             str(vae.absolute()), words, (height, width), "pad" if fit == "pad" else "crop", views, depth, seed,
-            batch_size, device,
+            batch_size, device, buckets,
         )  # fmt: skip
         shards = find_shards(sources)
         out = out.absolute()

@@ -1,6 +1,6 @@
 """Encode samples once, so that training reads latents and text features instead of running their encoders.
 
-A shard of samples becomes ``latents-NAME.safetensors``:
+A shard of samples becomes ``latents-NAME.safetensors`` or, in buckets, a ``latents-NAME.HxW.safetensors`` per canvas:
 
 - ``rgb`` (n, C, h, w) float16 latents;
 - ``depth`` (n, H, W) float16, 0 where not measured, and ``depth_scale`` (n,) float32, by which it is multiplied to get
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,11 +28,12 @@ from torch import Tensor
 from ...mforce_core import load_autoencoder
 from ...mforce_core.encoders.text import TextEncoder, open_text_encoder
 from ...mforce_core.encoders.words import WordTextEncoder
+from .buckets import bucket_canvases, nearest_canvas
 from .encoders import autoencoder_mark, text_mark
 from .sample import Broken, Sample
 from .shards import Shard, ShardError
 from .spool import Spool, spool
-from .views import Fit, numbered_view, view_depth, view_image
+from .views import Fit, Size, numbered_view, view_depth, view_image
 
 #: Depth is stored as it is within these, and by a power of two smaller or larger outside: float16 ends at 65504, and
 #: has fewer digits below 6e-5.
@@ -44,7 +47,8 @@ class EncodeSettings:
     """canvas (height, width) in pixels; ``text_encoder`` None stores captions alone.
 
     ``views``: rows of a sample, the center and then random crops (see :func:`.views.numbered_view`). ``depth``: leave
-    out samples without it, or (False) leave depth out of all.
+    out samples without it, or (False) leave depth out of all. ``aspects``: of the canvases with the longer side of
+    ``canvas``, a square, every picture goes to the one whose shape is nearest (see :mod:`.buckets`).
     """
 
     vae: str
@@ -56,11 +60,14 @@ class EncodeSettings:
     seed: int = 0
     batch_size: int = 64
     device: str = "cpu"
+    aspects: bool = False
 
     def facts(self) -> dict:
         """What decides the contents of the files."""
         values = asdict(self)
         del values["batch_size"], values["device"]
+        if not self.aspects:
+            del values["aspects"]
         values["vae"] = autoencoder_mark(Path(self.vae))
         values["text_encoder"] = None if self.text_encoder is None else text_mark(Path(self.text_encoder))
         return json.loads(json.dumps(values))
@@ -91,6 +98,9 @@ class ShardEncoder:
         if any(side % factor or side < factor for side in settings.canvas):
             height, width = settings.canvas
             raise ValueError(f"The size {width}x{height} is off the grid: both sides must be multiples of {factor}.")
+        if settings.aspects and settings.canvas[0] != settings.canvas[1]:
+            raise ValueError("Buckets have one longer side: give the size as one number.")
+        self.canvases = bucket_canvases(settings.canvas[0], factor) if settings.aspects else [settings.canvas]
         self.text_encoder: TextEncoder | None = None
         if settings.text_encoder is not None:
             self.text_encoder = open_text_encoder(Path(settings.text_encoder), settings.device)
@@ -98,13 +108,17 @@ class ShardEncoder:
         self._write_null_text()
 
     def __call__(self, shard: Shard) -> Encoded:
-        path = self.out / f"latents-{shard.name}.safetensors"
-        if path.exists():
-            return self._kept(shard, path)
+        paths = {canvas: self._path(shard, canvas) for canvas in self.canvases}
+        if all(path.exists() for path in paths.values()):
+            return self._kept(shard, list(paths.values()))
         try:
-            return self._encode(shard, path)
+            return self._encode(shard, paths)
         except ShardError as error:
             return Encoded(shard.name, 0, [], str(error))
+
+    def _path(self, shard: Shard, canvas: Size) -> Path:
+        bucket = ".{}x{}".format(*canvas) if self.settings.aspects else ""
+        return self.out / f"latents-{shard.name}{bucket}.safetensors"
 
     def _write_null_text(self) -> None:
         """Beside the shards, the features (T, D) of the empty caption where they hold features."""
@@ -115,32 +129,32 @@ class ShardEncoder:
         save_file({"text": self.text_encoder.encode([""])[0].to(torch.bfloat16).contiguous()}, partial)
         partial.replace(path)
 
-    def _kept(self, shard: Shard, path: Path) -> Encoded:
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata, rows = file.metadata() or {}, file.get_slice("rgb").get_shape()[0]
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged ({error}): delete it and run again.") from None
-        if "facts" not in metadata:  # earlier versions did not note what shards were made with
-            return Encoded(shard.name, rows, [])
-        facts = json.loads(metadata["facts"])
-        wanted = self._facts_of(shard)
-        if facts != wanted:
-            changed = sorted(key for key in {*facts, *wanted} if facts.get(key) != wanted.get(key))
-            raise ValueError(f"{path} was made with another {', '.join(changed)}: name a new folder.")
-        return Encoded(shard.name, rows, [Broken(*entry) for entry in json.loads(metadata["broken"])])
+    def _kept(self, shard: Shard, paths: list[Path]) -> Encoded:
+        rows, broken = 0, []
+        for path in paths:
+            try:
+                with safe_open(path, framework="pt") as file:
+                    metadata, count = file.metadata() or {}, file.get_slice("rgb").get_shape()[0]
+            except SafetensorError as error:
+                raise ValueError(f"{path} is damaged ({error}): delete it and run again.") from None
+            rows += count
+            if "facts" not in metadata:  # earlier versions did not note what shards were made with
+                continue
+            facts = json.loads(metadata["facts"])
+            wanted = self._facts_of(shard)
+            if facts != wanted:
+                changed = sorted(key for key in {*facts, *wanted} if facts.get(key) != wanted.get(key))
+                raise ValueError(f"{path} was made with another {', '.join(changed)}: name a new folder.")
+            broken += [Broken(*entry) for entry in json.loads(metadata["broken"])]
+        return Encoded(shard.name, rows, broken)
 
     def _facts_of(self, shard: Shard) -> dict:
         return {**self.facts, "samples": shard.contents}
 
-    def _encode(self, shard: Shard, path: Path) -> Encoded:
+    def _encode(self, shard: Shard, paths: Mapping[Size, Path]) -> Encoded:
         broken: list[Broken] = []
-        keys: list[str] = []
-        captions: list[str] = []
-        with spool(self.out / f".{shard.name}.part") as rows:
-            texts = _Texts(self.text_encoder, rows)
-            batch: list[tuple[Tensor, Tensor | None, str]] = []
-            self._write(batch, rows, texts)  # settles the shapes, also of a shard without a usable sample
+        with ExitStack() as stack:
+            buckets = {canvas: _Bucket(self, canvas, path, stack) for canvas, path in paths.items()}
             for record in shard.records():
                 if isinstance(record, Broken):
                     broken.append(record)
@@ -150,29 +164,51 @@ class ShardEncoder:
                 except ValueError as error:
                     broken.append(Broken(shard.location, record.key, str(error)))
                     continue
+                height, width = sample.image.shape[:2]
+                bucket = buckets[nearest_canvas((height, width), self.canvases)]
                 for number in range(self.settings.views):
                     try:
-                        image, depth = view_sample(sample, self.settings, number)
+                        bucket.add(sample, number)
                     except ValueError as error:
                         name = record.key if self.settings.views == 1 else f"{record.key}, view {number}"
                         broken.append(Broken(shard.location, name, str(error)))
-                        continue
-                    caption = sample.caption_of(number, self.settings.seed)
-                    batch.append((image, depth, caption))
-                    keys.append(sample.key)
-                    captions.append(caption)
-                    if len(batch) == self.settings.batch_size:
-                        self._write(batch, rows, texts)
-                        batch = []
-            if batch:
-                self._write(batch, rows, texts)
-            lists = {"captions": captions, "keys": keys, "facts": self._facts_of(shard), "broken": broken}
-            rows.save(path, {name: json.dumps(value) for name, value in lists.items()})
-        return Encoded(shard.name, len(keys), broken)
+            for number, bucket in enumerate(buckets.values()):
+                bucket.save(self._facts_of(shard), broken if number == 0 else [])
+        return Encoded(shard.name, sum(len(bucket.keys) for bucket in buckets.values()), broken)
+
+
+class _Bucket:
+    """The rows of a shard on one canvas, which grow on disk until they are saved."""
+
+    def __init__(self, encoder: ShardEncoder, canvas: Size, path: Path, stack: ExitStack) -> None:
+        self.autoencoder, self.path = encoder.autoencoder, path
+        self.settings = replace(encoder.settings, canvas=canvas)
+        self.rows = stack.enter_context(spool(path.with_name(f".{path.stem}.part")))
+        self.texts = _Texts(encoder.text_encoder, self.rows)
+        self.keys: list[str] = []
+        self.captions: list[str] = []
+        self._batch: list[tuple[Tensor, Tensor | None, str]] = []
+        self._flush()  # settles the shapes, also of a bucket without a usable sample
+
+    def add(self, sample: Sample, number: int) -> None:
+        """A view of a sample. Raises ValueError where it cannot be used."""
+        image, depth = view_sample(sample, self.settings, number)
+        caption = sample.caption_of(number, self.settings.seed)
+        self._batch.append((image, depth, caption))
+        self.keys.append(sample.key)
+        self.captions.append(caption)
+        if len(self._batch) == self.settings.batch_size:
+            self._flush()
+
+    def save(self, facts: dict, broken: list[Broken]) -> None:
+        if self._batch:
+            self._flush()
+        lists = {"captions": self.captions, "keys": self.keys, "facts": facts, "broken": broken}
+        self.rows.save(self.path, {name: json.dumps(value) for name, value in lists.items()})
 
     @torch.no_grad()
-    def _write(self, batch: list[tuple[Tensor, Tensor | None, str]], rows: Spool, texts: _Texts) -> None:
-        height, width = self.settings.canvas
+    def _flush(self) -> None:
+        batch, (height, width) = self._batch, self.settings.canvas
         if batch:
             images = torch.stack([image for image, _, _ in batch]).to(self.settings.device)
             latents = self.autoencoder.encode(images.float() / 127.5 - 1).to("cpu", torch.float16)
@@ -180,13 +216,14 @@ class ShardEncoder:
             factor = self.autoencoder.spatial_factor
             size = (0, self.autoencoder.latent_channels, height // factor, width // factor)
             latents = torch.empty(size, dtype=torch.float16)
-        rows.append("rgb", latents)
+        self.rows.append("rgb", latents)
         if self.settings.depth:
             maps = [depth for _, depth, _ in batch if depth is not None]
             depth, scale = half_depth(torch.stack(maps) if maps else torch.empty(0, height, width))
-            rows.append("depth", depth)
-            rows.append("depth_scale", scale)
-        texts.append([caption for _, _, caption in batch])
+            self.rows.append("depth", depth)
+            self.rows.append("depth_scale", scale)
+        self.texts.append([caption for _, _, caption in batch])
+        self._batch = []
 
 
 def view_sample(sample: Sample, settings: EncodeSettings, number: int) -> tuple[Tensor, Tensor | None]:

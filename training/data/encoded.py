@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,19 +21,35 @@ from ...mforce_core.encoders.words import WordTextEncoder
 from ..batches import EncodedBatch
 from .encode import NULL_TEXT_FILE
 from .encoders import text_mark
-from .order import batch_indices
+from .order import Order, Pick
 
 #: Shards that are open at a time. Their tensors are mapped: memory holds what was read lately, as far as there is room.
 _OPEN_SHARDS = 128
 
 
 class Layout(NamedTuple):
-    """What the samples of a shard look like; ``text`` is "features", "token_ids" or, captions alone, "captions"."""
+    """What the samples of a shard look like; ``text`` is "features", "token_ids" or, captions alone, "captions".
+
+    ``aspects``: pictures went to canvases of several shapes, each with shards of its own.
+    """
 
     latent_shape: tuple[int, int, int]
     depth_shape: tuple[int, int] | None
     text: str
     text_encoder: str | None
+    aspects: bool
+
+    @property
+    def depth_scale(self) -> int | None:
+        """Pixels of depth per latent, None without depth."""
+        return None if self.depth_shape is None else self.depth_shape[0] // self.latent_shape[1]
+
+    def fits(self, other: Layout) -> bool:
+        """Whether both may lie in one folder: all the same, but for the shape of pictures in buckets."""
+        if not (self.aspects and other.aspects):
+            return self == other
+        channels = self.latent_shape[0] == other.latent_shape[0]
+        return channels and self._replace(latent_shape=other.latent_shape, depth_shape=other.depth_shape) == other
 
     def __str__(self) -> str:
         channels, height, width = self.latent_shape
@@ -63,8 +81,9 @@ class _OpenShard:
         channels, height, width = shapes["rgb"]
         depth = tuple(shapes["depth"]) if "depth" in shapes else None
         text = "features" if "text" in shapes else "token_ids" if "token_ids" in shapes else "captions"
-        encoder = json.loads(self.metadata.get("facts", "{}")).get("text_encoder")
-        return Layout((channels, height, width), depth, text, encoder)
+        facts = json.loads(self.metadata.get("facts", "{}"))
+        aspects = bool(facts.get("aspects"))
+        return Layout((channels, height, width), depth, text, facts.get("text_encoder"), aspects)
 
     @property
     def captions(self) -> list[str]:
@@ -81,64 +100,127 @@ class _OpenShard:
         return depth * self.value("depth_scale", row) if "depth_scale" in self._parts else depth
 
 
-class EncodedSource:
-    """Random access to the shards of a folder by (seed, step, row); see :class:`..batches.Source`.
+class EncodedFolder:
+    """Random access to the samples of a folder, by the shape of their latents.
 
-    Shards are those of :mod:`.encode`.
-
-    Args:
-        folder: with ``latents-*.safetensors``.
-        text_encoder: file or folder. Where the shards hold features it is not needed; where they hold captions alone
-            it encodes them as they come.
-        batch_size: rows of a global batch.
-        seed: of the order of samples.
+    Attributes:
+        shapes: (C, h, w) of the latents, the most frequent first; one, unless the folder was encoded in buckets.
+        has_depth: whether samples have depth.
+        null_text: (T, D) features of the empty caption.
 
     Raises:
         ValueError: no samples, shards that do not go together, a text encoder that they were not made with.
     """
 
-    def __init__(self, folder: Path, text_encoder: Path | None, *, batch_size: int, seed: int) -> None:
-        self.batch_size, self.seed = batch_size, seed
-        self._paths: list[Path] = []
-        self._ends: list[int] = []  # index after the last sample of each shard
-        layout: Layout | None = None
+    def __init__(self, folder: Path, text_encoder: Path | None) -> None:
+        files: dict[tuple[int, int, int], list[tuple[Path, int]]] = {}
+        layout, first = None, folder
         for path in sorted(folder.glob("latents-*.safetensors")):
             shard = _OpenShard(path)
             if not shard.rows:
                 continue
-            layout = layout or shard.layout
-            if shard.layout != layout:
+            if layout is None:
+                layout, first = shard.layout, path
+            if not shard.layout.fits(layout):
                 raise ValueError(
-                    f"{self._paths[0]} holds {layout} and {path} {shard.layout}: encode them at one size, in one "
+                    f"{first} holds {layout} and {path} {shard.layout}: encode them at one size, in one "
                     "way and with one text encoder."
                 )
-            self._paths.append(path)
-            self._ends.append(shard.rows + (self._ends[-1] if self._ends else 0))
+            files.setdefault(shard.layout.latent_shape, []).append((path, shard.rows))
         if layout is None:
             raise ValueError(f"{folder} holds no encoded samples: run mforce data encode first.")
-        self.latent_shape, self._has_depth = layout.latent_shape, layout.depth_shape is not None
+        self.path, self.layout, self.has_depth = folder, layout, layout.depth_shape is not None
+        self.shapes = sorted(files, key=lambda shape: -sum(rows for _, rows in files[shape]))
+        self._paths = {shape: [path for path, _ in found] for shape, found in files.items()}
+        # Index after the last sample of each shard.
+        self._ends = {shape: list(accumulate(rows for _, rows in found)) for shape, found in files.items()}
         self._text, self.null_text = _text_reader(folder, layout, text_encoder)
         self._open = lru_cache(maxsize=_OPEN_SHARDS)(_OpenShard)
 
+    def count(self, shape: tuple[int, int, int]) -> int:
+        """Samples with latents of this shape."""
+        return self._ends[shape][-1] if shape in self._ends else 0
+
+    def sample(self, shape: tuple[int, int, int], index: int) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Latents (C, h, w), depth (H, W) or None, and text (T, D) of one of them."""
+        ends = self._ends[shape]
+        number = bisect_right(ends, index)
+        row = index - (ends[number - 1] if number else 0)
+        shard = self._open(self._paths[shape][number])
+        depth = shard.depth(row) if self.has_depth else None
+        return shard.value("rgb", row).float(), depth, self._text(shard, row)
+
+
+class EncodedSource:
+    """Batches from one folder of encoded shards or a mixture of several; see :class:`..batches.Source`.
+
+    A batch has latents of one shape. Where a folder of a mixture has no depth, and another one has, its maps are empty.
+
+    Args:
+        folders: each with ``latents-*.safetensors`` that :mod:`.encode` wrote.
+        text_encoder: file or folder. Where the shards hold features it is not needed; where they hold captions alone
+            it encodes them as they come.
+        batch_size: rows of a global batch.
+        seed: of the order of samples.
+        weights: of the folders, of which the rows of a batch are drawn; all the same by default.
+
+    Raises:
+        ValueError: folders that cannot be used, or not together.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        text_encoder: Path | None,
+        *,
+        batch_size: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        self._folders = [EncodedFolder(folder, text_encoder) for folder in folders]
+        first = self._folders[0]
+        for folder in self._folders[1:]:
+            _check_together(first, folder)
+        counts: Counter[tuple[int, int, int]] = Counter()
+        for folder in self._folders:
+            counts.update({shape: folder.count(shape) for shape in folder.shapes})
+        self._shapes = [shape for shape, _ in counts.most_common()]
+        # 0 where no folder has depth.
+        self._depth_scale = max(folder.layout.depth_scale or 0 for folder in self._folders)
+        self._length = counts.total()
+        table = [[folder.count(shape) for shape in self._shapes] for folder in self._folders]
+        self._order = Order(table, weights or [1.0] * len(folders), batch_size, seed)
+        self.latent_shape, self.null_text = self._shapes[0], first.null_text
+
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._length
 
     def batch(self, step: int, rows: slice) -> EncodedBatch:
-        wanted = batch_indices(len(self), step, self.batch_size, self.seed)[rows].tolist()
-        found: dict[int, tuple[Tensor, Tensor | None, Tensor]] = {}
-        for index in sorted(set(wanted)):  # shard by shard
-            number = bisect_right(self._ends, index)
-            row = index - (self._ends[number - 1] if number else 0)
-            shard = self._open(self._paths[number])
-            depth = shard.depth(row) if self._has_depth else None
-            found[index] = shard.value("rgb", row).float(), depth, self._text(shard, row)
-        samples = [found[index] for index in wanted]
+        wanted = self._order.picks(step)[rows]
+        found = {pick: self._sample(pick) for pick in sorted(set(wanted))}  # shard by shard
+        samples = [found[pick] for pick in wanted]
         maps = [depth for _, depth, _ in samples if depth is not None]
         return EncodedBatch(
             torch.stack([rgb for rgb, _, _ in samples]),
             torch.stack(maps) if maps else None,
             torch.stack([text for _, _, text in samples]),
         )
+
+    def _sample(self, pick: Pick) -> tuple[Tensor, Tensor | None, Tensor]:
+        rgb, depth, text = self._folders[pick.part].sample(self._shapes[pick.shape], pick.index)
+        if depth is None and self._depth_scale:
+            depth = torch.zeros(rgb.shape[1] * self._depth_scale, rgb.shape[2] * self._depth_scale)
+        return rgb, depth, text
+
+
+def _check_together(one: EncodedFolder, other: EncodedFolder) -> None:
+    """Raises ValueError where two folders cannot be parts of one mixture."""
+    encoders = one.layout.text_encoder, other.layout.text_encoder
+    if one.null_text.shape != other.null_text.shape or (None not in encoders and encoders[0] != encoders[1]):
+        raise ValueError(f"{one.path} and {other.path} were encoded with different text encoders.")
+    scales = {one.layout.depth_scale, other.layout.depth_scale} - {None}
+    if one.layout.latent_shape[0] != other.layout.latent_shape[0] or len(scales) > 1:
+        raise ValueError(f"{one.path} and {other.path} were encoded with different autoencoders.")
 
 
 def _text_reader(
