@@ -1,4 +1,4 @@
-"""``mforce data``: look at training data, encode it once, give pictures depth."""
+"""``mforce data``: look at training data, convert and encode it, give pictures depth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...mforce_core.release import STEPS
 from ..errors import report_errors
 from . import options
 
-app = typer.Typer(name="data", help="Training data: check, encode and label it.", no_args_is_help=True)
+app = typer.Typer(name="data", help="Training data: check, convert, encode and label it.", no_args_is_help=True)
 
 Sources = Annotated[
     list[str],
@@ -54,6 +54,29 @@ def check(
         _list_broken(lists["broken"])
         if not found["usable"] or (strict and (lists["broken"] or lists["duplicate_keys"])):
             raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    name: Annotated[str, typer.Argument(metavar="SET", help="argoverse2, hypersim, ...: docs/data-sets.md has all.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Folder that the data set was unpacked to.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the tars; finished ones are kept.")],
+    every: Annotated[int, typer.Option(help="Take only the first of so many frames in a row.", min=1)] = 1,
+    debug: options.Debug = False,
+) -> None:
+    """Make shards of a well-known data set in its own layout."""
+    with report_errors(debug):
+        from ...training.data.convert import convert as make
+        from ..progress import say
+
+        written, broken = 0, []
+        for shard in make(name, source, out, every):
+            written += shard.written
+            broken += [entry._asdict() for entry in shard.broken]
+            say(f"{shard.name}: {'kept' if shard.kept else f'{shard.written} frames'}")
+        _list_broken(broken)
+        say(f"{written} frames written.")
+        print(out)
 
 
 @app.command()
