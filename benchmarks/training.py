@@ -32,7 +32,19 @@ from .peak_memory import on_gpu
 from .timing import compare
 
 #: What is trained, and samples of a batch, by kind of device.
-PRESETS = {"cuda": ("scale-1500m-mf", 8), "cpu": ("nano-mf", 16)}
+PRESETS = {"cuda": ("klein-4b", 8), "cpu": ("nano-mf", 16)}
+
+#: What makes a preset small enough for one device with all of its state: 1.5 billion parameters.
+_SMALLER: dict[str, dict[str, object]] = {
+    "klein-4b": {
+        "trainable": "all",
+        "architecture.hidden_size": 2048,
+        "architecture.num_heads": 16,
+        "architecture.depth_double": 4,
+        "architecture.depth_single": 17,
+        "architecture.depth_decoder_num_layers": 2,
+    }
+}
 
 #: Samples on disk.
 _SAMPLES = 32
@@ -99,6 +111,7 @@ def _configuration(
         "scale.checkpoint_activations": "false",
     }
     values |= {"recipe.distillation_high": 0, "recipe.distillation_low": 0, "recipe.sparse_probability": 0}
+    values |= _SMALLER.get(preset, {})
     return read_train_config(Path(preset), [f"{key}={value}" for key, value in values.items()])
 
 

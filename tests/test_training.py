@@ -383,7 +383,7 @@ def test_a_base_of_other_sizes_names_the_key(data: Path, base: Path, tmp_path: P
 
 
 def test_presets_are_found_by_name_and_unknown_ones_named(tmp_path: Path) -> None:
-    assert read_train_config(Path("scale-370m-mf"), []).sizes().depth_channels == 256
+    assert read_train_config(Path("scale-370m-mf-128m"), []).sizes().depth_channels == 256
     with pytest.raises(ConfigError, match=r"nothing does not exist: .*klein-4b, .*nano-mf"):
         read_train_config(Path("nothing"), [])
 

@@ -18,11 +18,27 @@ def test_every_preset_is_valid(preset: str) -> None:
     assert read_train_config(Path(preset), []).out.name.startswith(preset)
 
 
-@pytest.mark.parametrize(("size", "named"), [("370m", 370e6), ("750m", 750e6), ("1500m", 1.5e9), ("3300m", 3.3e9)])
-def test_the_scaling_suite_has_the_sizes_of_its_names(size: str, named: float) -> None:
-    assert parameters(f"scale-{size}-t2i") == pytest.approx(named, rel=0.03)
-    stages = [read_train_config(Path(f"scale-{size}-{stage}"), []).sizes() for stage in ("t2i", "mf")]
-    assert {(sizes.depth_double, sizes.depth_single) for sizes in stages} == {(4, 17)}
+@pytest.mark.parametrize(
+    ("size", "named", "width", "hidden"),
+    [("370m", 370e6, 1024, 3072), ("800m", 800e6, 1536, 4608), ("3300m", 3.3e9, 3072, 9216)],
+)
+def test_the_scaling_suite_is_that_of_table_2(size: str, named: float, width: int, hidden: int) -> None:
+    """Widths as in the table; the 30 blocks have the named number of parameters, all else comes on top."""
+    for stage in ("t2i-128m", "t2i-640m", "t2i-1920m", "mf-0", "mf-128m", "mf-640m", "mf-1920m"):
+        config = read_train_config(Path(f"scale-{size}-{stage}"), [])
+        sizes = config.sizes()
+        assert (sizes.hidden_size, sizes.mlp_dim, sizes.depth_double, sizes.depth_single) == (width, hidden, 0, 30)
+        assert (sizes.rgb_prediction, config.data.size, config.distils) == ("clean", (256, 256), False)
+        if stage.startswith("t2i"):
+            images = {"128m": 128e6, "640m": 640e6, "1920m": 1.92e9}[stage[4:]]
+            assert config.steps * config.batch_size == images
+        else:
+            t2i = "t2i" + stage[2:]
+            assert config.base == (None if stage == "mf-0" else Path(f"runs/scale-{size}-{t2i}/model"))
+    model = meta_model(read_train_config(Path(f"scale-{size}-t2i-128m"), []))
+    blocks = sum(p.numel() for name, p in model.named_parameters() if name.startswith("single_blocks."))
+    assert blocks == pytest.approx(named, rel=0.03)
+    assert parameters(f"scale-{size}-t2i-128m") == pytest.approx(named, rel=0.06)
 
 
 def test_klein_9b_has_the_size_of_the_release() -> None:
@@ -32,12 +48,11 @@ def test_klein_9b_has_the_size_of_the_release() -> None:
 
 def test_operations_are_those_of_a_count_by_hand() -> None:
     """Two operations a weight and token, four a pair of tokens and channel; backward twice forward."""
-    config = read_train_config(Path("scale-370m-t2i"), [])
-    sizes, text, image = config.sizes(), 512, 1024
-    length, channels = text + image, sizes.hidden_size
-    per_stream = channels * channels * (4 + 3 * sizes.mlp_ratio)
-    layers = sizes.depth_double + sizes.depth_single
-    matrices = 2 * per_stream * length * layers + 2 * channels * (text * sizes.context_in_dim + 2 * image * 128)
+    config = read_train_config(Path("scale-370m-t2i-128m"), [])
+    text, image, channels, layers = 512, 256, 1024, 30
+    length = text + image
+    weights = channels * channels * (1 + 2 / 4 + 1 + 3 * 3)  # queries, keys and values of a quarter, output, MLP
+    matrices = 2 * weights * length * layers + 2 * channels * (text * 7680 + 2 * image * 128)
     by_hand = matrices + 4 * length * length * channels * layers
     costs = count_costs(config)
     assert costs.forward_flops == pytest.approx(by_hand, rel=0.01)
@@ -46,16 +61,16 @@ def test_operations_are_those_of_a_count_by_hand() -> None:
 
 def test_state_is_shared_and_depth_only_training_has_less_of_it() -> None:
     teacher = "recipe.distillation_low=0.1"
-    config = read_train_config(Path("scale-370m-mf"), [teacher])
-    costs, count = count_costs(config), parameters("scale-370m-mf")
-    sharded = read_train_config(Path("scale-370m-mf"), ["scale.reduce_gradients=micro_batch", teacher])
+    config = read_train_config(Path("scale-370m-mf-128m"), [teacher])
+    costs, count = count_costs(config), parameters("scale-370m-mf-128m")
+    sharded = read_train_config(Path("scale-370m-mf-128m"), ["scale.reduce_gradients=micro_batch", teacher])
     one, eight = plan(config, costs, 1), plan(sharded, costs, 8)
     assert one.gradients == one.average == 4 * count
     assert one.optimizer == 8 * count
     assert eight.gradients * 8 == one.gradients == plan(config, costs, 8).gradients
     assert eight.seconds == pytest.approx(one.seconds / 8)
     assert one.checkpointed < 0.25 * one.activations
-    depth = read_train_config(Path("scale-370m-mf"), ["trainable=depth", teacher])
+    depth = read_train_config(Path("scale-370m-mf-128m"), ["trainable=depth", teacher])
     less = plan(depth, count_costs(depth), 1)
     assert less.gradients < 0.5 * one.gradients
     assert less.teacher == 0 < one.teacher

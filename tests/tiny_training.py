@@ -43,7 +43,7 @@ def write_latents(
     generator = torch.Generator().manual_seed(seed)
     tensors = {"rgb": torch.randn(count, 8, *shape, generator=generator).half()}
     if depth:
-        maps = torch.rand(count, 4 * shape[0], 4 * shape[1], generator=generator) * 3 + 1
+        maps = (torch.rand(count, 4 * shape[0], 4 * shape[1], generator=generator) * 3).exp()
         tensors["depth"] = torch.where(maps < 1.5, 0, maps).half()
     captions = {"captions": json.dumps((["red cube", "green cube"] * count)[:count])}
     save_file(tensors, folder / file, metadata=captions | ({"facts": json.dumps(facts)} if facts else {}))

@@ -66,6 +66,12 @@ class ArchitectureConfig(Section):
     """The base is guidance-distilled."""
     cross_stream_timestep_mixing: bool = Architecture.cross_stream_timestep_mixing
     """Each stream also sees the other's noise level, through gates that start at zero."""
+    num_kv_heads: int = _key(Architecture.num_kv_heads, ge=0)
+    """Heads of keys and values, which queries share in groups; 0 is as many as attention heads."""
+    rgb_prediction: Literal["velocity", "clean"] = _key(
+        "velocity", paper="velocity; clean in the scaling study (eq. 9)"
+    )
+    """What the RGB output is; ``clean`` latents are trained by the velocity that they imply."""
 
 
 class MixturePart(Section):
@@ -263,8 +269,10 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
         sizes = self.sizes()
-        if self.stage == "mf" and (self.base is None or not sizes.has_depth):
-            raise ValueError("stage mf needs a base and an architecture with depth_channels")
+        if self.stage == "mf" and not sizes.has_depth:
+            raise ValueError("stage mf needs an architecture with depth_channels")
+        if self.stage == "mf" and self.base is None and (self.distils or self.trainable != "all"):
+            raise ValueError("stage mf needs a base, unless trainable = all and both distillation weights are 0")
         if self.stage == "t2i" and sizes.has_depth:
             raise ValueError("stage t2i has no depth stream: set depth_channels = 0")
         if self.recipe.probability_i2d + self.recipe.probability_d2i > 1:

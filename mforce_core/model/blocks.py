@@ -1,12 +1,13 @@
 """The blocks of the transformer: double-stream, single-stream, and the last layer of each output.
 
-B batch, T text tokens, N image tokens and as many of depth, C hidden size, H heads of D features, M = mlp_ratio * C.
+B batch, T text tokens, N image tokens and as many of depth, C hidden size, H heads of D features, M = mlp_ratio * C;
+K heads of keys and values, H unless the attention is grouped-query (Ainslie et al., arXiv 2305.13245).
 """
 
 from typing import Any
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from ...kernels import (
@@ -42,9 +43,15 @@ class QKNorm(nn.Module):
         self.query_norm = HeadScale(head_dim, device, dtype)
         self.key_norm = HeadScale(head_dim, device, dtype)
 
-    def pack(self, qkv: Tensor, heads: int) -> PackedHeads:
-        """(B, L, 3 C) as a Linear wrote it -> (B, L, 3, H, D) with its scales."""
-        qkv = rearrange(qkv, "b l (qkv h d) -> b l qkv h d", qkv=3, h=heads)
+    def pack(self, qkv: Tensor, heads: int, kv_heads: int) -> PackedHeads:
+        """(B, L, (H + 2 K) D) as a Linear wrote it -> (B, L, 3, H, D) with its scales; keys and values repeat."""
+        if kv_heads == heads:
+            qkv = rearrange(qkv, "b l (qkv h d) -> b l qkv h d", qkv=3, h=heads)
+        else:
+            qkv = rearrange(qkv, "b l (h d) -> b l h d", h=heads + 2 * kv_heads)
+            q, k, v = qkv.split([heads, kv_heads, kv_heads], dim=2)
+            k, v = (repeat(part, "b l k d -> b l (k g) d", g=heads // kv_heads) for part in (k, v))
+            qkv = torch.stack([q, k, v], dim=2)
         return PackedHeads(qkv, self.query_norm.scale, self.key_norm.scale)
 
 
@@ -54,14 +61,14 @@ class StreamAttention(nn.Module):
     def __init__(self, config: Architecture, *, operations: Any, device: Any, dtype: Any) -> None:
         super().__init__()
         factory = {"bias": False, "device": device, "dtype": dtype}
-        self.heads = config.num_heads
-        self.qkv = operations.Linear(config.hidden_size, 3 * config.hidden_size, **factory)
+        self.heads, self.kv_heads = config.num_heads, config.kv_heads
+        self.qkv = operations.Linear(config.hidden_size, config.qkv_dim, **factory)
         self.norm = QKNorm(config.head_dim, device, dtype)
         self.proj = operations.Linear(config.hidden_size, config.hidden_size, **factory)
 
     def pack(self, x: Tensor, modulation: Modulation) -> PackedHeads:
         """(B, L, C) tokens -> (B, L, 3, H, D) of their modulated norm."""
-        return self.norm.pack(self.qkv(adaln(x, [Segment(x.shape[1], modulation)])), self.heads)
+        return self.norm.pack(self.qkv(adaln(x, [Segment(x.shape[1], modulation)])), self.heads, self.kv_heads)
 
 
 class SwiGLU(nn.Module):
@@ -150,8 +157,8 @@ class SingleStreamBlock(nn.Module):
     def __init__(self, config: Architecture, *, operations: Any, device: Any, dtype: Any) -> None:
         super().__init__()
         factory = {"bias": False, "device": device, "dtype": dtype}
-        self.heads = config.num_heads
-        self.widths = [3 * config.hidden_size, 2 * config.mlp_dim]
+        self.heads, self.kv_heads = config.num_heads, config.kv_heads
+        self.widths = [config.qkv_dim, 2 * config.mlp_dim]
         self.linear1 = operations.Linear(config.hidden_size, sum(self.widths), **factory)
         self.linear2 = operations.Linear(config.hidden_size + config.mlp_dim, config.hidden_size, **factory)
         self.norm = QKNorm(config.head_dim, device, dtype)
@@ -163,8 +170,9 @@ class SingleStreamBlock(nn.Module):
             h: modulated tokens, (B, L, C).
             table: their rotation, (2, L, D / 2).
         """
-        qkv, mlp = self.linear1(h).split(self.widths, dim=-1)  # (B, L, 3 C), (B, L, 2 M)
-        q, k, v = qk_norm_rope([self.norm.pack(qkv, self.heads)], table, inplace=may_overwrite(h))  # (B, L, H, D)
+        qkv, mlp = self.linear1(h).split(self.widths, dim=-1)  # (B, L, (H + 2 K) D), (B, L, 2 M)
+        packed = self.norm.pack(qkv, self.heads, self.kv_heads)
+        q, k, v = qk_norm_rope([packed], table, inplace=may_overwrite(h))  # (B, L, H, D)
         return self.linear2(concat_swiglu(attention(q, k, v), mlp))  # (B, L, C + M) -> (B, L, C)
 
 

@@ -15,6 +15,10 @@ from ..text_file import read_text
 TIME_FREQUENCIES = 256
 
 
+#: What the RGB output can be: the velocity eps - x_0, or the clean latents x_0 that imply one.
+RGB_PREDICTIONS = ("velocity", "clean")
+
+
 class ConfigError(ValueError):
     """A configuration or checkpoint that does not describe a Modality Forcing model."""
 
@@ -22,7 +26,7 @@ class ConfigError(ValueError):
 #: Smallest and largest value of the sizes; far beyond every published model, near enough to build quickly.
 _LIMITS = {
     **dict.fromkeys(("in_channels", "context_in_dim", "hidden_size", "num_heads"), (1, 1 << 20)),
-    "depth_channels": (0, 1 << 20),
+    **dict.fromkeys(("depth_channels", "num_kv_heads"), (0, 1 << 20)),
     **dict.fromkeys(("depth_double", "depth_single", "depth_decoder_num_layers"), (0, 512)),
 }
 
@@ -49,7 +53,9 @@ def _short(value: object) -> str:
 class Architecture:
     """Sizes of the transformer; the defaults are the published 12 B model (v2).
 
-    ``depth_channels == 0`` is a plain FLUX.2 text-to-image model without a depth stream.
+    ``depth_channels == 0`` is a plain FLUX.2 text-to-image model without a depth stream. ``num_kv_heads`` below
+    ``num_heads`` is grouped-query attention, 0 is as many as those. ``rgb_prediction`` is what the weights were trained
+    to give; no tensor tells it. ``depth_double == 0`` is a transformer of one sequence.
     """
 
     in_channels: int = RGB_CHANNELS
@@ -65,6 +71,8 @@ class Architecture:
     mlp_ratio: float = 3.0
     use_guidance_embed: bool = False
     cross_stream_timestep_mixing: bool = True
+    num_kv_heads: int = 0
+    rgb_prediction: str = "velocity"
 
     def __post_init__(self) -> None:
         for name, (low, high) in _LIMITS.items():
@@ -79,6 +87,9 @@ class Architecture:
         for name in ("use_guidance_embed", "cross_stream_timestep_mixing"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"architecture.{name} must be true or false, got {_short(getattr(self, name))}")
+        if self.rgb_prediction not in RGB_PREDICTIONS:
+            given = _short(self.rgb_prediction)
+            raise ConfigError(f"architecture.rgb_prediction must be {' or '.join(RGB_PREDICTIONS)}, got {given}")
         if not isinstance(self.axes_dim, (list, tuple)) or not all(
             _is_whole(side) and side > 0 for side in self.axes_dim
         ):
@@ -86,6 +97,8 @@ class Architecture:
         object.__setattr__(self, "axes_dim", tuple(self.axes_dim))
         if self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
+        if self.num_heads % self.kv_heads:
+            raise ConfigError(f"num_heads {self.num_heads} is not divisible by num_kv_heads {self.num_kv_heads}")
         if len(self.axes_dim) != 4 or sum(self.axes_dim) != self.head_dim or any(d % 2 for d in self.axes_dim):
             raise ConfigError(
                 f"axes_dim {list(self.axes_dim)} must be four even numbers that sum to the head size {self.head_dim}"
@@ -96,6 +109,16 @@ class Architecture:
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values, each of which serves ``num_heads / kv_heads`` heads of queries."""
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def qkv_dim(self) -> int:
+        """Queries, keys and values of a token together."""
+        return (self.num_heads + 2 * self.kv_heads) * self.head_dim
 
     @property
     def mlp_dim(self) -> int:
@@ -219,14 +242,18 @@ def infer_architecture(shapes: Mapping[str, Sequence[int]]) -> Architecture:
     depth_single = _count(shapes, "single_blocks")
     if depth_single:
         mlp_dim = shape("single_blocks.0.linear2.weight")[1] - hidden_size
+        qkv_dim = shape("single_blocks.0.linear1.weight")[0] - 2 * mlp_dim
     else:
         mlp_dim = shape("double_blocks.0.img_mlp.2.weight")[1]
+        qkv_dim = shape("double_blocks.0.img_attn.qkv.weight")[0]
+    heads = hidden_size // head_dim
+    kv_heads = max(0, qkv_dim // head_dim - heads) // 2
     return Architecture(
         in_channels=in_channels,
         depth_channels=shape("depth_in.weight")[1] if "depth_in.weight" in shapes else 0,
         context_in_dim=shape("txt_in.weight")[1],
         hidden_size=hidden_size,
-        num_heads=hidden_size // head_dim,
+        num_heads=heads,
         depth_double=_count(shapes, "double_blocks"),
         depth_single=depth_single,
         depth_decoder_num_layers=_count(shapes, "depth_decoder_blocks"),
@@ -234,4 +261,5 @@ def infer_architecture(shapes: Mapping[str, Sequence[int]]) -> Architecture:
         mlp_ratio=mlp_dim / hidden_size,
         use_guidance_embed="guidance_in.in_layer.weight" in shapes,
         cross_stream_timestep_mixing="cross_alpha_img" in shapes,
+        num_kv_heads=0 if kv_heads == heads else kv_heads,
     )

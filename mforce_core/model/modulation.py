@@ -19,16 +19,18 @@ class Modulations(NamedTuple):
     """Everything in a call that depends on its noise levels alone, R rows; one row may serve a whole batch.
 
     Each is what a modulation's Linear wrote, (R, count * C); None where the model, or the call, has no such part.
+    ``t_rgb`` (R,) float32 is the noise level itself, where the model predicts clean latents.
     """
 
-    txt: Tensor
-    img: Tensor
+    txt: Tensor | None
+    img: Tensor | None
     depth: Tensor | None
     single: Tensor
     single_depth: Tensor | None
     decoder: Tensor | None
     final: Tensor
     depth_final: Tensor | None
+    t_rgb: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> "Modulations":
         chosen = (None if vectors is None else vectors[start:stop] for vectors in self)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels import Segment
+from ..release import MIN_DEPTH_TIME
 from .blocks import DoubleStreamBlock, FinalLayer, SingleStreamBlock, run_single_blocks
 from .config import Architecture, Schedule
 from .modulation import (
@@ -22,6 +23,16 @@ from .modulation import (
     unpack_single,
 )
 from .rotation import RotationTables
+
+
+def implied_velocity(noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+    """Velocity (x_t - x_0) / t of predicted clean latents x_0, with t floored as for depth (eq. 9 of the paper).
+
+    Args:
+        noisy, clean: (B, N, C).
+        t: noise levels, (B,) or one.
+    """
+    return (noisy.float() - clean.float()) / t.clamp(min=MIN_DEPTH_TIME)[:, None, None]
 
 
 class ModalityForcingTransformer(nn.Module):
@@ -59,8 +70,9 @@ class ModalityForcingTransformer(nn.Module):
         self.time_in = TimeEmbedder(size, **factory)
         if config.use_guidance_embed:
             self.guidance_in = TimeEmbedder(size, **factory)
-        self.double_stream_modulation_img = ModulationProjection(size, 6, **factory)
-        self.double_stream_modulation_txt = ModulationProjection(size, 6, **factory)
+        if config.depth_double:
+            self.double_stream_modulation_img = ModulationProjection(size, 6, **factory)
+            self.double_stream_modulation_txt = ModulationProjection(size, 6, **factory)
         self.single_stream_modulation = ModulationProjection(size, 3, **factory)
         self.double_blocks = nn.ModuleList(DoubleStreamBlock(config, **factory) for _ in range(config.depth_double))
         self.single_blocks = nn.ModuleList(SingleStreamBlock(config, **factory) for _ in range(config.depth_single))
@@ -75,7 +87,8 @@ class ModalityForcingTransformer(nn.Module):
             self.time_in_rgb_to_depth = TimeEmbedder(size, **factory)
             self.cross_alpha_img = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
             self.cross_alpha_depth = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
-        self.double_stream_modulation_depth = ModulationProjection(size, 6, **factory)
+        if config.depth_double:
+            self.double_stream_modulation_depth = ModulationProjection(size, 6, **factory)
         self.single_stream_modulation_depth = ModulationProjection(size, 3, **factory)
         if config.depth_decoder_num_layers:
             self.depth_decoder_modulation = ModulationProjection(size, 3, **factory)
@@ -113,8 +126,8 @@ class ModalityForcingTransformer(nn.Module):
             dtype: of this computation; the model's ``compute_dtype`` by default.
 
         Returns:
-            RGB velocity eps - x_0, (B, N, in_channels) in the computation's dtype, and the clean depth x_0,
-            (B, N, depth_channels) in float32 (None where ``depth`` is None).
+            RGB velocity eps - x_0, (B, N, in_channels) in the computation's dtype (float32 where clean latents imply
+            it), and the clean depth x_0, (B, N, depth_channels) in float32 (None where ``depth`` is None).
 
         Raises:
             ValueError: shapes that do not fit the architecture or each other.
@@ -131,10 +144,11 @@ class ModalityForcingTransformer(nn.Module):
         length, image = txt.shape[1], img.shape[1]  # T, N
         table = self.rotation(length, grid, with_depth=depth is not None, device=img.device)
 
-        txt_modulation, img_modulation = unpack_block(modulations.txt), unpack_block(modulations.img)
-        depth_modulation = None if modulations.depth is None else unpack_block(modulations.depth)
-        for block in self.double_blocks:
-            txt, img, dep = block(txt, img, dep, txt_modulation, img_modulation, depth_modulation, table)
+        if modulations.txt is not None and modulations.img is not None:
+            txt_modulation, img_modulation = unpack_block(modulations.txt), unpack_block(modulations.img)
+            depth_modulation = None if modulations.depth is None else unpack_block(modulations.depth)
+            for block in self.double_blocks:
+                txt, img, dep = block(txt, img, dep, txt_modulation, img_modulation, depth_modulation, table)
 
         # One sequence from here on; text and image share a modulation, depth has its own.
         streams = [txt, img]
@@ -146,6 +160,8 @@ class ModalityForcingTransformer(nn.Module):
         del txt, img, dep, streams
         x = run_single_blocks(self.single_blocks, x, segments, table)
         velocity = self.final_layer(x[:, length : length + image], modulations.final)  # (B, N, in_channels)
+        if modulations.t_rgb is not None:
+            velocity = implied_velocity(rgb, velocity, modulations.t_rgb)
         if modulations.depth_final is None:
             return velocity, None
 
@@ -178,21 +194,23 @@ class ModalityForcingTransformer(nn.Module):
         if self.config.use_guidance_embed and guidance is None:
             raise ValueError("this checkpoint embeds a guidance scale: pass guidance (B,)")
         vec_img, vec_depth = self._conditioning(t_rgb, t_depth, guidance, dtype or self.compute_dtype)
-        txt = self.double_stream_modulation_txt(vec_img)
-        img = self.double_stream_modulation_img(vec_img)
+        txt = self.double_stream_modulation_txt(vec_img) if self.config.depth_double else None
+        img = self.double_stream_modulation_img(vec_img) if self.config.depth_double else None
         single = self.single_stream_modulation(vec_img)
         final = self.final_layer.adaLN_modulation(vec_img)
+        time = t_rgb.float() if self.config.rgb_prediction == "clean" else None
         if vec_depth is None:
-            return Modulations(txt, img, None, single, None, None, final, None)
+            return Modulations(txt, img, None, single, None, None, final, None, time)
         return Modulations(
             txt=txt,
             img=img,
-            depth=self.double_stream_modulation_depth(vec_depth),
+            depth=self.double_stream_modulation_depth(vec_depth) if self.config.depth_double else None,
             single=single,
             single_depth=self.single_stream_modulation_depth(vec_depth),
             decoder=self.depth_decoder_modulation(vec_depth) if len(self.depth_decoder_blocks) else None,
             final=final,
             depth_final=self.depth_final_layer.adaLN_modulation(vec_depth.float()),
+            t_rgb=time,
         )
 
     def _conditioning(
