@@ -127,6 +127,17 @@ def test_going_on_as_another_run_needs_a_flag(data: Path, tmp_path: Path) -> Non
     assert train(config("t2i", data, out, **longer | {"steps": 12, "log_every": 3})).step == 12
 
 
+def test_a_run_of_an_earlier_version_goes_on(data: Path, tmp_path: Path) -> None:
+    """Keys that came later are at their defaults in it."""
+    train(config("t2i", data, tmp_path))
+    file = tmp_path / "config.json"
+    values = json.loads(file.read_text())
+    for section, key in (("architecture", "num_kv_heads"), ("architecture", "rgb_prediction"), ("data", "mixture")):
+        del values[section][key]
+    file.write_text(json.dumps(values))
+    assert train(config("t2i", data, tmp_path, steps=10)).step == 10
+
+
 # Keys
 
 

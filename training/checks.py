@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from ..mforce_core.model.config import ConfigError
 from ..mforce_core.weights.checkpoint import read_header
@@ -103,7 +104,7 @@ def check_continued(config: TrainConfig, last_step: int) -> None:
     path = config.out / SETTINGS
     if not last_step or not path.exists():
         return
-    before, now = json.loads(path.read_text(encoding="utf-8")), config.model_dump(mode="json")
+    before, now = _settings(path), config.model_dump(mode="json")
     different = [key for key in _FIXED if _comparable(before.get(key)) != _comparable(now[key])]
     if different:
         raise ConfigError(
@@ -115,6 +116,15 @@ def check_continued(config: TrainConfig, last_step: int) -> None:
             f"{config.out} holds a run of {last_step} steps, more than steps = {config.steps}: choose another out, or "
             "end it there with --changed"
         )
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """The configuration that a run wrote; keys that it did not know yet have their defaults."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return TrainConfig.model_validate(values).model_dump(mode="json")
+    except ValidationError:  # of a version with other keys
+        return values
 
 
 def _comparable(value: Any) -> Any:
