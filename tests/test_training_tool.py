@@ -1,6 +1,7 @@
 """What the training tool says and does around the steps: refusals, keys, stops, logs, the newcomer's path."""
 
 import csv
+import json
 import os
 import re
 import signal
