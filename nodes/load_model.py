@@ -7,9 +7,9 @@ from comfy_api.latest import io
 
 from ..kernels import candidate_names
 from .host.comfy_transformer import ATTENTION_OPTION
-from .host.missing_part import MissingPart
 from .host.model_files import checkpoint_names, find_checkpoint
 from .host.node import Node
+from .host.separate_parts import OWN, load_clip, load_vae, missing_clip, missing_vae, part_names
 
 NANO = "nano (built-in)"
 
@@ -74,26 +74,53 @@ class MFLoadModel(Node):
                     ),
                     advanced=True,
                 ),
+                io.Combo.Input(
+                    "text_encoder",
+                    options=part_names("text_encoders"),
+                    default=OWN,
+                    optional=True,
+                    tooltip=(
+                        "The text encoder: nano's own or the checkpoint's, or a file of models/text_encoders. The"
+                        " released weights need Qwen3-8B. Not used for nano."
+                    ),
+                ),
+                io.Combo.Input(
+                    "vae",
+                    options=part_names("vae"),
+                    default=OWN,
+                    optional=True,
+                    tooltip=(
+                        "The autoencoder: nano's own or the checkpoint's, or a file of models/vae. The released weights"
+                        " need the FLUX.2 VAE. Not used for nano."
+                    ),
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="Denoises joint (RGB, depth) latents, with MF Sampler or any core sampler."),
                 io.Clip.Output(
                     tooltip=(
-                        "The text encoder of nano, or of a checkpoint that holds one. For others use CLIPLoader, type"
-                        " flux2, with the Qwen3 that matches the model's size (8B for the released weights)."
+                        "The text encoder: nano's, the checkpoint's or the one that was chosen. A CLIPLoader of type"
+                        " flux2 with the Qwen3 that matches the model's size does too."
                     )
                 ),
                 io.Vae.Output(
                     tooltip=(
-                        "The autoencoder of nano, or of a checkpoint that holds one. For others use VAELoader with the"
-                        " FLUX.2 VAE."
+                        "The autoencoder: nano's, the checkpoint's or the one that was chosen. A VAELoader with the"
+                        " FLUX.2 VAE does too."
                     )
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls, model_name: str, weight_dtype: str = "default", attention: str = "auto") -> io.NodeOutput:
+    def execute(
+        cls,
+        model_name: str,
+        weight_dtype: str = "default",
+        attention: str = "auto",
+        text_encoder: str = OWN,
+        vae: str = OWN,
+    ) -> io.NodeOutput:
         # Imported here, since they bring a third of the pack's modules, which ComfyUI's start need not wait for.
         from .host import nano_parts
         from .host.bundled_parts import load_bundled_clip, load_bundled_vae
@@ -102,22 +129,19 @@ class MFLoadModel(Node):
         dtype, fp8_matmul = _WEIGHT_DTYPES[weight_dtype]
         if model_name == NANO:
             model = load_joint_model(str(nano_parts.FOLDER), dtype, fp8_matmul)
-            clip, vae = nano_parts.load_clip(), nano_parts.load_vae()
-            nano_parts.set_preview_colors(model, vae)
+            clip, autoencoder = nano_parts.load_clip(), nano_parts.load_vae()
         else:
             path = find_checkpoint(model_name)
             try:
                 model = load_joint_model(str(path), dtype, fp8_matmul)
-                clip, vae = load_bundled_clip(path), load_bundled_vae(path)
+                clip = load_bundled_clip(path) if text_encoder == OWN else load_clip(text_encoder)
+                autoencoder = load_bundled_vae(path) if vae == OWN else load_vae(vae)
             except ValueError as error:
                 reason = str(error).removeprefix(f"{path}: ").rstrip(".")
                 raise ValueError(f"cannot use {model_name}: {reason}.") from error
-            if vae is not None:
-                nano_parts.set_preview_colors(model, vae)
-            if clip is None:
-                clip = MissingPart(f"{model_name} carries no text encoder. Add a CLIPLoader of type flux2 with Qwen3.")
-            if vae is None:
-                vae = MissingPart(f"{model_name} carries no VAE. Add a VAELoader with the FLUX.2 VAE.")
+        if autoencoder is not None:
+            nano_parts.set_preview_colors(model, autoencoder)
         if attention != "auto":
             model.model_options["transformer_options"][ATTENTION_OPTION] = attention
-        return io.NodeOutput(model, clip, vae)
+        clip = missing_clip(model_name) if clip is None else clip
+        return io.NodeOutput(model, clip, missing_vae(model_name) if autoencoder is None else autoencoder)

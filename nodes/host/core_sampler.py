@@ -32,6 +32,13 @@ IMAGE_TO_DEPTH: Mode = "i2d"
 DEPTH_TO_IMAGE: Mode = "d2i"
 RELEASED = "released"
 
+#: The node whose latent a mode starts from.
+_STARTS = {
+    JOINT: "MF Empty Latent",
+    IMAGE_TO_DEPTH: "MF Image to Depth Latent",
+    DEPTH_TO_IMAGE: "MF Depth to Image Latent",
+}
+
 Progress = Callable[[int, Any, Any, int], None]
 
 
@@ -79,15 +86,14 @@ def read_task(latent: Latent, mode: str) -> Task:
         if kept and mode != given:
             raise ValueError(
                 f"mode {mode} would make the {name} anew, which the latent keeps as it is; set mode to auto, or connect"
-                " another latent."
+                f" {_STARTS[mode]}."
             )
     if mode == JOINT:
         if mask is not None:
             notice("MF Sampler: mode joint makes all of the picture anew; to keep what the mask protects, use auto.")
         return Task(JOINT, rgb, depth)
-    given, source = (rgb, "MF Image to Depth Latent") if mode == IMAGE_TO_DEPTH else (depth, "MF Depth to Image Latent")
-    if not given.any():
-        raise ValueError(f"mode {mode} needs something to start from; connect {source} to the latent input.")
+    if not (rgb if mode == IMAGE_TO_DEPTH else depth).any():
+        raise ValueError(f"mode {mode} needs something to start from; connect {_STARTS[mode]} to the latent input.")
     return _frozen(IMAGE_TO_DEPTH if mode == IMAGE_TO_DEPTH else DEPTH_TO_IMAGE, rgb, depth)
 
 

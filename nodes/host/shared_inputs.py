@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...mforce_core.picture.placement import CROP, FITS
+from ...mforce_core.picture.placement import FITS, KEEP_ASPECT
 from ...mforce_core.release import FOV_DEGREES, LOG2_ALPHA, NANO_SIZE, PATCH_SIZE
 from .geometry import DA3Geometry, Geometry
 
@@ -38,7 +38,7 @@ def fit_inputs() -> list[io.Input]:
         io.Combo.Input(
             "fit",
             options=list(FITS),
-            default=CROP,
+            default=KEEP_ASPECT,
             tooltip=(
                 "How the input is brought to width x height. crop: cut the longer side, centered. letterbox: add bars,"
                 " which are left out of the depth. stretch: change the proportions. keep size: use the input's own"

@@ -13,9 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from .host import PACK, Server, find_installation
+from .workflow_prompt import all_nodes
 
 HERE = Path(__file__).resolve().parent
-WORKFLOWS = PACK / "workflows"
+WORKFLOWS, BLUEPRINTS = PACK / "workflows", PACK / "subgraphs"
 RECORD = HERE / "data" / "object_info.json"
 ENGLISH, CHINESE = (PACK / "locales" / language / "nodeDefs.json" for language in ("en", "zh"))
 PAGES = PACK / "web" / "docs"
@@ -25,17 +26,24 @@ SECTIONS = {
 }
 
 # Lists of local files: what is left of them is the same on every machine.
-_LOCAL_FILES = {("MFLoadModel", "model_name"): 1, ("MFLoadDepth", "file"): 0}
+_LOCAL_FILES = {
+    ("MFLoadModel", "model_name"): 1,
+    ("MFLoadModel", "text_encoder"): 1,
+    ("MFLoadModel", "vae"): 1,
+    ("MFLoadDepth", "file"): 0,
+}
 
 
 def relevant(object_info: dict) -> dict:
     """Definitions of the pack's nodes and the workflows' others, without the names of local files."""
-    used = {node["type"] for path in WORKFLOWS.glob("*.json") for node in json.loads(path.read_text())["nodes"]}
+    files = [*WORKFLOWS.glob("*.json"), *BLUEPRINTS.glob("*.json")]
+    used = {node["type"] for path in files for node in all_nodes(json.loads(path.read_text(encoding="utf-8")))}
     kept = {name: info for name, info in object_info.items() if name in used or name.startswith("MF")}
     for info in kept.values():
         info["python_module"] = info["python_module"].partition(".")[0]
     for (node, name), count in _LOCAL_FILES.items():
-        options = kept[node]["input"]["required"][name][1]
+        groups = kept[node]["input"]
+        options = next(group for group in groups.values() if name in group)[name][1]
         options["options"] = options["options"][:count]
     return dict(sorted(kept.items()))
 

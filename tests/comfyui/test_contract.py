@@ -16,6 +16,9 @@ from .workflow_prompt import node_inputs
 CONTRACT = json.loads((Path(__file__).parent / "data" / "contract_0_2.json").read_text(encoding="utf-8"))
 NODES = json.loads(RECORD.read_text(encoding="utf-8"))
 
+#: Defaults that nodes put on the canvas anew have instead; saved workflows hold values of their own.
+NEW_DEFAULTS = {("MFImageToDepthLatent", "fit"): "keep aspect", ("MFEncodeDepth", "fit"): "keep aspect"}
+
 
 def without_texts(value):
     """A definition without what it says to people."""
@@ -55,6 +58,8 @@ def test_an_input_keeps_its_type_default_limits_and_options(node, name):
             assert [option for option in found["options"] if option in value] == value
         elif key == "template":
             assert without_texts(widened(found[key], value)) == without_texts(value)
+        elif key == "default":
+            assert found[key] == NEW_DEFAULTS.get((node, name), value)
         else:
             assert found[key] == value, key
 

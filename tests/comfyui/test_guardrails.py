@@ -22,13 +22,18 @@ def scene(object_info):
 
 
 @pytest.mark.parametrize(
-    ("task", "mode", "kept"), [("i2d", "joint", "picture"), ("i2d", "d2i", "picture"), ("d2i", "joint", "depth")]
+    ("task", "mode", "kept", "start"),
+    [
+        ("i2d", "joint", "picture", "MF Empty Latent"),
+        ("i2d", "d2i", "picture", "MF Depth to Image Latent"),
+        ("d2i", "joint", "depth", "MF Empty Latent"),
+    ],
 )
-def test_a_mode_that_would_throw_away_what_is_kept_is_refused(server, scene, task, mode, kept):
+def test_a_mode_that_would_throw_away_what_is_kept_is_refused(server, scene, task, mode, kept, start):
     scene.add("PreviewAny", source=sampler(scene, scene.start(task), mode=mode)[1])
     assert failure(outcome(server, scene)) == (
         f"MF Sampler: mode {mode} would make the {kept} anew, which the latent keeps as it is; set mode to auto, or"
-        " connect another latent."
+        f" connect {start}."
     )
 
 

@@ -20,7 +20,7 @@ from .workflow_prompt import named_files, to_prompt
 NANO = PACK / "models" / "nano"
 WORKFLOWS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 #: Those that need files which people download, and those that do not.
-INCOMPLETE = [name for name in WORKFLOWS if name.startswith("released_") or name == "depth_controlnet"]
+INCOMPLETE = [name for name in WORKFLOWS if "Released" in name or "SDXL" in name]
 COMPLETE = [name for name in WORKFLOWS if name not in INCOMPLETE]
 BUILT_IN, FOREIGN = "nano (built-in)", {"CheckpointLoaderSimple", "ControlNetLoader"}
 SIZED = {"MFEmptyLatent", "MFImageToDepthLatent", "MFEncodeDepth"}
@@ -196,7 +196,7 @@ def with_parts_of_nano(prompt):
 
 
 def test_the_map_for_controlnet_uses_its_whole_range(server, prompt):
-    image = prompt("image_to_depth_to_point_cloud")
+    image = prompt("02 Image to Depth and Point Cloud")
     entry = server.wait(server.queue(image))
     (controlnet,) = saved_images(server, entry, image)
     low, high = controlnet.convert("L").getextrema()
@@ -205,14 +205,14 @@ def test_the_map_for_controlnet_uses_its_whole_range(server, prompt):
 
 
 def test_variations_differ(server, prompt):
-    depth = shortened(prompt("depth_to_image"))
+    depth = shortened(prompt("03 Depth to Image"))
     first, second = saved_images(server, server.wait(server.queue(depth)), depth)
     assert first.size == (128, 128)
     assert first.tobytes() != second.tobytes()
 
 
 def test_a_run_can_be_interrupted_and_the_next_one_works(server, prompt):
-    endless = prompt("text_to_rgbd_to_point_cloud")
+    endless = prompt("01 Text to Image, Depth and Point Cloud")
     node(endless, "MFSampler")["steps"] = 9999
     running = server.queue(endless)
     end = time.monotonic() + 300
@@ -223,7 +223,7 @@ def test_a_run_can_be_interrupted_and_the_next_one_works(server, prompt):
     entry = server.wait(running, limit=60)
     assert "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
 
-    short = prompt("image_to_depth_to_point_cloud")
+    short = prompt("02 Image to Depth and Point Cloud")
     node(short, "MFSampler")["steps"] = 2
     node(short, "MFToPointCloud")["edge_threshold"] = 100.0
     assert server.wait(server.queue(short))["status"]["status_str"] == "success"
@@ -232,23 +232,23 @@ def test_a_run_can_be_interrupted_and_the_next_one_works(server, prompt):
 @pytest.mark.parametrize(
     ("workflow", "kind", "values", "message"),
     [
-        ("text_to_rgbd_to_point_cloud", "MFEmptyLatent", {"width": 100}, "MF Empty Latent: width 100"),
+        ("01 Text to Image, Depth and Point Cloud", "MFEmptyLatent", {"width": 100}, "MF Empty Latent: width 100"),
         (
-            "text_to_rgbd_to_point_cloud",
+            "01 Text to Image, Depth and Point Cloud",
             "MFLoadModel",
             {"model_name": "truncated.safetensors"},
             "not a complete .safetensors file",
         ),
         (
-            "text_to_rgbd_to_point_cloud",
+            "01 Text to Image, Depth and Point Cloud",
             "MFLoadModel",
             {"model_name": "foreign.safetensors"},
             "img_in.weight",
         ),
-        ("image_to_depth_to_point_cloud", "MFImageToDepthLatent", {"width": 72}, "width 72"),
-        ("image_to_depth_to_point_cloud", "MFSampler", {"mode": "d2i"}, "MF Depth to Image Latent"),
-        ("image_to_depth_to_point_cloud", "MFToPointCloud", {"batch_index": 5}, "batch_index is 5"),
-        ("depth_to_image", "MFEncodeDepth", {"height": 130}, "height 130"),
+        ("02 Image to Depth and Point Cloud", "MFImageToDepthLatent", {"width": 72}, "width 72"),
+        ("02 Image to Depth and Point Cloud", "MFSampler", {"mode": "d2i"}, "MF Depth to Image Latent"),
+        ("02 Image to Depth and Point Cloud", "MFToPointCloud", {"batch_index": 5}, "batch_index is 5"),
+        ("03 Depth to Image", "MFEncodeDepth", {"height": 130}, "height 130"),
     ],
 )
 def test_bad_input_gets_one_clear_sentence(server, prompt, workflow, kind, values, message):

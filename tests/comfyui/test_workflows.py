@@ -7,7 +7,18 @@ import pytest
 from PIL import Image
 
 from .host import PACK
-from .workflow_prompt import FILE_INPUTS, NOTES, is_widget, named_files, node_inputs, read_node, to_prompt
+from .workflow_prompt import (
+    FILE_INPUTS,
+    NOTES,
+    all_nodes,
+    flattened,
+    is_widget,
+    named_files,
+    node_inputs,
+    read_node,
+    subgraphs_of,
+    to_prompt,
+)
 
 WORKFLOWS = sorted((PACK / "workflows").glob("*.json"))
 OBJECT_INFO = json.loads((Path(__file__).parent / "data" / "object_info.json").read_text())
@@ -23,7 +34,8 @@ def workflow(request):
 
 
 def nodes_of(workflow):
-    return [node for node in workflow["nodes"] if node["type"] not in NOTES]
+    """The nodes that run, those within subgraphs among them."""
+    return [node for node in flattened(workflow)["nodes"] if node["type"] not in NOTES]
 
 
 def text_of(workflow):
@@ -87,7 +99,7 @@ def test_a_note_says_what_it_does_and_names_every_file(workflow):
 
 
 def test_workflows_use_this_pack_and_core_only(workflow):
-    for node in workflow["nodes"]:
+    for node in all_nodes(workflow):
         if node["type"] not in NOTES:
             origin = OBJECT_INFO[node["type"]]["python_module"]
             assert origin == ("custom_nodes" if node["type"].startswith("MF") else origin)
@@ -101,8 +113,8 @@ def test_links_run_from_left_to_right(workflow):
 
 
 def test_groups_hold_their_nodes_whole(workflow):
-    assert workflow["groups"]
-    for node in nodes_of(workflow):
+    assert workflow["groups"] or subgraphs_of(workflow)  # a blueprint needs no frame around it
+    for node in nodes_of(workflow) if workflow["groups"] else []:
         (x, y), (width, height) = node["pos"], node["size"]
         homes = [
             group["title"]

@@ -13,6 +13,8 @@ Inputs = dict[str, tuple[Any, dict[str, Any]]]
 
 NOTES = {"Note", "MarkdownNote"}
 AUTOGROW, DYNAMIC_COMBO = "COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3"
+#: The ids that a subgraph's own inputs and outputs have among its nodes.
+_INPUTS, _OUTPUTS = -10, -20
 _CONTROLLED = {"seed", "noise_seed"}
 _VALUE_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "LOAD_3D", DYNAMIC_COMBO}
 # Widgets that the frontend adds to a node: a 3D view, and an upload button, whose value stays out of prompts.
@@ -112,12 +114,60 @@ def read_node(node: dict[str, Any], info: dict[str, Any]) -> tuple[Inputs, dict[
     return _grown(inputs, connected), read
 
 
+def subgraphs_of(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The definitions of subgraphs in a workflow, by the type that their nodes have."""
+    return {one["id"]: one for one in workflow.get("definitions", {}).get("subgraphs", [])}
+
+
+def all_nodes(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nodes of a workflow and within its subgraphs, without those that stand for a subgraph."""
+    known = subgraphs_of(workflow)
+    nodes = [*workflow["nodes"], *(node for one in known.values() for node in one["nodes"])]
+    return [node for node in nodes if node["type"] not in known]
+
+
+def flattened(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The workflow with what is in its subgraphs in place of the nodes that stand for them, as the frontend sends it.
+
+    A node of a subgraph is called "7:3", for node 3 within node 7. Subgraphs do not nest here.
+    """
+    known = subgraphs_of(workflow)
+    hosts = {node["id"]: node for node in workflow["nodes"] if node["type"] in known}
+    nodes = [{**node, "inputs": [dict(one) for one in node.get("inputs", [])]} for node in workflow["nodes"]]
+    origins = {link[0]: (link[1], link[2]) for link in workflow["links"]}
+    given: dict[Any, Any] = {}  # (host, slot of its output): what gives it
+    for host, outside in hosts.items():
+        subgraph = known[outside["type"]]
+        names = [one["name"] for one in subgraph["inputs"]]
+        outer = {one["name"]: one.get("link") for one in outside["inputs"]}
+        inner = {link["id"]: link for link in subgraph["links"]}
+        for node in subgraph["nodes"]:
+            inputs = []
+            for socket in node["inputs"]:
+                link = inner.get(socket.get("link"))
+                if link is None:
+                    inputs.append({**socket, "link": None})
+                elif link["origin_id"] == _INPUTS:
+                    inputs.append({**socket, "link": outer.get(names[link["origin_slot"]])})
+                else:
+                    name = ("inner", host, link["id"])
+                    origins[name] = (f"{host}:{link['origin_id']}", link["origin_slot"])
+                    inputs.append({**socket, "link": name})
+            nodes.append({**node, "id": f"{host}:{node['id']}", "inputs": inputs})
+        for link in subgraph["links"]:
+            if link["target_id"] == _OUTPUTS:
+                given[host, link["target_slot"]] = (f"{host}:{link['origin_id']}", link["origin_slot"])
+    links = [[name, *given.get(origin, origin)] for name, origin in origins.items()]
+    return {"nodes": [node for node in nodes if node["id"] not in hosts], "links": links}
+
+
 def to_prompt(workflow: dict[str, Any], object_info: dict[str, Any]) -> dict[str, Any]:
     """The API prompt of a UI workflow.
 
     Raises:
         ValueError: the number of widget values of a node is not the number of its widgets.
     """
+    workflow = flattened(workflow)
     links = {link[0]: link for link in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:
