@@ -25,7 +25,15 @@ class MFDepthCompletion(Node):
                 "Make depth that agrees with measurements: sparse points from LiDAR or structure from motion, or a"
                 " depth map with holes. The measurements correct every step of the sampler."
             ),
-            search_aliases=["modality forcing", "sparse depth", "lidar", "depth inpainting", "fill depth", "densify"],
+            search_aliases=[
+                "modality forcing",
+                "metric depth",
+                "sparse depth",
+                "lidar",
+                "depth inpainting",
+                "fill depth",
+                "densify",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="From Load MF Model or MF Tilt."),
                 io.Latent.Input(

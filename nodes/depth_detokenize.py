@@ -22,14 +22,22 @@ class MFDepthDetokenize(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFDepthDetokenize",
-            display_name="Depth Detokenize",
+            display_name="Depth Detokenize (depth stream to maps)",
             category=CATEGORY,
             description=(
                 "Turn the depth stream into depth: raw for point clouds and meshes, a colored picture to look at, a"
                 " ControlNet map, and a mask of the valid pixels. Depth is relative and has no unit, unless it was"
                 " given to Encode Depth: then it comes out in the unit it went in with."
             ),
-            search_aliases=["modality forcing", "depth decode", "controlnet depth", "depth map", "disparity"],
+            search_aliases=[
+                "modality forcing",
+                "flux depth",
+                "metric depth",
+                "depth decode",
+                "controlnet depth",
+                "depth map",
+                "disparity",
+            ],
             inputs=[
                 io.Latent.Input("depth", tooltip="Depth stream of MF Sampler, or a joint latent."),
                 picture_of_depth_input(),

@@ -29,7 +29,7 @@ class MFEncodeDepth(Node):
                 " kept beside the stream, so that Depth Detokenize gives the depth back in its original unit. Pixels"
                 " without depth become noise, which the model understands as unknown."
             ),
-            search_aliases=["modality forcing", "depth latent", "disparity", "sparse depth", "lidar"],
+            search_aliases=["modality forcing", "metric depth", "depth latent", "disparity", "sparse depth", "lidar"],
             inputs=[
                 io.MultiType.Input(
                     "depth",

@@ -24,7 +24,16 @@ class MFImageToDepthLatent(Node):
             description=(
                 "The start of image to depth: a joint latent that holds the picture, frozen, and depth yet to be made."
             ),
-            search_aliases=["modality forcing", "i2d", "depth estimation", "image to depth", "vae encode"],
+            search_aliases=[
+                "modality forcing",
+                "flux depth",
+                "video depth",
+                "monocular depth",
+                "i2d",
+                "depth estimation",
+                "image to depth",
+                "vae encode",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose depth is wanted. Transparent parts become white."),
                 io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),

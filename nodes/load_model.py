@@ -34,6 +34,9 @@ class MFLoadModel(Node):
             ),
             search_aliases=[
                 "modality forcing",
+                "flux depth",
+                "flux 2",
+                "flux klein",
                 "mforce",
                 "rgbd",
                 "depth model",

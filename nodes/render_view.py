@@ -38,9 +38,11 @@ class MFRenderView(Node):
             ),
             search_aliases=[
                 "modality forcing",
+                "turntable",
+                "3d photo",
+                "stereo",
                 "novel view",
                 "parallax",
-                "3d photo",
                 "reproject",
                 "camera move",
                 "depth warp",

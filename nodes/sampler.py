@@ -28,6 +28,9 @@ class MFSampler(Node):
             ),
             search_aliases=[
                 "modality forcing",
+                "flux depth",
+                "flux 2",
+                "metric depth",
                 "ksampler",
                 "joint sampler",
                 "rgbd",

@@ -17,7 +17,7 @@ class MFTilt(Node):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="MFTilt",
-            display_name="MF Tilt",
+            display_name="MF Tilt (which stream leads)",
             category="model/patch",
             description=(
                 "Choose which stream leads when a core sampler makes a picture and its depth together. MF Sampler has"

@@ -48,6 +48,7 @@ class MFToPointCloud(Node):
             ),
             search_aliases=[
                 "modality forcing",
+                "3d photo",
                 "ply",
                 "depth to point cloud",
                 "unproject",

@@ -38,14 +38,15 @@ def _names_its_node(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.N
     @functools.wraps(execute)
     def run(cls: type[Node], *args: Any, **kwargs: Any) -> io.NodeOutput:
         schema = cls.define_schema()
+        name = schema.display_name.partition(" (")[0]
         try:
             check_sockets(schema.inputs, dict(zip(names, args, strict=False)) | kwargs)
             return execute(cls, *args, **kwargs)
         except ValueError as error:
-            raise ValueError(f"{schema.display_name}: {error}") from error
+            raise ValueError(f"{name}: {error}") from error
         except (MemoryError, RuntimeError) as error:
             if not isinstance(error, MemoryError) and "DefaultCPUAllocator" not in str(error):
                 raise  # of a GPU too: core makes room there
-            raise ValueError(f"{schema.display_name}: {_TOO_LARGE}") from error
+            raise ValueError(f"{name}: {_TOO_LARGE}") from error
 
     return run

@@ -145,6 +145,14 @@ def test_every_input_of_the_pack_explains_itself():
             assert options.get("tooltip"), f"{info['name']}.{name} has no tooltip"
 
 
+@pytest.mark.parametrize(
+    "phrase",
+    ["flux depth", "flux 2", "turntable", "stereo", "3d photo", "metric depth", "video depth", "depth estimation"],
+)
+def test_the_search_finds_a_node_by_what_people_type(phrase):
+    assert any(phrase in info["search_aliases"] for name, info in OBJECT_INFO.items() if name.startswith("MF"))
+
+
 def test_every_workflow_has_a_thumbnail():
     for path in WORKFLOWS:
         with Image.open(path.with_suffix(".jpg")) as thumbnail:
