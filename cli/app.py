@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, data, models, pictures, training
+from .commands import bench, data, evaluation, models, pictures, training
 
 app = typer.Typer(
     name="mforce",
@@ -26,7 +26,6 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": pictures.demo,
     "info": models.info,
     "convert": models.convert,
-    "eval": models.evaluate,
     "train": training.train,
     "study": training.study,
     "bench": bench.bench,
@@ -34,6 +33,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(data.app)
+app.add_typer(evaluation.app)
 
 
 def main() -> None:

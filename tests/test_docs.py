@@ -10,6 +10,7 @@ import typer.main
 
 import mforce
 from mforce.cli.app import app
+from mforce.cli.commands.default_command import DefaultCommandGroup
 
 ROOT = Path(__file__).parent.parent
 ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/nano/README.md")]
@@ -69,6 +70,8 @@ def test_commands_and_options_of_the_examples_exist(page: Path) -> None:
         rest = list(words)
         while rest and rest[0] in getattr(command, "commands", {}):
             command = command.commands[rest.pop(0)]
+        if isinstance(command, DefaultCommandGroup) and rest:  # `mforce eval --scenes 4`
+            command = next(iter(command.commands.values()))
         options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         used = {word.split("=")[0] for word in rest if word.startswith("--")} - {"--help"}
         assert used <= options, f"mforce {shlex.join(words)}: {used - options}"

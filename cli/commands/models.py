@@ -1,4 +1,4 @@
-"""The commands about models: info, convert, eval."""
+"""The commands about models: info, convert."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from ...mforce_core.release import STEPS
-from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
 from . import options
 
@@ -85,30 +83,3 @@ def convert(
 
         run_conversion(source, out, to, text_encoder=text_encoder, vae=vae, bundle=bundle, overwrite=overwrite)
         print(out)
-
-
-def evaluate(
-    model: options.Model = BUILT_IN,
-    scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
-    steps: options.Steps = STEPS,
-    seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write the numbers to this file.", show_default=False),
-    ] = None,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    device: options.Device = "auto",
-    debug: options.Debug = False,
-) -> None:
-    """Measure a small model on held-out scenes."""
-    with report_errors(debug):
-        from ..evaluation import run_evaluation
-        from ..tables import print_metrics
-
-        words, autoencoder = (None if path is None else str(path) for path in (text_encoder, vae))
-        settings = Settings(
-            "joint", "", seed=seed, steps=steps, model=model, text_encoder=words, vae=autoencoder, device=device
-        )
-        metrics = run_evaluation(settings, scenes, json_file)
-        print_metrics(metrics)

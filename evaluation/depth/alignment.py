@@ -174,10 +174,10 @@ def align(
     alignment = ALIGNMENTS[name]
     if alignment.wants == "depth" and kind == "disparity":
         raise ValueError(f"the alignment {name} is for depth, and the prediction is disparity")
-    prediction = prediction.astype(np.float64)
+    prediction = prediction.astype(np.float64, copy=False)
     if alignment.wants != kind:
         prediction = 1 / np.where(prediction == 0, np.nan, prediction)
     mask = mask & np.isfinite(prediction)
     if mask.sum() < 2:
         raise ValueError("fewer than two pixels have both a truth and a prediction")
-    return alignment.apply(prediction, truth.astype(np.float64), mask, limits)
+    return alignment.apply(prediction, truth.astype(np.float64, copy=False), mask, limits)

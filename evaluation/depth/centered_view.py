@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
-from scipy.ndimage import map_coordinates
+from torch.nn.functional import grid_sample
 
 from .samples import middles_as_numpy, nearest_valid
 
@@ -49,10 +50,10 @@ def centered_view(
     distance = filled[rows, columns] * _ray_lengths((height, width), intrinsics)
     small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
-    transform = intrinsics @ np.linalg.inv(turn) @ np.linalg.inv(target)
-    points = np.concatenate([_pixel_middles(size), np.ones((*size, 1), np.float32)], -1) @ transform.T
-    at = points[..., :2] / (points[..., 2:] + 1e-12)
-    x, y = ((at[..., axis] * side - 0.5).astype(np.float32) for axis, side in ((0, width), (1, height)))
+    across, down, away = _transformed(size, intrinsics @ np.linalg.inv(turn) @ np.linalg.inv(target))
+    x, y = (
+        (at / (away + np.float32(1e-12))) * side - np.float32(0.5) for at, side in ((across, width), (down, height))
+    )
     column, row = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     row, column = row.clip(0, height - 1), column.clip(0, width - 1)
@@ -88,19 +89,22 @@ def _field_of_view(intrinsics: np.ndarray, turn: np.ndarray, aspect: float) -> t
     return min(view_width, width), min(view_height, height)
 
 
-def _pixel_middles(size: tuple[int, int]) -> np.ndarray:
-    """(h, w, 2): x and y of every pixel's middle, in units of the picture's width and height."""
-    x, y = (middles_as_numpy(side) for side in (size[1], size[0]))
-    return np.stack(np.meshgrid(x, y), -1)
+def _transformed(size: tuple[int, int], matrix: np.ndarray) -> list[np.ndarray]:
+    """The three coordinates (h, w) float32 of ``matrix @ (x, y, 1)``, x and y in units of the picture's size."""
+    x, y = middles_as_numpy(size[1]), middles_as_numpy(size[0])[:, None]
+    return [x * row[0] + y * row[1] + row[2] for row in matrix.astype(np.float32)]
 
 
 def _ray_lengths(size: tuple[int, int], intrinsics: np.ndarray) -> np.ndarray:
-    """(h, w): distance from the camera of a point at depth 1."""
-    points = np.concatenate([_pixel_middles(size), np.ones((*size, 1), np.float32)], -1) @ np.linalg.inv(intrinsics).T
-    return np.sqrt(np.square(points).sum(-1))
+    """(h, w) float32: distance from the camera of a point at depth 1."""
+    a, b, c = _transformed(size, np.linalg.inv(intrinsics))
+    return np.sqrt(a * a + b * b + c * c)
 
 
 def _interpolate(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Bilinear samples (h, w, 3) uint8; black outside."""
-    channels = [map_coordinates(image[..., c].astype(np.float32), (y, x), order=1, cval=0.0) for c in range(3)]
-    return np.rint(np.stack(channels, -1)).clip(0, 255).astype(np.uint8)
+    height, width = image.shape[:2]
+    at = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
+    found = grid_sample(pixels[None], torch.from_numpy(at)[None], align_corners=False)[0]
+    return found.round_().clamp_(0, 255).byte().permute(1, 2, 0).contiguous().numpy()

@@ -48,6 +48,9 @@ def nearest_valid(
     (top, down), (left, across) = (
         _axis(length, middles(cells)) for length, cells in zip(mask.shape, size, strict=True)
     )
+    if top.shape[1] == left.shape[1] == 1:  # a picture that keeps its size: each cell is a pixel
+        row, column = np.broadcast_to(top, size), np.broadcast_to(left[:, 0], size)
+        return row, column, mask[row, column]
     # (cells, window): the squared distances add up, and pixels outside the picture are not valid.
     rows, columns = top[:, None, :, None], left[None, :, None, :]
     inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])

@@ -1,0 +1,197 @@
+"""The commands that measure: eval scenes, eval depth, eval d2i."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...mforce_core.release import CFG, STEPS
+from ...mforce_core.settings import BUILT_IN, Settings
+from ..errors import report_errors
+from . import options
+from .default_command import DefaultCommandGroup
+
+app = typer.Typer(
+    name="eval",
+    cls=DefaultCommandGroup,
+    help="Measure a model: its depth on benchmarks, its pictures, or a small model on held-out scenes (the default).",
+    rich_markup_mode="rich",
+)
+
+DATA, PREDICTION, PROTOCOL, RUN = "Data", "Prediction", "Protocol", "Run"
+
+Ensemble = Annotated[
+    int,
+    typer.Option(
+        help="Maps per picture, from noise of their own, that become one by Marigold's ensemble.",
+        min=1,
+        rich_help_panel=PREDICTION,
+    ),
+]
+Devices = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, or several: cuda:0,cuda:1.", rich_help_panel=RUN)
+]
+Processes = Annotated[
+    int, typer.Option(help="Processes for each device; for saved predictions on a CPU.", min=1, rich_help_panel=RUN)
+]
+Ray = Annotated[int, typer.Option(help="Ray Data actors instead, on this or many machines.", rich_help_panel=RUN)]
+RayGpus = Annotated[float, typer.Option(help="Share of a GPU per Ray actor.", rich_help_panel=RUN)]
+First = Annotated[int | None, typer.Option(help="Only so many pictures from the beginning.", rich_help_panel=DATA)]
+
+
+@app.command()
+def scenes(
+    model: options.Model = BUILT_IN,
+    scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
+    steps: options.Steps = STEPS,
+    seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write the numbers to this file.", show_default=False),
+    ] = None,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    device: options.Device = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Measure a small model on held-out scenes: all three tasks, and how its pictures look."""
+    with report_errors(debug):
+        from ..evaluation import run_evaluation
+        from ..tables import print_metrics
+
+        words, autoencoder = (None if path is None else str(path) for path in (text_encoder, vae))
+        settings = Settings(
+            "joint", "", seed=seed, steps=steps, model=model, text_encoder=words, vae=autoencoder, device=device
+        )
+        metrics = run_evaluation(settings, scenes, json_file)
+        print_metrics(metrics)
+
+
+@app.command()
+def depth(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="SET",
+            help="nyuv2, kitti, eth3d, scannet, diode, ibims1, sintel, sunrgbd, ... or scenes (rendered).",
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder or uncompressed tar of the set.", show_default=False, rich_help_panel=DATA),
+    ] = None,
+    listing: Annotated[
+        Path | None,
+        typer.Option("--list", help="Marigold's list of the set.", show_default=False, rich_help_panel=DATA),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="moge, marigold, or auto: MoGe's where there is an index.", rich_help_panel=DATA)
+    ] = "auto",
+    region: Annotated[
+        str, typer.Option(help="Pixels of KITTI that count: eigen, garg or none.", rich_help_panel=DATA)
+    ] = "eigen",
+    scene_count: Annotated[
+        int, typer.Option("--scenes", help="How many rendered scenes.", min=1, rich_help_panel=DATA)
+    ] = 64,
+    first: First = None,
+    model: options.Model = BUILT_IN,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Score saved maps instead of a model's: npy, npz, exr, pfm, tiff, 16-bit png, MoGe's png.",
+            show_default=False,
+            rich_help_panel=PREDICTION,
+        ),
+    ] = None,
+    peer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FAMILY:ID",
+            help="Score another project's model where it is installed: transformers:, moge: or marigold:.",
+            show_default=False,
+            rich_help_panel=PREDICTION,
+        ),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="What saved maps or a peer hold: depth or disparity.", rich_help_panel=PREDICTION)
+    ] = "depth",
+    ensemble: Ensemble = 1,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="moge or marigold. Default: that of the layout.", show_default=False, rich_help_panel=PROTOCOL
+        ),
+    ] = None,
+    align: Annotated[
+        str | None,
+        typer.Option(
+            help="Alignments instead of the protocol's, separated by commas: none, median, scale, affine-depth, "
+            "affine-disparity, least-square, least-square-disparity.",
+            show_default=False,
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    normals: Annotated[
+        bool,
+        typer.Option(
+            "--normals", help="Also errors of surface normals, where the camera is known.", rich_help_panel=PROTOCOL
+        ),
+    ] = False,
+    steps: options.Steps = STEPS,
+    seed: options.Seed = 0,
+    size: options.Size = None,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    dtype: options.Dtype = "auto",
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    devices: Devices = "auto",
+    processes: Processes = 1,
+    ray: Ray = 0,
+    ray_gpus: RayGpus = 0.0,
+    debug: options.Debug = False,
+) -> None:
+    """Score depth on a benchmark, by MoGe's or Marigold's protocol, of a model or of saved maps."""
+    with report_errors(debug):
+        from ...evaluation.depth.datasets import DataSpec
+        from ...mforce_core.device import choose_device
+        from ...mforce_core.results.folder import default_output
+        from ..depth_evaluation import evaluate_depth, predictor_from
+        from ..generation import prepare
+        from ..spread import Workers
+        from ..tables import print_metrics
+
+        if layout not in ("auto", "moge", "marigold"):
+            raise ValueError(f"--layout is auto, moge or marigold, not {layout}.")
+        places = tuple(choose_device(device.strip()) for device in devices.split(",")) * processes
+        found = None
+        if predictions is None and peer is None:
+            found = prepare(
+                Settings(
+                    "i2d", "", steps=steps, cfg=CFG["i2d"], seed=seed,
+                    size=options.parse_size(size), model=model,
+                    text_encoder=None if text_encoder is None else str(text_encoder),
+                    vae=None if vae is None else str(vae), device=places[0], dtype=dtype,
+                )
+            )  # fmt: skip
+        metrics = evaluate_depth(
+            DataSpec(
+                dataset, None if data is None else data.absolute(), layout,  # type: ignore[arg-type]
+                None if listing is None else listing.absolute(), region, scene_count,
+            ),
+            predictor_from(found, predictions=predictions, peer=peer, kind=kind, members=ensemble, seed=seed),
+            protocol,
+            [name.strip() for name in align.split(",")] if align else [],
+            output or default_output(f"eval-{dataset}"),
+            normals=normals,
+            overwrite=overwrite,
+            workers=Workers(places, ray, ray_gpus),
+            first=first,
+        )  # fmt: skip
+        for fact in metrics["facts"]:
+            print(f"{fact}.")
+        print_metrics({name: value for name, value in metrics.items() if name not in ("facts", "failed")})
+        if metrics["failed"]:
+            raise typer.Exit(1)

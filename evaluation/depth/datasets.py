@@ -1,0 +1,71 @@
+"""Finding a data set on disk: which layout it has, and the reader of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ...mforce_core.text_file import read_text
+from .example import DataSet
+from .marigold_layout import MARIGOLD_SETS, MarigoldDataSet
+from .moge_layout import INDEX, MOGE_SETS, MogeDataSet
+from .rendered import RenderedScenes
+from .sources import Source
+
+Layout = Literal["auto", "moge", "marigold"]
+
+#: The set that needs no files.
+SCENES = "scenes"
+SET_NAMES = (*dict.fromkeys((*MARIGOLD_SETS, *MOGE_SETS)), SCENES)
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which data set, and where; small enough to be sent to other processes.
+
+    Attributes:
+        key: of `SET_NAMES`.
+        path: folder or tar; None for rendered scenes.
+        layout: whose; auto is MoGe's where there is an index, else Marigold's.
+        listing: the file with Marigold's list.
+        region: of KITTI in Marigold's layout: eigen, garg or none.
+        scenes, seed: of rendered scenes: how many, of which sequence.
+    """
+
+    key: str
+    path: Path | None = None
+    layout: Layout = "auto"
+    listing: Path | None = None
+    region: str = "eigen"
+    scenes: int = 64
+    seed: int = 1_000_000
+
+
+def open_data(spec: DataSpec) -> tuple[DataSet, str]:
+    """The data set, and the name of the protocol that its layout stands for.
+
+    Raises:
+        ValueError: an unknown set, a missing path or list.
+    """
+    if spec.key not in SET_NAMES:
+        raise ValueError(f"There is no data set {spec.key}: there are {', '.join(SET_NAMES)}.")
+    if spec.key == SCENES:
+        return RenderedScenes(spec.scenes, spec.seed), "moge"
+    if spec.path is None:
+        raise ValueError(f"Give the folder or tar of {spec.key} with `data`.")
+    source = Source(spec.path)
+    if layout_of(spec, source) == "moge":
+        return MogeDataSet(spec.key, source), "moge"
+    if spec.listing is None:
+        known = MARIGOLD_SETS.get(spec.key)
+        hint = f" (Marigold's is data_split/{known.listed})" if known else ""
+        raise ValueError(f"Marigold's layout of {spec.key} needs a list of its pictures{hint}: name it with `list`.")
+    return MarigoldDataSet(spec.key, source, read_text(spec.listing), spec.region), "marigold"
+
+
+def layout_of(spec: DataSpec, source: Source) -> str:
+    """moge or marigold."""
+    if spec.layout == "auto":
+        return "moge" if spec.path is not None and spec.path.is_dir() and source.has(INDEX) else "marigold"
+    return spec.layout

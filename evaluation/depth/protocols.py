@@ -1,0 +1,125 @@
+"""Named ways to score a prediction. Every report prints its own in words, since numbers differ by protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from .alignment import ALIGNMENTS, Kind, Limits, align
+from .boundaries import depth_pro_f1, moge_f1
+from .example import Example
+from .metrics import MOGE_EPSILON, depth_errors
+from .normals import normal_errors
+
+#: Shapes of a prediction and its picture may differ by this much before they count as two pictures.
+_SAME_SHAPE = 0.02
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured after which alignments.
+
+    Attributes:
+        name: whose it is.
+        alignments: of `ALIGNMENTS`; the first is the one of pictures, of boundaries and of normals.
+        epsilon: added to the truth that AbsRel divides by.
+        normals: measure the normals that depth implies, too, where the camera is known.
+    """
+
+    name: str
+    alignments: tuple[str, ...]
+    epsilon: float = 0.0
+    normals: bool = False
+
+    def describe(self) -> str:
+        """The protocol in words."""
+        fits = "; ".join(f"{name}: {ALIGNMENTS[name].formula}" for name in self.alignments)
+        divisor = "g" if self.epsilon == 0 else f"(g + {self.epsilon:g})"
+        return (
+            f"protocol {self.name}. {fits}. AbsRel = mean |p - g| / {divisor}, delta_k = share of max(p/g, g/p) < "
+            "1.25^k, over the pixels that count; then means over pictures"
+        )
+
+
+PROTOCOLS = {
+    "moge": Protocol("moge", ("affine-depth", "scale", "affine-disparity"), MOGE_EPSILON),
+    "marigold": Protocol("marigold", ("least-square",)),
+}
+
+
+def protocol(name: str, alignments: tuple[str, ...] = (), *, normals: bool = False) -> Protocol:
+    """A protocol by name, with other alignments where they are given, and with normals where they are asked for.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"There is no protocol {name}: there are {', '.join(PROTOCOLS)}.")
+    for alignment in alignments:
+        if alignment not in ALIGNMENTS:
+            raise ValueError(f"There is no alignment {alignment}: there are {', '.join(ALIGNMENTS)}.")
+    found = PROTOCOLS[name]
+    return Protocol(name, alignments or found.alignments, found.epsilon, normals)
+
+
+def score(
+    example: Example, prediction: np.ndarray, kind: Kind, wanted: Protocol, limits: Limits, sharp: bool
+) -> dict[str, float]:
+    """Every measure of one picture.
+
+    Args:
+        example: picture and truth.
+        prediction: (h, w), NaN where there is none; brought to the picture's size.
+        kind: depth or disparity.
+        wanted: the protocol.
+        limits: of the data set.
+        sharp: score boundaries, too.
+
+    Returns:
+        ``ALIGNMENT.MEASURE`` -> value, and ``pixels`` and the share of them that is ``missing`` in the prediction.
+
+    Raises:
+        ValueError: a prediction of another shape, or nothing in it to align.
+    """
+    prediction = to_size(prediction, example.depth.shape).astype(np.float64)
+    mask, truth = example.mask, example.depth.astype(np.float64)
+    missing = 1 - float(np.isfinite(prediction[mask]).mean())
+    found: dict[str, float] = {"pixels": float(mask.sum()), "missing": missing}
+    first = None
+    for name in wanted.alignments:
+        aligned = align(name, prediction, truth, mask, limits, kind)
+        first = aligned if first is None else first
+        errors = depth_errors(aligned, truth, mask, wanted.epsilon)
+        found |= {f"{name}.{measure}": value for measure, value in errors.items()}
+    assert first is not None
+    if sharp:
+        known = mask & np.isfinite(first)
+        safe = np.where(known, first, 1.0)
+        found |= {f"boundary.moge_f1_r{radius}": moge_f1(safe, truth, known, radius) for radius in (1, 2, 3)}
+        found["boundary.depth_pro_f1"] = depth_pro_f1(safe, truth, known)
+    if wanted.normals and example.intrinsics is not None:
+        errors = normal_errors(first, truth, mask, example.intrinsics)
+        found |= {f"{wanted.alignments[0]}.{measure}": value for measure, value in errors.items()}
+    return found
+
+
+def to_size(prediction: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A prediction (h, w) at a picture's size: bilinear, or nearest where it has holes.
+
+    Raises:
+        ValueError: its proportions are not the picture's.
+    """
+    if prediction.shape == size:
+        return prediction
+    height, width = size
+    ratio = prediction.shape[1] * height / (prediction.shape[0] * width)
+    if abs(ratio - 1) > _SAME_SHAPE:
+        shapes = "{1}x{0}".format(*prediction.shape), f"{width}x{height}"
+        raise ValueError(f"the prediction is {shapes[0]} and the picture {shapes[1]}: another crop?")
+    map_ = torch.from_numpy(np.ascontiguousarray(prediction, dtype=np.float32))[None, None]
+    whole = bool(torch.isfinite(map_).all())
+    resized = interpolate(map_, size, mode="bilinear") if whole else interpolate(map_, size, mode="nearest-exact")
+    return resized[0, 0].numpy()

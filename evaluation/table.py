@@ -1,0 +1,125 @@
+"""Measures on disk, a line a picture: written as they come, read back when a stopped run goes on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..mforce_core.text_file import read_text
+
+#: The files of a run's folder.
+TABLE, SETTINGS = "pictures.csv", "settings.json"
+
+_REASON = "reason"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of a picture: its measures by name, or the reason why there are none."""
+
+    name: str
+    measures: Mapping[str, float]
+    reason: str = ""
+
+
+class Table:
+    """The table of a run in its folder.
+
+    Args:
+        folder: made where it does not exist.
+        settings: JSON-able, everything that decides the numbers; a folder with others is refused.
+        overwrite: start again.
+
+    Raises:
+        ValueError: the folder holds something else, or results of other settings.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.path = folder / TABLE
+        wanted = json.loads(json.dumps(settings))
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / SETTINGS).is_file():
+                raise ValueError(f"{folder} holds files of something else: name another with `output`.")
+            if not overwrite and _settings(folder) != wanted:
+                raise ValueError(f"{folder} holds results of other settings: name another, or add `overwrite`.")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / SETTINGS).write_text(json.dumps(wanted, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        if overwrite:
+            self.path.unlink(missing_ok=True)
+        self.rows = {} if overwrite else _read(self.path)
+        self._columns: list[str] = []
+        self._file: TextIO | None = None
+
+    def add(self, row: Row) -> None:
+        """Keep a row, and write it at once."""
+        self.rows[row.name] = row
+        columns = ["name", _REASON, *row.measures]
+        if self._file is None or (row.measures and columns != self._columns):
+            self._rewrite(columns if row.measures else self._columns or columns)
+        else:
+            self._write([row])
+
+    def close(self) -> None:
+        """Close the file; `add` opens it again."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def column(self, name: str) -> list[float]:
+        """A measure of all pictures that have it, in the order of their names."""
+        return [row.measures[name] for _, row in sorted(self.rows.items()) if name in row.measures]
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of all measures, in the order in which they were first seen."""
+        return list(dict.fromkeys(name for row in self.rows.values() for name in row.measures))
+
+    @property
+    def failures(self) -> list[Row]:
+        return [row for _, row in sorted(self.rows.items()) if row.reason]
+
+    def _rewrite(self, columns: Sequence[str]) -> None:
+        """Write all rows, with a header that has every measure; the file is whole at every moment."""
+        self.close()
+        self._columns = list(dict.fromkeys([*columns[:2], *self.measures]))
+        partial = self.path.with_name(f".{TABLE}.part")
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerow(self._columns)
+        partial.replace(self.path)
+        self._file = self.path.open("a", encoding="utf-8", newline="")
+        self._write(list(self.rows.values()))
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        text = io.StringIO()
+        for row in rows:
+            values = [repr(row.measures[name]) if name in row.measures else "" for name in self._columns[2:]]
+            csv.writer(text).writerow([row.name, row.reason, *values])
+        assert self._file is not None
+        self._file.write(text.getvalue())
+        self._file.flush()
+
+
+def _settings(folder: Path) -> Any:
+    try:
+        return json.loads(read_text(folder / SETTINGS))
+    except ValueError:
+        return None
+
+
+def _read(path: Path) -> dict[str, Row]:
+    """Rows that an earlier run finished. Failed ones are tried again, and a last line that is cut short is dropped."""
+    if not path.is_file():
+        return {}
+    text = path.read_bytes().decode("utf-8", "replace")
+    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    rows = {}
+    for cells in lines[1:]:
+        if len(cells) == len(lines[0]) and not cells[1]:
+            pairs = zip(lines[0][2:], cells[2:], strict=True)
+            rows[cells[0]] = Row(cells[0], {name: float(cell) for name, cell in pairs if cell})
+    return rows
