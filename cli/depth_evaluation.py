@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.depth.alignment import AFFINE_ALIGNMENTS
 from ..evaluation.depth.datasets import DataSpec, open_data
 from ..evaluation.depth.predictors import FromFiles, FromModel, FromPeer, PredictorSpec
 from ..evaluation.depth.protocols import Protocol, protocol
@@ -54,6 +55,14 @@ def evaluate_depth(
     """
     found, own_protocol = open_data(data)
     wanted = protocol(protocol_name or own_protocol, tuple(alignments), normals=normals)
+    if isinstance(predictor, FromModel) and predictor.affine:
+        possible = tuple(name for name in wanted.alignments if name in AFFINE_ALIGNMENTS)
+        if not possible or (alignments and possible != wanted.alignments):
+            raise ValueError(
+                f"Marigold's ensemble keeps neither scale nor shift, which takes {' or '.join(AFFINE_ALIGNMENTS)}: "
+                "choose --ensemble-method median for other alignments."
+            )
+        wanted = replace(wanted, alignments=possible)
     job = DepthJob(data, predictor, wanted)
     names = found.names[:first]
     table = Table(output, _settings(job, names), overwrite=overwrite)
@@ -84,7 +93,9 @@ def describe(predictor: PredictorSpec) -> str:
     if isinstance(predictor, FromModel):
         settings = predictor.settings
         size = "{}x{}".format(*settings.canvas)
-        members = f"ensemble of {predictor.members} (Marigold's)" if predictor.members > 1 else "one map a picture"
+        members = (
+            f"ensemble of {predictor.members} by {predictor.method}" if predictor.members > 1 else "one map a picture"
+        )
         return (
             f"{settings.model}, image to depth in {settings.steps} steps, guidance {settings.cfg:g}, "
             f"seed {settings.seed}, at about as many pixels as {size} in the picture's proportions, "
@@ -103,7 +114,12 @@ def _settings(job: DepthJob, names: Sequence[str]) -> Mapping[str, Any]:
         chosen = {name: value for name, value in predictor.settings.to_dict().items() if name not in machine}
         files = predictor.parts.files()
         weights = {part: {file.name: identify(file) for file in files[part]} for part in files}
-        made_by: Mapping[str, Any] = {"settings": chosen, "members": predictor.members, "files": weights}
+        made_by: Mapping[str, Any] = {
+            "settings": chosen,
+            "members": predictor.members,
+            "method": predictor.method,
+            "files": weights,
+        }
     else:
         made_by = {name: str(value) for name, value in asdict(predictor).items()}
     return {
@@ -145,6 +161,7 @@ def predictor_from(
     kind: str,
     members: int,
     seed: int,
+    method: str,
 ) -> PredictorSpec:
     """The description of what predicts, from the options.
 
@@ -164,4 +181,6 @@ def predictor_from(
     if kind != "depth":
         raise ValueError("--kind is for --predictions and --peer: this project's models predict depth.")
     assert settings_and_parts is not None
-    return FromModel(*settings_and_parts, members)
+    if method not in ("marigold", "median"):
+        raise ValueError(f"--ensemble-method is marigold or median, not {method}.")
+    return FromModel(*settings_and_parts, members, "median" if method == "median" else "marigold")

@@ -264,11 +264,15 @@ def test_a_prediction_of_another_crop_is_refused(scannet: DataSpec, tmp_path: Pa
 def test_scenes_are_a_data_set_of_the_harness(tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--scenes", 2, "--steps", 2, "--ensemble", 2, "--device", "cpu", "-o", out)
-    printed = run("eval", "depth", "scenes", *options)
+    printed = run("eval", "depth", "scenes", *options, "--ensemble-method", "median")
     assert "ensemble of 2" in printed
     summary = json.loads((out / "summary.json").read_text())
     assert 0 < summary["affine-depth.absrel"] < summary["scale.absrel"] < 0.5
     assert 0 < summary["boundary.depth_pro_f1"] < 1
+    run("eval", "depth", "scenes", *options[:-1], tmp_path / "marigold")
+    summary = json.loads((tmp_path / "marigold" / "summary.json").read_text())
+    assert 0 < summary["affine-depth.absrel"] < 0.5
+    assert "scale.absrel" not in summary  # Marigold's ensemble has no scale
 
 
 def test_a_measured_picture_goes_through_every_part(tmp_path: Path) -> None:
@@ -383,6 +387,7 @@ def test_a_model_of_transformers(tmp_path: Path) -> None:
         (("scenes", "--align", "best"), "There is no alignment best"),
         (("scenes", "--protocol", "mine"), "There is no protocol mine"),
         (("scenes", "--predictions", DATA / "nothing"), "no folder with predictions"),
+        (("scenes", "--ensemble", "2", "--align", "scale"), "neither scale nor shift"),
         (("scenes", "--kind", "disparity"), "--kind is for"),
         (("scenes", "--peer", "moge:x", "--ensemble", "2"), "of no use"),
     ],

@@ -30,14 +30,20 @@ Ensemble = Annotated[
         rich_help_panel=PREDICTION,
     ),
 ]
+EnsembleMethod = Annotated[
+    str,
+    typer.Option(
+        help="marigold: scale and shift of each map, then the median in 0..1, for affine alignments only; "
+        "median: scale only, so that every alignment is possible.",
+        rich_help_panel=PREDICTION,
+    ),
+]
 Devices = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, or several: cuda:0,cuda:1.", rich_help_panel=RUN)
 ]
 Processes = Annotated[
     int, typer.Option(help="Processes for each device; for saved predictions on a CPU.", min=1, rich_help_panel=RUN)
 ]
-Ray = Annotated[int, typer.Option(help="Ray Data actors instead, on this or many machines.", rich_help_panel=RUN)]
-RayGpus = Annotated[float, typer.Option(help="Share of a GPU per Ray actor.", rich_help_panel=RUN)]
 First = Annotated[int | None, typer.Option(help="Only so many pictures from the beginning.", rich_help_panel=DATA)]
 
 
@@ -118,6 +124,7 @@ def depth(
         str, typer.Option(help="What saved maps or a peer hold: depth or disparity.", rich_help_panel=PREDICTION)
     ] = "depth",
     ensemble: Ensemble = 1,
+    ensemble_method: EnsembleMethod = "marigold",
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -149,8 +156,8 @@ def depth(
     overwrite: options.Overwrite = False,
     devices: Devices = "auto",
     processes: Processes = 1,
-    ray: Ray = 0,
-    ray_gpus: RayGpus = 0.0,
+    ray: options.Ray = 0,
+    ray_gpus: options.RayGpus = 0,
     debug: options.Debug = False,
 ) -> None:
     """Score depth on a benchmark, by MoGe's or Marigold's protocol, of a model or of saved maps."""
@@ -181,7 +188,8 @@ def depth(
                 dataset, None if data is None else data.absolute(), layout,  # type: ignore[arg-type]
                 None if listing is None else listing.absolute(), region, scene_count,
             ),
-            predictor_from(found, predictions=predictions, peer=peer, kind=kind, members=ensemble, seed=seed),
+            predictor_from(found, predictions=predictions, peer=peer, kind=kind, members=ensemble, seed=seed,
+                method=ensemble_method),
             protocol,
             [name.strip() for name in align.split(",")] if align else [],
             output or default_output(f"eval-{dataset}"),

@@ -155,6 +155,10 @@ ALIGNMENTS: dict[str, Alignment] = {
 }
 
 
+#: Alignments in depth that take any scale and shift away.
+AFFINE_ALIGNMENTS = ("affine-depth", "least-square")
+
+
 def align(
     name: str, prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits, kind: Kind
 ) -> np.ndarray:

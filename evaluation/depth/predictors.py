@@ -6,10 +6,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+import torch
 
+from ...mforce_core.depth.ensemble import combine
 from ...mforce_core.inputs import take_picture
 from ...mforce_core.picture.placement import nearest_size
 from ...mforce_core.pipeline import Pipeline
@@ -39,12 +41,20 @@ class FromModel:
     Attributes:
         settings: resolved, of mode i2d; its size is the number of pixels that the model works on.
         parts: where the networks are.
-        members: maps per picture that become one by Marigold's ensemble, each from noise of its own.
+        members: maps per picture that become one, each from noise of its own.
+        method: how: by Marigold's ensemble, whose result has neither scale nor shift, or by the median of maps at one
+            scale.
     """
 
     settings: Settings
     parts: Parts
     members: int = 1
+    method: Literal["marigold", "median"] = "marigold"
+
+    @property
+    def affine(self) -> bool:
+        """Whether the maps have neither scale nor shift."""
+        return self.members > 1 and self.method == "marigold"
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,10 @@ class ModelPredictor:
         jobs = [replace(base, seed=first + number) for number in range(self.spec.members)]
         given = take_picture(example.image, base)
         results = self.pipeline.generate(jobs, [given] * len(jobs))
-        return ensemble(np.stack([result.depth for result in results]))
+        maps = np.stack([result.depth for result in results])
+        if self.spec.method == "marigold" or len(maps) == 1:
+            return ensemble(maps)
+        return combine(torch.from_numpy(maps)).depth.numpy()
 
 
 def _seed(seed: int, name: str) -> int:
