@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, data, evaluation, models, pictures, training
+from .commands import bench, data, evaluation, models, pictures, studies, training
 
 app = typer.Typer(
     name="mforce",
@@ -27,13 +27,13 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "info": models.info,
     "convert": models.convert,
     "train": training.train,
-    "study": training.study,
     "bench": bench.bench,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(data.app)
 app.add_typer(evaluation.app)
+app.add_typer(studies.app)
 
 
 def main() -> None:
