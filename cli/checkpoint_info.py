@@ -66,7 +66,7 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         "architecture": None if architecture is None else architecture.to_dict(),
         "schedule": vars(header.config.schedule),
         "other_tensors": len(header.others),
-        "parts": [part._asdict() for part in describe_parts(header.files[0], header.others)] if path.is_file() else [],
+        "parts": [part._asdict() for part in describe_parts(path)] if header.others else [],
         "beside": _beside(path),
         "license": _LICENSES[kind],
         "problems": problems,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..mforce_core.encoders.autoencoder_files import ENCODER_FILE
 from ..mforce_core.weights.bundle import describe_parts
-from ..mforce_core.weights.checkpoint import read_header
 from ..mforce_core.weights.convert import (
     PRECISIONS,
     Precision,
@@ -58,7 +57,7 @@ def run_conversion(
         header = convert_model(
             source,
             out,
-            to=precision or "bf16",
+            to=precision,
             text_encoder=text_encoder,
             vae=vae,
             bundle=bundle,
@@ -66,7 +65,7 @@ def run_conversion(
             progress=advance,
         )
     if one_file:
-        written = describe_parts(out, read_header(out).others)
+        written = describe_parts(out)
         say(f"In it beside the transformer: {', '.join(f'{part.part} ({part.name})' for part in written)}.")
     elif header.others:
         say(f"Left out: {len(header.others)} tensors that are not of the transformer.")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mforce.cli.checkpoint_info import describe_checkpoint
@@ -18,7 +19,7 @@ from mforce.mforce_core.weights.bundle import text_encoder_names
 from mforce.mforce_core.weights.bundling import BundleError, text_encoder_part
 from mforce.mforce_core.weights.checkpoint import read_header, save_model
 from mforce.mforce_core.weights.convert import ConversionError, convert_model
-from mforce.mforce_core.weights.parts import find_parts
+from mforce.mforce_core.weights.parts import Parts, find_parts
 from mforce.mforce_core.weights.quantization import read_marker
 
 ROOT = Path(__file__).parent.parent
@@ -91,6 +92,65 @@ def test_parts_are_named_and_keep_their_precision(tmp_path):
         assert torch.equal(stored[f"vae.{name}"], tensor)
     with pytest.raises(ConversionError, match="is the file that is converted"):
         convert_model(NANO, moved / "my_vae.safetensors", overwrite=True, **parts)
+
+
+@pytest.mark.parametrize("how", ["fp8", "int8", "older names"])
+def test_a_quantized_model_is_bundled_as_it_is(how, tmp_path):
+    if not (NANO / "model.safetensors").is_file():
+        pytest.skip("the built-in model's weights are not in models/nano")
+    source, out = tmp_path / "quantized.safetensors", tmp_path / "everything.safetensors"
+    convert_model(NANO, source, to="int8" if how == "int8" else "fp8")
+    if how == "older names":
+        tensors = {name.replace(".weight_scale", ".scale_weight"): value for name, value in load_file(source).items()}
+        tensors = {name: value for name, value in tensors.items() if not name.endswith(".comfy_quant")}
+        with safe_open(source, framework="pt") as file:
+            metadata = file.metadata()
+        save_file(tensors | {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}, source, metadata=metadata)
+    with pytest.raises(ConversionError, match="is quantized already"):
+        convert_model(source, out, to="bf16", vae=NANO)
+    convert_model(source, out, vae=NANO, text_encoder=NANO)
+    alone, together = read_header(source), read_header(out)
+    assert together.quantized.keys() == alone.quantized.keys()
+    assert {settings["format"] for settings in together.quantized.values()} == {
+        settings["format"] for settings in alone.quantized.values()
+    }
+    assert not any("scale_weight" in name or name == "scaled_fp8" for name in together.sources)
+    found, expected = load_model(out).state_dict(), load_model(source).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert find_parts(str(out)).vae == out
+
+
+def test_parts_inside_a_checkpoint_in_shards(bundle, tmp_path):
+    """The autoencoder in both shards, the words in the second."""
+    tensors = load_file(bundle)
+    with safe_open(bundle, framework="pt") as file:
+        metadata = file.metadata()
+    names = sorted(tensors, key=lambda name: (name.startswith("text_encoders."), len(name) % 3, name))
+    half = len(names) // 2
+    shards = [tmp_path / f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for path, own in zip(shards, (names[:half], names[half:]), strict=True):
+        save_file({name: tensors[name] for name in own}, path, metadata=metadata)
+    for model in (tmp_path, *shards):
+        parts = find_parts(str(model))
+        assert sorted(parts.files()["vae"]) == shards
+        found, expected = load_autoencoder(parts.vae).state_dict(), load_autoencoder(bundle).state_dict()
+        assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+        assert load_text_encoder(parts.text_encoder).vocabulary == load_text_encoder(bundle).vocabulary
+        assert {part["part"] for part in describe_checkpoint(model)["parts"]} == {"vae", "text_encoder"}
+    convert_model(tmp_path, tmp_path / "again.safetensors", to="fp32", bundle=True)
+    assert load_file(tmp_path / "again.safetensors").keys() == tensors.keys()
+
+
+def test_a_configuration_without_end_is_not_read(bundle, tmp_path):
+    for name in ("model.safetensors", "text_encoder.safetensors", VAE):
+        (tmp_path / name).symlink_to(NANO / name)
+    (tmp_path / "config.json").write_bytes(b" " * (1 << 24) + b"{}")
+    parts = Parts(tmp_path, tmp_path / "text_encoder.safetensors", tmp_path)
+    with pytest.raises(ValueError, match="larger than 16,777,216 bytes"):
+        parts.trained_size()
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="cannot be read"):
+        parts.trained_size()
 
 
 def test_info_lists_the_parts(bundle, capsys):

@@ -57,7 +57,9 @@ def convert(
     to: Annotated[
         str | None,
         typer.Option(
-            help="bf16, fp32, fp8 or int8. Default: bf16; an autoencoder keeps its precision.", show_default=False
+            help="bf16, fp32, fp8 or int8. Default: bf16; an autoencoder keeps its precision, and so does a quantized "
+            "model that parts are put beside.",
+            show_default=False,
         ),
     ] = None,
     text_encoder: Annotated[

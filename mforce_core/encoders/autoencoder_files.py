@@ -7,13 +7,20 @@ from pathlib import Path
 import torch
 
 from ..weights.bundle import read_parts, vae_prefix
+from ..weights.checkpoint import weight_files
 from ..weights.tensor_files import open_safetensors
 from .autoencoder import NORM_GROUPS, Autoencoder, Sizes
+from .autoencoder_names import LANDMARK as NAME_OF_DIFFUSERS
+from .autoencoder_names import from_diffusers
 from .patch_autoencoder import PatchAutoencoder
 from .tiny_autoencoder import TinyAutoencoder
 
 ENCODER_FILE, DECODER_FILE = "ae_encoder.safetensors", "ae_decoder.safetensors"
-ONE_FILE_NAMES = ("autoencoder.safetensors", "ae.safetensors", "flux2-vae.safetensors")
+_DIFFUSERS_FILE = "diffusion_pytorch_model.safetensors"
+ONE_FILE_NAMES = (
+    *("autoencoder.safetensors", "ae.safetensors", "flux2-vae.safetensors"),
+    f"vae/{_DIFFUSERS_FILE}",
+)
 
 
 class AutoencoderError(ValueError):
@@ -27,8 +34,9 @@ def load_autoencoder(
 
     `path` is a folder or a file. A folder has the release's `ae_encoder.safetensors` and
     `ae_decoder.safetensors`, or one file called `autoencoder.safetensors`, `ae.safetensors` or
-    `flux2-vae.safetensors`. A file is the FLUX.2 autoencoder as one file, one of the release's two with the
-    other beside it, the tiny FLUX.2 autoencoder, or this project's patch autoencoder. `dtype` of the weights:
+    `flux2-vae.safetensors`, or is diffusers' `vae` or has it. A file is the FLUX.2 autoencoder as one file, under the
+    original names or those of diffusers, one of the release's two with the other beside it, the tiny FLUX.2
+    autoencoder, or this project's patch autoencoder. `dtype` of the weights:
     None keeps the file's, except that float16, in which activations overflow, becomes float32.
 
     The result has `encode`, `decode`, `spatial_factor` and `latent_channels`.
@@ -66,17 +74,36 @@ def load_autoencoder(
     return model.requires_grad_(False).eval()
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of whichever form lies at `path`, by the names of the module that holds it."""
+def autoencoder_files(path: Path) -> list[Path]:
+    """The files that hold the autoencoder at `path`, a folder, a file or a shard; empty where a folder has none."""
     folder = path if path.is_dir() else path.parent
     halves = [folder / ENCODER_FILE, folder / DECODER_FILE]
     if path in halves or (path.is_dir() and any(half.exists() for half in halves)):
-        return read_two_files(folder)
+        return halves
     if path.is_dir():
-        path = find_one_file(folder)
-    tensors = read_file(path)
+        for name in ONE_FILE_NAMES:
+            if (folder / name).exists():
+                return [folder / name]
+        if (folder / _DIFFUSERS_FILE).exists() and not (folder / "vae").is_dir():
+            return [folder / _DIFFUSERS_FILE]
+        return []
+    return weight_files(path) if path.is_file() else [path]
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of whichever form lies at `path`, by the names of the module that holds it."""
+    files = autoencoder_files(path)
+    if not files:
+        raise AutoencoderError(
+            f"There is no autoencoder in {path}: it needs {ENCODER_FILE} with {DECODER_FILE}, or {ONE_FILE_NAMES[0]}."
+        )
+    if files[0].name == ENCODER_FILE:
+        return read_two_files(files[0].parent)
+    tensors = read_file(files)
     if any(name.startswith(("taesd_", "components.")) for name in tensors):
         return tensors
+    if NAME_OF_DIFFUSERS in tensors:
+        tensors = from_diffusers(tensors)
     # ComfyUI and older files keep the two 1x1 convolutions beside the encoder and decoder, not inside.
     moved = {"quant_conv.": "encoder.quant_conv.", "post_quant_conv.": "decoder.post_quant_conv."}
     for old, new in moved.items():
@@ -85,22 +112,13 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def find_one_file(folder: Path) -> Path:
-    for name in ONE_FILE_NAMES:
-        if (folder / name).exists():
-            return folder / name
-    raise AutoencoderError(
-        f"There is no autoencoder in {folder}: it needs {ENCODER_FILE} with {DECODER_FILE}, or {ONE_FILE_NAMES[0]}."
-    )
-
-
 def read_two_files(folder: Path) -> dict[str, torch.Tensor]:
     for name in (ENCODER_FILE, DECODER_FILE):
         if not (folder / name).exists():
             raise AutoencoderError(f"{folder} has only half of an autoencoder: {name} is missing.")
     tensors: dict[str, torch.Tensor] = {}
     for part, file in (("encoder", ENCODER_FILE), ("decoder", DECODER_FILE)):
-        for name, value in read_file(folder / file).items():
+        for name, value in read_file([folder / file]).items():
             if name == "bn.num_batches_tracked":
                 continue
             if not name.startswith("bn."):
@@ -112,11 +130,13 @@ def read_two_files(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def read_file(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file; of a one-file checkpoint, those of the autoencoder in it."""
-    with open_safetensors(path) as file:
-        prefix = vae_prefix(file.keys())
-    return read_parts(path, prefix or "")
+def read_file(files: list[Path]) -> dict[str, torch.Tensor]:
+    """The tensors of one file or of shards; of a checkpoint with other parts, those of the autoencoder in it."""
+    location: dict[str, Path] = {}
+    for path in files:
+        with open_safetensors(path) as file:
+            location |= dict.fromkeys(file.keys(), path)
+    return read_parts(location, vae_prefix(location) or "")
 
 
 def infer_sizes(tensors: dict[str, torch.Tensor], path: Path) -> Sizes:
@@ -125,10 +145,7 @@ def infer_sizes(tensors: dict[str, torch.Tensor], path: Path) -> Sizes:
     decoder_widths, decoder_blocks = level_sizes(tensors, "decoder.up")
     quant = tensors.get("decoder.post_quant_conv.weight")
     if not encoder_widths or not decoder_widths or quant is None or quant.ndim != 4:
-        hint = ""
-        if any(".down_blocks." in name for name in tensors):
-            hint = " It is in the diffusers layout; use the original or the ComfyUI file."
-        raise AutoencoderError(f"{path} is not a FLUX.2 autoencoder, neither the full nor the tiny one.{hint}")
+        raise AutoencoderError(f"{path} is not a FLUX.2 autoencoder, neither the full nor the tiny one.")
     if "bn.running_mean" not in tensors:
         raise AutoencoderError(
             f"{path} has no latent statistics (bn.running_mean): it is of an older model than FLUX.2."

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
+from .checkpoint import weight_files
 from .safetensors_writer import DTYPES
 from .tensor_files import open_tensors
 
@@ -59,29 +61,49 @@ def text_encoder_names(names: Iterable[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def read_named(path: Path, stored: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of a file that ``stored`` names, by its keys."""
-    with open_tensors(path) as file:
-        return {own: file.get_tensor(name) for own, name in stored.items()}
+def locate(path: Path) -> dict[str, Path]:
+    """The file of every tensor of a checkpoint, given as a file, one of its shards or a folder.
+
+    Raises:
+        CheckpointError: nothing there, or a shard is missing.
+    """
+    location: dict[str, Path] = {}
+    for file in weight_files(path):
+        with open_tensors(file) as handle:
+            location |= dict.fromkeys(handle.keys(), file)
+    return location
 
 
-def read_parts(path: Path, prefix: str) -> dict[str, Tensor]:
+def file_with(path: Path, prefix: str) -> Path:
+    """The file of a checkpoint, or one of its shards, that holds tensors under a prefix; there are some."""
+    return next(file for name, file in locate(path).items() if name.startswith(prefix))
+
+
+def read_named(location: Mapping[str, Path], stored: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors that ``stored`` names, by its keys, from where `locate` found them."""
+    found: dict[str, Tensor] = {}
+    for path in {location[name]: None for name in stored.values()}:
+        with open_tensors(path) as file:
+            found |= {own: file.get_tensor(name) for own, name in stored.items() if location[name] == path}
+    return found
+
+
+def read_parts(location: Mapping[str, Path], prefix: str) -> dict[str, Tensor]:
     """The tensors under a prefix, by their names after it."""
-    with open_tensors(path) as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118 - not a mapping
-    return read_named(path, {name.removeprefix(prefix): name for name in names})
+    return read_named(location, {name.removeprefix(prefix): name for name in location if name.startswith(prefix)})
 
 
-def describe_parts(path: Path, names: Iterable[str]) -> list[PartSummary]:
-    """The parts among ``names``, tensors of the file ``path``; no weight is read."""
-    names = list(names)
-    groups = [("text_encoder", name, list(own.values())) for name, own in text_encoder_names(names).items()]
-    if (prefix := vae_prefix(names)) is not None:
-        groups.append(("vae", prefix.rstrip("."), [name for name in names if name.startswith(prefix)]))
+def describe_parts(path: Path) -> list[PartSummary]:
+    """The parts beside the transformer in a checkpoint; no weight is read."""
+    location = locate(path)
+    groups = [("text_encoder", name, list(own.values())) for name, own in text_encoder_names(location).items()]
+    if (prefix := vae_prefix(location)) is not None:
+        groups.append(("vae", prefix.rstrip("."), [name for name in location if name.startswith(prefix)]))
     found = []
-    with open_tensors(path) as file:
+    with ExitStack() as stack:
+        files = {file: stack.enter_context(open_tensors(file)) for file in sorted(set(location.values()))}
         for part, name, stored in groups:
-            views = [file.get_slice(tensor) for tensor in stored]
+            views = [files[location[tensor]].get_slice(tensor) for tensor in stored]
             dtypes = Counter(view.get_dtype() for view in views)
             size = sum(prod(v.get_shape()) * DTYPES[v.get_dtype()].itemsize for v in views if v.get_dtype() in DTYPES)
             found.append(PartSummary(part, name, len(stored), size, dict(dtypes.most_common())))

@@ -8,22 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from ..encoders.autoencoder_files import load_autoencoder, read_tensors
+from ..encoders.autoencoder_files import autoencoder_files, load_autoencoder, read_tensors
 from ..encoders.qwen import LAYERS
 from ..encoders.words import load_text_encoder
 from ..model.config import Architecture
 from . import quantization
-from .bundle import TEXT_PREFIX, VAE_PREFIXES, WORDS_PREFIX, has_words, text_encoder_names, vae_prefix
-from .checkpoint import CheckpointHeader, weight_files
+from .bundle import (
+    TEXT_PREFIX,
+    VAE_PREFIXES,
+    WORDS_PREFIX,
+    file_with,
+    has_words,
+    locate,
+    text_encoder_names,
+    vae_prefix,
+)
+from .checkpoint import CheckpointHeader
 from .safetensors_writer import DTYPES, Slot
 from .tensor_files import open_tensors
 
 #: ComfyUI's names of Qwen3 by hidden size.
 _QWEN = {2560: "qwen3_4b", 4096: "qwen3_8b"}
 _WORDS_FILE = "text_encoder.safetensors"
+#: Older names of what lies beside a quantized weight, and those that go with a marker.
+_NOW = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 
 
 class BundleError(ValueError):
@@ -44,6 +56,27 @@ class BundlePart:
             yield name, read()
 
 
+def transformer_part(header: CheckpointHeader) -> BundlePart:
+    """A transformer as it is stored, quantized layers included, under names without a prefix.
+
+    Raises:
+        BundleError: it is quantized under the names of diffusers, whose matrices are cut otherwise.
+    """
+    places: dict[str, tuple[Path, str]] = {}
+    for name, source in header.sources.items():
+        if len(source.parts) > 1 or source.swapped:
+            raise BundleError(
+                f"{header.files[0]} is quantized under diffusers' names: convert the 16-bit model instead"
+            )
+        layer, _, kind = name.rpartition(".")
+        if name != quantization.LEGACY_MARKER:
+            places[f"{layer}.{_NOW.get(kind, kind)}" if layer else name] = source.parts[0]
+    slots, read, _ = _as_stored(places)
+    for layer, settings in header.quantized.items():
+        _mark(layer, settings, slots, read)
+    return BundlePart(slots, read, tuple(header.files))
+
+
 def autoencoder_part(path: Path, architecture: Architecture) -> BundlePart:
     """An autoencoder, in the precision in which it is stored; 168 MB, which are held at once.
 
@@ -54,8 +87,7 @@ def autoencoder_part(path: Path, architecture: Architecture) -> BundlePart:
     if channels != architecture.in_channels:
         raise BundleError(f"{path} has latents of {channels} channels and the model needs {architecture.in_channels}")
     tensors = {VAE_PREFIXES[0] + name: tensor for name, tensor in read_tensors(path).items()}
-    files = (path,) if path.is_file() else tuple(sorted(path.glob("*.safetensors")))
-    return _in_memory(tensors, files)
+    return _in_memory(tensors, tuple(autoencoder_files(path)))
 
 
 def text_encoder_part(path: Path, architecture: Architecture) -> BundlePart:
@@ -68,10 +100,7 @@ def text_encoder_part(path: Path, architecture: Architecture) -> BundlePart:
         path = path / _WORDS_FILE
     if path.is_dir() and (path / "text_encoder").is_dir():
         path = path / "text_encoder"
-    location: dict[str, Path] = {}
-    for file in weight_files(path):
-        with open_tensors(file) as handle:
-            location |= dict.fromkeys(handle.keys(), file)
+    location = locate(path)
     if "word_embedding.weight" in location or has_words(location):
         return _words_part(path, architecture)
     inside = text_encoder_names(location)
@@ -91,16 +120,17 @@ def parts_beside(source: Path, header: CheckpointHeader, *, text_encoder: bool, 
     folder = source if source.is_dir() else source.parent
     parts = []
     if vae:
-        home = source if source.is_file() and vae_prefix(header.others) is not None else folder
+        prefix = vae_prefix(header.others)
+        home = folder if prefix is None else file_with(source, prefix)
         try:
             parts.append(autoencoder_part(home, architecture))
         except ValueError as error:
             raise BundleError(f"there is no autoencoder to put into the file: {error}") from None
     if text_encoder:
-        if source.is_file() and text_encoder_names(header.others):
+        if text_encoder_names(header.others):
             parts.append(text_encoder_part(source, architecture))
-        elif (folder / _WORDS_FILE).exists():
-            parts.append(text_encoder_part(folder / _WORDS_FILE, architecture))
+        elif (folder / _WORDS_FILE).exists() or (folder / "text_encoder").is_dir():
+            parts.append(text_encoder_part(folder, architecture))
     return parts
 
 
@@ -116,19 +146,7 @@ def _qwen_part(path: Path, own: Mapping[str, tuple[Path, str]], architecture: Ar
     # ComfyUI's names are those of Qwen3 with its language-model head; a folder may hold the model without it.
     bare = any(name.startswith("layers.0.") for name in own)
     own = {f"model.{name}" if bare or name == "lm_head.weight" else name: place for name, place in own.items()}
-    slots: dict[str, Slot] = {}
-    metadata: dict[str, str] = {}
-    for file in {file for file, _ in own.values()}:
-        with open_tensors(file) as handle:
-            metadata |= handle.metadata() or {}
-            for name, (holder, stored) in own.items():
-                if holder == file:
-                    view = handle.get_slice(stored)
-                    dtype, shape = view.get_dtype(), tuple(view.get_shape())
-                    if dtype not in DTYPES:
-                        raise BundleError(f"{path} stores {stored} as {dtype}, which cannot be copied")
-                    slots[name] = Slot(DTYPES[dtype], shape)
-    read = {name: _reader(file, stored) for name, (file, stored) in own.items()}
+    slots, read, metadata = _as_stored(own)
     hidden = slots.get("model.layers.0.input_layernorm.weight")
     if hidden is None or "model.layers.0.self_attn.q_norm.weight" not in slots:
         raise BundleError(f"{path} is neither Qwen3 nor the word-level text encoder of a small model")
@@ -146,14 +164,41 @@ def _qwen_part(path: Path, own: Mapping[str, tuple[Path, str]], architecture: Ar
     )
 
 
+def _as_stored(
+    places: Mapping[str, tuple[Path, str]],
+) -> tuple[dict[str, Slot], dict[str, Callable[[], Tensor]], dict[str, str]]:
+    """Slots and readers of tensors, from their file and stored name, and the metadata of these files."""
+    slots: dict[str, Slot] = {}
+    metadata: dict[str, str] = {}
+    for file in {file for file, _ in places.values()}:
+        with open_tensors(file) as handle:
+            metadata |= handle.metadata() or {}
+            for name, (holder, stored) in places.items():
+                if holder == file:
+                    view = handle.get_slice(stored)
+                    dtype, shape = view.get_dtype(), tuple(view.get_shape())
+                    if dtype not in DTYPES:
+                        raise BundleError(f"{file} stores {stored} as {dtype}, which cannot be copied")
+                    slots[name] = Slot(DTYPES[dtype], shape)
+    return slots, {name: _reader(file, stored) for name, (file, stored) in places.items()}, metadata
+
+
 def _mark_quantized(slots: dict[str, Slot], read: dict[str, Callable[[], Tensor]], metadata: Mapping[str, str]) -> None:
     """Give quantized layers that the metadata alone names a marker each: the one file has other metadata."""
     if quantization.METADATA not in metadata:
         return
     for layer, settings in quantization.read_metadata(metadata[quantization.METADATA]).items():
-        name, marker = f"{layer}.{quantization.MARKER}", quantization.write_marker(settings)
-        if f"{layer}.weight" in slots and name not in slots:
-            slots[name], read[name] = Slot(marker.dtype, tuple(marker.shape)), _held(marker)
+        if f"{layer}.weight" in slots:
+            _mark(layer, settings, slots, read)
+
+
+def _mark(
+    layer: str, settings: Mapping[str, Any], slots: dict[str, Slot], read: dict[str, Callable[[], Tensor]]
+) -> None:
+    """Give a layer a marker that says how it is quantized, where it has none."""
+    name, marker = f"{layer}.{quantization.MARKER}", quantization.write_marker(settings)
+    if name not in slots:
+        slots[name], read[name] = Slot(marker.dtype, tuple(marker.shape)), _held(marker)
 
 
 def _reader(file: Path, name: str) -> Callable[[], Tensor]:

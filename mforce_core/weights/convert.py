@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoencoder
+from ..text_file import read_text
 from . import quantization
-from .bundling import autoencoder_part, parts_beside, text_encoder_part
+from .bundling import autoencoder_part, parts_beside, text_encoder_part, transformer_part
 from .checkpoint import CheckpointError, CheckpointHeader, check_tensors, open_safetensors, read_header
 from .safetensors_writer import DTYPES, Slot, safetensors_writer
 from .tensor_files import open_tensors
@@ -57,7 +58,7 @@ def convert_model(
     source: Path,
     out: Path,
     *,
-    to: Precision = "bf16",
+    to: Precision | None = None,
     text_encoder: Path | None = None,
     vae: Path | None = None,
     bundle: bool = False,
@@ -69,7 +70,8 @@ def convert_model(
     Args:
         source: release folder, possibly in shards, or ``.safetensors`` file.
         out: ``.safetensors`` file; it appears when it is complete.
-        to: precision of the weights.
+        to: precision of the weights. None: bf16, or as it is stored where the source is quantized already and parts are
+            put beside it.
         text_encoder, vae: parts to put into the file too, in their own precision: Qwen3 (folder or file) or the
             word-level text encoder of a small model; an autoencoder (folder or file).
         bundle: also put in the parts that lie in the model's file or beside it and are not named.
@@ -79,7 +81,8 @@ def convert_model(
 
     Raises:
         CheckpointError, ConfigError: ``source`` is truncated, foreign, or lacks tensors.
-        ConversionError: it is quantized already, or ``out`` must not be written.
+        ConversionError: it is quantized already and ``to`` names a precision or there is nothing to put beside it, or
+            ``out`` must not be written.
         BundleError, AutoencoderError: a part is damaged, foreign, or another model's.
         DiskSpaceError: ``out`` would not fit.
     """
@@ -88,10 +91,12 @@ def convert_model(
     if problems := check_tensors(header.shapes, architecture):
         raise CheckpointError(f"{source} does not hold the model it should: {'; '.join(problems)}")
     eight_bit = sorted({name for name in header.dtypes.values() if DTYPES.get(name, torch.int8).itemsize == 1})
-    if header.quantized or eight_bit:
+    keep = bool(header.quantized or eight_bit)
+    if keep and (to is not None or not (bundle or text_encoder or vae)):
         formats = {settings["format"] for settings in header.quantized.values()} or eight_bit
         raise ConversionError(
-            f"{source} is quantized already ({', '.join(sorted(formats))}): convert the 16-bit release instead"
+            f"{source} is quantized already ({', '.join(sorted(formats))}): convert the 16-bit release instead, or"
+            " name no precision to put parts beside it as it is"
         )
     parts = [] if vae is None else [autoencoder_part(vae, architecture)]
     parts += [] if text_encoder is None else [text_encoder_part(text_encoder, architecture)]
@@ -99,25 +104,28 @@ def convert_model(
         parts += parts_beside(source, header, text_encoder=text_encoder is None, vae=vae is None)
     check_output(out, [*header.files, *(file for part in parts for file in part.files)], overwrite=overwrite)
 
+    precision, converted = to or "bf16", {} if keep else header.shapes
+    parts = [transformer_part(header), *parts] if keep else parts
     slots: dict[str, Slot] = {}
-    for name, shape in header.shapes.items():
-        slots |= slots_of(name, shape, DTYPES[header.dtypes[name]], to)
+    for name, shape in converted.items():
+        slots |= slots_of(name, shape, DTYPES[header.dtypes[name]], precision)
     metadata = {"format": "pt"} | header.metadata | {"config": _configuration(source, header)}
+    metadata.pop(quantization.METADATA, None)  # every quantized layer has a marker of its own
     for other in parts:
         slots |= other.slots
         metadata |= other.metadata
-    total = len(header.shapes) + sum(len(other.slots) for other in parts)
+    total = len(converted) + sum(len(other.slots) for other in parts)
     with safetensors_writer(out, slots, metadata) as write:
-        for done, name in enumerate(header.shapes):
+        for done, name in enumerate(converted):
             if progress is not None:
                 progress(done, total)
             # Opened anew for every tensor: pages of a mapped file count as memory for as long as the map exists.
             weight = header.sources[name].read(_get_tensor)
-            for part, tensor in _convert(name, weight, slots, to).items():
+            for part, tensor in _convert(name, weight, slots, precision).items():
                 write(part, tensor)
             del weight
         beside = (tensor for other in parts for tensor in other.tensors())
-        for done, (name, tensor) in enumerate(beside, len(header.shapes)):
+        for done, (name, tensor) in enumerate(beside, len(converted)):
             if progress is not None:
                 progress(done, total)
             write(name, tensor)
@@ -213,6 +221,6 @@ def _configuration(source: Path, header: CheckpointHeader) -> str:
     values: dict[str, Any] = json.loads(header.metadata.get("config", "{}"))
     beside = header.files[0].parent / "config.json"
     if source.is_dir() and beside.exists() and header.config.architecture is not None:
-        values |= json.loads(beside.read_text(encoding="utf-8"))
+        values |= json.loads(read_text(beside))
     values |= {"architecture": header.architecture.to_dict(), "schedule": asdict(header.config.schedule)}
     return json.dumps(values)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..encoders.autoencoder_files import autoencoder_files
 from ..encoders.text import WORDS_FILE
 from ..release import NANO_SIZE, RELEASE_SIZE
 from ..settings import BUILT_IN
-from .bundle import has_words, text_encoder_names, vae_prefix
+from ..text_file import read_text
+from .bundle import WORDS_PREFIX, file_with, has_words, text_encoder_names, vae_prefix
 from .checkpoint import CheckpointHeader, check_tensors, read_header
 
 _MODELS = Path(__file__).parent.parent.parent / "models"
@@ -27,11 +28,10 @@ class Parts:
 
     def files(self) -> dict[str, list[Path]]:
         """The files of each part that decide its output."""
-        autoencoders = (ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
         return {
             "model": sorted({*read_header(self.model).files, *self.model.glob("config.json")}),
             "text_encoder": _weights_and_settings(self.text_encoder),
-            "vae": [f for f in _weights_and_settings(self.vae) if self.vae.is_file() or f.name in autoencoders],
+            "vae": autoencoder_files(self.vae),
         }
 
     def header(self) -> CheckpointHeader:
@@ -55,7 +55,7 @@ class Parts:
         declared = declared_size(self.model, metadata)
         if declared is not None:
             return declared
-        side = NANO_SIZE if self.text_encoder == self.model or self.text_encoder.name == WORDS_FILE else RELEASE_SIZE
+        side = NANO_SIZE if self.text_encoder.is_file() else RELEASE_SIZE  # words are a file, Qwen3 is a folder
         return side, side
 
 
@@ -63,15 +63,21 @@ def declared_size(model: str | Path, metadata: Mapping[str, str]) -> tuple[int, 
     """(width, height) in pixels that a checkpoint says it was trained at, None where it says nothing.
 
     Args:
-        model: a file or folder; a ``config.json`` in or beside it counts before the file's metadata.
+        model: a folder, whose ``config.json`` counts, or a file, of which the metadata counts before a ``config.json``
+            beside it.
 
     Raises:
         ValueError: what it says is not a size.
     """
     model = Path(model)
     config = (model if model.is_dir() else model.parent) / "config.json"
-    text = config.read_text(encoding="utf-8") if config.is_file() else metadata.get("config")
-    side = None if text is None else json.loads(text).get("image_size")
+    text = None if model.is_dir() else metadata.get("config")
+    try:
+        if text is None:
+            text = read_text(config) if config.is_file() else metadata.get("config", "{}")
+        side = json.loads(text).get("image_size")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"The configuration of {model} cannot be read: {str(error)[:160]}.") from None
     if side is None:
         return None
     sides = [side, side] if isinstance(side, int) else side
@@ -105,26 +111,25 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
     found = model_path(model)
     if not found.exists():
         raise ValueError(f"The model {found} does not exist: give a release folder or .safetensors file with `model`.")
-    # A file that is no model is told so before what is missing beside it.
-    inside = read_header(found) if found.is_file() and None in (text_encoder, vae) else None
-    words = found / WORDS_FILE if text_encoder is None else Path(text_encoder)
-    if text_encoder is None and inside is not None and has_words(inside.others):
-        words = found
-    elif text_encoder is None and inside is not None and text_encoder_names(inside.others):
+    # What is no model is told so before what is missing beside it.
+    inside = read_header(found).others if None in (text_encoder, vae) else ()
+    words = Path(text_encoder or found / WORDS_FILE)
+    if text_encoder is None and has_words(inside):
+        words = file_with(found, WORDS_PREFIX)
+    elif text_encoder is None and text_encoder_names(inside):
         raise ValueError(
             f"{found} holds Qwen3 without its tokenizer, which only ComfyUI brings along: give a folder with Qwen3 with"
             " `text_encoder`."
         )
-    if text_encoder is None and not words.exists():
+    elif text_encoder is None and not words.exists():
         raise ValueError(
             f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
             "trained from klein-4B) with `text_encoder`."
         )
-    beside = found if found.is_dir() else found.parent
-    autoencoder = beside if vae is None else Path(vae)
-    if vae is None and inside is not None and vae_prefix(inside.others) is not None:
-        autoencoder = found
-    elif vae is None and not any((autoencoder / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
+    autoencoder = Path(vae or (found if found.is_dir() else found.parent))
+    if vae is None and (prefix := vae_prefix(inside)) is not None:
+        autoencoder = file_with(found, prefix)
+    elif vae is None and not autoencoder_files(autoencoder):
         raise ValueError(f"{found} has no autoencoder beside it: give the FLUX.2 autoencoder with `vae`.")
     for setting, path in (("`text_encoder`", words), ("`vae`", autoencoder)):
         if not path.exists():

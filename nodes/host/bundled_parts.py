@@ -12,31 +12,38 @@ import comfy.sd
 import comfy.utils
 import folder_paths
 
-from ...mforce_core.encoders.autoencoder_files import DECODER_FILE, ONE_FILE_NAMES, read_tensors
+from ...mforce_core.encoders.autoencoder_files import autoencoder_files, read_tensors
 from ...mforce_core.encoders.text import WORDS_FILE
 from ...mforce_core.release import RGB_CHANNELS
-from ...mforce_core.weights.bundle import has_words, read_named, read_parts, text_encoder_names, vae_prefix
-from ...mforce_core.weights.tensor_files import open_tensors
+from ...mforce_core.weights.bundle import (
+    WORDS_PREFIX,
+    file_with,
+    has_words,
+    locate,
+    read_named,
+    text_encoder_names,
+    vae_prefix,
+)
 from . import nano_parts
 
 
 def load_bundled_clip(path: Path) -> comfy.sd.CLIP | None:
-    """The text encoder in a one-file checkpoint or a small model's folder, None where there is none.
+    """The text encoder in a checkpoint or a small model's folder, None where there is none.
 
     Raises:
         ValueError: there are several, or this ComfyUI does not know it.
     """
-    if path.is_dir():
-        return nano_parts.load_clip(path) if (path / WORDS_FILE).exists() else None
-    names = _names(path)
-    if has_words(names):
+    if path.is_dir() and (path / WORDS_FILE).exists():
         return nano_parts.load_clip(path)
-    found = text_encoder_names(names)
+    location = locate(path)
+    if has_words(location):
+        return nano_parts.load_clip(file_with(path, WORDS_PREFIX))
+    found = text_encoder_names(location)
     if not found:
         return None
     if len(found) > 1:
         raise ValueError(f"it holds {len(found)} text encoders ({', '.join(found)}), and this model takes one")
-    tensors, _ = comfy.utils.convert_old_quants(read_named(path, next(iter(found.values()))), metadata={})
+    tensors, _ = comfy.utils.convert_old_quants(read_named(location, next(iter(found.values()))), metadata={})
     return comfy.sd.load_text_encoder_state_dicts(
         [tensors],
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
@@ -45,22 +52,14 @@ def load_bundled_clip(path: Path) -> comfy.sd.CLIP | None:
 
 
 def load_bundled_vae(path: Path) -> comfy.sd.VAE | None:
-    """The autoencoder in a one-file checkpoint or a model folder, None where there is none."""
-    if path.is_dir():
-        if not any((path / name).exists() for name in (DECODER_FILE, *ONE_FILE_NAMES)):
-            return None
-        tensors = read_tensors(path)
-    else:
-        prefix = vae_prefix(_names(path))
-        if prefix is None:
-            return None
-        tensors = read_parts(path, prefix)
+    """The autoencoder in a checkpoint or a model folder, None where there is none."""
+    prefix = vae_prefix(locate(path))
+    if prefix is not None:
+        path = file_with(path, prefix)
+    elif path.is_file() or not autoencoder_files(path):
+        return None
+    tensors = read_tensors(path)
     if "components.weight" in tensors:
         return nano_parts.load_vae(path)
     # Core cannot tell the channels of the tiny autoencoder from its tensors.
     return comfy.sd.VAE(sd=tensors, metadata={"tae_latent_channels": RGB_CHANNELS})
-
-
-def _names(path: Path) -> list[str]:
-    with open_tensors(path) as file:
-        return list(file.keys())
