@@ -41,12 +41,12 @@ def test_captions_of_the_reports():
     assert (found["missing"], found["several"]) == (1, 1)
 
 
-def test_the_views_of_a_sample_take_its_captions_in_turn():
+def test_epochs_take_the_captions_of_a_sample_in_turn():
     texts = ["one", "two", "three"]
     image = bytes_of(PICTURE, "png")
     sample = decode_files("k", {"png": image, "json": json.dumps({"caption": texts}).encode()})
     for seed in range(4):
-        drawn = [sample.caption_of(view, seed) for view in range(3)]
+        drawn = [sample.caption_of(epoch, seed) for epoch in range(3)]
         assert sorted(drawn) == sorted(texts)
     assert len({sample.caption_of(0, seed) for seed in range(30)}) == 3
 

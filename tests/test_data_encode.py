@@ -1,12 +1,14 @@
 """Encoded shards, the batches read from them, streams, and the commands; word-level and Qwen3 features."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import webdataset
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -352,6 +354,44 @@ class TestCommands:
         ]
         found = [record.decode().depth for shard in find_shards([str(tmp_path / "out")]) for record in shard.records()]
         assert all(np.isfinite(depth).all() and depth.shape == (SIZE, SIZE) for depth in found)
+
+
+@pytest.fixture(scope="module")
+def several_captions(tmp_path_factory):
+    """Four pictures with one, three, no and two captions of different lengths."""
+    folder = tmp_path_factory.mktemp("several")
+    lists = {"a": ["red"], "b": ["red cube", "a red cube", "the big red cube"], "c": [], "d": ["ball", "a blue ball"]}
+    for number, (key, captions) in enumerate(lists.items()):
+        Image.new("RGB", (SIZE, SIZE), (60 * number, 0, 0)).save(folder / f"{key}.png")
+        np.save(folder / f"{key}.depth.npy", np.full((SIZE, SIZE), 1.0 + number, np.float32))
+        (folder / f"{key}.json").write_text(json.dumps({"caption": captions}))
+    return folder, lists
+
+
+@pytest.mark.parametrize("stored_as", ["token_ids", "features", "captions"])
+def test_epochs_take_turns_with_the_captions_of_an_encoded_sample(several_captions, stored_as, tmp_path, monkeypatch):
+    folder, lists = several_captions
+    own = settings()
+    if stored_as == "captions":
+        own = replace(own, text_encoder=None)
+    if stored_as == "features":
+        monkeypatch.setattr(encode, "open_text_encoder", lambda *_: TinyQwen())
+    (shard,) = find_shards([str(folder)])
+    assert ShardEncoder(own, tmp_path)(shard).rows == 4
+    words = load_text_encoder(WORDS)
+    texts = [text for captions in lists.values() for text in captions or [""]]
+    encoder = TinyQwen() if stored_as == "features" else words
+    known = {encoder.encode([text])[0].numpy().tobytes(): text for text in texts}
+    source = EncodedSource([tmp_path], None if stored_as == "features" else NANO, batch_size=4, seed=5)
+    drawn = {key: [] for key in lists}
+    for epoch in range(6):
+        batch = source.batch(epoch, slice(0, 4))
+        for depth, text in zip(batch.depth, batch.text, strict=True):
+            drawn["abcd"[int(depth.mean()) - 1]].append(known[text.numpy().tobytes()])
+    for key, captions in lists.items():
+        count = max(1, len(captions))
+        assert sorted(drawn[key][:count]) == sorted(captions or [""])
+        assert drawn[key] == drawn[key][:count] * (6 // count)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def text_encoder_part(path: Path, architecture: Architecture) -> BundlePart:
         path = path / "text_encoder"
     location = locate(path)
     if "word_embedding.weight" in location or has_words(location):
-        return _words_part(path, architecture)
+        return _words_part(file_with(path, WORDS_PREFIX) if has_words(location) else path, architecture)
     inside = text_encoder_names(location)
     if len(inside) > 1:
         raise BundleError(f"{path} holds {len(inside)} text encoders ({', '.join(inside)}): give the file of one")

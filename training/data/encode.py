@@ -5,8 +5,10 @@ A shard of samples becomes ``latents-NAME.safetensors`` or, in buckets, a ``late
 - ``rgb`` (n, C, h, w) float16 latents;
 - ``depth`` (n, H, W) float16, 0 where not measured, and ``depth_scale`` (n,) float32, by which it is multiplied to get
   the unit of the data (1 unless the numbers leave float16's range);
-- captions of word-level encoders: ``token_ids`` (n, T) int32; of Qwen3: ``text`` (m, T, D) bfloat16, the features of
-  the m different captions, and ``text_row`` (n,) int32;
+- ``caption_end`` (n,) int32: the captions of a sample are those before it and after the end of the sample before; of
+  several, epochs take one after another. Older shards lack it and have one caption a sample;
+- c captions of word-level encoders: ``token_ids`` (c, T) int32; of Qwen3: ``text`` (m, T, D) bfloat16, the features of
+  the m different captions, and ``text_row`` (c,) int32;
 - in the metadata ``captions``, ``keys``, ``facts`` (what it was made with) and ``broken`` (what was left out, and why).
 """
 
@@ -187,16 +189,16 @@ class _Bucket:
         self.texts = _Texts(encoder.text_encoder, self.rows)
         self.keys: list[str] = []
         self.captions: list[str] = []
-        self._batch: list[tuple[Tensor, Tensor | None, str]] = []
+        self._batch: list[tuple[Tensor, Tensor | None, tuple[str, ...]]] = []
         self._flush()  # settles the shapes, also of a bucket without a usable sample
 
     def add(self, sample: Sample, number: int) -> None:
         """A view of a sample. Raises ValueError where it cannot be used."""
         image, depth = view_sample(sample, self.settings, number)
-        caption = sample.caption_of(number, self.settings.seed)
-        self._batch.append((image, depth, caption))
+        captions = sample.captions or ("",)
+        self._batch.append((image, depth, captions))
         self.keys.append(sample.key)
-        self.captions.append(caption)
+        self.captions += captions
         if len(self._batch) == self.settings.batch_size:
             self._flush()
 
@@ -222,7 +224,7 @@ class _Bucket:
             depth, scale = half_depth(torch.stack(maps) if maps else torch.empty(0, height, width))
             self.rows.append("depth", depth)
             self.rows.append("depth_scale", scale)
-        self.texts.append([caption for _, _, caption in batch])
+        self.texts.append([captions for _, _, captions in batch])
         self._batch = []
 
 
@@ -233,8 +235,8 @@ def view_sample(sample: Sample, settings: EncodeSettings, number: int) -> tuple[
         ValueError: depth is wanted, and there is none in the part of the picture that is used.
     """
     height, width = sample.image.shape[:2]
-    caption = sample.caption_of(number, settings.seed)
-    view = numbered_view(number, settings.seed, sample.key, caption, (height, width), settings.canvas, settings.fit)
+    captions = " ".join(sample.captions)
+    view = numbered_view(number, settings.seed, sample.key, captions, (height, width), settings.canvas, settings.fit)
     image = view_image(sample.image, view)
     if not settings.depth:
         return image, None
@@ -252,8 +254,14 @@ class _Texts:
     def __init__(self, encoder: TextEncoder | None, rows: Spool) -> None:
         self.encoder, self.rows = encoder, rows
         self.seen: dict[str, int] = {}
+        self.written = 0
 
-    def append(self, captions: list[str]) -> None:
+    def append(self, samples: list[tuple[str, ...]]) -> None:
+        """``samples``: the captions of each."""
+        captions = [caption for own in samples for caption in own]
+        ends = self.written + torch.tensor([len(own) for own in samples], dtype=torch.int32).cumsum(0)
+        self.rows.append("caption_end", ends.to(torch.int32))
+        self.written += len(captions)
         if self.encoder is None:
             return
         if isinstance(self.encoder, WordTextEncoder):

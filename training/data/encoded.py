@@ -22,6 +22,7 @@ from ..batches import EncodedBatch
 from .encode import NULL_TEXT_FILE
 from .encoders import text_mark
 from .order import Order, Pick
+from .sample import turn
 
 #: Shards that are open at a time. Their tensors are mapped: memory holds what was read lately, as far as there is room.
 _OPEN_SHARDS = 128
@@ -94,6 +95,14 @@ class _OpenShard:
     def value(self, name: str, row: int) -> Tensor:
         return self._parts[name][row : row + 1][0]
 
+    def caption(self, row: int, epoch: int, seed: int) -> int:
+        """Which of the shard's captions a row has in an epoch."""
+        if "caption_end" not in self._parts:
+            return row
+        end = int(self.value("caption_end", row))
+        first = int(self.value("caption_end", row - 1)) if row else 0
+        return first + turn(end - first, epoch, seed, f"{self.path.stem}/{row}")
+
     def depth(self, row: int) -> Tensor:
         """(H, W) float32 in the unit of the data, 0 where not measured."""
         depth = self.value("depth", row).float()
@@ -141,14 +150,16 @@ class EncodedFolder:
         """Samples with latents of this shape."""
         return self._ends[shape][-1] if shape in self._ends else 0
 
-    def sample(self, shape: tuple[int, int, int], index: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Latents (C, h, w), depth (H, W) or None, and text (T, D) of one of them."""
+    def sample(
+        self, shape: tuple[int, int, int], index: int, epoch: int, seed: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Latents (C, h, w), depth (H, W) or None, and text (T, D) of one of them, of several captions the epoch's."""
         ends = self._ends[shape]
         number = bisect_right(ends, index)
         row = index - (ends[number - 1] if number else 0)
         shard = self._open(self._paths[shape][number])
         depth = shard.depth(row) if self.has_depth else None
-        return shard.value("rgb", row).float(), depth, self._text(shard, row)
+        return shard.value("rgb", row).float(), depth, self._text(shard, shard.caption(row, epoch, seed))
 
 
 class EncodedSource:
@@ -161,7 +172,7 @@ class EncodedSource:
         text_encoder: file or folder. Where the shards hold features it is not needed; where they hold captions alone
             it encodes them as they come.
         batch_size: rows of a global batch.
-        seed: of the order of samples.
+        seed: of the order of samples, and of the caption of several with which a sample begins.
         weights: of the folders, of which the rows of a batch are drawn; all the same by default.
 
     Raises:
@@ -189,6 +200,7 @@ class EncodedSource:
         self._depth_scale = max(folder.layout.depth_scale or 0 for folder in self._folders)
         self._length = counts.total()
         table = [[folder.count(shape) for shape in self._shapes] for folder in self._folders]
+        self._seed = seed
         self._order = Order(table, weights or [1.0] * len(folders), batch_size, seed)
         self.latent_shape, self.null_text = self._shapes[0], first.null_text
 
@@ -207,7 +219,7 @@ class EncodedSource:
         )
 
     def _sample(self, pick: Pick) -> tuple[Tensor, Tensor | None, Tensor]:
-        rgb, depth, text = self._folders[pick.part].sample(self._shapes[pick.shape], pick.index)
+        rgb, depth, text = self._folders[pick.part].sample(self._shapes[pick.shape], pick.index, pick.epoch, self._seed)
         if depth is None and self._depth_scale:
             depth = torch.zeros(rgb.shape[1] * self._depth_scale, rgb.shape[2] * self._depth_scale)
         return rgb, depth, text
@@ -226,13 +238,13 @@ def _check_together(one: EncodedFolder, other: EncodedFolder) -> None:
 def _text_reader(
     folder: Path, layout: Layout, text_encoder: Path | None
 ) -> tuple[Callable[[_OpenShard, int], Tensor], Tensor]:
-    """How a row's features (T, D) are got, and those of the empty caption."""
+    """How a caption's features (T, D) are got by its number in a shard, and those of the empty caption."""
     if layout.text == "features":
         file = folder / NULL_TEXT_FILE
         if not file.is_file():
             raise ValueError(f"{file} is missing: run mforce data encode again, which writes it.")
         null_text = load_file(file)["text"].float()
-        return lambda shard, row: shard.value("text", int(shard.value("text_row", row))).float(), null_text
+        return lambda shard, number: shard.value("text", int(shard.value("text_row", number))).float(), null_text
     if text_encoder is None:
         raise ValueError(f"{folder} holds captions without their features: name the text encoder.")
     if layout.text_encoder is not None and layout.text_encoder != text_mark(text_encoder):
@@ -241,6 +253,6 @@ def _text_reader(
     null_text = encoder.encode([""])[0]
     if layout.text == "token_ids" and isinstance(encoder, WordTextEncoder):
         table = encoder.table
-        return lambda shard, row: table[shard.value("token_ids", row).long()], null_text
+        return lambda shard, number: table[shard.value("token_ids", number).long()], null_text
     captions = lru_cache(maxsize=_OPEN_SHARDS)(lambda path: _OpenShard(path).captions)
-    return lambda shard, row: encoder.encode([captions(shard.path)[row]])[0], null_text
+    return lambda shard, number: encoder.encode([captions(shard.path)[number]])[0], null_text

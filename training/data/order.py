@@ -19,11 +19,13 @@ _BLOCK = 1024
 
 
 class Pick(NamedTuple):
-    """A row of a batch: the data set, the shape of its picture, and the sample among those of this set and shape."""
+    """A row of a batch: the data set, the shape of its picture, the sample among those of this set and shape, and how
+    often all of them have been used before."""
 
     part: int
     shape: int
     index: int
+    epoch: int
 
 
 class Order:
@@ -67,9 +69,11 @@ class Order:
         shapes, rows = self._drawn(block)
         shape = int(shapes[place])
         picks = [
-            Pick(part, shape, index)
-            for part, deck in enumerate(self._decks)
-            for index in deck[shape].deal(int(first[part, shape]), int(rows[place, part])).tolist()
+            Pick(part, shape, index, used // decks[shape].count)
+            for part, decks in enumerate(self._decks)
+            for used, index in enumerate(
+                decks[shape].deal(int(first[part, shape]), int(rows[place, part])).tolist(), int(first[part, shape])
+            )
         ]
         if len(self._decks) == 1:
             return picks

@@ -74,12 +74,17 @@ class Sample:
         """The first caption; empty where there is none."""
         return self.captions[0] if self.captions else ""
 
-    def caption_of(self, view: int, seed: int) -> str:
-        """The caption of a view: of several the views take one after another, from one that ``seed`` and key choose."""
-        if len(self.captions) < 2:
-            return self.caption
-        digest = hashlib.sha256(f"{seed}/{self.key}".encode()).digest()
-        return self.captions[(int.from_bytes(digest[:4], "big") + view) % len(self.captions)]
+    def caption_of(self, epoch: int, seed: int) -> str:
+        """The caption of an epoch, of several one after another; see `turn`."""
+        return self.captions[turn(len(self.captions), epoch, seed, self.key)] if self.captions else ""
+
+
+def turn(count: int, epoch: int, seed: int, key: str) -> int:
+    """Which of ``count`` captions an epoch takes: one after another, from one that ``seed`` and ``key`` choose."""
+    if count < 2:
+        return 0
+    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
+    return (int.from_bytes(digest[:4], "big") + epoch) % count
 
 
 class Broken(NamedTuple):

@@ -136,7 +136,7 @@ class StreamSource:
             except ValueError as error:
                 self.broken[location, record.key] = str(error)
                 continue
-            return image, depth, sample.caption
+            return image, depth, sample.caption_of(after.epoch, self.seed)
         (location, key), reason = next(reversed(self.broken.items()))
         raise ValueError(f"A whole batch cannot be used; the last sample of it: {location}, {key}: {reason}.")
 
