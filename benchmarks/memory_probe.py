@@ -49,6 +49,18 @@ def _deep_size(value: Any, seen: set[int]) -> int:
     return size
 
 
+def _cache_keys() -> dict[str, int]:
+    """Keys that the cache of outputs keeps, how many of them have an output, and the bytes of all."""
+    caches = [entry for entry in gc.get_objects() if type(entry).__name__ == "RAMPressureCache"]
+    keys = {key for cache in caches for key in (*cache.used_generation, *cache.timestamps)}
+    seen: set[int] = set()
+    return {
+        "keys": len(keys),
+        "with_output": sum(len(cache.cache) for cache in caches),
+        "bytes": sum(_deep_size(key, seen) for key in keys),
+    }
+
+
 def _owner(filename: str) -> str:
     """Whose code allocated something."""
     path = filename.replace("\\", "/")
@@ -92,6 +104,7 @@ async def probe(request: web.Request) -> web.Response:
             "in_use": heap.uordblks + heap.hblkhd,
             "free": heap.fordblks,
             "history": _deep_size(PromptServer.instance.prompt_queue.history, set()),
+            "cache_keys": _cache_keys(),
             "prompts": len(PromptServer.instance.prompt_queue.history),
             "python_blocks": sys.getallocatedblocks(),
             "objects": dict(objects.most_common(60)),

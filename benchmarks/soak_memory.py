@@ -2,8 +2,9 @@
 
 Phases of prompts as in :mod:`.soak` alternate with phases of prompts of core nodes alone, as many nodes each, in one
 server. After each phase, which ends with the same core prompt, a probe in the server reports resident memory, what the
-C heap has in use and what it holds free, the size of the history of prompts, and with ``--trace`` the bytes that Python
-code of each owner holds. At the end free memory is given back and the history is cleared, and each step is measured.
+C heap has in use and what it holds free, the size of the history of prompts and of the keys of cached outputs, and with
+``--trace`` the bytes that Python code of each owner holds. At the end free memory is given back and the history is
+cleared, and each step is measured.
 """
 
 from __future__ import annotations
@@ -110,9 +111,11 @@ def growth(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
         return {key: round(value, 3) for key, value in largest if value > 0}
 
     megabytes = {name: round(rate(name) / 1e4, 2) for name in ("resident", "in_use", "free", "history")}
+    keys = rates("cache_keys", 1)
     return {
         "prompts": prompts,
         "megabytes_per_hundred": megabytes,
+        "cache_keys_per_prompt": {name: keys.get(name, 0) for name in ("keys", "with_output", "bytes")},
         "python_blocks_per_prompt": round(rate("python_blocks"), 1),
         "objects_per_prompt": rates("objects", 1),
         "traced_megabytes_per_hundred": rates("traced", 1e-4),
@@ -121,7 +124,7 @@ def growth(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 def report(found: list[dict[str, Any]], command: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of a run."""
-    names = ("phase", "prompts", "resident", "in_use", "free", "history", "python_blocks")
+    names = ("phase", "prompts", "resident", "in_use", "free", "history", "cache_keys", "python_blocks")
     return {
         "command": dict(command),
         "pack": growth(found, "pack"),

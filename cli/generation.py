@@ -86,6 +86,11 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is not readable JSON ({str(error)[:120]}).") from None
     if not isinstance(metadata, dict) or metadata.get("format") != 1 or not isinstance(metadata.get("settings"), dict):
         raise ValueError(f"{file} is not the metadata of a result of this version of mforce.")
+    for name in ("input_files", "sha256", "versions", "kernels"):
+        if not isinstance(metadata.setdefault(name, {}), dict):
+            raise ValueError(f"{file} holds something else than names and values under {name}.")
+    if not isinstance(metadata["kernels"].get("versions", {}), dict):
+        raise ValueError(f"{file} holds something else than names and values under the versions of its kernels.")
     return metadata
 
 
@@ -96,18 +101,18 @@ def check_inputs(metadata: dict[str, Any], settings: Settings) -> None:
             continue
         if not Path(path).is_file():
             raise ValueError(f"The {role} file {path} of this result is gone: say where it is with --input or --mask.")
-        if metadata.get("input_files", {}).get(role) != identify(Path(path)):
+        if metadata["input_files"].get(role) != identify(Path(path)):
             raise ValueError(f"The {role} file {path} is not the one that this result was made from.")
 
 
 def pinning(metadata: dict[str, Any], settings: Settings) -> AbstractContextManager[None]:
     """Run in it what a result was made with, where that is here; where it is not, say that the bits may differ."""
-    kernels, device = metadata.get("kernels"), device_name(torch.device(settings.device))
-    if not isinstance(kernels, dict) or "device" not in metadata:
+    kernels, device = metadata["kernels"], device_name(torch.device(settings.device))
+    if not kernels or "device" not in metadata:
         say("The metadata does not say on what the result was made: equal bits cannot be promised.")
         return nullcontext()
     here = {"device": device, **versions(), **kernel_versions()}
-    there = {"device": metadata["device"], **metadata.get("versions", {}), **kernels.get("versions", {})}
+    there = {"device": metadata["device"], **metadata["versions"], **kernels.get("versions", {})}
     changed = [f"{name} {there.get(name)} (here {here.get(name)})" for name in there if there[name] != here.get(name)]
     if changed:
         say(f"Made with {', '.join(changed)}: equal bits are promised for the same device, versions and kernels only.")

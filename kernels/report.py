@@ -107,11 +107,13 @@ def pinned(record: Mapping[str, Any]) -> Iterator[None]:
     The same kernels give the same bits only with the same versions on the same device; compare ``versions``.
 
     Raises:
-        ValueError: the record names what does not exist here.
+        ValueError: the record names what does not exist here, or is none.
     """
-    before = scope.choices
-    with back_end(record["pin"]):
-        scope.choices = record["choices"]
+    before, pin, choices = scope.choices, record.get("pin"), record.get("choices")
+    if not isinstance(pin, str) or not isinstance(choices, dict):
+        raise ValueError("The record of kernels does not say which ran: it needs `pin` and `choices`.")
+    with back_end(pin):
+        scope.choices = choices
         try:
             yield
         finally:

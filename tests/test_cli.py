@@ -182,6 +182,27 @@ def test_rerun_says_where_equal_bits_are_not_promised(model, tmp_path):
     assert "does not say on what" in " ".join(run("rerun", out, "-o", tmp_path / "b").split())
 
 
+def test_rerun_of_metadata_that_was_edited_by_hand(model, tmp_path):
+    out = tmp_path / "out"
+    run("joint", "ball", "--model", model, "--steps", 1, "-o", out)
+    metadata = json.loads((out / "metadata.json").read_text())
+
+    def written(**changes):
+        (out / "metadata.json").write_text(json.dumps(metadata | changes))
+        return "rerun", out, "-o", tmp_path / "again"
+
+    for name in ("input_files", "sha256", "versions", "kernels"):
+        assert f"something else than names and values under {name}" in refuse(*written(**{name: ["x"]}))
+    kernels = metadata["kernels"]
+    assert "under the versions of its kernels" in refuse(*written(kernels=kernels | {"versions": 3}))
+    for name in ("pin", "choices"):
+        changed = {key: value for key, value in kernels.items() if key != name}
+        assert "does not say which ran" in refuse(*written(kernels=changed))
+    arguments = written()
+    (out / "metadata.json").write_text(json.dumps({key: metadata[key] for key in metadata if key != "sha256"}))
+    assert "Different from the original: " in run(*arguments)
+
+
 def test_another_seed_is_another_result(model, tmp_path):
     for seed in (1, 2):
         run("joint", "ball", "--model", model, "--steps", 1, "--seed", seed, "-o", tmp_path / str(seed))

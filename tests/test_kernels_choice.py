@@ -239,6 +239,9 @@ def test_what_ran_can_be_pinned() -> None:
     with back_end("attention=sdpa"), pinned(record), runs("sdpa_math", "attention"):
         attention(*tokens())
     assert scope.choices == {}
+    for damaged in ({}, {"pin": "auto"}, {"pin": None, "choices": {}}, {"pin": "auto", "choices": []}):
+        with pytest.raises(ValueError, match="does not say which ran"), pinned(damaged):
+            pass
     # Two back ends of one operation, as the sizes told: it stays automatic.
     attention(*tokens())
     assert what_ran(since=before)["pin"] == "auto,swiglu=reference"
