@@ -14,6 +14,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="sequence of scenes (default 0)")
     parser.add_argument("--size", type=int, default=128, help="side of the image in pixels (default 128)")
     parser.add_argument("--shard-size", type=int, default=2048, help="scenes a shard (default 2048)")
+    parser.add_argument(
+        "--views", type=float, default=0.0, help="share of crops, wider lenses and moved cameras, 0 to 1"
+    )
     parser.add_argument("--format", choices=("safetensors", "webdataset"), default="safetensors")
     arguments = parser.parse_args()
     try:
@@ -24,6 +27,7 @@ def main() -> None:
             arguments.size,
             shard_size=arguments.shard_size,
             format=arguments.format,
+            views=arguments.views,
         )
     except (ValueError, ModuleNotFoundError) as error:
         parser.error(str(error))

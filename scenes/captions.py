@@ -20,7 +20,7 @@ _MANY_OPENINGS = (*[""] * 5, "there is", "a photo of", "a room with")
 
 
 def captions(layout: SceneLayout) -> list[str]:
-    """One caption a scene; every object of the scene is named, and nothing else."""
+    """One caption per scene; every object of the scene is named, and nothing else."""
     return [_caption(layout, row) for row in range(len(layout))]
 
 
@@ -32,7 +32,9 @@ def _caption(layout: SceneLayout, row: int) -> str:
     openings = _ONE_OPENINGS if len(present) == 1 else _MANY_OPENINGS
     opening = openings[int(dice[2] * len(openings))]
 
-    if len(present) == 1:
+    if not present:
+        opening, subject = "", "a room"
+    elif len(present) == 1:
         place = _place(layout, row, present[0]) if dice[3] < 0.3 else ""
         noun = nouns[present[0]]
         subject = (noun if opening == "one" else _article(noun)) + place
@@ -47,7 +49,7 @@ def _caption(layout: SceneLayout, row: int) -> str:
     parts = [opening, subject]
     with_floor = dice[6] < 0.6
     if with_floor:
-        parts.append(f"on a {FLOORS[int(layout.floor[row])]} floor")
+        parts.append(f"{'on' if present else 'with'} a {FLOORS[int(layout.floor[row])]} floor")
     if dice[7] < 0.45:
         parts.append(_wall(WALLS[int(layout.wall[row])], len(present) == 1, with_floor, dice[8]))
     return _fit(parts)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from torch import Tensor
 from .captions import captions
 from .layout import FOV_DEGREES, sample_layouts
 from .render import render
+from .views import sample_views
 from .webdataset import Scenes, tar_facts, write_tar
 
 Format = Literal["safetensors", "webdataset"]
@@ -79,11 +80,13 @@ def write_dataset(
     supersample: int = 2,
     progress: bool = True,
     format: Format = "safetensors",
+    views: float = 0.0,
 ) -> list[Path]:
     """Write `count` scenes of sequence `seed` as `scenes-00000.safetensors` (or `.tar`), ... and return the paths.
 
+    `views` is the share of scenes that are seen as crops, through wider lenses or by moved cameras; see `sample_views`.
     Shards that are already complete are kept, so a run that was stopped continues where it was. Raises
-    ValueError if a shard in the folder was written with another seed, size or shard size.
+    ValueError if a shard in the folder was written with another seed, size, shard size or share of views.
     """
     if count < 1 or shard_size < 1:
         raise ValueError(f"count and shard_size must be at least 1; got {count} and {shard_size}.")
@@ -97,7 +100,14 @@ def write_dataset(
         for number, start in enumerate(range(0, count, shard_size)):
             path = out / f"scenes-{number:05d}.{_ENDINGS[format]}"
             n = min(shard_size, count - start)
-            facts = {"seed": seed, "start": start, "count": n, "size": size, "supersample": supersample}
+            facts: dict[str, Any] = {
+                "seed": seed,
+                "start": start,
+                "count": n,
+                "size": size,
+                "supersample": supersample,
+                **({"views": views} if views else {}),
+            }
             if path.exists():
                 found = tar_facts(path) if format == "webdataset" else _shard_facts(path)
                 if found != facts:
@@ -115,26 +125,31 @@ def write_dataset(
     return paths
 
 
-def _render_shard(facts: dict[str, int], advance: Callable[[int], object]) -> Scenes:
-    n, size = facts["count"], facts["size"]
+def _render_shard(facts: dict[str, Any], advance: Callable[[int], object]) -> Scenes:
+    n, size, views = facts["count"], facts["size"], facts.get("views", 0.0)
     scenes = Scenes(torch.empty(n, 3, size, size, dtype=torch.uint8), torch.empty(n, size, size).half(), [])
     for first in range(0, n, _RENDER_BATCH):
         last = min(first + _RENDER_BATCH, n)
-        layout = sample_layouts(last - first, facts["seed"], facts["start"] + first)
-        picture, distance = render(layout, size, facts["supersample"], compiled=n >= _WORTH_COMPILING)
+        number = facts["start"] + first
+        layout = sample_layouts(last - first, facts["seed"], number)
+        camera, shown = sample_views(layout, facts["seed"], number, share=views)
+        compiled = n >= _WORTH_COMPILING
+        picture, distance = render(layout, size, facts["supersample"], camera=camera, compiled=compiled)
         scenes.rgb[first:last] = (picture * 255.0).round().to(torch.uint8)
         scenes.depth[first:last] = distance.to(torch.float16)
-        scenes.captions.extend(captions(layout))
+        scenes.captions.extend(captions(shown))
         advance(last - first)
     return scenes
 
 
-def _write_safetensors(path: Path, scenes: Scenes, facts: dict[str, int]) -> None:
-    metadata = {"captions": json.dumps(scenes.captions), "facts": json.dumps(facts), "fov_degrees": str(FOV_DEGREES)}
+def _write_safetensors(path: Path, scenes: Scenes, facts: dict[str, Any]) -> None:
+    metadata = {"captions": json.dumps(scenes.captions), "facts": json.dumps(facts)}
+    if "views" not in facts:  # otherwise every scene has its own
+        metadata["fov_degrees"] = str(FOV_DEGREES)
     save_file({"rgb": scenes.rgb, "depth": scenes.depth}, path, metadata)
 
 
-def _shard_facts(path: Path) -> dict[str, int]:
+def _shard_facts(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="pt") as shard:
         return json.loads((shard.metadata() or {}).get("facts", "{}"))
 

@@ -66,18 +66,19 @@ def box(origin: Vector, ray: Vector, half: Tensor, top: Tensor) -> tuple[Tensor,
 
 
 def room(
-    eye: Tensor, ray: Vector, left: Tensor, right: Tensor, back: Tensor, ceiling: Tensor
+    origin: Vector, ray: Vector, left: Tensor, right: Tensor, back: Tensor, ceiling: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Where a ray from the eye that heads for the back (ray z > 0) leaves the room, in the room's frame.
+    """Where a ray from inside leaves the room, in the room's frame. The room has no wall at its front.
 
     Returns the ray parameter and whether the hit is on a side wall and on the floor or ceiling.
     """
+    ox, oy, oz = origin
     dx, dy, dz = ray
     dx = torch.where(dx.abs() < 1e-7, 1e-7, dx)
     dy = torch.where(dy.abs() < 1e-7, 1e-7, dy)
-    to_side = torch.where(dx > 0, right, -left) / dx
-    to_level = (torch.where(dy > 0, ceiling, 0.0) - eye) / dy
-    to_back = back / dz
+    to_side = (torch.where(dx > 0, right, -left) - ox) / dx
+    to_level = (torch.where(dy > 0, ceiling, 0.0) - oy) / dy
+    to_back = torch.where(dz > 1e-7, (back - oz) / dz.clamp_min(1e-7), MISS)
     distance = torch.minimum(torch.minimum(to_side, to_level), to_back)
     on_level = to_level <= torch.minimum(to_side, to_back)
     return distance, ~on_level & (to_side < to_back), on_level

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import intersect, surfaces
+from .camera import Camera, own_camera
 from .intersect import MISS, Vector
 from .layout import HALF_VIEW, MAX_OBJECTS, SceneLayout, sample_layouts
 from .vocabulary import SHAPES
@@ -26,15 +27,23 @@ Scene = dict[str, Tensor]
 
 
 def render(
-    layout: SceneLayout, size: int = 128, supersample: int = 2, *, compiled: bool = False
+    layout: SceneLayout,
+    size: int = 128,
+    supersample: int = 2,
+    *,
+    camera: Camera | None = None,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Render B scenes.
+    """Render B scenes, each from its own camera or from the one of `camera` (B cameras) in its place.
 
     Returns rgb (B, 3, size, size) in [0, 1], averaged over supersample^2 rays a pixel, and depth (B, size,
     size), the float32 z-depth in meters of the ray through the pixel's center. `compiled` is worth its start-
     up time from some thousand scenes on; where there is no compiler the scenes are rendered without it.
-    Raises ValueError if size or supersample is below 1.
+    Raises ValueError if size or supersample is below 1, or the numbers of scenes and cameras differ.
     """
+    camera = own_camera(layout) if camera is None else camera
+    if len(camera) != len(layout):
+        raise ValueError(f"{len(layout)} scenes need as many cameras; got {len(camera)}.")
     if size < 1 or supersample < 1:
         raise ValueError(f"size and supersample must be at least 1; got {size} and {supersample}.")
     count = len(layout)
@@ -43,7 +52,7 @@ def render(
         return rgb, depth
     # The compiled function takes one batch size only, so the last chunk is filled up with the last scene.
     filled = torch.arange(-(-count // CHUNK) * CHUNK).clamp_max(count - 1)
-    packed = _pack(layout[filled])
+    packed = _pack(layout[filled], camera[filled])
     compiled = compiled and can_compile(size, supersample)
     for start in range(0, count, CHUNK):
         stop = min(start + CHUNK, count)
@@ -62,9 +71,19 @@ def camera_grid(size: int, supersample: int = 1) -> tuple[Tensor, Tensor]:
     return u.contiguous(), v.contiguous()
 
 
-def _pack(layout: SceneLayout) -> Tensor:
+@torch.no_grad()
+def room_shares(layout: SceneLayout, camera: Camera) -> tuple[Tensor, Tensor]:
+    """Shares of the cameras' pictures that floor and walls fill, (B,) each, counting what objects hide."""
+    scene = _unpack(_pack(layout, camera))
+    ray = _camera_ray(scene, *camera_grid(16))
+    _, _, on_level = _room_hit(scene, ray)
+    floor, wall = on_level & (ray[1] < 0), ~on_level
+    return floor.float().mean((1, 2)), wall.float().mean((1, 2))
+
+
+def _pack(layout: SceneLayout, camera: Camera) -> Tensor:
     """Everything a ray needs that does not depend on the ray, as one tensor (B, len(_NAMES))."""
-    return torch.stack([value.float() for value in _scalars(layout).values()], dim=1)
+    return torch.stack([value.float() for value in _scalars(layout, camera).values()], dim=1)
 
 
 def _unpack(packed: Tensor) -> Scene:
@@ -75,11 +94,18 @@ def _unpack(packed: Tensor) -> Scene:
     return scene
 
 
-def _scalars(layout: SceneLayout) -> dict[str, Tensor]:
+def _scalars(layout: SceneLayout, camera: Camera) -> dict[str, Tensor]:
     scene = {
-        "eye": layout.camera_height,
-        "pitch_cos": layout.pitch.cos(),
-        "pitch_sin": layout.pitch.sin(),
+        "eye_x": camera.position[:, 0],
+        "eye_y": camera.position[:, 1],
+        "eye_z": camera.position[:, 2],
+        "pitch_cos": camera.pitch.cos(),
+        "pitch_sin": camera.pitch.sin(),
+        "heading_cos": camera.heading.cos(),
+        "heading_sin": camera.heading.sin(),
+        "zoom": camera.scale,
+        "center_x": camera.center[:, 0] * HALF_VIEW,
+        "center_y": camera.center[:, 1] * HALF_VIEW,
         "yaw_cos": layout.yaw.cos(),
         "yaw_sin": layout.yaw.sin(),
         "left": layout.room[:, 0],
@@ -134,13 +160,25 @@ def _scalars(layout: SceneLayout) -> dict[str, Tensor]:
     return scene
 
 
-_NAMES = tuple(_scalars(sample_layouts(1, 0)))
+def _names() -> tuple[str, ...]:
+    layout = sample_layouts(1, 0)
+    return tuple(_scalars(layout, own_camera(layout)))
+
+
+_NAMES = _names()
 _FLAGS = tuple(f"{kind}{slot}" for kind in ("cube", "round") for slot in range(MAX_OBJECTS))
 
 
 def _camera_ray(scene: Scene, u: Tensor, v: Tensor) -> Vector:
+    u, v = u * scene["zoom"] + scene["center_x"], v * scene["zoom"] + scene["center_y"]
     cos, sin = scene["pitch_cos"], scene["pitch_sin"]
-    return u + 0.0 * cos, -sin - v * cos, cos - v * sin
+    ahead = cos - v * sin
+    turn_cos, turn_sin = scene["heading_cos"], scene["heading_sin"]
+    return u * turn_cos + ahead * turn_sin, -sin - v * cos, ahead * turn_cos - u * turn_sin
+
+
+def _eye(scene: Scene) -> Vector:
+    return scene["eye_x"], scene["eye_y"], scene["eye_z"]
 
 
 def _to_room(scene: Scene, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,14 +226,14 @@ def _solid_normal(
 
 def _room_hit(scene: Scene, ray: Vector) -> tuple[Tensor, Tensor, Tensor]:
     ray_x, ray_z = _to_room(scene, ray[0], ray[2])
+    eye_x, eye_z = _to_room(scene, scene["eye_x"], scene["eye_z"])
     walls = (scene[name] for name in ("left", "right", "back", "ceiling"))
-    return intersect.room(scene["eye"], (ray_x, ray[1], ray_z), *walls)
+    return intersect.room((eye_x, scene["eye_y"], eye_z), (ray_x, ray[1], ray_z), *walls)
 
 
 def trace_depth(scene: Scene, u: Tensor, v: Tensor) -> Tensor:
     """z-depth (B, rays...) of the first surface each camera ray meets."""
-    ray = _camera_ray(scene, u, v)
-    origin = (torch.zeros_like(u), scene["eye"], torch.zeros_like(u))
+    ray, origin = _camera_ray(scene, u, v), _eye(scene)
     depth = _room_hit(scene, ray)[0]
     for slot in range(MAX_OBJECTS):
         depth = torch.minimum(depth, _hit_solid(scene, slot, origin, ray)[0])
@@ -204,15 +242,13 @@ def trace_depth(scene: Scene, u: Tensor, v: Tensor) -> Tensor:
 
 def trace_color(scene: Scene, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Display-referred red, green and blue (B, rays...) of each camera ray."""
-    ray = _camera_ray(scene, u, v)
-    eye = scene["eye"]
-    origin = (torch.zeros_like(u), eye, torch.zeros_like(u))
+    ray, origin = _camera_ray(scene, u, v), _eye(scene)
     distance, on_side, on_level = _room_hit(scene, ray)
     hits = [_hit_solid(scene, slot, origin, ray) for slot in range(MAX_OBJECTS)]
     nearest = distance
     for hit in hits:
         nearest = torch.minimum(nearest, hit[0])
-    point = (nearest * ray[0], eye + nearest * ray[1], nearest * ray[2])
+    point = (origin[0] + nearest * ray[0], origin[1] + nearest * ray[1], origin[2] + nearest * ray[2])
 
     is_floor = on_level & (ray[1] < 0)
     color = _room_color(scene, point, on_side, on_level, is_floor)
@@ -329,7 +365,8 @@ def _run_chunk(packed: Tensor, size: int, supersample: int, compiled: bool) -> t
 def can_compile(size: int, supersample: int) -> bool:
     """Whether the compiled renderer works here; the first call compiles it, for about a minute."""
     try:
-        _run_chunk(_pack(sample_layouts(CHUNK, 0)), size, supersample, True)
+        layout = sample_layouts(CHUNK, 0)
+        _run_chunk(_pack(layout, own_camera(layout)), size, supersample, True)
     except Exception as error:  # the compiler's toolchain fails in too many ways to name them
         log.warning("Rendering without torch.compile: %s", str(error).strip().splitlines()[0])
         return False

@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -23,7 +23,7 @@ class Scenes(NamedTuple):
     captions: list[str]
 
 
-def write_tar(path: Path, scenes: Scenes, facts: dict[str, int]) -> None:
+def write_tar(path: Path, scenes: Scenes, facts: dict[str, Any]) -> None:
     """Write scenes, the same bytes for the same scenes."""
     try:
         from webdataset import TarWriter
@@ -36,7 +36,9 @@ def write_tar(path: Path, scenes: Scenes, facts: dict[str, int]) -> None:
             image, depth = io.BytesIO(), io.BytesIO()
             Image.fromarray(scenes.rgb[row].permute(1, 2, 0).numpy()).save(image, "png")
             np.save(depth, scenes.depth[row].numpy())
-            scene = {"depth_kind": "metric", "fov_degrees": FOV_DEGREES, "scenes": facts}
+            scene: dict[str, Any] = {"depth_kind": "metric", "scenes": facts}
+            if "views" not in facts:  # otherwise every scene has its own
+                scene["fov_degrees"] = FOV_DEGREES
             tar.write(
                 {
                     "__key__": f"{facts['start'] + row:08d}",
@@ -48,7 +50,7 @@ def write_tar(path: Path, scenes: Scenes, facts: dict[str, int]) -> None:
             )
 
 
-def tar_facts(path: Path) -> dict[str, int]:
+def tar_facts(path: Path) -> dict[str, Any]:
     """The facts that a tar was written with; empty for another tar. Raises ValueError for a damaged one."""
     try:
         with tarfile.open(path) as tar:
