@@ -52,7 +52,7 @@ def load_autoencoder(
         if "taesd_decoder.1.weight" in tensors:
             model = TinyAutoencoder()
         elif "components.weight" in tensors:
-            model = PatchAutoencoder()
+            model = patch_autoencoder(tensors, path)
         else:
             model = Autoencoder(infer_sizes(tensors, path))
     expected = {name: value.shape for name, value in model.state_dict().items()}
@@ -72,6 +72,14 @@ def load_autoencoder(
     }
     model.load_state_dict(state, assign=True)
     return model.requires_grad_(False).eval()
+
+
+def patch_autoencoder(tensors: dict[str, torch.Tensor], path: Path) -> PatchAutoencoder:
+    """An empty one of the tensors' sizes."""
+    try:
+        return PatchAutoencoder.of_tensors(tensors)
+    except ValueError as error:
+        raise AutoencoderError(f"{path}: {error}") from None
 
 
 def autoencoder_files(path: Path) -> list[Path]:

@@ -1,17 +1,21 @@
-"""The built-in model's autoencoder: principal components of 8x8 patches, and a small cleaning network.
+"""The built-in model's autoencoder: a linear map of overlapping windows, and a small cleaning network.
 
-Encoding is one strided convolution: the 32 components with the most variance, scaled so that the latents have
-about zero mean and unit deviation, packed 2x2 to 128 channels at 1/16, which is the shape of a FLUX.2 latent. Decoding
-is its transpose and a residual network at 1/4 of the image's size that removes the seams between patches. Both cost
-little on a CPU, and the latents need no training.
+Encoding is one strided convolution: 32 numbers for every 8x8 pixels, taken from a window around them and scaled so that
+the latents have about zero mean and unit deviation, packed 2x2 to 128 channels at 1/16, which is the shape of a FLUX.2
+latent. Decoding is a transposed convolution, whose windows add up where they overlap, and a residual network at 1/4 of
+the image's size. Where a window is just the patch, errors of the latents end in steps at the patches' borders; where it
+is wider they fade out (as in the lapped transforms of Malvar & Staelin, 1989). Both cost little on a CPU.
 """
 
+from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from .latent_space import check_image, check_latent, pack_2x2, unpack_2x2
 
@@ -19,28 +23,51 @@ PATCH = 8
 LATENT_CHANNELS = 32
 #: The cleaning network sees 4x4 pixels as one position of 48 channels.
 _CLEANING_FACTOR = 4
-_CLEANING_WIDTH = 96
 
 
 class PatchAutoencoder(nn.Module):
-    """``encode`` maps images (B, 3, H, W) in [-1, 1] to latents (B, 128, H / 16, W / 16); ``decode`` maps them back."""
+    """``encode`` maps images (B, 3, H, W) in [-1, 1] to latents (B, 128, H / 16, W / 16); ``decode`` maps them back.
+
+    Args:
+        window: side of the square of pixels that a patch's numbers are taken from and added to; 8, without overlap, up
+            to 24.
+        cleaning_width: channels of the cleaning network.
+        cleaning_layers: its convolutions.
+    """
 
     spatial_factor = 2 * PATCH
     latent_channels = 4 * LATENT_CHANNELS
 
-    def __init__(self) -> None:
+    def __init__(self, *, window: int = PATCH, cleaning_width: int = 96, cleaning_layers: int = 4) -> None:
         super().__init__()
+        if not PATCH <= window <= 3 * PATCH or window % 2:
+            raise ValueError(f"The window must be an even number from {PATCH} to {3 * PATCH}, not {window}.")
+        if cleaning_layers < 2 or cleaning_width < 1:
+            raise ValueError("The cleaning network needs at least 2 layers and 1 channel.")
+        self.overlap = (window - PATCH) // 2
+        self.components = nn.Conv2d(3, LATENT_CHANNELS, window, stride=PATCH)
+        margin = PATCH + self.overlap if self.overlap else 0
+        self.inverse = nn.ConvTranspose2d(LATENT_CHANNELS, 3, window, stride=PATCH, padding=margin)
         pixels = 3 * _CLEANING_FACTOR**2
-        self.components = nn.Conv2d(3, LATENT_CHANNELS, PATCH, stride=PATCH)
-        self.inverse = nn.ConvTranspose2d(LATENT_CHANNELS, 3, PATCH, stride=PATCH)
-        self.cleaning = nn.Sequential(
-            nn.Conv2d(pixels, _CLEANING_WIDTH, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(_CLEANING_WIDTH, _CLEANING_WIDTH, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(_CLEANING_WIDTH, _CLEANING_WIDTH, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(_CLEANING_WIDTH, pixels, 3, padding=1),
+        widths = [pixels, *[cleaning_width] * (cleaning_layers - 1), pixels]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.SiLU()]
+        self.cleaning = nn.Sequential(*layers[:-1])
+
+    @classmethod
+    def of_tensors(cls, tensors: Mapping[str, Tensor]) -> "PatchAutoencoder":
+        """An autoencoder of the sizes that a file's tensors have.
+
+        Raises:
+            ValueError: they are not sizes of one.
+        """
+        convolutions = [name for name in tensors if name.startswith("cleaning.") and name.endswith(".weight")]
+        first, components = tensors.get("cleaning.0.weight"), tensors["components.weight"]
+        if first is None or components.ndim != 4:
+            raise ValueError("the tensors are not those of a patch autoencoder")
+        return cls(
+            window=components.shape[-1], cleaning_width=first.shape[0], cleaning_layers=max(2, len(convolutions))
         )
 
     def encode(self, image: Tensor) -> Tensor:
@@ -50,7 +77,10 @@ class PatchAutoencoder(nn.Module):
             ValueError: other shapes or values.
         """
         check_image(image, self.spatial_factor)
-        return pack_2x2(self.components(image.to(self.components.weight.dtype))).to(image.dtype)
+        padded = image.to(self.components.weight.dtype)
+        if self.overlap:
+            padded = pad(padded, (self.overlap,) * 4, mode="reflect")
+        return pack_2x2(self.components(padded)).to(image.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latents (B, 128, h, w) -> images (B, 3, 16h, 16w), nominally in [-1, 1], not clamped, in the latent's dtype.
@@ -59,8 +89,15 @@ class PatchAutoencoder(nn.Module):
             ValueError: other shapes or values.
         """
         check_latent(latent, self.latent_channels)
-        rough = self.inverse(unpack_2x2(latent.to(self.inverse.weight.dtype)))
+        rough = self.rough(latent.to(self.inverse.weight.dtype))
         return (rough + self.seams(rough)).to(latent.dtype)
+
+    def rough(self, latent: Tensor) -> Tensor:
+        """The linear part of the decoding, (B, 128, h, w) -> (B, 3, 16h, 16w)."""
+        patches = unpack_2x2(latent)
+        if self.overlap:  # continued by one patch at each side, as many windows meet at the border as inside
+            patches = pad(patches, (1,) * 4, mode="replicate")
+        return self.inverse(patches)
 
     def seams(self, rough: Tensor) -> Tensor:
         """What the cleaning network adds to a linear decoding; both (B, 3, H, W)."""
@@ -70,7 +107,7 @@ class PatchAutoencoder(nn.Module):
 
     @torch.no_grad()
     def set_principal_components(self, images: Tensor) -> None:
-        """Fit both linear maps to images (n, 3, H, W) in [-1, 1] and close the cleaning network.
+        """Fit both linear maps to images (n, 3, H, W) in [-1, 1], without overlap, and close the cleaning network.
 
         A component's scale is the square root of its deviation's inverse: between keeping the large ones dominant and
         giving all the same share of a denoiser's attention.
@@ -83,14 +120,41 @@ class PatchAutoencoder(nn.Module):
         weight = weight / ((patches - mean) @ weight.T).std()
         inverse = torch.linalg.pinv(weight)  # (pixels, components)
         state = self.state_dict()
-        state["components.weight"].copy_(weight.view_as(state["components.weight"]))
+        middle = slice(self.overlap, self.overlap + PATCH)
+        square = (LATENT_CHANNELS, 3, PATCH, PATCH)
+        state["components.weight"].zero_()[:, :, middle, middle] = weight.view(square).float()
         state["components.bias"].copy_(-weight @ mean)
-        state["inverse.weight"].copy_(inverse.T.view_as(state["inverse.weight"]))
+        state["inverse.weight"].zero_()[:, :, middle, middle] = inverse.T.reshape(square).float()
         # A transposed convolution has one bias per color: the mean patch is put back as its mean color.
         state["inverse.bias"].copy_(mean.view(3, -1).mean(1))
-        last = len(self.cleaning) - 1
-        state[f"cleaning.{last}.weight"].zero_()
-        state[f"cleaning.{last}.bias"].zero_()
+        self.close_cleaning()
+
+    @torch.no_grad()
+    def close_cleaning(self) -> None:
+        """Let the cleaning network add nothing."""
+        last = self.cleaning[-1]
+        for parameter in last.parameters():
+            parameter.zero_()
+
+    @torch.no_grad()
+    def standardize(self, images: Tensor) -> None:
+        """Scale and shift the latents, and their decoding against it, so that those of ``images`` have mean 0 and
+        deviation 1."""
+        latent = self.encode(images).double()
+        mean, deviation = latent.mean(), latent.std()
+        state = self.state_dict()
+        # Every pixel gets the mean from all the windows that meet there.
+        shift = state["inverse.weight"].double().sum((0, 2, 3)) / PATCH**2 * mean
+        state["inverse.bias"].add_(shift)
+        state["inverse.weight"].mul_(deviation)
+        state["components.weight"].div_(deviation)
+        state["components.bias"].sub_(mean).div_(deviation)
+
+    def preview_colors(self) -> tuple[list[list[float]], list[float]]:
+        """What one number of each of the 32 components adds to the mean color of its patch, and the bias."""
+        assert self.inverse.bias is not None
+        weight = self.inverse.weight.float().sum((2, 3)) / PATCH**2
+        return weight.tolist(), self.inverse.bias.float().tolist()
 
 
 def save_patch_autoencoder(model: PatchAutoencoder, path: str | Path, *, dtype: torch.dtype = torch.float32) -> None:

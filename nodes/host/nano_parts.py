@@ -102,8 +102,6 @@ def set_preview_colors(model: Any, vae: comfy.sd.VAE) -> None:
     """Let a MODEL's live previews decode latents as a patch autoencoder does: linearly, one pixel per patch."""
     if not isinstance(vae.first_stage_model, PatchAutoencoder):
         return
-    inverse = vae.first_stage_model.inverse
-    assert inverse.bias is not None  # the mean of the patches
+    factors, bias = vae.first_stage_model.preview_colors()
     latent_format = model.model.latent_format
-    latent_format.latent_rgb_factors = inverse.weight.float().mean((2, 3)).tolist()
-    latent_format.latent_rgb_factors_bias = inverse.bias.float().tolist()
+    latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = factors, bias
