@@ -2,18 +2,21 @@
 
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mforce.evaluation.appearance import seam_steps
 from mforce.mforce_core import load_autoencoder
 from mforce.mforce_core.encoders.autoencoder import Autoencoder, Sizes
 from mforce.mforce_core.encoders.autoencoder_files import AutoencoderError
 from mforce.mforce_core.encoders.latent_space import pack_2x2, unpack_2x2
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.encoders.tiny_autoencoder import TinyAutoencoder
+from mforce.scenes import render, sample_layouts
 from mforce.training.nano import autoencoder as training
 
 GOLDEN = Path(__file__).parent / "golden" / "vae"
@@ -336,6 +339,86 @@ class TestPatch:
         torch.testing.assert_close(latent[0, 2::4, 0, 1], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    return (render(sample_layouts(32, seed=3), 64)[0] * 255).to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def wide(pictures) -> PatchAutoencoder:
+    torch.manual_seed(0)
+    model = PatchAutoencoder(window=16, cleaning_width=8, cleaning_layers=3).requires_grad_(False)
+    model.set_principal_components(training.to_float(pictures))
+    training.fit_windows(model, pictures, 200, torch.Generator().manual_seed(0))
+    return model
+
+
+class TestOverlap:
+    @pytest.fixture
+    def fitted(self, wide) -> PatchAutoencoder:
+        return deepcopy(wide)
+
+    def test_starts_as_the_patches_do(self, pictures):
+        """Until they are fitted, the windows are zero around the patch."""
+        target = training.to_float(pictures)
+        wide, plain = PatchAutoencoder(window=16), PatchAutoencoder()
+        for model in (wide, plain):
+            model.set_principal_components(target)
+        torch.testing.assert_close(wide.decode(wide.encode(target)), plain.decode(plain.encode(target)))
+
+    def test_errors_of_latents_fade_out(self, fitted, pictures):
+        """The same noise on the latents makes steps at the borders of patches that do not overlap."""
+        target = training.to_float(pictures)
+        plain = PatchAutoencoder().requires_grad_(False)
+        plain.set_principal_components(target)
+        noise = 0.2 * torch.randn(plain.encode(target).shape, generator=torch.Generator().manual_seed(1))
+        seams = []
+        for model in (fitted, plain):
+            decoded = model.rough(model.encode(target) + noise) - model.rough(model.encode(target))
+            border, inside = seam_steps(decoded, cell=8).mean(0)
+            seams.append(float(border / inside))
+        assert seams[0] < 0.75 * seams[1]
+
+    def test_borders_of_the_picture_are_like_the_inside(self, fitted):
+        """An even picture has the same patch everywhere, at the border too."""
+        even = torch.tensor([0.4, -0.2, 0.1])[None, :, None, None].expand(1, 3, 48, 64)
+        rough = fitted.rough(fitted.encode(even))
+        inside = rough[:, :, 16:24, 16:24].tile(1, 1, 6, 8)
+        torch.testing.assert_close(rough, inside, rtol=0, atol=1e-5)
+
+    def test_standard_latents_decode_alike(self, fitted, pictures):
+        target = training.to_float(pictures)
+        latent = fitted.encode(target)
+        assert abs(latent.mean()) < 1e-3
+        assert abs(latent.std() - 1) < 1e-3
+        before = fitted.rough(latent)
+        with torch.no_grad():
+            fitted.components.weight.mul_(3)
+            fitted.components.bias.mul_(3).add_(0.5)
+            fitted.inverse.bias.sub_(0.5 / 3 * fitted.inverse.weight.sum((0, 2, 3)) / 64)
+            fitted.inverse.weight.div_(3)
+        fitted.standardize(target)
+        torch.testing.assert_close(fitted.encode(target), latent, rtol=1e-3, atol=1e-3)
+        # The bias is put back as its mean color: exact but for the pattern of that mean inside a patch.
+        assert (fitted.rough(fitted.encode(target)) - before).abs().mean() < 2e-2
+
+    def test_a_file_knows_its_sizes(self, fitted, pictures, tmp_path):
+        save_patch_autoencoder(fitted, tmp_path / "autoencoder.safetensors")
+        loaded, image = load_autoencoder(tmp_path), training.to_float(pictures[:2])
+        assert torch.equal(loaded.decode(loaded.encode(image)), fitted.decode(fitted.encode(image)))
+
+    def test_sizes_that_cannot_be(self, fitted, tmp_path):
+        with pytest.raises(ValueError, match="even number from 8 to 24"):
+            PatchAutoencoder(window=26)
+        path = tmp_path / "autoencoder.safetensors"
+        save_patch_autoencoder(fitted, path)
+        tensors = load_file(path)
+        del tensors["cleaning.0.weight"]
+        save(tensors, path)
+        with pytest.raises(AutoencoderError, match="not those of a patch autoencoder"):
+            load_autoencoder(path)
+
+
 class TestTraining:
     @pytest.fixture
     def shards(self, images, tmp_path) -> Path:
@@ -347,12 +430,18 @@ class TestTraining:
 
     def test_cleaning_improves_and_keeps_the_encoder(self, shards, tmp_path):
         out = tmp_path / "autoencoder.safetensors"
-        first = training.train(shards, out, steps=2, seed=0, keep_encoder=False)
+        first = training.train(shards, out, linear_steps=20, steps=2)
         encoder = load_file(out)["components.weight"]
-        second = training.train(shards, out, steps=60, seed=1, keep_encoder=True)
+        second = training.train(shards, out, steps=60, seed=1, keep_encoder=True, cleaning_width=64)
         assert torch.equal(load_file(out)["components.weight"], encoder)
+        assert load_file(out)["cleaning.0.weight"].shape[0] == 64
         assert second["psnr"] > first["linear_psnr"] + 0.1
         assert json.loads((tmp_path / "autoencoder_log.json").read_text())["steps"] == 60
+
+    def test_number_of_pictures(self, shards):
+        assert len(training.read_images(shards, 70)) == 70
+        with pytest.raises(ValueError, match=r"96 pictures; 97 were asked for"):
+            training.read_images(shards, 97)
 
     def test_wrong_shards(self, tmp_path):
         with pytest.raises(ValueError, match=r"no \.safetensors shards"):
