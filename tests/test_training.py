@@ -65,7 +65,7 @@ def config(stage: str, data: Path, out: Path, *more: str):
         "optimizer.cooldown_steps=1",
         *more,
     ]
-    return read_train_config(CONFIGS / f"nano-{stage}.toml", overrides)
+    return read_train_config(CONFIGS / f"_small-{stage}.toml", overrides)
 
 
 @pytest.fixture(scope="module")

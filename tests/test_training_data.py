@@ -189,7 +189,7 @@ def test_two_processes_train_on_a_mixture_like_one(root: Path, base: Path, tmp_p
     train(config("mf", root, tmp_path / "one", **more))
     options = [part for value in arguments("mf", root, tmp_path / "two", **more) for part in ("--set", value)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "-m", "mforce.training.train", "nano-mf", *options]
+    command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-mf", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]
     one, two = ([e for e in read_log(tmp_path / name) if "rgb" in e] for name in ("one", "two"))

@@ -79,7 +79,7 @@ def test_state_is_shared_and_depth_only_training_has_less_of_it() -> None:
 def test_activations_are_near_what_autograd_keeps_on_a_real_device() -> None:
     """The fused attention of the CPU keeps no matrix; what else is kept is the same on the meta device."""
     small = ["architecture.hidden_size=64", "architecture.num_heads=2", "architecture.axes_dim=[8, 8, 8, 8]"]
-    config = read_train_config(Path("nano-mf"), [*small, "precision=float32"])
+    config = read_train_config(Path("_small-mf"), [*small, "precision=float32"])
     model = meta_model(config).to_empty(device="cpu").requires_grad_(True)
     weights, kept = {p.data_ptr() for p in model.parameters()}, {}
 

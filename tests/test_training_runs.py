@@ -99,7 +99,7 @@ def torchrun(settings: list[str]) -> None:
     """The second stage on two processes."""
     options = [part for value in settings for part in ("--set", value)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "-m", "mforce.training.train", "nano-mf", *options]
+    command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-mf", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]
 
@@ -190,7 +190,7 @@ def write_and_die(self, *arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return written
 HuggingFaceStorageWriter.write_data = write_and_die
-train(read_train_config(Path("nano-mf"), sys.argv[1:]))
+train(read_train_config(Path("_small-mf"), sys.argv[1:]))
 """
 
 

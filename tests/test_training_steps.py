@@ -133,7 +133,7 @@ processes = join("cpu")
 found = {}
 for when in ("step", "micro_batch"):
     out = f"out={sys.argv[1]}/{when}"
-    config = read_train_config(Path("nano-mf"), [*sys.argv[2:], out, f"scale.reduce_gradients={when}"])
+    config = read_train_config(Path("_small-mf"), [*sys.argv[2:], out, f"scale.reduce_gradients={when}"])
     trainer = Trainer(config, processes)
     with Reductions() as reductions:
         trainer.train_step()

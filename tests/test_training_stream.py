@@ -34,7 +34,7 @@ def config(stage: str, shards: str, out: Path, **more: object) -> TrainConfig:
     values |= {"architecture.hidden_size": 32, "architecture.num_heads": 1, "architecture.axes_dim": [8, 8, 8, 8]}
     values |= {"architecture.depth_single": 1, "precision": "float32", "compile": "false", "log_every": 1, "steps": 6}
     values |= {"optimizer.name": "adamw", "save_every": 3}
-    return read_train_config(Path(f"nano-{stage}"), [f"{key}={value}" for key, value in (values | more).items()])
+    return read_train_config(Path(f"_small-{stage}"), [f"{key}={value}" for key, value in (values | more).items()])
 
 
 def curve(out: Path) -> list[tuple[float, ...]]:

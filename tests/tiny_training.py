@@ -80,4 +80,4 @@ def arguments(stage: str, data: Path, out: Path, **more: object) -> list[str]:
 
 
 def config(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
-    return read_train_config(Path(f"nano-{stage}"), arguments(stage, data, out, **more))
+    return read_train_config(Path(f"_small-{stage}"), arguments(stage, data, out, **more))
