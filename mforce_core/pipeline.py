@@ -24,6 +24,8 @@ from ..kernels import current_request, launches, what_ran
 from .depth.codec import decode_depth, encode_depth, fill_missing
 from .device import check_compiler, choose_device, device_name
 from .encoders.autoencoder_files import load_autoencoder
+from .encoders.familiarity import UNFAMILIAR
+from .encoders.patch_autoencoder import PatchAutoencoder
 from .encoders.text import encode_prompts
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture
 from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
@@ -333,6 +335,18 @@ class Pipeline:
         images = images.to(self.device, torch.float32)
         return latents_to_tokens(self.autoencoder.encode(images / 127.5 - 1)).float()
 
+    def _unfamiliar(self, given: Given) -> list[str]:
+        """A sentence where a picture is far from all that a small model knows."""
+        if given.rgb is None or not isinstance(self.autoencoder, PatchAutoencoder):
+            return []
+        tokens = self._rgb_tokens([given.rgb])
+        assert tokens is not None
+        grid = (given.rgb.shape[0] // PATCH_SIZE, given.rgb.shape[1] // PATCH_SIZE)
+        if not self.autoencoder.is_unfamiliar(tokens_to_latents(tokens, grid))[0]:
+            return []
+        self.say(UNFAMILIAR)
+        return [UNFAMILIAR]
+
     def _depth_tokens(self, maps: Sequence[np.ndarray], noise: Tensor) -> Tensor | None:
         """Tokens (B, N, p * p) of depth maps (H, W), noise in the pixels without a measurement."""
         if not maps:
@@ -363,13 +377,14 @@ class Pipeline:
             depth = given.placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
         elif given.placement is not None:
             image, depth = (np.ascontiguousarray(array[given.placement.content]) for array in (image, depth))
+        notes = [*given.notes, *self._unfamiliar(given)]
         origin = {
             "model_files": self.model_files,
             "input_files": input_files(job),
             "versions": versions(),
             "device": device_name(self.device),
             "kernels": kernels,
-            "notes": list(given.notes),
+            "notes": notes,
         }
         return Result(image, depth, job, origin)
 

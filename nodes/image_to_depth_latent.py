@@ -10,6 +10,7 @@ from torch import Tensor
 from ..mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
 from .host.image_fit import fit_image, place
 from .host.joint_latent import CATEGORY, empty_stream, joint
+from .host.nano_parts import warn_of_unfamiliar
 from .host.node import Node
 from .host.shared_inputs import fit_inputs
 
@@ -60,6 +61,7 @@ class MFImageToDepthLatent(Node):
                 f"the VAE gave a latent of shape {tuple(rgb.shape)}, but the model needs {wanted}; connect the VAE of"
                 " Load MF Model or the FLUX.2 VAE."
             )
+        warn_of_unfamiliar("MF Image to Depth Latent", vae, rgb)
         latent = joint(rgb, empty_stream(batch, DEPTH_CHANNELS, *wanted[2:]), freeze_rgb=True)
         latent |= {"depth_valid": placement.inside(batch), "placement": placement}
         return io.NodeOutput(latent, pixels)

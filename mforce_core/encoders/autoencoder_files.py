@@ -12,6 +12,7 @@ from ..weights.tensor_files import open_safetensors
 from .autoencoder import NORM_GROUPS, Autoencoder, Sizes
 from .autoencoder_names import LANDMARK as NAME_OF_DIFFUSERS
 from .autoencoder_names import from_diffusers
+from .familiarity import load_familiarity
 from .patch_autoencoder import PatchAutoencoder
 from .tiny_autoencoder import TinyAutoencoder
 
@@ -71,6 +72,8 @@ def load_autoencoder(
         name: value.to(device, torch.float32 if name.startswith("bn.") else dtype) for name, value in tensors.items()
     }
     model.load_state_dict(state, assign=True)
+    if isinstance(model, PatchAutoencoder):
+        model.familiarity = load_familiarity(path)
     return model.requires_grad_(False).eval()
 
 

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from .familiarity import Familiarity
 from .latent_space import check_image, check_latent, pack_2x2, unpack_2x2
 
 PATCH = 8
@@ -45,6 +46,8 @@ class PatchAutoencoder(nn.Module):
         if cleaning_layers < 2 or cleaning_width < 1:
             raise ValueError("The cleaning network needs at least 2 layers and 1 channel.")
         self.overlap = (window - PATCH) // 2
+        #: Statistics of the latents that a model was trained on, where they are known.
+        self.familiarity: Familiarity | None = None
         self.components = nn.Conv2d(3, LATENT_CHANNELS, window, stride=PATCH)
         margin = PATCH + self.overlap if self.overlap else 0
         self.inverse = nn.ConvTranspose2d(LATENT_CHANNELS, 3, window, stride=PATCH, padding=margin)
@@ -91,6 +94,15 @@ class PatchAutoencoder(nn.Module):
         check_latent(latent, self.latent_channels)
         rough = self.rough(latent.to(self.inverse.weight.dtype))
         return (rough + self.seams(rough)).to(latent.dtype)
+
+    def is_unfamiliar(self, latent: Tensor) -> Tensor:
+        """Which pictures, by their latents (B, 128, h, w), are far from those that the model was trained on; (B,) bool.
+
+        None of them where that is not known.
+        """
+        if self.familiarity is None:
+            return torch.zeros(len(latent), dtype=torch.bool)
+        return self.familiarity.is_unfamiliar(latent)
 
     def rough(self, latent: Tensor) -> Tensor:
         """The linear part of the decoding, (B, 128, h, w) -> (B, 3, 16h, 16w)."""

@@ -18,6 +18,7 @@ import comfy.supported_models_base
 import torch
 
 from ...mforce_core.encoders.autoencoder_files import load_autoencoder
+from ...mforce_core.encoders.familiarity import UNFAMILIAR
 from ...mforce_core.encoders.patch_autoencoder import PatchAutoencoder
 from ...mforce_core.encoders.tiny_autoencoder import TinyAutoencoder
 from ...mforce_core.encoders.words import WordTextEncoder, load_text_encoder
@@ -96,6 +97,13 @@ def load_vae(path: Path = FOLDER) -> comfy.sd.VAE:
     # ComfyUI assumes the TAESD factor of 8 and would crop to it; with 2x2 packing it is 16.
     vae.downscale_ratio = vae.upscale_ratio = PATCH_SIZE
     return vae
+
+
+def warn_of_unfamiliar(node: str, vae: comfy.sd.VAE, latent: torch.Tensor) -> None:
+    """Say so where one of the pictures (B, 128, h, w) is far from what nano was trained on."""
+    network = getattr(vae, "first_stage_model", None)
+    if isinstance(network, PatchAutoencoder) and network.is_unfamiliar(latent).any():
+        notice(f"{node}: {UNFAMILIAR}")
 
 
 def set_preview_colors(model: Any, vae: comfy.sd.VAE) -> None:
