@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import trange
 
 from ...mforce_core import load_autoencoder
-from ...mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
+from ...mforce_core.encoders.patch_autoencoder import PATCH, PatchAutoencoder, save_patch_autoencoder
 from ...scenes import read_shards
 
 HELD_OUT = 64
@@ -29,9 +29,10 @@ LINEAR_BATCH = 16
 LINEAR_NOISE = 0.1
 #: Largest noise on the latents while the network trains. Sampled latents are never as clean as encoded ones, and how
 #: far they are from it differs, so that every picture of a batch gets another level, small ones most often.
-LARGEST_NOISE = 0.4
-#: Weight of the differences between neighboring pixels, which are where seams show, beside the pixels' own.
-GRADIENT_WEIGHT = 2.0
+LARGEST_NOISE = 0.25
+#: Weight of the differences between neighbors across the patches' borders, where seams show. Over all neighbors, or
+#: with more noise, the network blurs instead.
+BORDER_WEIGHT = 0.5
 
 
 def read_images(folder: Path, count: int | None = None) -> Tensor:
@@ -108,8 +109,9 @@ def train_cleaning(model: PatchAutoencoder, images: Tensor, steps: int, generato
         with torch.autocast("cpu", torch.bfloat16):
             seams = model.seams(rough.contiguous(memory_format=torch.channels_last))
         error = rough + seams.float() - target
-        steps_between = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-        loss = error.abs().mean() + 2 * error.square().mean() + GRADIENT_WEIGHT * steps_between
+        down, across = error.diff(dim=2)[:, :, PATCH - 1 :: PATCH], error.diff(dim=3)[..., PATCH - 1 :: PATCH]
+        borders = down.abs().mean() + across.abs().mean()
+        loss = error.abs().mean() + 2 * error.square().mean() + BORDER_WEIGHT * borders
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
