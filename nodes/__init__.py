@@ -26,12 +26,14 @@ from .depth_to_image_latent import MFDepthToImageLatent
 from .empty_latent import MFEmptyLatent
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
+from .host.path_route import add_path_route
 from .image_to_depth_latent import MFImageToDepthLatent
 from .latent_from_batch import MFLatentFromBatch
 from .load_depth import MFLoadDepth
 from .load_model import MFLoadModel
 from .merge_latent import MFMergeLatent
 from .merge_point_clouds import MFMergePointClouds
+from .path import MFPath
 from .render_view import MFRenderView
 from .repeat_latent import MFRepeatLatent
 from .restore_size import MFRestoreSize
@@ -48,6 +50,7 @@ NODES: list[type[io.ComfyNode]] = [
     MFDepthToImageLatent,
     MFEncodeDepth,
     MFSampler,
+    MFPath,
     MFTilt,
     MFDepthCompletion,
     MFSplitLatent,
@@ -68,5 +71,8 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class ModalityForcingExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        add_path_route()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

@@ -12,7 +12,8 @@ from ..mforce_core.release import CFG, STEPS
 from .host.core_sampler import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELEASED, Settings, sample_latent
 from .host.joint_latent import Latent, joint, single_streams
 from .host.node import Node
-from .host.shared_inputs import tilt_input
+from .host.path_plan import PathPlan, PathSocket
+from .host.shared_inputs import control_strength_input, tilt_input
 
 
 class MFSampler(Node):
@@ -129,6 +130,26 @@ class MFSampler(Node):
                         " stay closer to it. If the depth of a picture is missing, it is made first, in as many steps."
                     ),
                 ),
+                control_strength_input(
+                    "i2d and d2i only: how closely to follow the given picture or depth. 1: exactly. Lower: more and"
+                    " more as a hint of the layout.",
+                    optional=True,
+                ),
+                io.Boolean.Input(
+                    "same_noise",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip=(
+                        "Start every picture of a batch from the noise of the first. Turn it on for the frames of a"
+                        " video, so that their depth flickers less; off, pictures of a batch differ."
+                    ),
+                ),
+                PathSocket.Input(
+                    "path",
+                    optional=True,
+                    tooltip="From MF Path. It takes the place of steps, tilt, sampler_name, scheduler and denoise.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="rgb", tooltip="The picture, for VAE Decode."),
@@ -154,9 +175,12 @@ class MFSampler(Node):
         scheduler: str = RELEASED,
         i2d_cfg: float = CFG["i2d"],
         denoise: float = 1.0,
+        control_strength: float = 1.0,
+        same_noise: bool = False,
+        path: PathPlan | None = None,
     ) -> io.NodeOutput:
-        settings = Settings(steps, cfg, i2d_cfg, tilt, sampler_name, scheduler, denoise)
-        streams = sample_latent(model, positive, negative, latent, mode, settings, seed, refine_depth)
+        settings = Settings(steps, cfg, i2d_cfg, tilt, sampler_name, scheduler, denoise, control_strength, path)
+        streams = sample_latent(model, positive, negative, latent, mode, settings, seed, refine_depth, same_noise)
         device = comfy.model_management.intermediate_device()
         rgb, depth = (stream.to(device) for stream in streams)
         picture, stream = single_streams(latent, rgb, depth)

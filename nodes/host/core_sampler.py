@@ -20,10 +20,13 @@ from torch import Tensor
 
 from ...mforce_core.release import CFG, LOG2_ALPHA, MIN_DEPTH_TIME, STEPS, Mode
 from ...mforce_core.sampling.schedule import rollout_times
+from ...mforce_core.sampling.solvers import SOLVERS
 from .joint_latent import Latent, freeze_mask, split
 from .joint_model import check_joint
 from .noise_levels import JointModelSampling
 from .notices import notice
+from .path_plan import PathPlan, control_path
+from .path_sampler import PathSampler
 from .picture_noise import SEEDS, with_picture_noise
 
 AUTO = "auto"
@@ -47,7 +50,8 @@ class Settings:
     """Options of a rollout.
 
     ``cfg`` is for joint and d2i, ``depth_cfg`` for i2d and the refining pass; ``denoise`` below 1 starts from the
-    latent's content at a part of the noise.
+    latent's content at a part of the noise. With ``control_strength`` below 1 a given stream is followed less strictly.
+    ``plan`` is a path with its solver, in place of steps, tilt, sampler and scheduler.
     """
 
     steps: int = STEPS
@@ -57,6 +61,32 @@ class Settings:
     sampler_name: str = "euler"
     scheduler: str = RELEASED
     denoise: float = 1.0
+    control_strength: float = 1.0
+    plan: PathPlan | None = None
+
+    def on_the_way_of(self, mode: Mode) -> Settings:
+        """These settings with the plan that a mode needs: control short of full strength is one of its own.
+
+        Raises:
+            ValueError: settings that do not go together.
+        """
+        if self.plan is not None:
+            if self.denoise < 1:
+                raise ValueError("denoise below 1 does not go with a path; set start_rgb or start_depth of MF Path.")
+            return self
+        if self.control_strength == 1 or mode == JOINT:
+            return self
+        if self.denoise < 1 or self.scheduler != RELEASED or self.sampler_name not in SOLVERS:
+            raise ValueError(
+                f"control_strength below 1 needs denoise 1, the scheduler {RELEASED} and one of the samplers"
+                f" {', '.join(SOLVERS)}."
+            )
+        return replace(self, plan=control_path(mode, self.control_strength, self.steps, self.sampler_name))
+
+    @property
+    def run_steps(self) -> int:
+        """Steps of one run."""
+        return self.steps if self.plan is None else self.plan.path.steps
 
 
 @dataclass(frozen=True)
@@ -127,11 +157,17 @@ def run(
     guider = comfy.samplers.CFGGuider(patched)
     guider.set_conds(positive, negative)
     guider.set_cfg(settings.depth_cfg if task.mode == IMAGE_TO_DEPTH else settings.cfg)
+    if settings.plan is None:
+        sampler = with_picture_noise(comfy.samplers.sampler_object(settings.sampler_name), seeds)
+        sigmas = _sigmas(patched, task.mode, settings)
+    else:
+        sampler = PathSampler(settings.plan.path, settings.plan.solver, seeds)
+        sigmas = sampler.sigmas
     samples = guider.sample(
         noise,
         NestedTensor([task.rgb, task.depth]),
-        with_picture_noise(comfy.samplers.sampler_object(settings.sampler_name), seeds),
-        _sigmas(patched, task.mode, settings),
+        sampler,
+        sigmas,
         denoise_mask=task.noise_mask,
         callback=progress,
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
@@ -170,19 +206,25 @@ def sample_latent(
     settings: Settings,
     seed: int,
     refine_depth: bool = False,
+    same_noise: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Everything MF Sampler does: task, noise, one run, and for joint tasks another that refines the depth.
+
+    With ``same_noise`` every picture of a batch has the noise of the first.
 
     Raises:
         ValueError: inputs that do not fit together.
     """
     check_joint(model)
     task = read_task(latent, mode)
+    settings = settings.on_the_way_of(task.mode)
     first = _missing_content(task, settings)
     refine = refine_depth and task.mode == JOINT
-    seeds = picture_seeds(task.rgb.shape[0], seed, latent.get("batch_index"))
+    places = [0] * task.rgb.shape[0] if same_noise else latent.get("batch_index")
+    seeds = picture_seeds(task.rgb.shape[0], seed, places)
     noise = draw_noise(task.rgb, task.depth, seeds)
-    total = settings.steps * (1 + refine + (first is not None))
+    whole = replace(settings, denoise=1.0, plan=None)
+    total = settings.run_steps + whole.run_steps * (refine + (first is not None))
     report = latent_preview.prepare_callback(model, total)
     done = 0
 
@@ -193,15 +235,15 @@ def sample_latent(
             report(done + step, x0, x, total)
 
         streams = run(model, positive, negative, task, noise, settings, seeds, progress)
-        done += settings.steps
+        done += settings.run_steps
         return streams
 
     if first is not None:
-        content = sample_one(first, replace(settings, denoise=1.0))
+        content = sample_one(first, whole)
         task = replace(task, rgb=content[0], depth=content[1])
     rgb, depth = sample_one(task, settings)
     if refine:
-        depth = sample_one(_refining(task, rgb), replace(settings, denoise=1.0))[1]
+        depth = sample_one(_refining(task, rgb), whole)[1]
     return rgb, depth
 
 

@@ -73,8 +73,12 @@ class JointDiffusion(comfy.model_base.Flux):
         self.preview = SideBySide(self.latent_format)
         self.latent_format.latent_rgb_factors_reshape = self.preview
 
-    def begin_run(self, sampling: Any, denoise_mask: Tensor | None, latent_shapes: list[Any]) -> None:
+    def begin_run(
+        self, sampling: Any, denoise_mask: Tensor | None, latent_shapes: list[Any], sampler: Any = None
+    ) -> None:
         """Take up the settings of the run that starts now; see `.sampler_wrappers.around_run`.
+
+        A path sampler brings the clocks of its path, and its solver has the floor of the depth velocity.
 
         Raises:
             ValueError: the latent is not a pair of this model's streams.
@@ -99,9 +103,10 @@ class JointDiffusion(comfy.model_base.Flux):
             notice(sentence)
         # A foreign model_sampling patch (core's ModelSamplingFlux node) knows no tilt.
         log2_alpha = getattr(sampling, "log2_alpha", LOG2_ALPHA)
-        min_depth_time = getattr(sampling, "min_depth_time", 0.0)
+        clocks = getattr(sampler, "clocks", None)
+        min_depth_time = getattr(sampling, "min_depth_time", 0.0) if clocks is None else 0.0
         self.latent_shapes = latent_shapes
-        self.run = JointRun.from_mask(denoise_mask, latent_shapes, log2_alpha, min_depth_time)
+        self.run = JointRun.from_mask(denoise_mask, latent_shapes, log2_alpha, min_depth_time, clocks)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         text = kwargs.get("cross_attn")
@@ -163,21 +168,21 @@ class JointDiffusion(comfy.model_base.Flux):
             control=control,
             transformer_options={} if transformer_options is None else transformer_options,
         )
-        clean_rgb = rgb - _per_sample(sigma) * velocity
+        clean_rgb = rgb - _per_sample(t_rgb) * velocity
         clean_depth = torch.lerp(depth, predicted, _per_sample(run.depth_trust(t_depth)))
         return comfy.utils.pack_latents([clean_rgb, clean_depth / run.alpha])[0]
 
     def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **kwargs: Any) -> Tensor:
         """What masked-out regions hold during the run: a frozen stream its clean value, others noise."""
-        noisy = super().scale_latent_inpaint(sigma=sigma, noise=noise, latent_image=latent_image, **kwargs)
-        frozen = (self.run.rgb_frozen, self.run.depth_frozen)
         streams = zip(
-            frozen,
+            self.run.carried_levels(sigma.float()),
             comfy.utils.unpack_latents(latent_image, self.latent_shapes),
-            comfy.utils.unpack_latents(noisy, self.latent_shapes),
+            comfy.utils.unpack_latents(noise, self.latent_shapes),
             strict=True,
         )
-        return comfy.utils.pack_latents([clean if fixed else mixed for fixed, clean, mixed in streams])[0]
+        return comfy.utils.pack_latents(
+            [_per_sample(level) * eps + (1.0 - _per_sample(level)) * clean for level, clean, eps in streams]
+        )[0]
 
     def process_latent_in(self, latent: Any) -> Any:
         return self._scale_depth(latent, 1.0 / self.run.alpha)

@@ -6,6 +6,9 @@ algebra of f, z = (1 - s) (d / A) + s eps: an ordinary flow path on s whose clea
 sampler that steps from predictions of the clean state therefore moves both streams as it should, and Euler
 does exactly what a step of its own per stream would do.
 
+On any other path of the two noise levels there is no such z. Its own sampler (`.path_sampler`) steps the streams
+themselves, and s only says where on the path they are (`.clocks`).
+
 Relies on: ``comfy.model_sampling`` (ModelSamplingFlux, CONST), whose noise levels core's schedulers read, and
 ``comfy.utils.unpack_latents`` for the denoise mask of a nested latent.
 """
@@ -23,6 +26,7 @@ from torch import Tensor
 from ...mforce_core.model.config import Schedule
 from ...mforce_core.release import LOG2_ALPHA
 from ...mforce_core.sampling.schedule import shift, tilt
+from .clocks import Clocks
 
 
 class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
@@ -50,12 +54,13 @@ class JointModelSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sam
 
 @dataclass(frozen=True)
 class JointRun:
-    """Settings of one run; ``log2_alpha`` is the tilt of depth against RGB."""
+    """Settings of one run; ``log2_alpha`` is the tilt of depth against RGB, unless ``clocks`` have both levels."""
 
     log2_alpha: float = 0.0
     rgb_frozen: bool = False
     depth_frozen: bool = False
     min_depth_time: float = 0.0
+    clocks: Clocks | None = None
 
     @classmethod
     def from_mask(
@@ -64,23 +69,30 @@ class JointRun:
         latent_shapes: Sequence[Sequence[int]],
         log2_alpha: float,
         min_depth_time: float = 0.0,
+        clocks: Clocks | None = None,
     ) -> JointRun:
         """A stream whose denoise mask is zero everywhere is frozen, and then there is nothing to tilt.
+
+        On a path none is frozen: what is kept of a stream is shown to the model at the stream's noise level on the
+        path, which is 0 where it shall be followed strictly.
 
         Args:
             denoise_mask: packed like the latent, (B, 1, L); None denoises everything.
             latent_shapes: of the two streams.
             log2_alpha: tilt for the case that both streams are denoised.
             min_depth_time: see :meth:`depth_trust`.
+            clocks: of a path, in place of the tilt.
 
         Raises:
             ValueError: both streams are frozen.
         """
         if denoise_mask is None:
-            return cls(log2_alpha, min_depth_time=min_depth_time)
+            return cls(0.0 if clocks else log2_alpha, min_depth_time=min_depth_time, clocks=clocks)
         rgb, depth = (not mask.any() for mask in comfy.utils.unpack_latents(denoise_mask, latent_shapes))
         if rgb and depth:
             raise ValueError("Both the RGB and the depth stream are masked out: leave one of them to be denoised.")
+        if clocks is not None:
+            return cls(min_depth_time=min_depth_time, clocks=clocks)
         return cls(0.0 if rgb or depth else log2_alpha, bool(rgb), bool(depth), min_depth_time)
 
     @property
@@ -94,10 +106,20 @@ class JointRun:
 
     def times(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """(t_rgb, t_depth) at the sampler's noise level, (B,) each; a frozen stream is clean, at 0."""
+        if self.clocks is not None:
+            return self.clocks.levels(sigma)
         zero = sigma.new_zeros(sigma.shape)
         t_rgb = zero if self.rgb_frozen else sigma
         t_depth = zero if self.depth_frozen else tilt(sigma, self.log2_alpha)
         return t_rgb, t_depth
+
+    def carried_levels(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise levels of the states that the sampler carries, (B,) each: z has that of RGB, see the head of this
+        module."""
+        if self.clocks is not None:
+            return self.times(sigma)
+        zero = sigma.new_zeros(sigma.shape)
+        return zero if self.rgb_frozen else sigma, zero if self.depth_frozen else sigma
 
     def depth_trust(self, t_depth: Tensor) -> Tensor:
         """How far the clean depth lies from the noisy one towards the prediction, (B,): all the way, unless a floor of

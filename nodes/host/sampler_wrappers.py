@@ -54,7 +54,7 @@ def around_run(executor: Any, *args: Any, latent_shapes: list[Any], **kwargs: An
     refuse_foreign_patches(patcher.model_options.get("transformer_options", {}))
     sampling = patcher.get_model_object("model_sampling")
     for one in (patcher, *patcher.get_additional_models_with_key("multigpu")):
-        one.model.begin_run(sampling, run.denoise_mask, latent_shapes)
+        one.model.begin_run(sampling, run.denoise_mask, latent_shapes, run.sampler)
     guider.conds = {kind: pack_regions(conds, latent_shapes) for kind, conds in guider.conds.items()}
     model = patcher.model
     run = run._replace(callback=model.preview.watch(run.callback, latent_shapes, model.run.alpha))

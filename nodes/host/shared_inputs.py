@@ -54,6 +54,13 @@ def tilt_input(tooltip: str) -> io.Input:
     return io.Float.Input("tilt", default=LOG2_ALPHA, min=-10.0, max=10.0, step=0.5, round=0.01, tooltip=tooltip)
 
 
+def control_strength_input(tooltip: str, *, optional: bool = False) -> io.Input:
+    """How strictly a given stream is followed, see `.path_plan.strength_to_tilt`."""
+    return io.Float.Input(
+        "control_strength", default=1.0, min=0.0, max=1.0, step=0.05, round=0.01, optional=optional, tooltip=tooltip
+    )
+
+
 def geometry_input() -> io.Input:
     return io.MultiType.Input(
         "geometry",

@@ -1,0 +1,44 @@
+"""The server's answer to the square of MF Path: the noise levels that the node's widgets make.
+
+So the square shows what will be run, whatever the node can do, and the browser needs no formulas.
+
+Relies on: ``PromptServer`` and its routes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .path_plan import read_path
+
+ROUTE = "/mforce/path"
+#: Steps that a picture of a path needs at most, and more than anybody looks at.
+_MOST_STEPS = 10_000
+
+
+def add_path_route() -> None:
+    """Answer at :data:`ROUTE`; called once, when ComfyUI loads the pack."""
+    from aiohttp import web  # the server's own; nothing else here needs either
+    from server import PromptServer
+
+    @PromptServer.instance.routes.post(ROUTE)
+    async def path(request: web.Request) -> web.Response:
+        try:
+            return web.json_response(answer(await request.json()))
+        except ValueError as problem:
+            return web.json_response({"error": str(problem)})
+
+
+def answer(values: Any) -> dict[str, list[float]]:
+    """The levels of both streams for the values of MF Path's widgets.
+
+    Raises:
+        ValueError: values that make no path.
+    """
+    try:
+        if not 1 <= values["steps"] <= _MOST_STEPS:
+            raise ValueError(f"steps must be from 1 to {_MOST_STEPS}.")
+        _, path = read_path(values)
+    except (KeyError, TypeError, AttributeError) as problem:
+        raise ValueError("this is not what the widgets of MF Path hold.") from problem
+    return {"rgb": list(path.rgb), "depth": list(path.depth)}

@@ -1,0 +1,124 @@
+"""A SAMPLER for core's guiders that steps each stream on its own noise levels.
+
+Relies on: ``comfy.samplers`` (Sampler, KSamplerX0Inpaint, which mixes in what a noise mask keeps),
+``comfy.utils.pack_latents`` and the key ``seed`` of a guider's extra arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.samplers
+import comfy.utils
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ...mforce_core.sampling.guidance import Prediction
+from ...mforce_core.sampling.integrate import Given, integrate
+from ...mforce_core.sampling.noise import NoiseSource
+from ...mforce_core.sampling.path import NoisePath
+from ...mforce_core.sampling.solvers import Streams
+from .clocks import Clocks
+from .picture_noise import SEEDS
+
+_NAMES = ("the picture", "the depth")
+
+
+class PathSampler(comfy.samplers.Sampler):
+    """Steps along a path. The run's model takes both noise levels from ``clocks`` (`.sampler_wrappers.around_run`).
+
+    Args:
+        path: noise levels of both streams.
+        solver: of ``mforce_core.sampling.solvers.SOLVERS``.
+        seeds: of the noise that is added on the way, one a picture; by default they count on from the run's.
+    """
+
+    def __init__(self, path: NoisePath, solver: str, seeds: Sequence[int] | None = None) -> None:
+        self.clocks, self.solver, self.seeds = Clocks.of(path), solver, seeds
+
+    @property
+    def sigmas(self) -> Tensor:
+        """The SIGMAS that take the whole path."""
+        return self.clocks.sigmas
+
+    def sample(
+        self,
+        model_wrap: Any,
+        sigmas: Tensor,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        latent_image: Tensor | None = None,
+        denoise_mask: Tensor | None = None,
+        disable_pbar: bool = False,
+    ) -> Tensor:
+        """The packed clean latent (B, 1, L) from packed noise and content; the arguments are core's."""
+        shapes = model_wrap.inner_model.latent_shapes
+        path = NoisePath(*self.clocks.levels(sigmas))
+        content = torch.zeros_like(noise) if latent_image is None else latent_image
+        kept = _kept(content, denoise_mask, shapes)
+        inpainted = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
+        inpainted.latent_image, inpainted.noise = latent_image, noise
+        shown = [torch.zeros_like(noise), noise]
+
+        def predict(state: Streams, number: int) -> Prediction:
+            x = _pack(state)
+            clean = inpainted(x, sigmas[number].expand(len(x)), denoise_mask, **extra_args)
+            shown[:] = clean, x
+            rgb, depth = _unpack(clean, shapes)
+            return Prediction(_velocity(state.rgb, rgb, path.rgb[number]), depth)
+
+        with tqdm(total=path.steps, disable=disable_pbar) as bar:
+
+            def report(step: int, steps: int, _rgb: Tensor, _depth: Tensor) -> None:
+                bar.update()
+                if callback is not None:
+                    callback(step - 1, *shown, steps)
+
+            state = _start(noise, content, path, kept, shapes)
+            fresh = self._fresh(extra_args.get("seed"), state).like
+            return _pack(integrate(predict, state, path, given=kept, solver=self.solver, fresh=fresh, callback=report))
+
+    def _fresh(self, seed: int | None, state: Streams) -> NoiseSource:
+        """The noise that is added on the way, of each picture as if it were alone."""
+        counted = [((seed or 0) + place) % SEEDS for place in range(len(state.rgb))]
+        source = NoiseSource(counted if self.seeds is None else self.seeds)
+        for stream in state:  # the noise of the start is drawn from these seeds, too
+            source.draw(stream.shape)
+        return source
+
+
+def _start(noise: Tensor, content: Tensor, path: NoisePath, kept: Given, shapes: Any) -> Streams:
+    """The first state; of a stream that is kept the noise that it is mixed with."""
+    first = []
+    streams = zip(_NAMES, _unpack(noise, shapes), _unpack(content, shapes), kept, path.levels[0], strict=True)
+    for name, eps, clean, whole, level in streams:
+        if level < 1 and not clean.any():
+            raise ValueError(
+                f"The path starts with {name} at noise level {level:g}, and the latent has none: connect a latent that"
+                f" holds {name}, or choose a path that starts from noise."
+            )
+        first.append(eps if whole is not None else level * eps + (1 - level) * clean)
+    return Streams(*first)
+
+
+def _kept(content: Tensor, denoise_mask: Tensor | None, shapes: Any) -> Given:
+    """The streams that the mask keeps as a whole."""
+    if denoise_mask is None:
+        return Given()
+    masks, streams = _unpack(denoise_mask, shapes), _unpack(content, shapes)
+    return Given(*(None if mask.any() else clean for mask, clean in zip(masks, streams, strict=True)))
+
+
+def _velocity(x: Tensor, clean: Tensor, level: float) -> Tensor:
+    return (x - clean) / level if level else torch.zeros_like(x)
+
+
+def _unpack(packed: Tensor, shapes: Any) -> list[Tensor]:
+    return list(comfy.utils.unpack_latents(packed, shapes))
+
+
+def _pack(streams: Streams) -> Tensor:
+    return comfy.utils.pack_latents(list(streams))[0]
