@@ -60,3 +60,14 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="session")
 def object_info(server):
     return server.get("/object_info")
+
+
+@pytest.fixture(scope="session")
+def frontend_server(tmp_path_factory):
+    """A ComfyUI for browsers: of packs in folders with a space in their name, it serves no JavaScript."""
+    running = Server(find_installation(), tmp_path_factory.mktemp("frontend"), "modality-forcing")
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        running.stop()

@@ -68,8 +68,8 @@ def main(root: Path, folder: Path) -> None:
             cfg=1.0 if mode == "i2d" else cfg,
             log2_alpha=log2_alpha if mode == "joint" else None,
             null_text=null_text,
-            rgb=to_tokens(given_rgb),
-            depth=to_tokens(depth),
+            rgb=to_tokens(given_rgb) if mode == "i2d" else None,
+            depth=to_tokens(depth) if mode == "d2i" else None,
             noise=tuple(to_tokens(stream) for stream in noise.unbind()),
         )
         return [to_grid(tokens) for tokens in out]

@@ -9,7 +9,23 @@ const NODE = 'MFPath'
 const SAMPLER = 'MFSampler'
 const SHAPES = { tilt: 'tilt', points: 'points' }
 const GREATEST_TILT = 10
-const HEIGHT = 280
+const HEIGHT = 270
+/** Widgets that only some shapes use. */
+const USED_BY = {
+  tilt: ['tilt'],
+  points: ['points'],
+  rgb_by: ['finish'],
+  depth_by: ['finish'],
+  control_strength: ['image to depth', 'depth to image'],
+  start_rgb: ['tilt', 'points', 'shifts', 'finish', 'depth to image'],
+  start_depth: ['tilt', 'points', 'shifts', 'finish', 'image to depth'],
+  mu: ['tilt', 'points', 'shifts', 'finish', 'depth to image'],
+  sigma: ['tilt', 'points', 'shifts', 'finish', 'depth to image'],
+  depth_mu: ['shifts', 'finish', 'image to depth'],
+  depth_sigma: ['shifts', 'finish', 'image to depth']
+}
+/** Widgets of MF Sampler that a path replaces. */
+const REPLACED = ['steps', 'tilt', 'sampler_name', 'scheduler', 'denoise', 'control_strength']
 
 const editors = new WeakMap()
 
@@ -18,11 +34,11 @@ const rounded = (value) => Math.round(value * 1000) / 1000
 const logit = (level) => Math.log2(level / (1 - level))
 
 function parsePoints(words) {
-  const pairs = words.split(';').filter((part) => part.trim()).map((part) => part.split(',').map(Number))
+  const pairs = words.trim().split(/\s+/).map((part) => part.split(',').map(Number))
   return pairs.every((pair) => pair.length === 2 && pair.every(Number.isFinite)) ? pairs : []
 }
 
-const formatPoints = (points) => points.map((pair) => pair.map(rounded).join(',')).join('; ')
+const formatPoints = (points) => points.map((pair) => pair.map(rounded).join(',')).join(' ')
 
 /** Points on the way of levels that outline it: its ends and some between. */
 function outline({ rgb, depth }, between = 3) {
@@ -122,7 +138,19 @@ class PathEditor {
     this.points = this.points.filter((_, place) => place !== index)
   }
 
+  showUsed() {
+    const { shape } = this.values
+    if (shape === this.shape) return
+    this.shape = shape
+    for (const [name, shapes] of Object.entries(USED_BY)) {
+      const widget = this.node.widgets.find((one) => one.name === name)
+      widget.hidden = widget.options.hidden = !shapes.includes(shape)
+    }
+    fit(this.node)
+  }
+
   draw() {
+    this.showUsed()
     const { shape } = this.values
     const hint = text(shape === SHAPES.points ? 'pointsHint' : shape === SHAPES.tilt ? 'tiltHint' : 'plainHint')
     const state = { levels: this.levels, handles: this.handles, error: this.error, hint }
@@ -161,6 +189,13 @@ function chain(object, name, after) {
   }
 }
 
+/** Make room for what a node shows; a node that people made larger stays so. */
+function fit(node) {
+  const [width, height] = node.computeSize()
+  node.setSize([Math.max(node.size[0], width, 300), Math.max(node.size[1], height)])
+  node.setDirtyCanvas(true, true)
+}
+
 function addSquare(node, name, square) {
   const widget = node.addDOMWidget(name, 'MF_PATH_SQUARE', square.element, {
     serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT
@@ -177,12 +212,56 @@ function edit(node) {
     if (widget.serialize !== false) chain(widget, 'callback', () => editor.refresh())
   }
   chain(node, 'onConfigure', () => editor.refresh())
+  node.setSize([0, 0])
   editor.refresh()
+}
+
+/** An MF Sampler with a path shows it, and what the path decides can not be set beside it. */
+class PathView {
+  constructor(node) {
+    this.node = node
+    this.show = (state) => this.square?.draw({ ...state, handles: [], hint: text('sampler') })
+  }
+
+  update() {
+    const source = this.node.getInputNode(this.node.findInputSlot('path'))
+    const editor = editors.get(source)
+    if (editor === this.editor) return
+    this.editor?.watchers.delete(this.show)
+    this.editor = editor
+    for (const widget of this.node.widgets) {
+      if (REPLACED.includes(widget.name)) widget.disabled = widget.options.disabled = Boolean(editor)
+    }
+    if (editor) this.attach(editor)
+    else this.detach()
+  }
+
+  attach(editor) {
+    this.square ??= new PathSquare()
+    this.widget ??= addSquare(this.node, 'path square', this.square)
+    editor.watchers.add(this.show)
+    editor.draw()
+    fit(this.node)
+  }
+
+  detach() {
+    if (!this.widget) return
+    this.node.removeWidget(this.widget)
+    this.widget = this.square = undefined
+    this.node.setSize([this.node.size[0], this.node.computeSize()[1]])
+  }
 }
 
 app.registerExtension({
   name: 'ModalityForcing.Path',
   nodeCreated(node) {
     if (node.comfyClass === NODE) edit(node)
+    if (node.comfyClass !== SAMPLER) return
+    const view = new PathView(node)
+    chain(node, 'onConnectionsChange', () => view.update())
+    chain(node, 'onRemoved', () => view.editor?.watchers.delete(view.show))
+  },
+  afterConfigureGraph() {
+    for (const node of app.graph.nodes) if (node.comfyClass === SAMPLER) node.onConnectionsChange?.()
   }
 })

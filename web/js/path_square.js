@@ -20,7 +20,7 @@ const STYLE = `
 .mf-path .dot { fill: var(--mf-accent); }
 .mf-path .dot.marked { fill: var(--input-text, #ddd); }
 .mf-path text { fill: var(--descrip-text, #999); font-size: 9px; }
-.mf-path .corner { fill: var(--input-text, #ddd); }
+.mf-path .corner { fill: var(--input-text, #ddd); paint-order: stroke; stroke: var(--comfy-input-bg, #222); stroke-width: 3px; }
 .mf-path .handle { fill: var(--comfy-input-bg, #222); stroke: var(--mf-accent); stroke-width: 2.5; cursor: grab; }
 .mf-path .handle:hover { fill: var(--mf-accent); }
 .mf-path .handle:focus { outline: none; fill: var(--mf-accent); stroke: var(--input-text, #ddd); }
@@ -58,14 +58,14 @@ function drawBoard(svg) {
   }
   make('line', { class: 'same', x1: x(1), y1: y(1), x2: x(0), y2: y(0) }, svg)
   const middle = TOP + SIDE / 2
-  label(svg, `${text('across')}`, { x: LEFT + SIDE / 2, y: TOP - 8, 'text-anchor': 'middle' })
-  label(svg, `${text('down')}`, {
+  label(svg, text('across'), { x: LEFT + SIDE / 2, y: TOP - 8, 'text-anchor': 'middle' })
+  label(svg, text('down'), {
     x: LEFT - 8, y: middle, 'text-anchor': 'middle', transform: `rotate(-90 ${LEFT - 8} ${middle})`
   })
-  label(svg, text('noise'), { class: 'corner', x: LEFT + 6, y: TOP + 13 })
-  label(svg, text('finished'), { class: 'corner', x: LEFT + SIDE - 6, y: TOP + SIDE - 6, 'text-anchor': 'end' })
-  label(svg, text('pictureLeads'), { x: LEFT + SIDE - 6, y: TOP + 13, 'text-anchor': 'end' })
-  label(svg, text('depthLeads'), { x: LEFT + 6, y: TOP + SIDE - 6 })
+  label(svg, text('noise'), { class: 'corner', x: LEFT + 11, y: TOP + 24 })
+  label(svg, text('finished'), { class: 'corner', x: LEFT + SIDE - 11, y: TOP + SIDE - 18, 'text-anchor': 'end' })
+  label(svg, text('pictureLeads'), { x: x(0.3), y: y(0.72), 'text-anchor': 'middle' })
+  label(svg, text('depthLeads'), { x: x(0.7), y: y(0.28), 'text-anchor': 'middle' })
 }
 
 /**
