@@ -20,6 +20,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .depth_completion import MFDepthCompletion
 from .depth_detokenize import MFDepthDetokenize
+from .depth_ensemble import MFDepthEnsemble
 from .depth_map_to_image import MFDepthToImage
 from .depth_to_geometry import MFDepthToGeometry
 from .depth_to_image_latent import MFDepthToImageLatent
@@ -59,6 +60,7 @@ NODES: list[type[io.ComfyNode]] = [
     MFRepeatLatent,
     MFDepthDetokenize,
     MFDepthToImage,
+    MFDepthEnsemble,
     MFDepthToGeometry,
     MFRestoreSize,
     MFLoadDepth,

@@ -45,7 +45,7 @@ class PathPlan:
 
 def strength_to_tilt(strength: float) -> float | None:
     """log2 alpha between a given stream and the other; None follows it exactly."""
-    return None if strength == 1 else 5 - 19 * strength
+    return None if strength == 1 else 3 - 17 * strength
 
 
 def control_path(mode: Mode, strength: float, steps: int, solver: str) -> PathPlan:
