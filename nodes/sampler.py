@@ -148,7 +148,10 @@ class MFSampler(Node):
                 PathSocket.Input(
                     "path",
                     optional=True,
-                    tooltip="From MF Path. It takes the place of steps, tilt, sampler_name, scheduler and denoise.",
+                    tooltip=(
+                        "From MF Path. It takes the place of steps, tilt, sampler_name, scheduler, denoise and"
+                        " control_strength."
+                    ),
                 ),
             ],
             outputs=[

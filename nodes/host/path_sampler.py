@@ -97,7 +97,7 @@ def _start(noise: Tensor, content: Tensor, path: NoisePath, kept: Given, shapes:
     for name, eps, clean, whole, level in streams:
         if level < 1 and not clean.any():
             raise ValueError(
-                f"The path starts with {name} at noise level {level:g}, and the latent has none: connect a latent that"
+                f"the path starts with {name} at noise level {level:g}, and the latent has none: connect a latent that"
                 f" holds {name}, or choose a path that starts from noise."
             )
         first.append(eps if whole is not None else level * eps + (1 - level) * clean)
