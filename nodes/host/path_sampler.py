@@ -79,7 +79,8 @@ class PathSampler(comfy.samplers.Sampler):
 
             state = _start(noise, content, path, kept, shapes)
             fresh = self._fresh(extra_args.get("seed"), state).like
-            return _pack(integrate(predict, state, path, given=kept, solver=self.solver, fresh=fresh, callback=report))
+            state = integrate(predict, state, path, given=kept, solver=self.solver, fresh=fresh, callback=report)
+        return _pack(_to_go_on(state, kept, path))
 
     def _fresh(self, seed: int | None, state: Streams) -> NoiseSource:
         """The noise that is added on the way, of each picture as if it were alone."""
@@ -102,6 +103,12 @@ def _start(noise: Tensor, content: Tensor, path: NoisePath, kept: Given, shapes:
             )
         first.append(eps if whole is not None else level * eps + (1 - level) * clean)
     return Streams(*first)
+
+
+def _to_go_on(state: Streams, kept: Given, path: NoisePath) -> Streams:
+    """The result of a part of a path, as core's samplers of flow models leave it: run on from it without noise."""
+    streams = zip(state, kept, path.levels[-1], strict=True)
+    return Streams(*(x / (1 - level) if whole is None and level < 1 else x for x, whole, level in streams))
 
 
 def _kept(content: Tensor, denoise_mask: Tensor | None, shapes: Any) -> Given:

@@ -1,6 +1,4 @@
-"""Run by ComfyUI's Python: the golden rollouts along their paths, results as JSON.
-
-Once through core's SamplerCustomAdvanced with the SAMPLER and SIGMAS of MF Path, once through MF Sampler's own route.
+"""Run by ComfyUI's Python: rollouts along paths, through core's nodes and MF Sampler's route; results as JSON.
 
 Usage: path_runs.py PACK_ROOT GOLDEN_VARIANT_FOLDER...
 """
@@ -11,69 +9,228 @@ from pathlib import Path
 
 from pack_loading import load_pack
 
+STEPS = 6
+SOLVERS = ("euler", "heun", "dpmpp_2m")
+#: Kind of task and path; the schedules of `shifts` are those of the golden variants.
+PATHS = {
+    "tilt": ("joint", {"kind": "tilt", "log2_alpha": -3}),
+    "shifts": ("joint", {"kind": "shifts", "mu": 0.3, "sigma": 1.5, "depth_mu": -0.7, "depth_sigma": 0.8}),
+    "finish": ("joint", {"kind": "finish", "rgb_by": 0.5}),
+    "points": ("joint", {"kind": "points", "points": [[1, 1], [0.6, 0.2], [0, 0]]}),
+    "loose i2d": ("i2d", {"kind": "i2d", "log2_alpha": -4}),
+    "loose d2i": ("d2i", {"kind": "d2i", "log2_alpha": -4}),
+}
+
 
 def main(root: Path, *folders: Path) -> None:
     load_pack(root)
-    print(json.dumps({folder.name: rollout_errors(folder) for folder in folders}))
+    print(json.dumps({folder.name: Variant(folder).results() for folder in folders}))
 
 
-def rollout_errors(folder: Path) -> dict[str, float]:
-    """Relative error of each stream of each rollout of a variant, by route."""
-    import comfy.samplers
-    import torch
-    from comfy.nested_tensor import NestedTensor
-    from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
-    from pack_under_test.mforce_core.sampling.path import NoisePath
-    from pack_under_test.mforce_core.sampling.schedule import rollout_times
-    from pack_under_test.nodes.host.joint_latent import joint
-    from pack_under_test.nodes.host.model_loader import load_joint_model
-    from pack_under_test.nodes.host.path_sampler import PathSampler
-    from safetensors.torch import load_file
+class Variant:
+    """A golden model with its data, and ways to run it."""
 
-    settings = json.loads((folder / "sample.json").read_text())
-    data = load_file(folder / "sample.safetensors")
-    height, width = json.loads((folder / "config.json").read_text())["grid"]
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from pack_under_test.nodes.host.model_loader import load_joint_model
+        from safetensors.torch import load_file
 
-    def grid(tokens: torch.Tensor) -> torch.Tensor:
-        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous()
+        self.torch, self.folder = torch, folder
+        self.settings = json.loads((folder / "sample.json").read_text())
+        self.data = load_file(folder / "sample.safetensors")
+        self.size = json.loads((folder / "config.json").read_text())["grid"]
+        self.model = load_joint_model(str(folder))
+        guidance = {name: self.settings[name] for name in ("guidance",) if name in self.settings}
+        self.texts = [self.data[name] for name in ("text", "null_text")]
+        self.conditioning = [[[text, dict(guidance)]] for text in self.texts]
+        self.guidance = guidance.get("guidance")
+        self.clean = [self.grid(self.data[f"clean_{stream}"]) for stream in ("rgb", "depth")]
 
-    class GivenNoise:
-        seed = 0
+    def grid(self, tokens):
+        return tokens.transpose(1, 2).unflatten(2, self.size).contiguous()
 
-        def __init__(self, noise: NestedTensor) -> None:
-            self.noise = noise
+    def results(self):
+        found = {"golden": self.golden(), "core": self.core()}
+        return found | (self.behavior() if self.folder.name == "v2" else {})
 
-        def generate_noise(self, _latent: dict) -> NestedTensor:
-            return self.noise
+    def latent(self, mode, batch=None):
+        """What a task starts from, with the golden data's clean streams where one is given."""
+        from pack_under_test.nodes.host.joint_latent import joint
 
-    model = load_joint_model(str(folder))
-    guidance = {} if "guidance" not in settings else {"guidance": settings["guidance"]}
-    positive, negative = ([[data[name], dict(guidance)]] for name in ("text", "null_text"))
+        rgb, depth = (stream[:batch] for stream in self.clean)
+        rgb, depth = rgb if mode == "i2d" else 0 * rgb, depth if mode == "d2i" else 0 * depth
+        return joint(rgb, depth, freeze_rgb=mode == "i2d", freeze_depth=mode == "d2i")
 
-    errors = {}
-    for name, golden in settings["runs"].items():
-        mode = golden["mode"]
-        start = NestedTensor([grid(data[f"{name}.init_rgb"]), grid(data[f"{name}.init_depth"])])
-        rgb, depth = start.unbind() if mode != "joint" else map(torch.zeros_like, start.unbind())
-        latent = joint(rgb, depth, freeze_rgb=mode == "i2d", freeze_depth=mode == "d2i")
-        times = rollout_times(
-            golden["num_steps"],
-            mode=mode,
-            log2_alpha=golden.get("log2_alpha"),
-            schedule=model.model.diffusion_model.schedule,
-        )
-        path = NoisePath(*times)
-        guider = comfy.samplers.CFGGuider(model)
-        guider.set_conds(positive, negative)
-        guider.set_cfg(golden["cfg_scale"])
-        sampler = PathSampler(path, "euler")
-        advanced = SamplerCustomAdvanced.execute(GivenNoise(start), guider, sampler, sampler.sigmas, latent)
-        found = {"advanced": advanced[0]["samples"].unbind(), "x0": advanced[1]["samples"].unbind()}
-        for route, streams in found.items():
-            for stream, result in zip(("rgb", "depth"), streams, strict=True):
-                wanted = grid(data[f"{name}.out_{stream}"])
-                errors[f"{route}.{name}.{stream}"] = float((result - wanted).norm() / wanted.norm())
-    return errors
+    def advanced(self, latent, noise, sampler, cfg, sigmas=None):
+        """Both outputs of core's SamplerCustomAdvanced."""
+        import comfy.samplers
+        from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
+
+        class Given:
+            seed = 0
+
+            def generate_noise(self, _latent):
+                return noise
+
+        guider = comfy.samplers.CFGGuider(self.model)
+        guider.set_conds(*self.conditioning)
+        guider.set_cfg(cfg)
+        sigmas = sampler.sigmas if sigmas is None else sigmas
+        return SamplerCustomAdvanced.execute(Given(), guider, sampler, sigmas, latent)[:2]
+
+    def golden(self):
+        from comfy.nested_tensor import NestedTensor
+        from pack_under_test.mforce_core.sampling.path import NoisePath
+        from pack_under_test.mforce_core.sampling.path_spec import PathSpec
+        from pack_under_test.mforce_core.sampling.schedule import rollout_times
+        from pack_under_test.nodes.host.core_sampler import Settings, read_task, run
+        from pack_under_test.nodes.host.joint_latent import joint
+        from pack_under_test.nodes.host.path_plan import PathPlan
+        from pack_under_test.nodes.host.path_sampler import PathSampler
+
+        errors = {}
+        for name, golden in self.settings["runs"].items():
+            mode, cfg = golden["mode"], golden["cfg_scale"]
+            noise = NestedTensor([self.grid(self.data[f"{name}.init_{stream}"]) for stream in ("rgb", "depth")])
+            rgb, depth = noise.unbind() if mode != "joint" else map(self.torch.zeros_like, noise.unbind())
+            latent = joint(rgb, depth, freeze_rgb=mode == "i2d", freeze_depth=mode == "d2i")
+            schedule = self.model.model.diffusion_model.schedule
+            times = rollout_times(
+                golden["num_steps"], mode=mode, log2_alpha=golden.get("log2_alpha"), schedule=schedule
+            )
+            path = NoisePath(*times)
+            out, x0 = self.advanced(latent, noise, PathSampler(path, "euler"), cfg)
+            settings = Settings(cfg=cfg, depth_cfg=cfg, plan=PathPlan(PathSpec(), path, "euler"))
+            mf = run(self.model, *self.conditioning, read_task(latent, "auto"), noise, settings, [0] * len(rgb))
+            routes = {"advanced": out["samples"].unbind(), "x0": x0["samples"].unbind(), "mf": mf}
+            for route, streams in routes.items():
+                for stream, result in zip(("rgb", "depth"), streams, strict=True):
+                    errors[f"{route}.{name}.{stream}"] = error(result, self.grid(self.data[f"{name}.out_{stream}"]))
+        return errors
+
+    def core(self):
+        """Every path with every solver against ``mforce_core.sample``."""
+        from comfy.nested_tensor import NestedTensor
+        from pack_under_test.mforce_core.sampling.path_spec import PathSpec
+        from pack_under_test.mforce_core.sampling.rollout import sample
+        from pack_under_test.mforce_core.weights.checkpoint import load_model
+        from pack_under_test.nodes.host.path_sampler import PathSampler
+
+        reference = load_model(self.folder)
+        generator = self.torch.Generator().manual_seed(5)
+        noise = [self.torch.randn(stream.shape, generator=generator) for stream in self.clean]
+        errors = {}
+        for name, (mode, spec) in PATHS.items():
+            path = PathSpec.from_dict(spec).build(STEPS)
+            for solver in SOLVERS:
+                found = self.advanced(self.latent(mode), NestedTensor(noise), PathSampler(path, solver), 2.5)[0]
+                wanted = sample(
+                    reference,
+                    self.texts[0],
+                    tuple(self.size),
+                    mode=mode,
+                    cfg=2.5,
+                    null_text=self.texts[1],
+                    rgb=tokens(self.clean[0]) if mode == "i2d" else None,
+                    depth=tokens(self.clean[1]) if mode == "d2i" else None,
+                    noise=tuple(map(tokens, noise)),
+                    guidance=self.guidance,
+                    path=path,
+                    solver=solver,
+                )
+                pairs = zip(found["samples"].unbind(), map(self.grid, wanted), strict=True)
+                errors[f"{solver}.{name}"] = max(error(a, b) for a, b in pairs)
+        return errors
+
+    def behavior(self):
+        import comfy.utils
+        from comfy.nested_tensor import NestedTensor
+        from pack_under_test.mforce_core.sampling.path_spec import PathSpec
+        from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
+        from pack_under_test.nodes.host.joint_latent import joint
+        from pack_under_test.nodes.host.path_plan import PathPlan, read_path, strength_to_tilt
+        from pack_under_test.nodes.host.path_sampler import PathSampler
+
+        positive, negative = ([[text[:1], *rest]] for ((text, *rest),) in self.conditioning)
+        equal = self.torch.equal
+
+        def plan(solver="euler", **spec):
+            described = PathSpec.from_dict(spec)
+            return PathPlan(described, described.build(STEPS), solver)
+
+        def sampled(latent, same_noise=False, refine=False, **settings):
+            settings = Settings(**{"steps": STEPS, "cfg": 2.5, **settings})
+            return sample_latent(self.model, positive, negative, latent, "auto", settings, 7, refine, same_noise)
+
+        found = {"same as the path": {}}
+        for mode in ("i2d", "d2i"):
+            given = self.latent(mode, 1)
+            by_strength = sampled(given, control_strength=0.6)
+            path = plan(kind=mode, log2_alpha=strength_to_tilt(0.6))
+            strict = sampled(given)
+            same = all(map(equal, by_strength, sampled(given, plan=path)))
+            found["same as the path"][mode] = same and not all(map(equal, by_strength, strict))
+            kept = 0 if mode == "i2d" else 1
+            found["given unchanged"] = found.get("given unchanged", True) and equal(
+                by_strength[kept], self.clean[kept][:1]
+            )
+            at_one = sampled(given, plan=plan(kind=mode))
+            found["full strength is the release's"] = max(map(error, at_one, strict)) < 1e-5
+
+        noisy = plan("euler_ancestral", kind="tilt", log2_alpha=2.0, restarts=[[0.8, 0.5, 1]])
+        pair = sampled(self.latent("joint"), plan=noisy)
+        second = sampled(self.latent("joint", 1) | {"batch_index": [1]}, plan=noisy)
+        found["picture in a batch"] = max(error(a[1:2], b) for a, b in zip(pair, second, strict=True))
+        same = [sampled(self.latent("joint"), plan=noisy, same_noise=on)[0] for on in (True, False)]
+        found["same noise"] = [equal(streams[0], streams[1]) for streams in same]
+
+        counted = []
+        comfy.utils.set_progress_bar_global_hook(lambda value, total, *_, **__: counted.append((value, total)))
+        sampled(self.latent("joint", 1), refine=True, steps=3, plan=plan(kind="tilt"))
+        found["progress"] = list(counted[-1])
+
+        noise = NestedTensor([self.torch.randn_like(stream) for stream in self.clean])
+        sampler = PathSampler(plan(**PATHS["finish"][1]).path, "euler")
+        whole = self.advanced(self.latent("joint"), noise, sampler, 1.0)[0]["samples"].unbind()
+        first = self.advanced(self.latent("joint"), noise, sampler, 1.0, sampler.sigmas[:4])[0]
+        nothing = NestedTensor([0 * stream for stream in self.clean])
+        rest = self.advanced(first, nothing, sampler, 1.0, sampler.sigmas[3:])[0]
+        found["split"] = max(map(error, rest["samples"].unbind(), whole))
+
+        mask = self.torch.ones(1, 1, *self.size)
+        mask[..., : self.size[1] // 2] = 0
+        half = joint(*self.clean) | {"noise_mask": NestedTensor([mask, mask])}
+        masked = self.advanced(half, noise, PathSampler(plan(**PATHS["points"][1]).path, "heun"), 1.0)[0]
+        left = [stream[..., : self.size[1] // 2] for stream in (*masked["samples"].unbind(), *self.clean)]
+        right = [stream[..., self.size[1] // 2 :] for stream in (*masked["samples"].unbind(), *self.clean)]
+        found["masked"] = [all(equal(a, b) for a, b in zip(s[:2], s[2:], strict=True)) for s in (left, right)]
+
+        widgets = {"shape": "points", "steps": 4, "points": "0.5,0.5 1,1", "restarts": "", "mu": 1.1, "sigma": 1.0}
+        widgets |= {"start_rgb": 1.0, "start_depth": 1.0}
+        found["messages"] = {
+            "empty": message(lambda: sampled(self.latent("joint", 1), plan=plan(kind="i2d"))),
+            "denoise": message(lambda: sampled(self.latent("joint", 1), plan=plan(kind="tilt"), denoise=0.5)),
+            "sampler": message(lambda: sampled(self.latent("i2d", 1), control_strength=0.5, sampler_name="lms")),
+            "points": message(lambda: read_path(widgets)),
+            "words": message(lambda: read_path(widgets | {"points": "one,two"})),
+        }
+        return found
+
+
+def tokens(latent):
+    return latent.flatten(2).transpose(1, 2).contiguous()
+
+
+def error(found, wanted):
+    return float((found - wanted).norm() / wanted.norm())
+
+
+def message(call):
+    try:
+        call()
+    except ValueError as problem:
+        return str(problem)
+    return ""
 
 
 if __name__ == "__main__":

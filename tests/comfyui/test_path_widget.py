@@ -49,9 +49,14 @@ def board(page, rgb, depth):
 
 def settle(page):
     """Wait until the square stays where it is: it follows the graph's node some frames later."""
+    frames = """() => new Promise((done) => {
+      let left = 5
+      const next = () => (left-- ? requestAnimationFrame(next) : done())
+      next() })"""
     before, now = None, page.locator(".mf-path svg").first.bounding_box()
     while before != now:
-        page.wait_for_timeout(700)
+        page.wait_for_timeout(300)
+        page.evaluate(frames)
         before, now = now, page.locator(".mf-path svg").first.bounding_box()
 
 
@@ -65,6 +70,8 @@ def until(page, value, wanted):
 
 
 def drag(page, begin, end):
+    at = "([x, y]) => document.elementFromPoint(x, y)?.classList.contains('handle')"
+    until(page, lambda: page.evaluate(at, list(begin)), True)
     page.mouse.move(*begin)
     page.mouse.down()
     page.mouse.move(*[(a + b) / 2 for a, b in zip(begin, end, strict=True)])
