@@ -2,12 +2,15 @@
 
 So the square shows what will be run, whatever the node can do, and the browser needs no formulas.
 
-Relies on: ``PromptServer`` and its routes.
+Relies on: ``PromptServer`` and its routes, which are aiohttp's.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from aiohttp import web
+from server import PromptServer
 
 from .path_plan import read_path
 
@@ -18,8 +21,6 @@ _MOST_STEPS = 10_000
 
 def add_path_route() -> None:
     """Answer at :data:`ROUTE`; called once, when ComfyUI loads the pack."""
-    from aiohttp import web  # the server's own; nothing else here needs either
-    from server import PromptServer
 
     @PromptServer.instance.routes.post(ROUTE)
     async def path(request: web.Request) -> web.Response:
