@@ -255,6 +255,11 @@ class Pipeline:
         path, channels = self.parts.text_encoder, self._context_channels
         self._texts |= encode_prompts(path, ordered, channels, str(self.device), self.say)
 
+    def features(self, prompts: Sequence[str]) -> Tensor:
+        """Text features of prompts, (B, T, C) float32 or the text encoder's own type."""
+        self.encode(prompts)
+        return torch.cat([self._texts[prompt] for prompt in prompts])
+
     @torch.no_grad()
     def generate(
         self, jobs: Sequence[Settings], givens: Sequence[Given], progress: Progress | None = None
@@ -273,7 +278,7 @@ class Pipeline:
             raise ValueError("The jobs of a batch may differ in prompt, seed and input alone.")
         if config.use_guidance_embed and first.guidance is None:
             raise ValueError("This model embeds a guidance scale: give one with `guidance`, for example 4.")
-        self.encode(job.prompt for job in jobs)
+        text = self.features([job.prompt for job in jobs])
         width, height = first.canvas
         grid = height // PATCH_SIZE, width // PATCH_SIZE
         shapes = [(1, grid[0] * grid[1], channels) for channels in (config.in_channels, config.depth_channels)]
@@ -300,7 +305,7 @@ class Pipeline:
 
         rgb, depth = run(
             0,
-            torch.cat([self._texts[job.prompt] for job in jobs]),
+            text,
             mode=first.mode,
             cfg=guidance_of(first),
             path=path,

@@ -118,9 +118,9 @@ class Heun:
 class Multistep:
     """DPM-Solver++(2M) (Lu et al., arXiv 2211.01095): one prediction a step, second order.
 
-    The clean value is continued from the last two predictions, as a line over ``-log t``. That is the log-SNR
-    ``log((1 - t) / t)`` where t is small, and unlike it finite at t = 1, so that the second step is second order
-    already. The first step, those to t = 0 and those after noise was added are first order.
+    The clean value is continued from the last two predictions, as a line over the log-SNR ``log((1 - t) / t)``. The
+    first step, those to or from the ends of the scale (t = 1 and t = 0), and those after noise was added are first
+    order; give it short steps there (a sigma above 1 in the shift).
     """
 
     def __init__(self) -> None:
@@ -139,8 +139,8 @@ class Multistep:
 
     @staticmethod
     def _moved(x: Tensor, clean: Tensor, clean_before: Tensor, before: float, now: float, after: float) -> Tensor:
-        if 0 < after < now < before:
-            ratio = math.log(now / after) / math.log(before / now)
+        if 0 < after < now < before < 1:
+            ratio = (log_snr(after) - log_snr(now)) / (log_snr(now) - log_snr(before))
             clean = clean + ratio / 2 * (clean - clean_before)
         return move(x, clean, now, after)
 
@@ -167,6 +167,11 @@ class Ancestral:
             return move(x, clean, now, after)
         below = after * after / now
         return add_noise(move(x, clean, now, below), self._fresh(x), below, after)
+
+
+def log_snr(t: float) -> float:
+    """log((1 - t) / t), half the logarithm of the signal-to-noise ratio of a flow at noise level t in (0, 1)."""
+    return math.log((1 - t) / t)
 
 
 #: The solvers of ``release.SAMPLERS``, named as ComfyUI names them, and how a rollout gets its own.

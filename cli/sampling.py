@@ -1,0 +1,61 @@
+"""Run the study of sampling and print its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..benchmarks.machine import describe
+from ..evaluation.sampling_study import study
+from ..evaluation.sampling_subject import Subject
+from ..mforce_core.pipeline import Pipeline
+from ..mforce_core.settings import Settings
+from ..mforce_core.text_file import read_text
+from .generation import prepare
+from .progress import say
+
+
+def run_study(
+    settings: Settings,
+    sections: Sequence[str],
+    *,
+    count: int | None,
+    prompts: Path | None,
+    reference: Path | None,
+    json_file: Path | None,
+) -> dict[str, Any]:
+    """The tables of `study`, with the model's files and the machine; rows are said as they are finished.
+
+    With ``json_file`` sections that it holds already are kept, and rows are written section by section.
+
+    Raises:
+        ValueError: a file that cannot be read or written, or an unknown section.
+    """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ValueError(f"The folder of {json_file} does not exist: make it first.")
+    texts = None
+    if prompts is not None:
+        texts = [line.strip() for line in read_text(prompts).splitlines() if line.strip()]
+        if not texts:
+            raise ValueError(f"{prompts} holds no prompt: one a line.")
+    settings, parts = prepare(settings)
+    pipeline = Pipeline(settings, parts, texts or (), say)
+    subject = Subject(pipeline, settings.seed)
+    found: dict[str, Any] = {"model_files": pipeline.model_files, "machine": describe(pipeline.device), "tables": {}}
+    if json_file is not None and json_file.exists():
+        found["tables"] = json.loads(read_text(json_file)).get("tables", {})
+    for section in sections:
+        rows = study(
+            subject, [section], count=count, reference=reference, prompts=texts, done=lambda _, row: say(_line(row))
+        )
+        found["tables"] |= {name: {"seed": settings.seed, "rows": table} for name, table in rows.items()}
+        if json_file is not None:
+            json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _line(row: dict[str, Any]) -> str:
+    numbers = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
+    return f"{row['name']}: {', '.join(numbers)}"

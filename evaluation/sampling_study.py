@@ -1,0 +1,206 @@
+"""How a model's samples depend on path, solver and steps: errors against many steps, looks, and cost.
+
+``solvers``: the release's joint path by different solvers, spacings and steps, against many Euler steps.
+``paths``: joint paths that end in other pictures: how they look, and how well depth and picture agree.
+``i2d``: depth of rendered pictures against the exact depth, by number of steps.
+``follow``: pictures that follow a depth map, and depth that follows a picture, by log2 of alpha.
+``ensemble``: whether the spread of several depth maps of a picture tells where they are wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from ..mforce_core.depth.ensemble import combine
+from ..mforce_core.release import LOG2_ALPHA
+from . import intervals
+from .appearance import seam_steps, sharpness
+from .intervals import Estimate
+from .judge import load_judge
+from .metrics import abs_rel, align_median, edge_band
+from .nano import object_prompts
+from .sampling_subject import Outcome, Subject, Way, reference_of
+
+RELEASED = f"tilt log2_alpha={LOG2_ALPHA:g}"
+#: More steps at both ends of the path, for solvers of second order; found on nano.
+SPREAD = f"{RELEASED} sigma=1.7"
+
+SOLVERS: Mapping[str, Way] = {
+    "Euler, the release's 50": Way(RELEASED, 50),
+    "Euler 20": Way(RELEASED, 20),
+    "Heun 20": Way(RELEASED, 20, "heun"),
+    "2M 20": Way(RELEASED, 20, "dpmpp_2m"),
+    "2M 20, sigma 1.7": Way(SPREAD, 20, "dpmpp_2m"),
+    "2M 12, sigma 1.7": Way(SPREAD, 12, "dpmpp_2m"),
+    "2M 16, sigma 1.7, guidance above 0.3": Way(SPREAD, 16, "dpmpp_2m", cfg_interval=(0.3, 1.0)),
+}
+PATHS: Mapping[str, Way] = {
+    "tilt 5, the release's": Way(SPREAD, 20, "dpmpp_2m"),
+    "tilt 0, both together": Way("tilt log2_alpha=0 sigma=1.7", 20, "dpmpp_2m"),
+    "tilt -5, depth first": Way("tilt log2_alpha=-5 sigma=1.7", 20, "dpmpp_2m"),
+    "RGB done by 60%": Way("finish rgb_by=0.6", 20, "dpmpp_2m"),
+    "first all RGB, then depth": Way("points 1,1 0,1 0,0", 20, "dpmpp_2m"),
+    "tilt 5 with a restart": Way("tilt log2_alpha=5 restart=0.9,0.6,1", 15, "dpmpp_2m"),
+}
+I2D_STEPS = (1, 2, 4, 10, 25, 50, 100)
+FOLLOW = (None, -14.0, -8.0, -5.0, -2.0, 0.0, 3.0)
+ENSEMBLE = ((4, 4), (4, 10))  # maps, steps
+
+#: How many pictures a section is measured on.
+COUNTS = {"solvers": 64, "paths": 64, "i2d": 64, "follow": 24, "ensemble": 128}
+
+Row = dict[str, Any]
+
+
+def study(
+    subject: Subject, sections: Sequence[str], *, count: int | None = None, reference: Path | None = None,
+    reference_steps: int = 400, prompts: Sequence[str] | None = None, done: Callable[[str, Row], None] | None = None,
+) -> dict[str, list[Row]]:  # fmt: skip
+    """Measure some of the sections.
+
+    Args:
+        count: pictures of every section; by default those of :data:`COUNTS`.
+        reference: file that keeps the tokens of the reference; they take longest.
+        prompts: of joint sampling; by default of lone objects, whose shape a judge can name.
+        done: called with every row as it is finished.
+
+    Raises:
+        ValueError: an unknown section.
+    """
+    unknown = sorted(set(sections) - set(COUNTS))
+    if unknown:
+        raise ValueError(f"A study of sampling has {', '.join(COUNTS)}, not {', '.join(unknown)}.")
+    found: dict[str, list[Row]] = {}
+    for section in sections:
+        pictures = count or COUNTS[section]
+        if section in ("solvers", "paths"):
+            texts, shapes = _prompts(prompts, pictures)
+            against = None
+            if section == "solvers":
+                against = reference_of(subject, texts, Way(RELEASED, reference_steps), reference)
+            ways = SOLVERS if section == "solvers" else PATHS
+            rows = (partial(_joint, subject, name, way, texts, shapes, against) for name, way in ways.items())
+        elif section == "i2d":
+            scenes = subject.scenes(pictures)
+            rows = (partial(_image_to_depth, subject, scenes, steps) for steps in I2D_STEPS)
+        elif section == "follow":
+            scenes = subject.scenes(pictures)
+            rows = (partial(_follow, subject, scenes, strength) for strength in FOLLOW)
+        else:
+            scenes = subject.scenes(pictures)
+            rows = (partial(_ensemble, subject, scenes, maps, steps) for maps, steps in ENSEMBLE)
+        found[section] = []
+        for measure in rows:
+            row = {"pictures": pictures, **measure()}
+            found[section].append(row)
+            if done is not None:
+                done(section, row)
+    return found
+
+
+def _prompts(given: Sequence[str] | None, count: int) -> tuple[list[str], Tensor | None]:
+    """Prompts, and the shapes that they name where the judge knows them."""
+    if given is not None:
+        return [given[number % len(given)] for number in range(count)], None
+    known = object_prompts()
+    chosen = [known[number * len(known) // count % len(known)] for number in range(count)]
+    return [prompt.text for prompt in chosen], torch.tensor([prompt.shape for prompt in chosen])
+
+
+def _joint(
+    subject: Subject, name: str, way: Way, prompts: list[str], shapes: Tensor | None, against: Outcome | None
+) -> Row:
+    outcome = subject.run(prompts, way)
+    images, maps = subject.decode(outcome.rgb), subject.maps(outcome.depth)
+    seen = subject.depth_of(outcome.rgb)
+    columns = {
+        "depth_against_i2d_absrel": intervals.mean(_errors(maps, seen)),
+        "rgb_seam": intervals.ratio(seam_steps(images)),
+        "depth_seam": intervals.ratio(seam_steps(maps.log())),
+    }
+    if shapes is not None:
+        columns["shape_accuracy"] = intervals.mean((load_judge().shapes(images) == shapes).float())
+    if against is not None:
+        error = (images - subject.decode(against.rgb)).square().flatten(1).mean(1)
+        columns["psnr"] = intervals.mean(-10 * error.clamp(min=1e-12).log10())
+        columns["depth_absrel"] = intervals.mean(_errors(maps, subject.maps(against.depth)))
+    return {"name": name, **way.settings, "passes": outcome.passes, "seconds": outcome.seconds, **_numbers(columns)}
+
+
+def _image_to_depth(subject: Subject, scenes: tuple[Any, Tensor, Tensor], steps: int) -> Row:
+    _, images, exact = scenes
+    outcome = subject.run([""] * len(images), Way("i2d", steps, cfg=1.0), mode="i2d", rgb=subject.encode(images))
+    maps = subject.maps(outcome.depth)
+    aligned = align_median(maps, exact)
+    edges = abs_rel(aligned, exact.where(edge_band(exact), torch.nan))
+    columns = {
+        "absrel": intervals.mean(abs_rel(aligned, exact)),
+        "edge_absrel": intervals.mean(edges[edges.isfinite()]),
+        "sharpness": intervals.ratio(torch.stack((sharpness(maps.log()), sharpness(exact.log())), dim=1)),
+        "seam": intervals.ratio(seam_steps(maps.log())),
+    }
+    return {"name": f"{steps} steps", "steps": steps, "passes": outcome.passes, "seconds": outcome.seconds,
+            **_numbers(columns)}  # fmt: skip
+
+
+def _follow(subject: Subject, scenes: tuple[Any, Tensor, Tensor], strength: float | None) -> Row:
+    """Two pictures of every depth map and its caption, and the depth of every picture."""
+    layout, images, exact = scenes
+    word = "" if strength is None else f" log2_alpha={strength:g}"
+    way, given = Way("d2i" + word, 20, "dpmpp_2m"), subject.encode_depth(exact)
+    drawn = [subject.run(subject.captions(layout), way, mode="d2i", depth=given, again=again).rgb for again in range(2)]
+    pictures = [subject.decode(rgb) for rgb in drawn]
+    seen = torch.cat([subject.depth_of(rgb) for rgb in drawn])
+    difference = (pictures[0] - pictures[1]).square().flatten(1).mean(1).sqrt()
+    loose = subject.run(
+        [""] * len(images), Way("i2d" + word, 10, cfg=1.0), mode="i2d", rgb=subject.encode(images)
+    ).depth
+    columns = {
+        "d2i_depth_absrel": intervals.mean(_errors(seen, exact.repeat(2, 1, 1)).view(2, -1).mean(0)),
+        "d2i_rms_between_seeds": intervals.mean(difference),
+        "i2d_absrel": intervals.mean(_errors(subject.maps(loose), exact)),
+    }
+    return {"name": "frozen" if strength is None else f"{strength:g}", "log2_alpha": strength, **_numbers(columns)}
+
+
+def _ensemble(subject: Subject, scenes: tuple[Any, Tensor, Tensor], count: int, steps: int) -> Row:
+    _, images, exact = scenes
+    tokens, way = subject.encode(images), Way("i2d", steps, cfg=1.0)
+    maps = torch.stack(
+        [
+            subject.maps(subject.run([""] * len(images), way, mode="i2d", rgb=tokens, again=again).depth)
+            for again in range(count)
+        ]
+    )  # (K, B, H, W)
+    single, combined, certain, correlation = [], [], [], []
+    for picture, truth in zip(maps.unbind(1), exact, strict=True):
+        depth, spread = combine(picture)
+        error = (align_median(depth[None], truth[None])[0] / truth - 1).abs()
+        known = error.isfinite() & spread.isfinite()
+        error, spread = error[known], spread[known]
+        correlation.append(float(spearmanr(error.numpy(), spread.numpy()).statistic))
+        certain.append(float(error[spread <= spread.quantile(0.8)].mean()))
+        combined.append(float(error.mean()))
+        single.append(float(_errors(picture, truth.expand_as(picture)).mean()))
+    columns = {
+        "single_absrel": single, "ensemble_absrel": combined, "certain_80_percent_absrel": certain,
+        "spearman_of_spread_and_error": correlation,
+    }  # fmt: skip
+    estimates = {name: intervals.mean(torch.tensor(values)) for name, values in columns.items()}
+    return {"name": f"{count} maps of {steps} steps", "maps": count, "steps": steps, **_numbers(estimates)}
+
+
+def _errors(maps: Tensor, reference: Tensor) -> Tensor:
+    """AbsRel (B,) after alignment by the median."""
+    return abs_rel(align_median(maps, reference), reference)
+
+
+def _numbers(columns: Mapping[str, Estimate]) -> dict[str, object]:
+    return intervals.as_json(columns)
