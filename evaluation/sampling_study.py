@@ -31,6 +31,8 @@ from .sampling_subject import Outcome, Subject, Way, reference_of
 RELEASED = f"tilt log2_alpha={LOG2_ALPHA:g}"
 #: More steps at both ends of the path, for solvers of second order; found on nano.
 SPREAD = f"{RELEASED} sigma=1.7"
+#: Euler steps of what the solvers are held against.
+REFERENCE_STEPS = 400
 
 SOLVERS: Mapping[str, Way] = {
     "Euler, the release's 50": Way(RELEASED, 50),
@@ -61,7 +63,7 @@ Row = dict[str, Any]
 
 def study(
     subject: Subject, sections: Sequence[str], *, count: int | None = None, reference: Path | None = None,
-    reference_steps: int = 400, prompts: Sequence[str] | None = None, done: Callable[[str, Row], None] | None = None,
+    prompts: Sequence[str] | None = None, done: Callable[[str, Row], None] | None = None,
 ) -> dict[str, list[Row]]:  # fmt: skip
     """Measure some of the sections.
 
@@ -84,7 +86,7 @@ def study(
             texts, shapes = _prompts(prompts, pictures)
             against = None
             if section == "solvers":
-                against = reference_of(subject, texts, Way(RELEASED, reference_steps), reference)
+                against = reference_of(subject, texts, Way(RELEASED, REFERENCE_STEPS), reference)
             ways = SOLVERS if section == "solvers" else PATHS
             rows = (partial(_joint, subject, name, way, texts, shapes, against) for name, way in ways.items())
         elif section == "i2d":

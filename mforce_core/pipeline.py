@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..kernels import current_request, launches, what_ran
 from .depth.codec import decode_depth, encode_depth, fill_missing
+from .depth.ensemble import combine
 from .device import check_compiler, choose_device, device_name
 from .encoders.autoencoder_files import load_autoencoder
 from .encoders.familiarity import UNFAMILIAR
@@ -43,6 +44,11 @@ from .weights.parts import Parts, find_parts
 
 #: Models up to this size run in float32 on a CPU; it is as fast there and exact.
 _SMALL_PARAMETERS = 10**9
+
+#: Maps of an ensemble that are sampled together, and how far apart their seeds are: farther than those of a `--count`,
+#: and within 32 bits, since PyTorch seeds its generator of the CPU with the lower half alone.
+_TOGETHER = 8
+_NEXT_MEMBER = 1_000_003
 
 #: progress(step, steps) after every denoising step.
 Progress = Callable[[int, int], None]
@@ -201,8 +207,9 @@ class Pipeline:
             original_size: bring the depth back to the picture's own size, sharp between near and far; else the result
                 has the size that the model saw.
             progress: as in `joint`.
-            settings: as in `joint`; follow, for depth that follows the picture loosely; and fit: "pad" letterboxes a
-                picture of another shape, "crop" cuts its middle.
+            settings: as in `joint`; ensemble, for the median of several maps and where they disagree; follow, for depth
+                that follows the picture loosely; and fit: "pad" letterboxes a picture of another shape, "crop" cuts its
+                middle.
 
         Returns:
             The picture and its depth.
@@ -278,6 +285,33 @@ class Pipeline:
             raise ValueError("The jobs of a batch may differ in prompt, seed and input alone.")
         if config.use_guidance_embed and first.guidance is None:
             raise ValueError("This model embeds a guidance scale: give one with `guidance`, for example 4.")
+        # A replayed graph counts nothing: what ran is what has run since the model was loaded.
+        before = self._launches_before if first.cuda_graph else launches()
+        spreads: np.ndarray | None = None
+        if first.ensemble == 1:
+            images, maps = self._sample(jobs, givens, progress)
+        else:
+            images = None
+            maps, spreads = self._ensembles(jobs, givens, progress)
+        # Not what was asked for: a rerun asks for what ran.
+        kernels = {name: entry for name, entry in what_ran(since=before).items() if name != "asked"}
+        return [
+            self._result(
+                job,
+                given,
+                kernels,
+                given.rgb if images is None else images[index],
+                given.depth if maps is None else maps[index],
+                None if spreads is None else spreads[index],
+            )
+            for index, (job, given) in enumerate(zip(jobs, givens, strict=True))
+        ]
+
+    def _sample(
+        self, jobs: Sequence[Settings], givens: Sequence[Given], progress: Progress | None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Pictures (B, H, W, 3) uint8 and depth maps (B, H, W) of a batch, None where they are given."""
+        first, config = jobs[0], self.model.config
         text = self.features([job.prompt for job in jobs])
         width, height = first.canvas
         grid = height // PATCH_SIZE, width // PATCH_SIZE
@@ -286,8 +320,6 @@ class Pipeline:
         noise = draw_noise(shapes[0], shapes[1], seeds)
         path = path_of(first, self.model.schedule)
         total = path.steps + (first.steps if first.refine_depth else 0)
-        # A replayed graph counts nothing: what ran is what has run since the model was loaded.
-        before = self._launches_before if first.cuda_graph else launches()
 
         def run(done: int, text: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
             return sample(
@@ -319,18 +351,33 @@ class Pipeline:
             _, depth = run(path.steps, empty, mode="i2d", cfg=CFG["i2d"], path=refining, rgb=rgb)
         images = None if first.mode == "i2d" else self._images(rgb, grid)
         maps = None if first.mode == "d2i" else _depth_maps(depth, grid)
-        # Not what was asked for: a rerun asks for what ran.
-        kernels = {name: entry for name, entry in what_ran(since=before).items() if name != "asked"}
-        return [
-            self._result(
-                job,
-                given,
-                kernels,
-                given.rgb if images is None else images[index],
-                given.depth if maps is None else maps[index],
-            )
-            for index, (job, given) in enumerate(zip(jobs, givens, strict=True))
+        return images, maps
+
+    def _ensembles(
+        self, jobs: Sequence[Settings], givens: Sequence[Given], progress: Progress | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Medians (B, H, W) of several depth maps of every picture, and their spread."""
+        first = jobs[0]
+        members = [
+            (replace(job, seed=(job.seed + number * _NEXT_MEMBER) % 2**64), given)
+            for job, given in zip(jobs, givens, strict=True)
+            for number in range(first.ensemble)
         ]
+        batches = [members[start : start + _TOGETHER] for start in range(0, len(members), _TOGETHER)]
+        parts: list[np.ndarray] = []
+        for batch in batches:
+
+            def advance(step: int, steps: int) -> None:
+                if progress is not None:
+                    progress(len(parts) * steps + step, len(batches) * steps)
+
+            _, maps = self._sample([job for job, _ in batch], [given for _, given in batch], advance)
+            assert maps is not None
+            parts.append(maps)
+        drawn = rearrange(torch.from_numpy(np.concatenate(parts)), "(b k) h w -> b k h w", k=first.ensemble)
+        ensembles = [combine(maps, shift=first.align_shift) for maps in drawn]
+        depth, spread = (torch.stack(stack).numpy() for stack in zip(*ensembles, strict=True))
+        return depth, spread
 
     def _rgb_tokens(self, pictures: Sequence[np.ndarray]) -> Tensor | None:
         """Tokens (B, N, C) of pictures (H, W, 3) uint8."""
@@ -374,14 +421,20 @@ class Pipeline:
         kernels: dict[str, Any],
         image: np.ndarray | None,
         depth: np.ndarray | None,
+        spread: np.ndarray | None,
     ) -> Result:
         assert image is not None
         assert depth is not None
-        if given.original is not None and given.placement is not None:
+        placement = given.placement
+        if given.original is not None and placement is not None:
             image = given.original
-            depth = given.placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
-        elif given.placement is not None:
-            image, depth = (np.ascontiguousarray(array[given.placement.content]) for array in (image, depth))
+            depth = placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
+            if spread is not None:
+                known = torch.from_numpy(spread).nan_to_num(1.0)  # no trust where there is no depth
+                spread = placement.restore_image(known[None, None])[0, 0].numpy()
+        elif placement is not None:
+            image, depth = (np.ascontiguousarray(array[placement.content]) for array in (image, depth))
+            spread = None if spread is None else np.ascontiguousarray(spread[placement.content])
         notes = [*given.notes, *self._unfamiliar(given)]
         origin = {
             "model_files": self.model_files,
@@ -391,7 +444,7 @@ class Pipeline:
             "kernels": kernels,
             "notes": notes,
         }
-        return Result(image, depth, job, origin)
+        return Result(image, depth, job, origin, spread)
 
     @cached_property
     def model_files(self) -> dict[str, dict[str, Any]]:

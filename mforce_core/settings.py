@@ -27,6 +27,8 @@ class Settings:
         size: (width, height) of the model's canvas in pixels; None: what the model was trained for.
         original_size: the result of i2d has the input's own size instead.
         tilt: log2 of alpha, in joint mode.
+        ensemble: of so many depth maps of a picture the median is taken, and their spread is kept, in mode i2d.
+        align_shift: align the maps of an ensemble by an offset, too, not in scale alone.
         path: another path of the noise levels, as `PathSpec.parse` reads it, instead of the tilt.
         follow: how strictly the given picture or depth map is followed, as log2 of alpha: it is mixed with noise as it
             would be on that path, from -14 (strict) over -5 (loose) to 3 (hardly); None keeps it clean throughout.
@@ -52,6 +54,8 @@ class Settings:
     cfg_interval: tuple[float, float] | None = None
     cfg_rescale: float = 0.0
     cfg_parallel: float = 1.0
+    ensemble: int = 1
+    align_shift: bool = False
     refine_depth: bool = False
     guidance: float | None = None
     size: tuple[int, int] | None = None
@@ -110,6 +114,10 @@ class Settings:
         for name in ("cfg_rescale", "cfg_parallel"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
+        if not 1 <= self.ensemble <= 100:
+            raise ValueError(f"`ensemble` must be a number from 1 to 100, got {self.ensemble}.")
+        if self.ensemble > 1 and self.mode != "i2d":
+            raise ValueError(f"`ensemble` is for depth from a picture, mode i2d, got {self.mode}.")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"`guidance` must be a finite number of at least 0, got {self.guidance}.")
         if self.far_to_near is not None and not 1 < self.far_to_near <= 1000:

@@ -58,6 +58,17 @@ Follow = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+Ensemble = Annotated[
+    int,
+    typer.Option(
+        help="Take the median of so many depth maps, and save where they disagree as depth_spread.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+AlignShift = Annotated[
+    bool,
+    typer.Option("--align-shift", help="Align the maps of an ensemble by an offset, too.", rich_help_panel=SAMPLING),
+]
 Sampler = Annotated[str, typer.Option(help=f"Solver of the steps: {', '.join(SAMPLERS)}.", rich_help_panel=SAMPLING)]
 CfgInterval = Annotated[
     str | None,

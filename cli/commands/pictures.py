@@ -63,6 +63,8 @@ def i2d(
         list[str], typer.Argument(help='Pictures (png, jpg, webp, tiff...), folders of them, or patterns: "*.jpg".')
     ],
     prompt: Annotated[str, typer.Option(help="What the picture shows, if that is known.")] = "",
+    ensemble: options.Ensemble = 1,
+    align_shift: options.AlignShift = False,
     follow: options.Follow = None,
     path: options.PathOption = None,
     steps: options.Steps = STEPS,
@@ -114,7 +116,8 @@ def i2d(
         one = Path(images[0]) if len(images) == 1 and not is_several(images[0]) else None
         devices = device.split(",")
         settings = _settings(
-            "i2d", prompt, source=one, follow=follow, path=path, steps=steps, sampler=sampler, cfg=cfg,
+            "i2d", prompt, source=one, ensemble=ensemble, align_shift=align_shift, follow=follow, path=path,
+            steps=steps, sampler=sampler, cfg=cfg,
             cfg_interval=cfg_interval, cfg_rescale=cfg_rescale, cfg_parallel=cfg_parallel, guidance=guidance,
             seed=seed, size=size,
             fit=fit, original_size=original_size, fov=fov, edge_threshold=edge_threshold,

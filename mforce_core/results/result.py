@@ -13,7 +13,7 @@ import torch
 from ..scene3d.point_cloud import PointCloud, depth_edges, intrinsics_from_fov, unproject
 from ..settings import Settings
 from .folder import output_folder
-from .writing import check_writers, write_files
+from .writing import check_writers, write_files, write_spread
 
 #: With fewer than this share of the measured pixels away from edges, a map is sparse: nearly every pixel has
 #: a missing one beside it, which is then no reason to leave it out of the cloud.
@@ -29,6 +29,7 @@ class Result:
         depth: (H, W) float32 z-depth, larger is farther, NaN where there is none. Relative, that is up to a factor,
             except in mode d2i, where it is the given depth.
         settings: everything that decided it.
+        spread: (H, W) float32, of an ensemble: the share of the depth by which its maps differ, 1 where there is none.
         origin: which files, versions and kernels it came from, and notes on its input; JSON-able.
     """
 
@@ -36,6 +37,7 @@ class Result:
     depth: np.ndarray
     settings: Settings
     origin: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    spread: np.ndarray | None = None
 
     @property
     def mask(self) -> np.ndarray:
@@ -92,4 +94,6 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Write the same files into a folder that exists, as they become ready."""
+        if self.spread is not None:
+            write_spread(folder, self.spread)
         write_files(folder, self.image, self.depth, self.point_cloud(), self.settings, self.origin)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..depth.colormaps import colorize
 from ..depth.files import LEVELS, write_16_bit, write_exr, write_float_tiff, write_npy, write_pfm
 from ..depth.images import to_levels
 from ..depth.preview import depth_preview
@@ -25,6 +26,9 @@ from .folder import MARKER
 
 #: Viewpoints of the sheet: title, yaw and pitch in degrees.
 _VIEWS = (("point cloud, from the left", -22.0, 8.0), ("point cloud, from the right", 22.0, 20.0))
+
+#: Spread of an ensemble, as a share of the depth, that is brightest in its picture.
+_WHITE_SPREAD = 0.2
 
 
 def check_writers() -> None:
@@ -87,6 +91,13 @@ def write_files(
     }
     text = json.dumps(metadata, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / MARKER).write_text(text + "\n", encoding="utf-8")
+
+
+def write_spread(folder: Path, spread: np.ndarray) -> None:
+    """Write where an ensemble of depth maps (H, W) disagrees: the numbers, and a picture that is bright there."""
+    write_npy(folder / "depth_spread.npy", spread)
+    colors = colorize((spread / _WHITE_SPREAD).clip(0, 1), "magma")
+    Image.fromarray((255 * colors).round().astype(np.uint8)).save(folder / "depth_spread.png")
 
 
 def _write_npz(folder: Path, depth: np.ndarray, fov: float) -> None:

@@ -37,7 +37,7 @@ def tilt(t: Tensor, log2_alpha: float) -> Tensor:
     Positive: RGB resolves first (depth stays noisier). Zero: both together. Negative: depth resolves first.
     """
     alpha = 2.0**log2_alpha
-    return alpha * t / (1 + (alpha - 1) * t)
+    return (alpha * t / (1 + (alpha - 1) * t)).clamp(max=1)  # at t = 1 the denominator is alpha, or rounds to 0
 
 
 def rollout_times(

@@ -1,0 +1,151 @@
+"""The options of sampling on the command line and in Pipeline, and the study of sampling, on nano at its smallest."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("typer")
+pytest.importorskip("OpenEXR")
+
+from typer.testing import CliRunner
+
+from mforce import Pipeline
+from mforce.cli.app import app
+from mforce.evaluation import sampling_study
+from mforce.evaluation.sampling_subject import Way
+from mforce.mforce_core.depth.ensemble import combine
+
+SMALL = ("--size", "32x32", "--steps", "2")
+
+
+@pytest.fixture(scope="module")
+def nano() -> Pipeline:
+    return Pipeline.load("nano", device="cpu")
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    pixels = np.linspace(0, 255, 24 * 40 * 3).reshape(24, 40, 3).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def run(*arguments, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return " ".join(result.output.split())
+
+
+def settings_of(folder: Path) -> dict:
+    return json.loads((folder / "metadata.json").read_text())["settings"]
+
+
+def test_options_of_sampling_are_written_and_repeated(tmp_path) -> None:
+    options = ("--path", "finish rgb_by=0.5 restart=1,0.5,1", "--sampler", "euler_ancestral", "--cfg-interval", "0.2,1",
+               "--cfg-rescale", "0.5", "--cfg-parallel", "0.3")  # fmt: skip
+    out, again = tmp_path / "out", tmp_path / "again"
+    run("joint", "a red sphere", *SMALL, *options, "-o", out)
+    assert "Identical" in run("rerun", out, "-o", again)
+    found = settings_of(out)
+    assert (found["path"], found["sampler"], found["tilt"]) == (options[1], "euler_ancestral", None)
+    assert (found["cfg_interval"], found["cfg_rescale"], found["cfg_parallel"]) == ([0.2, 1], 0.5, 0.3)
+    run("joint", "a red sphere", *SMALL, "-o", tmp_path / "usual")
+    assert (tmp_path / "usual" / "rgb.png").read_bytes() != (out / "rgb.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--path", "spiral"], "--path cannot be used: a path is of the kind tilt"),
+        (["--path", "tilt start_rgb=0.5"], "starts with the picture at noise level 0.5"),
+        (["--path", "levels 1,1 0,0"], "2 levels make 1 steps, got steps 2"),
+        (["--sampler", "magic"], "--sampler must be one of euler"),
+        (["--cfg-interval", "0.5"], "--cfg-interval must be two noise levels"),
+        (["--cfg-interval", "0.5,0.2"], "--cfg-interval must be two noise levels"),
+        (["--cfg-rescale", "2"], "--cfg-rescale must lie between 0 and 1"),
+    ],
+)
+def test_impossible_options_are_refused(tmp_path, arguments, message) -> None:
+    assert message in run("joint", "a red sphere", *SMALL, "-o", tmp_path / "out", *arguments, code=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_following_loosely_is_between_strictly_and_not_at_all(nano) -> None:
+    """On the diagonal, 0, a given depth map tells less than one that is kept clean; at -14 nearly as much."""
+    depth = np.full((64, 64), 2.0, np.float32)
+    depth[16:48, 16:48] = 1.0
+    options = {"steps": 10, "seed": 1, "size": (64, 64)}
+    frozen, strict, loose = (nano.d2i(depth, "a red cube", follow=a, **options).image for a in (None, -14.0, 0.0))
+    difference = [np.abs(other.astype(int) - frozen).mean() for other in (strict, loose)]
+    assert 0 < difference[0] < 0.5 * difference[1]
+    with pytest.raises(ValueError, match="does not go with mode joint"):
+        nano.joint("a red cube", follow=-5.0)
+
+
+def test_an_ensemble_is_the_median_of_its_members(nano, tmp_path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    options = {"steps": 2, "size": (64, 48), "original_size": False}
+    result = nano.i2d(pixels, ensemble=3, seed=5, **options)
+    seeds = [5 + number * 1_000_003 for number in range(3)]
+    members = [nano.i2d(pixels, seed=seed, **options).depth for seed in seeds]
+    depth, spread = combine(torch.from_numpy(np.stack(members)))
+    np.testing.assert_allclose(result.depth, depth.numpy(), rtol=1e-3)
+    np.testing.assert_allclose(result.spread, spread.numpy(), atol=1e-3)
+    assert result.spread.max() > 0.01
+    folder = result.save(tmp_path / "out")
+    assert np.array_equal(np.load(folder / "depth_spread.npy"), result.spread)
+    listed = json.loads((folder / "metadata.json").read_text())["sha256"]
+    assert {"depth_spread.npy", "depth_spread.png"} <= set(listed)
+    with pytest.raises(ValueError, match="mode i2d"):
+        nano.joint("a red cube", ensemble=2)
+
+
+def test_the_spread_has_the_size_of_the_picture(picture, tmp_path) -> None:
+    run("i2d", picture, *SMALL, "--ensemble", 2, "-o", tmp_path / "out")
+    assert np.load(tmp_path / "out" / "depth_spread.npy").shape == (24, 40)
+    assert Image.open(tmp_path / "out" / "depth_spread.png").size == (40, 24)
+
+
+def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> None:
+    """Against a reference that is one of its ways, that way has no error, and another has."""
+    ways = {
+        "same": Way(sampling_study.RELEASED, 4),
+        "heun": Way(sampling_study.RELEASED, 4, "heun"),
+        "interval": Way(sampling_study.RELEASED, 4, cfg_interval=(0.6, 1.0)),
+    }
+    monkeypatch.setattr(sampling_study, "SOLVERS", ways)
+    monkeypatch.setattr(sampling_study, "PATHS", {"diagonal": Way("tilt log2_alpha=0", 2)})
+    monkeypatch.setattr(sampling_study, "I2D_STEPS", (1, 2))
+    monkeypatch.setattr(sampling_study, "FOLLOW", (None, 3.0))
+    monkeypatch.setattr(sampling_study, "ENSEMBLE", ((2, 1),))
+    monkeypatch.setattr(sampling_study, "REFERENCE_STEPS", 4)
+    file = tmp_path / "tables.json"
+    command = (
+        "sampling",
+        "--count",
+        3,
+        "--size",
+        64,
+        "--json",
+        file,
+        "--reference",
+        tmp_path / "reference.safetensors",
+    )
+    run(*command, "--only", "solvers")
+    run(*command, "--only", "paths,i2d,follow,ensemble")
+    tables = {name: table["rows"] for name, table in json.loads(file.read_text())["tables"].items()}
+    assert list(tables) == ["solvers", "paths", "i2d", "follow", "ensemble"]
+    same, heun, interval = tables["solvers"]
+    assert same["psnr"] == pytest.approx(120)
+    assert same["depth_absrel"] < 1e-6
+    assert 5 < heun["psnr"] < 60
+    assert heun["intervals"]["psnr"][0] < heun["psnr"] < heun["intervals"]["psnr"][1]
+    # Heun's last step is one prediction; the interval leaves out the levels below 0.6: shift(1/2) and below are not.
+    assert [row["passes"] for row in (same, heun, interval)] == [8, 14, 7]
+    assert [row["passes"] for row in tables["i2d"]] == [1, 2]
+    assert set(tables["ensemble"][0]) >= {"certain_80_percent_absrel", "spearman_of_spread_and_error"}
+    assert "not magic" in run("sampling", "--only", "magic", code=2)
