@@ -28,7 +28,7 @@ def run_study(
 ) -> dict[str, Any]:
     """The tables of `study`, with the model's files and the machine; rows are said as they are finished.
 
-    With ``json_file`` sections that it holds already are kept, and rows are written section by section.
+    With ``json_file`` rows are written as they are finished, and those that it holds already are not measured again.
 
     Raises:
         ValueError: a file that cannot be read or written, or an unknown section.
@@ -47,12 +47,13 @@ def run_study(
     if json_file is not None and json_file.exists():
         found["tables"] = json.loads(read_text(json_file)).get("tables", {})
     for section in sections:
-        rows = study(
-            subject, [section], count=count, reference=reference, prompts=texts, done=lambda _, row: say(_line(row))
-        )
-        found["tables"] |= {name: {"seed": settings.seed, "rows": table} for name, table in rows.items()}
-        if json_file is not None:
-            json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        table = found["tables"].setdefault(section, {"seed": settings.seed, "rows": []})
+        skip = [row["name"] for row in table["rows"]]
+        for row in study(subject, section, count=count, reference=reference, prompts=texts, skip=skip):
+            say(_line(row))
+            table["rows"].append(row)
+            if json_file is not None:
+                json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 
 

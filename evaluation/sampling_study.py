@@ -9,8 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ PATHS: Mapping[str, Way] = {
     "first all RGB, then depth": Way("points 1,1 0,1 0,0", 20, "dpmpp_2m"),
     "tilt 5 with a restart": Way("tilt log2_alpha=5 restart=0.9,0.6,1", 15, "dpmpp_2m"),
 }
-I2D_STEPS = (1, 2, 4, 10, 25, 50, 100)
-FOLLOW = (None, -14.0, -8.0, -5.0, -2.0, 0.0, 3.0)
+I2D_STEPS = (1, 2, 4, 10, 50, 25, 100)
+FOLLOW = (None, -8.0, -5.0, -2.0, 0.0, 3.0, -14.0)
 ENSEMBLE = ((4, 4), (4, 10))  # maps, steps
 
 #: How many pictures a section is measured on.
@@ -62,49 +62,51 @@ Row = dict[str, Any]
 
 
 def study(
-    subject: Subject, sections: Sequence[str], *, count: int | None = None, reference: Path | None = None,
-    prompts: Sequence[str] | None = None, done: Callable[[str, Row], None] | None = None,
-) -> dict[str, list[Row]]:  # fmt: skip
-    """Measure some of the sections.
+    subject: Subject, section: str, *, count: int | None = None, reference: Path | None = None,
+    prompts: Sequence[str] | None = None, skip: Collection[str] = (),
+) -> Iterator[Row]:  # fmt: skip
+    """Measure a section, row by row.
 
     Args:
-        count: pictures of every section; by default those of :data:`COUNTS`.
+        count: pictures; by default as many as in :data:`COUNTS`.
         reference: file that keeps the tokens of the reference; they take longest.
         prompts: of joint sampling; by default of lone objects, whose shape a judge can name.
-        done: called with every row as it is finished.
+        skip: names of rows that are known.
 
     Raises:
         ValueError: an unknown section.
     """
-    unknown = sorted(set(sections) - set(COUNTS))
-    if unknown:
-        raise ValueError(f"A study of sampling has {', '.join(COUNTS)}, not {', '.join(unknown)}.")
-    found: dict[str, list[Row]] = {}
-    for section in sections:
-        pictures = count or COUNTS[section]
-        if section in ("solvers", "paths"):
-            texts, shapes = _prompts(prompts, pictures)
-            against = None
-            if section == "solvers":
-                against = reference_of(subject, texts, Way(RELEASED, REFERENCE_STEPS), reference)
-            ways = SOLVERS if section == "solvers" else PATHS
-            rows = (partial(_joint, subject, name, way, texts, shapes, against) for name, way in ways.items())
-        elif section == "i2d":
-            scenes = subject.scenes(pictures)
-            rows = (partial(_image_to_depth, subject, scenes, steps) for steps in I2D_STEPS)
-        elif section == "follow":
-            scenes = subject.scenes(pictures)
-            rows = (partial(_follow, subject, scenes, strength) for strength in FOLLOW)
-        else:
-            scenes = subject.scenes(pictures)
-            rows = (partial(_ensemble, subject, scenes, maps, steps) for maps, steps in ENSEMBLE)
-        found[section] = []
-        for measure in rows:
-            row = {"pictures": pictures, **measure()}
-            found[section].append(row)
-            if done is not None:
-                done(section, row)
-    return found
+    if section not in COUNTS:
+        raise ValueError(f"A study of sampling has {', '.join(COUNTS)}, not {section}.")
+    pictures = count or COUNTS[section]
+    rows = _rows(subject, section, pictures, reference, prompts)
+    for name, measure in rows.items():
+        if name not in skip:
+            yield {"name": name, "pictures": pictures, **measure()}
+
+
+def _rows(
+    subject: Subject, section: str, count: int, reference: Path | None, prompts: Sequence[str] | None
+) -> dict[str, Callable[[], Row]]:
+    """The measurements of a section by name."""
+    if section == "solvers":
+        texts, shapes = _prompts(prompts, count)
+        against = cache(lambda: reference_of(subject, texts, Way(RELEASED, REFERENCE_STEPS), reference))
+        return {name: partial(_joint, subject, way, texts, shapes, against) for name, way in SOLVERS.items()}
+    if section == "paths":
+        texts, shapes = _prompts(prompts, count)
+        return {name: partial(_joint, subject, way, texts, shapes) for name, way in PATHS.items()}
+    scenes = subject.scenes(count)
+    if section == "i2d":
+        return {f"{steps} steps": partial(_image_to_depth, subject, scenes, steps) for steps in I2D_STEPS}
+    if section == "follow":
+        return {
+            "frozen" if strength is None else f"{strength:g}": partial(_follow, subject, scenes, strength)
+            for strength in FOLLOW
+        }
+    return {
+        f"{maps} maps of {steps} steps": partial(_ensemble, subject, scenes, maps, steps) for maps, steps in ENSEMBLE
+    }
 
 
 def _prompts(given: Sequence[str] | None, count: int) -> tuple[list[str], Tensor | None]:
@@ -117,8 +119,13 @@ def _prompts(given: Sequence[str] | None, count: int) -> tuple[list[str], Tensor
 
 
 def _joint(
-    subject: Subject, name: str, way: Way, prompts: list[str], shapes: Tensor | None, against: Outcome | None
+    subject: Subject,
+    way: Way,
+    prompts: list[str],
+    shapes: Tensor | None,
+    reference: Callable[[], Outcome] | None = None,
 ) -> Row:
+    against = None if reference is None else reference()
     outcome = subject.run(prompts, way)
     images, maps = subject.decode(outcome.rgb), subject.maps(outcome.depth)
     seen = subject.depth_of(outcome.rgb)
@@ -133,7 +140,7 @@ def _joint(
         error = (images - subject.decode(against.rgb)).square().flatten(1).mean(1)
         columns["psnr"] = intervals.mean(-10 * error.clamp(min=1e-12).log10())
         columns["depth_absrel"] = intervals.mean(_errors(maps, subject.maps(against.depth)))
-    return {"name": name, **way.settings, "passes": outcome.passes, "seconds": outcome.seconds, **_numbers(columns)}
+    return {**way.settings, "passes": outcome.passes, "seconds": outcome.seconds, **_numbers(columns)}
 
 
 def _image_to_depth(subject: Subject, scenes: tuple[Any, Tensor, Tensor], steps: int) -> Row:
@@ -148,7 +155,7 @@ def _image_to_depth(subject: Subject, scenes: tuple[Any, Tensor, Tensor], steps:
         "sharpness": intervals.ratio(torch.stack((sharpness(maps.log()), sharpness(exact.log())), dim=1)),
         "seam": intervals.ratio(seam_steps(maps.log())),
     }
-    return {"name": f"{steps} steps", "steps": steps, "passes": outcome.passes, "seconds": outcome.seconds,
+    return {"steps": steps, "passes": outcome.passes, "seconds": outcome.seconds,
             **_numbers(columns)}  # fmt: skip
 
 
@@ -156,20 +163,18 @@ def _follow(subject: Subject, scenes: tuple[Any, Tensor, Tensor], strength: floa
     """Two pictures of every depth map and its caption, and the depth of every picture."""
     layout, images, exact = scenes
     word = "" if strength is None else f" log2_alpha={strength:g}"
-    way, given = Way("d2i" + word, 20, "dpmpp_2m"), subject.encode_depth(exact)
+    way, given = Way("d2i" + word, 10, "dpmpp_2m"), subject.encode_depth(exact)
     drawn = [subject.run(subject.captions(layout), way, mode="d2i", depth=given, again=again).rgb for again in range(2)]
     pictures = [subject.decode(rgb) for rgb in drawn]
     seen = torch.cat([subject.depth_of(rgb) for rgb in drawn])
     difference = (pictures[0] - pictures[1]).square().flatten(1).mean(1).sqrt()
-    loose = subject.run(
-        [""] * len(images), Way("i2d" + word, 10, cfg=1.0), mode="i2d", rgb=subject.encode(images)
-    ).depth
+    loose = subject.run([""] * len(images), Way("i2d" + word, 4, cfg=1.0), mode="i2d", rgb=subject.encode(images)).depth
     columns = {
         "d2i_depth_absrel": intervals.mean(_errors(seen, exact.repeat(2, 1, 1)).view(2, -1).mean(0)),
         "d2i_rms_between_seeds": intervals.mean(difference),
         "i2d_absrel": intervals.mean(_errors(subject.maps(loose), exact)),
     }
-    return {"name": "frozen" if strength is None else f"{strength:g}", "log2_alpha": strength, **_numbers(columns)}
+    return {"log2_alpha": strength, **_numbers(columns)}
 
 
 def _ensemble(subject: Subject, scenes: tuple[Any, Tensor, Tensor], count: int, steps: int) -> Row:
@@ -196,7 +201,7 @@ def _ensemble(subject: Subject, scenes: tuple[Any, Tensor, Tensor], count: int, 
         "spearman_of_spread_and_error": correlation,
     }  # fmt: skip
     estimates = {name: intervals.mean(torch.tensor(values)) for name, values in columns.items()}
-    return {"name": f"{count} maps of {steps} steps", "maps": count, "steps": steps, **_numbers(estimates)}
+    return {"maps": count, "steps": steps, **_numbers(estimates)}
 
 
 def _errors(maps: Tensor, reference: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> No
     monkeypatch.setattr(sampling_study, "REFERENCE_STEPS", 4)
     file = tmp_path / "tables.json"
     command = (
+        "study",
         "sampling",
         "--count",
         3,
@@ -148,4 +149,5 @@ def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> No
     assert [row["passes"] for row in (same, heun, interval)] == [8, 14, 7]
     assert [row["passes"] for row in tables["i2d"]] == [1, 2]
     assert set(tables["ensemble"][0]) >= {"certain_80_percent_absrel", "spearman_of_spread_and_error"}
-    assert "not magic" in run("sampling", "--only", "magic", code=2)
+    assert run(*command, "--only", "solvers") == ""  # all known
+    assert "not magic" in run("study", "sampling", "--only", "magic", code=2)

@@ -10,17 +10,18 @@ import typer
 from ...mforce_core.release import STEPS
 from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
-from . import options, training
+from . import options, study_of_sampling, training
 from .default_command import DefaultCommandGroup
 
 app = typer.Typer(
     name="study",
     cls=DefaultCommandGroup,
     help="Train a grid of sizes, budgets and recipes (the default: mforce study scaling), or study paths through the "
-    "noise levels: trajectories, conditioning.",
+    "noise levels: trajectories, conditioning, sampling.",
     rich_markup_mode="rich",
 )
 app.command("grid")(training.study)
+app.command("sampling")(study_of_sampling.sampling)
 
 STUDY = "Study"
 

@@ -1,4 +1,4 @@
-"""``mforce sampling``: paths, solvers and steps compared on a model."""
+"""``mforce study sampling``: paths, solvers and steps compared on a model."""
 
 from __future__ import annotations
 
