@@ -26,7 +26,9 @@ def summarize(table: Table) -> dict[str, Estimate]:
     return {name: intervals.mean(torch.tensor(table.column(name), dtype=torch.float64)) for name in table.measures}
 
 
-def write_report(folder: Path, title: str, facts: Sequence[str], table: Table) -> dict[str, Any]:
+def write_report(
+    folder: Path, title: str, facts: Sequence[str], table: Table, extra: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Write ``summary.json``, ``report.md`` and, where matplotlib is installed, ``errors.png``.
 
     Args:
@@ -34,17 +36,23 @@ def write_report(folder: Path, title: str, facts: Sequence[str], table: Table) -
         title: of the report.
         facts: sentences on data, prediction and protocol, which stand above every number.
         table: of the pictures.
+        extra: numbers of all pictures together, by name.
 
     Returns:
         What ``summary.json`` holds: means by name, ``intervals``, ``pictures``, ``failed`` and ``facts``.
     """
     estimates = summarize(table)
     scored = len(table.rows) - len(table.failures)
-    summary = intervals.as_json(estimates) | {
-        "pictures": scored,
-        "failed": {row.name: row.reason for row in table.failures},
-        "facts": list(facts),
-    }
+    extra = extra or {}
+    summary = (
+        dict(extra)
+        | intervals.as_json(estimates)
+        | {
+            "pictures": scored,
+            "failed": {row.name: row.reason for row in table.failures},
+            "facts": list(facts),
+        }
+    )
     (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", "utf-8")
     lines = [f"# {title}", "", *(f"- {fact}." for fact in facts), ""]
     lines += [f"{scored} pictures scored, {len(table.failures)} could not be.", ""]
@@ -53,6 +61,7 @@ def write_report(folder: Path, title: str, facts: Sequence[str], table: Table) -
         f"| {name} | {value:.6g} | {low:.6g} to {high:.6g} | {len(table.column(name))} |"
         for name, (value, low, high) in estimates.items()
     ]
+    lines += [f"| {name} | {value:.6g} | | {scored} |" for name, value in extra.items()]
     if table.failures:
         lines += ["", "## Not scored", ""]
         lines += [f"- {row.name}: {row.reason}" for row in table.failures[:_LISTED]]

@@ -203,3 +203,115 @@ def depth(
         print_metrics({name: value for name, value in metrics.items() if name not in ("facts", "failed")})
         if metrics["failed"]:
             raise typer.Exit(1)
+
+
+@app.command()
+def d2i(
+    listing: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="LIST",
+            help="A line a picture: path, tab, caption. Without it: rendered scenes, which have exact depth.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pictures. Default: the list's.", show_default=False, rich_help_panel=DATA),
+    ] = None,
+    scene_count: Annotated[
+        int, typer.Option("--scenes", help="How many rendered scenes.", min=1, rich_help_panel=DATA)
+    ] = 64,
+    first: First = None,
+    model: options.Model = BUILT_IN,
+    peer: Annotated[
+        str | None,
+        typer.Option(
+            "--estimator",
+            metavar="FAMILY:ID",
+            help="What sees depth in pictures: transformers:, moge: or marigold:. "
+            "Default: the model's own image to depth.",
+            show_default=False,
+            rich_help_panel=PREDICTION,
+        ),
+    ] = None,
+    kind: Annotated[
+        str, typer.Option(help="What the estimator predicts: depth or disparity.", rich_help_panel=PREDICTION)
+    ] = "depth",
+    far_to_near: Annotated[
+        float,
+        typer.Option(
+            help="Of an estimator of disparity: how many times farther its least is than its most.",
+            rich_help_panel=PREDICTION,
+        ),
+    ] = 10.0,
+    align: Annotated[
+        str, typer.Option(help="Alignment of the depth seen in made pictures.", rich_help_panel=PROTOCOL)
+    ] = "scale",
+    fid: Annotated[
+        str | None,
+        typer.Option(
+            help="FID and KID: clean, legacy_pytorch, legacy_tensorflow (clean-fid) or torch-fidelity.",
+            show_default=False,
+            rich_help_panel=PROTOCOL,
+        ),
+    ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="CLIP score by this model of transformers.", show_default=False, rich_help_panel=PROTOCOL
+        ),
+    ] = None,
+    steps: options.Steps = STEPS,
+    cfg: options.Cfg = None,
+    seed: options.Seed = 0,
+    size: options.Size = None,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    dtype: options.Dtype = "auto",
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    devices: Devices = "auto",
+    ray: options.Ray = 0,
+    ray_gpus: options.RayGpus = 0,
+    debug: options.Debug = False,
+) -> None:
+    """Make pictures from the depth of real ones: FID, KID, CLIP score, and whether they have that depth."""
+    with report_errors(debug):
+        from dataclasses import replace
+
+        from ...evaluation.depth.predictors import FromModel, FromPeer
+        from ...evaluation.images.maker import ImageJob, PairSpec
+        from ...mforce_core.device import choose_device
+        from ...mforce_core.results.folder import default_output
+        from ..generation import prepare
+        from ..image_evaluation import evaluate_images
+        from ..spread import Workers
+        from ..tables import print_metrics
+
+        if kind not in ("depth", "disparity"):
+            raise ValueError(f"--kind is depth or disparity, not {kind}.")
+        places = tuple(choose_device(device.strip()) for device in devices.split(","))
+        settings, parts = prepare(
+            Settings(
+                "d2i", "", steps=steps, cfg=CFG["d2i"] if cfg is None else cfg, seed=seed, model=model, dtype=dtype,
+                size=options.parse_size(size), text_encoder=None if text_encoder is None else str(text_encoder),
+                vae=None if vae is None else str(vae), device=places[0],
+            )
+        )  # fmt: skip
+        own = FromModel(replace(settings, mode="i2d", cfg=CFG["i2d"]), parts)
+        estimator = own if peer is None else FromPeer(peer, "disparity" if kind == "disparity" else "depth")
+        pairs = PairSpec(
+            None if listing is None else listing.absolute(), None if data is None else data.absolute(), scene_count
+        )
+        job = ImageJob(
+            pairs, settings, parts, estimator, align, far_to_near, (output or default_output("eval-d2i")).absolute()
+        )
+        metrics = evaluate_images(
+            job, first=first, fid=fid, clip=clip, overwrite=overwrite, workers=Workers(places, ray, ray_gpus)
+        )
+        for fact in metrics["facts"]:
+            print(f"{fact}.")
+        print_metrics({name: value for name, value in metrics.items() if name not in ("facts", "failed")})
+        if metrics["failed"]:
+            raise typer.Exit(1)
