@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,8 +17,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mforce.mforce_core import load_model
 from mforce.mforce_core.model.config import Architecture, ConfigError
+from mforce.mforce_core.weights.named_parts import named_part
 from mforce.training.config import ArchitectureConfig, OptimizerConfig
 from mforce.training.config_file import PRESETS, read_train_config
 from mforce.training.keys import commented_file, keys_of, reference, sections
@@ -302,8 +303,19 @@ def mforce(*arguments: object) -> str:
     return done.stdout
 
 
-def test_from_a_folder_of_40_pictures_to_a_model_that_opens(tmp_path: Path) -> None:
-    """The documented commands alone: encode, write a configuration, train both stages, use the model."""
+def documented_commands() -> list[list[str]]:
+    """Those under "From pictures of your own" in docs/training.md."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    block = page.split("## From pictures of your own")[1].split("```bash\n")[1].split("```")[0]
+    return [shlex.split(line.split(" #")[0])[1:] for line in block.replace("\\\n", " ").splitlines()]
+
+
+def test_from_a_folder_of_40_pictures_to_a_model_that_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The documented commands alone, at a smaller size: the model opens without a word about its parts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").symlink_to(ROOT / "models", target_is_directory=True)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     rng = np.random.default_rng(0)
@@ -311,18 +323,37 @@ def test_from_a_folder_of_40_pictures_to_a_model_that_opens(tmp_path: Path) -> N
         Image.fromarray(rng.integers(0, 256, (48, 40, 3), dtype=np.uint8)).save(pictures / f"{index:02}.png")
         np.save(pictures / f"{index:02}.depth.npy", rng.uniform(1, 9, (48, 40)).astype(np.float32))
         (pictures / f"{index:02}.txt").write_text("a red cube")
-    latents = tmp_path / "latents"
-    parts = ("--vae", NANO / "autoencoder.safetensors", "--text-encoder", NANO)
-    mforce("data", "encode", pictures, latents, *parts, "--size", 32)
     small = {"architecture.hidden_size": 32, "architecture.num_heads": 1, "architecture.axes_dim": [8, 8, 8, 8]}
-    small |= {"architecture.depth_single": 1, "batch_size": 8, "steps": 3, "compile": "false", "data.latents": latents}
-    for stage in ("t2i", "mf"):
-        file = tmp_path / f"{stage}.toml"
-        mforce("train", "--init", file, "--preset", f"nano-{stage}")
-        values = small | {"out": tmp_path / stage} | ({"base": tmp_path / "t2i" / "model"} if stage == "mf" else {})
-        mforce("train", file, *(part for key, value in values.items() for part in ("--set", f"{key}={value}")))
-    assert load_model(tmp_path / "mf" / "model").config.has_depth
-    assert "depth" in mforce("info", tmp_path / "mf" / "model")
+    small |= {"architecture.depth_single": 1, "batch_size": 8, "steps": 3, "compile": "false"}
+    settings = [part for key, value in small.items() for part in ("--set", f"{key}={value}")]
+    commands = documented_commands()
+    assert [" ".join(words[:2]) for words in commands[:2]] == ["data check", "data encode"]
+    for words in commands:
+        words = ["32" if word == "128" else word for word in words]
+        more = settings if words[0] == "train" and "--init" not in words else []
+        mforce(*words, *more, *(["--steps", 2] if words[0] == "joint" else []))
+    assert (tmp_path / "result" / "rgb.png").exists()
+    assert (tmp_path / "result" / "depth.exr").exists()
+    written = json.loads((tmp_path / "runs" / "nano-mf" / "model" / "config.json").read_text())
+    assert written["text_encoder"] == "mforce:models/nano"
+    assert written["vae"] == "mforce:models/nano/autoencoder.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("//host/share", "use a path of this machine"),
+        ("s3://bucket/vae", "use a path of this machine"),
+        ({"a": 1}, "use a path of this machine"),
+        ("/nowhere/vae", "it is not there"),
+        ("mforce:../secret", "leads out of the package"),
+    ],
+)
+def test_a_folder_that_names_what_cannot_be_used_is_said(tmp_path: Path, name: object, message: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"vae": name}))
+    with pytest.raises(ValueError, match=message):
+        named_part(tmp_path, "vae")
+    assert named_part(tmp_path, "text_encoder") is None
 
 
 def test_trainer_is_silent_about_what_it_does_not_change(data: Path, tmp_path: Path) -> None:

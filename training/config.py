@@ -10,15 +10,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from ..mforce_core.model.config import Architecture
 from ..mforce_core.release import RELEASE_SIZE, SHIFT_MU, TEXT_TOKENS
-
-#: Starts a path inside this package, so that presets work from any folder.
-PACKAGE_PREFIX = "mforce:"
-_PACKAGE = Path(__file__).parent.parent
+from ..mforce_core.weights.named_parts import PACKAGE_PREFIX, in_package
 
 
 def _inside_package(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(PACKAGE_PREFIX):
-        return _PACKAGE / value.removeprefix(PACKAGE_PREFIX)
+        return in_package(value)
     return value
 
 
@@ -258,6 +255,8 @@ class TrainConfig(Section):
     """Checkpoints that stay."""
     tensorboard: bool = False
     """Also write TensorBoard's files."""
+    copy_parts: bool = False
+    """Copy the autoencoder and a word-level text encoder into the exported folder, which names them otherwise."""
     architecture: ArchitectureConfig
     data: DataConfig
     optimizer: OptimizerConfig

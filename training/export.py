@@ -1,15 +1,21 @@
 """From a run's averaged weights to files: a model folder, and the LoRA beside it."""
 
+import json
 from pathlib import Path
+from shutil import copyfile
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.encoders.text import WORDS_FILE
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.weights.checkpoint import save_model
+from ..mforce_core.weights.named_parts import Part, portable
 from .config import TrainConfig
+from .data.encode import ENCODE_REPORT
 from .lora import merge_lora, save_lora, split_lora
 from .optimizer import MovingAverage
 from .processes import Processes
@@ -42,9 +48,43 @@ def export(
             whole = ModalityForcingTransformer(model.config, schedule=model.schedule, dtype=torch.bfloat16)
         whole.load_state_dict(weights, assign=True)
         height, width = (side * PATCH_SIZE for side in grid)
-        save_model(whole, out, dtype=torch.bfloat16, image_size=(width, height))
+        parts = {part: portable(path) for part, path in parts_of(config).items()}
+        save_model(whole, out, dtype=torch.bfloat16, image_size=(width, height), parts=parts)
+        if config.copy_parts:
+            _copy_parts(config, out)
     processes.wait()
     return out
+
+
+def parts_of(config: TrainConfig) -> dict[Part, Path]:
+    """The text encoder and the autoencoder that a run used, as far as it knows them.
+
+    The autoencoder of encoded data is the one that ``mforce data encode`` noted, where that still exists.
+    """
+    noted = [folder / ENCODE_REPORT for folder in config.data.parts()]
+    reports = [json.loads(path.read_text(encoding="utf-8")) for path in noted if path.is_file()]
+    found: dict[Part, Path] = {}
+    heldout = None if config.heldout is None else config.heldout.autoencoder
+    for part, given in (("text_encoder", config.text_encoder), ("vae", config.data.autoencoder or heldout)):
+        names = [report["parts"][part] for report in reports if report.get("parts", {}).get(part)]
+        path = given or next((Path(name) for name in names), None)
+        if path is not None and path.exists():
+            found[part] = path
+    return found
+
+
+def _copy_parts(config: TrainConfig, out: Path) -> None:
+    """What is small enough to lie beside every model: not Qwen3."""
+    parts = parts_of(config)
+    words, vae = parts.get("text_encoder"), parts.get("vae")
+    if words is not None and (words.is_file() or (words / WORDS_FILE).exists()):
+        copyfile(words if words.is_file() else words / WORDS_FILE, out / WORDS_FILE)
+    if vae is not None and vae.is_file():
+        copyfile(vae, out / ONE_FILE_NAMES[0])
+    elif vae is not None:
+        for name in (ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES):
+            if (vae / name).exists():
+                copyfile(vae / name, out / name)
 
 
 def _whole(tensor: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def encode(
 ) -> None:
     """Make latents, depth and text features of samples, for training to read."""
     with report_errors(debug):
-        from ...training.data.encode import EncodeSettings, ShardEncoder
+        from ...training.data.encode import ENCODE_REPORT, EncodeSettings, ShardEncoder
         from ...training.data.shards import find_shards
         from ...training.data.workers import map_items
         from ..progress import progress_bar, say
@@ -132,7 +132,11 @@ def encode(
                 broken += [entry._asdict() for entry in result.broken]
                 failed += [result.error] if result.error else []
                 advance(done, len(shards))
-        _write(out / "encode.json", {"rows": rows, "facts": settings.facts(), "broken": broken, "failed": failed})
+        parts = {"vae": settings.vae, "text_encoder": settings.text_encoder}
+        _write(
+            out / ENCODE_REPORT,
+            {"rows": rows, "parts": parts, "facts": settings.facts(), "broken": broken, "failed": failed},
+        )
         _list_broken(broken)
         for error in failed:
             say(f"Not encoded: {error}. Run the same command again for it.")

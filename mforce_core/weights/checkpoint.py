@@ -21,6 +21,7 @@ from ..model.transformer import ModalityForcingTransformer
 from ..text_file import read_text
 from . import quantization
 from .layouts import LANDMARK, Source, find_layout, find_prefix
+from .named_parts import Part
 from .quantization import QuantizationError
 from .tensor_files import CheckpointError, open_safetensors, open_tensors
 
@@ -209,10 +210,12 @@ def save_model(
     *,
     dtype: torch.dtype = torch.bfloat16,
     image_size: tuple[int, int] | None = None,
+    parts: Mapping[Part, str] | None = None,
 ) -> None:
     """Write ``config.json`` and ``model.safetensors`` in the release's layout; :func:`load_model` opens the folder.
 
     ``image_size`` (width, height) in pixels is what the model was trained at; the command line makes such pictures.
+    ``parts`` names its text encoder and autoencoder (see :mod:`.named_parts`).
     """
     from safetensors.torch import save_file
 
@@ -221,6 +224,7 @@ def save_model(
     config: dict[str, object] = {"architecture": model.config.to_dict(), "schedule": vars(model.schedule)}
     if image_size is not None:
         config["image_size"] = list(image_size)
+    config |= parts or {}
     tensors = {
         "dit." + name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }

@@ -14,6 +14,7 @@ from ..settings import BUILT_IN
 from ..text_file import read_text
 from .bundle import WORDS_PREFIX, file_with, has_words, text_encoder_names, vae_prefix
 from .checkpoint import CheckpointHeader, check_tensors, read_header
+from .named_parts import named_part
 
 _MODELS = Path(__file__).parent.parent.parent / "models"
 
@@ -102,7 +103,7 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
 
     Args:
         model: release folder or ``.safetensors`` file, or "nano".
-        text_encoder, vae: where they are if not in the model's folder.
+        text_encoder, vae: where they are if not in the model's folder, and not where its ``config.json`` says.
 
     Raises:
         ValueError: a folder or file is missing, and the sentence says which setting names it; or the model is a file of
@@ -122,6 +123,9 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
             " `text_encoder`."
         )
     elif text_encoder is None and not words.exists():
+        named = named_part(found, "text_encoder") or words
+        words = named / WORDS_FILE if (named / WORDS_FILE).exists() else named
+    elif text_encoder is None and not words.exists():
         raise ValueError(
             f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
             "trained from klein-4B) with `text_encoder`."
@@ -130,7 +134,10 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
     if vae is None and (prefix := vae_prefix(inside)) is not None:
         autoencoder = file_with(found, prefix)
     elif vae is None and not autoencoder_files(autoencoder):
-        raise ValueError(f"{found} has no autoencoder beside it: give the FLUX.2 autoencoder with `vae`.")
+        named_vae = named_part(found, "vae")
+        if named_vae is None:
+            raise ValueError(f"{found} has no autoencoder beside it: give the FLUX.2 autoencoder with `vae`.")
+        autoencoder = named_vae
     for setting, path in (("`text_encoder`", words), ("`vae`", autoencoder)):
         if not path.exists():
             raise ValueError(f"{path}, given with {setting}, does not exist.")

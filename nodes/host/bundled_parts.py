@@ -6,6 +6,7 @@ Relies on: ``comfy.sd.VAE`` and ``comfy.sd.load_text_encoder_state_dicts``, whic
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import comfy.sd
@@ -24,11 +25,15 @@ from ...mforce_core.weights.bundle import (
     text_encoder_names,
     vae_prefix,
 )
+from ...mforce_core.weights.named_parts import Part, named_part
 from . import nano_parts
+
+logger = logging.getLogger(__name__)
 
 
 def load_bundled_clip(path: Path) -> comfy.sd.CLIP | None:
-    """The text encoder in a checkpoint or a small model's folder, None where there is none.
+    """The text encoder in a checkpoint or a small model's folder, or a word-level one that the folder's ``config.json``
+    names; None where there is none.
 
     Raises:
         ValueError: there are several, or this ComfyUI does not know it.
@@ -40,7 +45,9 @@ def load_bundled_clip(path: Path) -> comfy.sd.CLIP | None:
         return nano_parts.load_clip(file_with(path, WORDS_PREFIX))
     found = text_encoder_names(location)
     if not found:
-        return None
+        named = _named(path, "text_encoder")
+        words = named is not None and (named.is_file() or (named / WORDS_FILE).exists())
+        return nano_parts.load_clip(named) if named is not None and words else None
     if len(found) > 1:
         raise ValueError(f"it holds {len(found)} text encoders ({', '.join(found)}), and this model takes one")
     tensors, _ = comfy.utils.convert_old_quants(read_named(location, next(iter(found.values()))), metadata={})
@@ -52,14 +59,27 @@ def load_bundled_clip(path: Path) -> comfy.sd.CLIP | None:
 
 
 def load_bundled_vae(path: Path) -> comfy.sd.VAE | None:
-    """The autoencoder in a checkpoint or a model folder, None where there is none."""
+    """The autoencoder in a checkpoint or a model folder, or the one that the folder's ``config.json`` names; None where
+    there is none."""
     prefix = vae_prefix(locate(path))
     if prefix is not None:
         path = file_with(path, prefix)
     elif path.is_file() or not autoencoder_files(path):
-        return None
+        named = _named(path, "vae")
+        if named is None:
+            return None
+        path = named
     tensors = read_tensors(path)
     if "components.weight" in tensors:
         return nano_parts.load_vae(path)
     # Core cannot tell the channels of the tiny autoencoder from its tensors.
     return comfy.sd.VAE(sd=tensors, metadata={"tae_latent_channels": RGB_CHANNELS})
+
+
+def _named(folder: Path, part: Part) -> Path | None:
+    """The part that the folder's ``config.json`` names, if it is there: the model can be used without it."""
+    try:
+        return named_part(folder, part)
+    except ValueError as error:
+        logger.warning("%s", error)
+        return None

@@ -43,6 +43,9 @@ _SMALLEST, _LARGEST = 2.0**-10, 2.0**15
 
 NULL_TEXT_FILE = "null_text.safetensors"
 
+#: What `mforce data encode` writes beside the shards.
+ENCODE_REPORT = "encode.json"
+
 
 @dataclass(frozen=True)
 class EncodeSettings:
