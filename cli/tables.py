@@ -45,6 +45,32 @@ def print_checkpoint(found: Mapping[str, Any]) -> None:
         console.print("No problems found: every tensor has the name and shape that the architecture needs.")
 
 
+def print_lora(found: Mapping[str, Any]) -> None:
+    """Print the answer of `describe_lora`."""
+
+    def counted(name: str) -> str:
+        return ", ".join(f"{value} ({count})" for value, count in found[name].items())
+
+    blocks = f"{found['double_blocks']} double and {found['single_blocks']} single blocks"
+    rows = {
+        "kind": "LoRA, low-rank updates of a model",
+        "layers": f"{found['layers']:,}, {found['parameters']:,} parameters",
+        "rank": counted("rank"),
+        "alpha": counted("alpha"),
+        "targets": counted("targets"),
+        "dtype": counted("dtypes"),
+        "transformer": f"width {found['width']}, at least {blocks}",
+        "fits": "; ".join(found["fits"]) or "no model known here",
+    }
+    table = Table(title=escape(found["path"]), show_header=False, title_justify="left")
+    for name, value in rows.items():
+        table.add_row(name, escape(value))
+    console = Console()
+    console.print(table)
+    for problem in found["problems"]:
+        console.print(f"Problem: {problem}", markup=False, style="red")
+
+
 def print_metrics(metrics: Mapping[str, Any]) -> None:
     """Print numbers by name, with those of their 95% intervals that there are."""
     table = Table("metric", "value", "95% interval")

@@ -14,7 +14,7 @@ from . import options
 
 def info(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="Release folder, .safetensors file, or nano.", show_default=False)
+        str | None, typer.Argument(help="Release folder, .safetensors file, LoRA, or nano.", show_default=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="Also how much memory the weights take.")] = False,
@@ -37,14 +37,15 @@ def info(
                 print_kernels(devices)
             return
         from ..checkpoint_info import describe_checkpoint
+        from ..lora_info import describe_lora, is_lora
+        from ..tables import print_checkpoint, print_lora
 
-        found = describe_checkpoint(Path(checkpoint), memory=memory)
+        lora = is_lora(Path(checkpoint))
+        found = describe_lora(Path(checkpoint)) if lora else describe_checkpoint(Path(checkpoint), memory=memory)
         if as_json:
             print(json.dumps(found, indent=2))
         else:
-            from ..tables import print_checkpoint
-
-            print_checkpoint(found)
+            (print_lora if lora else print_checkpoint)(found)
         if found["problems"]:
             raise typer.Exit(1)
 
