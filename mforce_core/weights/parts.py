@@ -125,7 +125,7 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
     elif text_encoder is None and not words.exists():
         named = named_part(found, "text_encoder") or words
         words = named / WORDS_FILE if (named / WORDS_FILE).exists() else named
-    elif text_encoder is None and not words.exists():
+    if text_encoder is None and not words.exists():
         raise ValueError(
             f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
             "trained from klein-4B) with `text_encoder`."
