@@ -119,6 +119,68 @@ def test_depth_without_a_picture_is_said_and_strict_about(tmp_path):
     assert runner.invoke(app, ["data", "check", str(tmp_path), "--strict"]).exit_code == 1
 
 
+def test_the_check_tells_kinds_notes_and_pictures_without_depth_apart(tmp_path):
+    for number in range(6):
+        Image.fromarray(PICTURE).save(tmp_path / f"{number}.png")
+    for number, (kind, scale) in enumerate([("metric", 0.5), ("metric", 1), ("disparity", 1), ("relative", 1)]):
+        np.save(tmp_path / f"{number}.depth.npy", np.where(DEPTH < 1, -1, DEPTH))
+        (tmp_path / f"{number}.json").write_text(json.dumps({"depth_kind": kind, "depth_scale": scale}))
+    found = look(tmp_path)
+    depth = found["depth"]
+    assert (depth["maps"], depth["without"]) == (4, 2)
+    known = DEPTH[DEPTH >= 1]
+    assert {kind: entry["maps"] for kind, entry in depth["kinds"].items()} == {
+        "metric": 2,
+        "disparity": 1,
+        "relative": 1,
+    }
+    assert depth["kinds"]["metric"]["unit"].startswith("meters")
+    assert depth["kinds"]["metric"]["min"] == pytest.approx(known.min() / 2)
+    assert depth["kinds"]["metric"]["max"] == pytest.approx(known.max())
+    assert depth["kinds"]["disparity"]["min"] == pytest.approx(1 / known.max())
+    (note,) = found["notes"]  # four times the same, with other names and numbers
+    assert (note["count"], note["key"]) == (4, "0")
+    assert f"{(DEPTH < 1).sum()} negative pixels" in note["reason"]
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+    assert "Note, 4 of 6 samples, as in 0:" in " ".join((result.output + result.stderr).split())
+
+
+HARNESSES = Path(__file__).parent / "data" / "depth_harnesses"
+
+
+def test_moges_folders_are_samples():
+    """Depth is a logarithmic PNG between planes that its text names; the values are those of MoGe's own loader."""
+    records = {r.key: r.decode() for shard in find_shards([str(HARNESSES / "moge")]) for r in shard.records()}
+    assert set(records) == {"centered", "off_center", "sparse"}
+    for key, sample in records.items():
+        png = Image.open(HARNESSES / "moge" / key / "depth.png")
+        near, far = float(png.text["near"]), float(png.text["far"])
+        values = np.asarray(png).astype(np.float64)
+        wanted = near ** (1 - (values - 1) / 65533) * far ** ((values - 1) / 65533)
+        wanted[(values == 0) | (values == 65535)] = np.nan
+        np.testing.assert_allclose(sample.depth, wanted * float(png.text.get("unit", 1)), rtol=1e-4)
+        assert sample.image.shape[:2] == sample.depth.shape
+
+
+@pytest.mark.parametrize(
+    ("image", "depth", "beside"),
+    [
+        ("s/rgb_0045.png", "s/depth_0045.png", "s/filled_0045.png"),  # NYUv2
+        ("ai_001_001/rgb_cam_00_fr0000.png", "ai_001_001/depth_plane_cam_00_fr0000.png", None),  # Hypersim
+        ("Scene01/rgb/Camera_0/rgb_00001.jpg", "Scene01/depth/Camera_0/depth_00001.png", None),  # Virtual KITTI
+        ("scene/x.png", "scene/x_depth.png", None),
+    ],
+)
+def test_marigolds_names(tmp_path, image, depth, beside):
+    for path, array in ((image, PICTURE), (depth, (DEPTH * 1000).astype(np.uint16)), (beside, None)):
+        if path is not None:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full(DEPTH.shape, 7, np.uint16) if array is None else array).save(tmp_path / path)
+    (shard,) = find_shards([str(tmp_path)])
+    (record,) = shard.records()
+    np.testing.assert_array_equal(record.decode().depth, (DEPTH * 1000).astype(np.uint16).astype(np.float32))
+
+
 def test_pictures_whose_names_begin_with_depth_stay_pictures(tmp_path):
     for name in ("depth_charge.jpg", "image_001.jpg", "rgb_002.jpg", "mask_of_zorro.png"):
         Image.fromarray(PICTURE).save(tmp_path / name)

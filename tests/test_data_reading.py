@@ -208,9 +208,11 @@ class TestShards:
         assert (found["captions"]["missing"], found["depth"]["maps"], found["depth"]["sparse"]) == (2, 4, 1)
         assert {entry["key"] for entry in found["broken"]} == {"in/1", ""}
         pixels = np.concatenate([DEPTH.ravel()] * 3 + [DEPTH[DEPTH > 8]])
-        assert found["depth"]["range"]["min"] == DEPTH.min()
+        assert found["depth"]["without"] == 0
+        (kind,) = found["depth"]["kinds"].values()
+        assert (kind["maps"], kind["min"]) == (4, DEPTH.min())
         for mark in (5, 50, 95):
-            assert found["depth"]["range"][f"p{mark}"] == pytest.approx(np.percentile(pixels, mark), rel=0.02)
+            assert kind[f"p{mark}"] == pytest.approx(np.percentile(pixels, mark), rel=0.02)
         json.dumps(found)
 
 

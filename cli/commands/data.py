@@ -40,7 +40,7 @@ def check(
         from ...mforce_core import load_text_encoder
         from ...training.data.check import check as look
         from ...training.data.shards import find_shards
-        from ..progress import progress_bar
+        from ..progress import progress_bar, say
         from ..tables import print_metrics
 
         shards = find_shards(sources)
@@ -52,6 +52,8 @@ def check(
         lists = {name: found.pop(name) for name in ("broken", "notes", "duplicate_keys")}
         print_metrics({**found, **{name: len(entries) for name, entries in lists.items()}})
         _list_broken(lists["broken"])
+        for note in lists["notes"]:
+            say(f"Note, {note['count']} of {found['usable']} samples, as in {note['key']}: {note['reason']}")
         if not found["usable"] or (strict and (lists["broken"] or lists["duplicate_keys"])):
             raise typer.Exit(1)
 

@@ -1,7 +1,8 @@
-"""What is in a collection: counts, sizes, ranges of depth, captions, and everything that cannot be used."""
+"""What is in a collection: counts, sizes, ranges of depth by kind, captions, notes, and everything unusable."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,14 +11,51 @@ from typing import Any
 import numpy as np
 
 from ...mforce_core.encoders.words import WordTextEncoder
-from .sample import Broken, Sample
+from .sample import Broken, Kind, Sample
 from .shards import Shard, ShardError
 
 #: Edges of the histogram of depth: 12 decades, each bin 0.7% wide, so that all pixels are counted in little memory.
 _EDGES = np.logspace(-6, 6, 4097)
 _PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+#: What the numbers of each kind are in.
+_UNITS: dict[Kind, str] = {
+    "metric": "meters, after depth_scale",
+    "relative": "as stored, after depth_scale",
+    "disparity": "1 / disparity",
+}
+
 #: How many of the most frequent sizes and unknown words are named.
 _NAMED = 20
+
+
+@dataclass
+class _Range:
+    """Smallest, largest and all depth of the maps of one kind."""
+
+    maps: int = 0
+    nearest: float = float("inf")
+    farthest: float = 0.0
+    bins: np.ndarray = field(default_factory=lambda: np.zeros(len(_EDGES) + 1, dtype=np.int64))
+
+    def add(self, known: np.ndarray) -> None:
+        self.maps += 1
+        self.bins += np.bincount(np.searchsorted(_EDGES, known), minlength=len(_EDGES) + 1)
+        self.nearest, self.farthest = min(self.nearest, float(known.min())), max(self.farthest, float(known.max()))
+
+    def report(self) -> dict[str, float]:
+        """Smallest and largest depth, and percentiles over all pixels to within a bin."""
+        total, sums = int(self.bins.sum()), self.bins.cumsum()
+        bins = [min(int(np.searchsorted(sums, total * p / 100)), len(_EDGES) - 1) for p in _PERCENTILES]
+        values = {f"p{p}": float(_EDGES[b]) for p, b in zip(_PERCENTILES, bins, strict=True)}
+        return {"min": self.nearest, **values, "max": self.farthest}
+
+
+@dataclass
+class _Note:
+    """What was remarked of so many samples, in the words of the first."""
+
+    example: Broken
+    count: int = 0
 
 
 @dataclass
@@ -32,16 +70,13 @@ class Check:
     without_caption: int = 0
     with_several_captions: int = 0
     broken: list[Broken] = field(default_factory=list)
-    notes: list[Broken] = field(default_factory=list)
     _sizes: Counter[str] = field(default_factory=Counter)
-    _kinds: Counter[str] = field(default_factory=Counter)
+    _ranges: dict[Kind, _Range] = field(default_factory=dict)
+    _notes: dict[str, _Note] = field(default_factory=dict)
     _unknown: Counter[str] = field(default_factory=Counter)
     _keys: Counter[str] = field(default_factory=Counter)
     _lengths: list[int] = field(default_factory=list)
     _shares: list[float] = field(default_factory=list)
-    _depth: np.ndarray = field(default_factory=lambda: np.zeros(len(_EDGES) + 1, dtype=np.int64))
-    _nearest: float = float("inf")
-    _farthest: float = 0.0
 
     def add(self, shard: Shard) -> None:
         """Decode everything in a shard. Never raises for what is in it."""
@@ -58,7 +93,11 @@ class Check:
                     self.broken.append(Broken(shard.location, record.key, str(error)))
                     continue
                 self._add(sample)
-                self.notes += [Broken(shard.location, record.key, note) for note in sample.notes]
+                for note in sample.notes:
+                    # Alike but for names and numbers.
+                    kind = re.sub(r"\S*\d\S*|\S+\.\w{3,4}\b", "...", note)
+                    found = self._notes.setdefault(kind, _Note(Broken(shard.location, record.key, note)))
+                    found.count += 1
         except ShardError as error:
             self.broken.append(Broken(shard.location, "", str(error)))
 
@@ -77,11 +116,10 @@ class Check:
             return
         self.with_depth += 1
         self.sparse += sample.sparse
-        self._kinds[str(sample.kind)] += 1
         known = sample.depth[np.isfinite(sample.depth)]
         self._shares.append(known.size / sample.depth.size)
-        self._depth += np.bincount(np.searchsorted(_EDGES, known), minlength=len(_EDGES) + 1)
-        self._nearest, self._farthest = min(self._nearest, float(known.min())), max(self._farthest, float(known.max()))
+        assert sample.kind is not None  # it has depth
+        self._ranges.setdefault(sample.kind, _Range()).add(known)
 
     def report(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -97,28 +135,24 @@ class Check:
             },
             "depth": {
                 "maps": self.with_depth,
+                "without": self.usable - self.with_depth,
                 "sparse": self.sparse,
-                "kinds": dict(self._kinds),
                 "valid_share": _percentiles(self._shares),
-                "range": self._range(),
+                "kinds": {
+                    kind: {"maps": found.maps, "unit": _UNITS[kind], **found.report()}
+                    for kind, found in self._ranges.items()
+                },
             },
             "duplicate_keys": sorted(key for key, count in self._keys.items() if count > 1),
             "broken": [entry._asdict() for entry in self.broken],
-            "notes": [entry._asdict() for entry in self.notes],
+            "notes": [
+                {"count": note.count, **note.example._asdict()}
+                for note in sorted(self._notes.values(), key=lambda note: -note.count)
+            ],
         }
         if self.words is not None:
             found["captions"]["unknown_words"] = dict(self._unknown.most_common(_NAMED))
         return found
-
-    def _range(self) -> dict[str, float]:
-        """Smallest and largest depth, and percentiles over all pixels to within a bin."""
-        total = int(self._depth.sum())
-        if total == 0:
-            return {}
-        sums = self._depth.cumsum()
-        bins = [min(int(np.searchsorted(sums, total * p / 100)), len(_EDGES) - 1) for p in _PERCENTILES]
-        values = {f"p{p}": float(_EDGES[b]) for p, b in zip(_PERCENTILES, bins, strict=True)}
-        return {"min": self._nearest, **values, "max": self._farthest}
 
 
 def check(shards: Iterable[Shard], words: WordTextEncoder | None, advance: Callable[[], None]) -> dict[str, Any]:

@@ -16,10 +16,18 @@ _FOLDER_ROLES: dict[str, Role] = {
     **dict.fromkeys(("caption", "captions", "text"), "caption"),
 }
 
+#: Names of the files of a sample that has a folder of its own, as MoGe's data: image.jpg, depth.png, meta.json.
+_OWN_NAMES: dict[str, Role] = {
+    **dict.fromkeys(("image", "rgb", "color"), "image"),
+    "depth": "depth",
+    "mask": "mask",
+    "meta": "facts",
+}
+
 #: Words before or after the name that files of one sample share: rgb_0001.jpg with depth_0001.png (Virtual KITTI),
 #: x.png with x_depth.npy and x_depth_mask.npy (DIODE), x_left.png with x_left_depth.npy (TartanAir).
 _AFFIX = re.compile(
-    r"^(?:(?P<before>rgb|image|img|color|sync_depth|depth|mask)[_-])?(?P<name>.+?)"
+    r"^(?:(?P<before>rgb|image|img|color|sync_depth|depth_plane|depth|mask)[_-])?(?P<name>.+?)"
     r"(?:[_-](?P<after>depth_mask|depth|mask|rgb|image|img|color))?$",
     re.IGNORECASE,
 )
@@ -60,9 +68,15 @@ def pair_files(paths: Iterable[tuple[str, str]]) -> Pairing:
     Args:
         paths: of every file, below the folder and whole.
     """
+    listed = list(paths)
+    names = {below for below, _ in listed}
+    own = _sample_folders(names)
     groups: dict[str, list[tuple[str, str]]] = {}
-    for below, path in paths:
-        key, ending = folder_key(below)
+    for below, path in listed:
+        folder, _, name = below.rpartition("/")
+        if name.startswith("filled_") and f"{folder}/depth_{name[7:]}".lstrip("/") in names:
+            continue  # Marigold's NYUv2: depth without holes, beside the measured one
+        key, ending = (folder, _own_ending(name)) if folder in own else folder_key(below)
         if ending is not None:
             groups.setdefault(key, []).append((ending, path))
     _join_affixes(groups)
@@ -79,6 +93,26 @@ def pair_files(paths: Iterable[tuple[str, str]]) -> Pairing:
             example = found[0].rsplit("/", 1)[-1]
             unpaired.append(f"{len(found)} {role} file(s) have no picture of their name, {example} for one")
     return Pairing(tuple(samples), tuple(unpaired))
+
+
+def _sample_folders(names: Iterable[str]) -> set[str]:
+    """Folders that hold one sample: one picture and one depth map, called so and nothing more."""
+    roles: dict[str, list[Role]] = {}
+    for below in names:
+        folder, _, name = below.rpartition("/")
+        ending = _own_ending(name)
+        role = None if ending is None else role_of(ending)
+        if folder and role in ("image", "depth"):
+            roles.setdefault(folder, []).append(role)
+    return {folder for folder, found in roles.items() if sorted(found) == ["depth", "image"]}
+
+
+def _own_ending(name: str) -> str | None:
+    """The ending of a file in a folder of its own sample, None for one that is not used."""
+    stem, _, suffix = name.rpartition(".")
+    role = _OWN_NAMES.get(stem.lower())
+    ending = suffix if role in ("image", "facts") else f"{role}.{suffix}"
+    return ending if role is not None and role_of(ending) == role else None
 
 
 def _join_affixes(groups: dict[str, list[tuple[str, str]]]) -> None:
@@ -116,7 +150,7 @@ def _without_affix(key: str) -> tuple[str, Role | None]:
     role: Role | None = None
     if words & {"mask", "depth_mask"}:
         role = "mask"
-    elif words & {"depth", "sync_depth"}:
+    elif words & {"depth", "sync_depth", "depth_plane"}:
         role = "depth"
     return folder + slash + found["name"], role
 

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from ...evaluation.depth.log_png import decode_log_png, is_log_png
 from ...mforce_core.depth.arrays import read_npy
 from ...mforce_core.depth.files import read_depth
+from ...mforce_core.depth.masks import read_mask
 from ...mforce_core.picture.files import open_image
 from .points import rasterize
 from .views import move_depth
@@ -149,12 +151,7 @@ def _decode(key: str, captions: tuple[str, ...], facts: dict, paths: dict[Role, 
     if "depth" in paths:
         if "points" in paths:
             raise ValueError("it has both a depth map and points: keep one")
-        found = read_depth(paths["depth"], disparity=kind == "disparity" or None, mask=paths.get("mask"))
-        if found.assumed:
-            raise ValueError(
-                f"{paths['depth']} has only 8 bits per pixel: if it is disparity, say depth_kind disparity in its json"
-            )
-        depth, notes = found.depth, found.notes
+        depth, notes = _read_map(paths["depth"], kind, paths.get("mask"))
         sparse = float(np.isfinite(depth).mean()) < SPARSE_SHARE
         depth = _at_size(depth, size, sparse)
     else:
@@ -164,6 +161,23 @@ def _decode(key: str, captions: tuple[str, ...], facts: dict, paths: dict[Role, 
     if scale != 1:
         depth = depth / np.float32(scale) if kind == "disparity" else depth * np.float32(scale)
     return Sample(key, image, captions, depth, kind, sparse, notes)
+
+
+def _read_map(path: Path, kind: Kind, mask: Path | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A depth map (H, W) with NaN where nothing was measured, and what was noted of it."""
+    content = path.read_bytes() if path.suffix == ".png" else b""
+    if b"near" in content[:4096] and is_log_png(content, path.name):
+        depth = decode_log_png(content, path.name)
+        known = np.isfinite(depth) & (depth > 0)
+        if mask is not None:
+            known &= read_mask(mask, (depth.shape[0], depth.shape[1]))
+        if not known.any():
+            raise ValueError(f"{path} has no pixel with a depth: all are unknown, sky or masked")
+        return np.where(known, depth, np.nan).astype(np.float32), ()
+    found = read_depth(path, disparity=kind == "disparity" or None, mask=mask)
+    if found.assumed:
+        raise ValueError(f"{path} has only 8 bits per pixel: if it is disparity, say depth_kind disparity in its json")
+    return found.depth, found.notes
 
 
 def _read_image(path: Path, *, upright: bool) -> np.ndarray:
