@@ -7,6 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..mforce_core.settings import BUILT_IN
+from ..mforce_core.weights.checkpoint import read_header
+from ..mforce_core.weights.parts import model_path
 from ..mforce_core.weights.tensor_files import open_tensors
 
 #: Ends of the two halves' names: PEFT's and diffusers', kohya's.
@@ -30,7 +33,6 @@ _BASES = {
     "FLUX.2-klein-4B, and what is trained from it": _Base(3072, 5, 20),
     "FLUX.2-klein-9B, and the Modality Forcing release": _Base(4096, 8, 24),
     "FLUX.2-dev": _Base(6144, 8, 48),
-    "nano": _Base(256, 1, 5),
 }
 
 
@@ -81,12 +83,21 @@ def describe_lora(path: Path) -> dict[str, Any]:
         "width": found.width,
         "double_blocks": found.double_blocks,
         "single_blocks": found.single_blocks,
-        "fits": [name for name, base in _BASES.items() if _fits(found, base)],
+        "fits": [name for name, base in _bases().items() if _fits(found, base)],
         "parameters": sum(down[layer][0] * (down[layer][1] + up[layer][0]) for layer in layers),
         "bytes": path.stat().st_size,
         "dtypes": dict(dtypes.most_common()),
         "problems": problems,
     }
+
+
+def _bases() -> dict[str, _Base]:
+    """With the built-in model, whose sizes its own file tells."""
+    path = model_path(BUILT_IN)
+    if not path.exists():
+        return _BASES
+    sizes = read_header(path).architecture
+    return _BASES | {BUILT_IN: _Base(sizes.hidden_size, sizes.depth_double, sizes.depth_single)}
 
 
 def _halves(shapes: dict[str, tuple[int, ...]], ends: tuple[str, ...]) -> dict[str, tuple[int, ...]]:
