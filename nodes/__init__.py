@@ -22,11 +22,14 @@ from .depth_completion import MFDepthCompletion
 from .depth_detokenize import MFDepthDetokenize
 from .depth_ensemble import MFDepthEnsemble
 from .depth_map_to_image import MFDepthToImage
+from .depth_of_field import MFDepthOfField
+from .depth_passes import MFDepthPasses
 from .depth_to_geometry import MFDepthToGeometry
 from .depth_to_image_latent import MFDepthToImageLatent
 from .empty_latent import MFEmptyLatent
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
+from .fog import MFFog
 from .host.path_route import add_path_route
 from .image_to_depth_latent import MFImageToDepthLatent
 from .latent_from_batch import MFLatentFromBatch
@@ -39,10 +42,15 @@ from .render_view import MFRenderView
 from .repeat_latent import MFRepeatLatent
 from .restore_size import MFRestoreSize
 from .sampler import MFSampler
+from .save_camera import MFSaveCamera
 from .save_depth import MFSaveDepth
+from .save_layers import MFSaveLayers
+from .sky import MFSky
 from .split_latent import MFSplitLatent
+from .stereo_pair import MFStereoPair
 from .tilt import MFTilt
 from .to_point_cloud import MFToPointCloud
+from .to_splats import MFToSplats
 
 NODES: list[type[io.ComfyNode]] = [
     MFLoadModel,
@@ -62,12 +70,20 @@ NODES: list[type[io.ComfyNode]] = [
     MFDepthToImage,
     MFDepthEnsemble,
     MFDepthToGeometry,
+    MFSky,
+    MFDepthPasses,
+    MFDepthOfField,
+    MFFog,
     MFRestoreSize,
     MFLoadDepth,
     MFSaveDepth,
+    MFSaveLayers,
     MFToPointCloud,
     MFMergePointClouds,
+    MFToSplats,
     MFRenderView,
+    MFStereoPair,
+    MFSaveCamera,
     MFExampleScene,
 ]
 

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.scene3d.camera_path import PATHS, Move, combine, path_moves
+from ..mforce_core.scene3d.viewer import shot_of
 from .host.geometry import (
     Geometry,
     as_moge,
@@ -19,8 +20,9 @@ from .host.geometry import (
 )
 from .host.images import resize_image
 from .host.node import Node
-from .host.shared_inputs import edge_threshold_input, geometry_input, other_fov_input
-from .host.views import Footage, render_frames
+from .host.point_clouds import CLOUD, VIEWERS, viewer_stage
+from .host.shared_inputs import edge_threshold_input, geometry_input, other_fov_input, picture_to_show_input
+from .host.views import Footage, middle_point, own_shot, render_frames, shots
 
 BACKGROUND, BLACK = "background", "black"
 
@@ -34,7 +36,7 @@ class MFRenderView(Node):
             category="3d",
             description=(
                 "The same scene from another camera: picture, mask of what was hidden before (for inpainting) and"
-                " depth. With a path, a looping clip for Create Video."
+                " depth. With a path, a looping clip for Create Video; with camera_info, as aimed in a 3D viewer."
             ),
             search_aliases=[
                 "modality forcing",
@@ -50,13 +52,7 @@ class MFRenderView(Node):
             ],
             inputs=[
                 geometry_input(),
-                io.Image.Input(
-                    "image",
-                    optional=True,
-                    tooltip=(
-                        "The picture to show. If nothing is connected, the geometry's own. It is resized to the depth."
-                    ),
-                ),
+                picture_to_show_input(),
                 _degrees("orbit_right", 8.0, "Circle to the right around the middle of the picture, in degrees."),
                 _degrees("orbit_up", 0.0, "Circle upward around the middle of the picture, in degrees."),
                 _distance("move_right", "to the right"),
@@ -128,6 +124,39 @@ class MFRenderView(Node):
                     advanced=True,
                     tooltip="Samples along the side of a pixel. 1 is fastest and has jagged edges.",
                 ),
+                io.Load3DCamera.Input(
+                    "camera_info",
+                    optional=True,
+                    tooltip=(
+                        "Camera of Preview Point Cloud, Preview Splat, Load 3D or Create Camera Info, with its field of"
+                        " view; in place of orbit, move, yaw, pitch and roll. Paths go around what it aims at."
+                    ),
+                ),
+                io.Load3DCamera.Input(
+                    "camera_to",
+                    optional=True,
+                    tooltip=(
+                        "A second camera: the clip moves there within its frames, from camera_info or, without one,"
+                        " from where the picture was taken."
+                    ),
+                ),
+                io.Combo.Input(
+                    "viewer",
+                    options=list(VIEWERS),
+                    default=CLOUD,
+                    optional=True,
+                    tooltip=(
+                        "What the cameras were aimed at: a viewer moves and scales point clouds. point cloud: of To"
+                        " Point Cloud with its defaults; connect point_cloud for others. mesh or splat: the depth's own"
+                        " unit, y up, with the picture's camera at 0 looking along -z."
+                    ),
+                ),
+                io.MultiType.Input(
+                    "point_cloud",
+                    types=[io.File3DPLY, io.File3DPointCloudAny],
+                    optional=True,
+                    tooltip="The cloud that the cameras were aimed at, if To Point Cloud did not have its defaults.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="What the moved camera sees, one picture per frame."),
@@ -166,6 +195,10 @@ class MFRenderView(Node):
         edge_softness: int,
         samples: int,
         image: Tensor | None = None,
+        camera_info: dict[str, Any] | None = None,
+        camera_to: dict[str, Any] | None = None,
+        viewer: str = CLOUD,
+        point_cloud: Any = None,
     ) -> io.NodeOutput:
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
@@ -174,19 +207,29 @@ class MFRenderView(Node):
         if pictures is None:
             raise ValueError("the geometry has no picture; connect one to image.")
         cameras = geometry_cameras(geometry, depth, fov_degrees)
-        base = Move(orbit_right, orbit_up, move_right, move_up, move_forward, yaw, pitch, roll)
-        count = maps if maps > 1 else 1 if path == "still" else frames
-        colors, holes, depths = render_frames(
-            Footage(depth, valid, resize_image(pictures, *depth.shape[1:]).float(), cameras),
-            [combine(base, move) for move in path_moves(path, count, amplitude)],
+        count = maps if maps > 1 else 1 if path == "still" and camera_to is None else frames
+        moves = path_moves(path, count, amplitude)
+        first = last = None
+        if camera_info is not None or camera_to is not None:
+            stage = viewer_stage(depth[0], valid[0], cameras[0], viewer, point_cloud)
+            first, last = (None if camera is None else shot_of(camera, stage) for camera in (camera_info, camera_to))
+        if first is None:
+            base = Move(orbit_right, orbit_up, move_right, move_up, move_forward, yaw, pitch, roll)
+            moves = moves if last is not None else [combine(base, move) for move in moves]
+        own = own_shot(cameras[0], middle_point(depth[0], valid[0], cameras[0]))
+        enlarged = float(geometry.get("enlarged", 1.0))
+        rendered = render_frames(
+            Footage(depth, valid, resize_image(pictures, *depth.shape[1:]).float(), cameras, enlarged),
+            shots(first, last, own, moves),
             edge_threshold=edge_threshold,
             edge_softness=edge_softness,
             samples=samples,
             fill=fill == BACKGROUND,
         )
-        views = geometry_of_cameras(depths, depths > 0, colors, cameras.expand(count, 3, 3).contiguous())
+        views = geometry_of_cameras(rendered.depth, rendered.depth > 0, rendered.pictures, rendered.lenses)
+        views |= {"extrinsics": rendered.extrinsics, "enlarged": enlarged}
         device = comfy.model_management.intermediate_device()
-        return io.NodeOutput(colors.to(device), holes.to(device), views)
+        return io.NodeOutput(rendered.pictures.to(device), rendered.holes.to(device), views)
 
 
 def _degrees(name: str, default: float, tooltip: str, advanced: bool = False) -> io.Input:

@@ -13,9 +13,7 @@ from .host.depth_pictures import preview
 from .host.geometry import DA3Geometry, Geometry, raw_depth
 from .host.node import Node
 from .host.progress import with_progress
-from .host.shared_inputs import distance_input, valid_input
-
-FILES, SEQUENCE = "files", "sequence"
+from .host.shared_inputs import FILES, SEQUENCE, distance_input, numbering_inputs, valid_input
 
 
 class MFSaveDepth(Node):
@@ -98,26 +96,7 @@ class MFSaveDepth(Node):
                     ),
                 ),
                 valid_input(),
-                io.Combo.Input(
-                    "numbering",
-                    options=[FILES, SEQUENCE],
-                    default=FILES,
-                    optional=True,
-                    advanced=True,
-                    tooltip=(
-                        "files: name_00001.exr, counted on from the last. sequence: name_00001.1001.exr and so on, as"
-                        " compositors read clips; the first number is a new one for each run."
-                    ),
-                ),
-                io.Int.Input(
-                    "first_frame",
-                    default=1001,
-                    min=0,
-                    max=9_999_999,
-                    optional=True,
-                    advanced=True,
-                    tooltip="For numbering as a sequence: the frame number of the first map.",
-                ),
+                *numbering_inputs(),
             ],
             outputs=[],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],

@@ -8,20 +8,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.release import MAX_POINTS
-from ..mforce_core.scene3d.densify import densify, solid_density
-from ..mforce_core.scene3d.point_cloud import (
-    PointCloud,
-    depth_edges,
-    merge,
-    scaled_edge_threshold,
-    seen_from,
-    surface_normals,
-    unproject,
-)
+from ..mforce_core.scene3d.point_cloud import PointCloud, merge, seen_from
 from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
-from .host.images import resize_image
 from .host.node import Node
-from .host.point_clouds import ply_file, thinned, viewer_camera
+from .host.point_clouds import cloud_of_map, ply_file, thinned, viewer_camera
 from .host.shared_inputs import (
     NO_THINNING,
     VOXEL_SIZE,
@@ -151,28 +141,22 @@ class MFToPointCloud(Node):
     ) -> io.NodeOutput:
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
-        count, side = len(depth), max(depth.shape[1:])
+        count = len(depth)
         if maps == ONE_MAP and batch_index >= count:
             raise ValueError(f"batch_index is {batch_index}, but there are {count} depth maps (counted from 0).")
         pictures = geometry_pictures(geometry, image, count)
         cameras = geometry_cameras(geometry, depth, fov_degrees)
-        threshold = edge_threshold or scaled_edge_threshold(side)
 
         def cloud_of(index: int) -> PointCloud:
-            known = valid[index] & ~depth_edges(depth[index], threshold)
-            dense, known = densify(depth[index], known, density or solid_density(side))
-            picture = None if pictures is None else pictures[index if len(pictures) > 1 else 0]
-            return unproject(
-                dense,
-                intrinsics=cameras[index],
-                rgb=None if picture is None else resize_image(picture[None], *dense.shape)[0],
-                normals=surface_normals(dense, cameras[index], valid=known, edge_threshold=threshold)
-                if normals
-                else None,
-                valid=known,
-                edge_threshold=None,
+            return cloud_of_map(
+                depth[index],
+                valid[index],
+                cameras[index],
+                None if pictures is None else pictures[index if len(pictures) > 1 else 0],
+                edge_threshold=edge_threshold,
+                density=density,
+                normals=normals,
                 remove_outliers=remove_outliers,
-                max_points=None,
             )
 
         clouds = [cloud_of(index) for index in (range(count) if maps == ALL_MAPS else [batch_index])]

@@ -26,7 +26,9 @@ def fill_from_background(color: Tensor, coverage: Tensor, depth: Tensor) -> Tens
     near = torch.where(full, 1.0 / torch.where(full, depth, torch.ones_like(depth)), torch.zeros_like(depth))
     # The farthest of the window, so that the teeth of a jagged near edge do not pass for the two sides of a hole.
     behind = torch.where(full, torch.full_like(near, -torch.inf), -_across(near, full))
-    behind = -F.max_pool2d(behind[None, None], 2 * _BORDER + 1, stride=1, padding=_BORDER)[0, 0]
+    window = 2 * _BORDER + 1
+    behind = F.max_pool2d(behind[None, None], (window, 1), stride=1, padding=(_BORDER, 0))
+    behind = -F.max_pool2d(behind, (1, window), stride=1, padding=(0, _BORDER))[0, 0]
     source = full & (near <= _NEARER * behind) & behind.isfinite()
     filled = _pull_push(color.movedim(-1, 0)[None], source.to(color.dtype)[None, None])[0].movedim(0, -1)
     return torch.where(full[..., None], color, filled + coverage[..., None] * (color - filled))

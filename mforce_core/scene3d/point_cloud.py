@@ -28,13 +28,15 @@ class PointCloud:
 
     points: (M, 3) float32, glTF axes. colors: (M, 3) uint8 RGB, or None. pixels: (M,) int64, the row-major
     index of the pixel that each point came from, or None where they are of no one picture. normals: (M, 3)
-    unit vectors out of the surface, or None.
+    unit vectors out of the surface, or None. offset: what was taken off all points, so that the camera that saw them
+    is at minus this.
     """
 
     points: Tensor
     colors: Tensor | None
     pixels: Tensor | None
     normals: Tensor | None = None
+    offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def __len__(self) -> int:
         return self.points.shape[0]
@@ -44,7 +46,7 @@ class PointCloud:
         colors, pixels, normals = (
             None if values is None else values[keep] for values in (self.colors, self.pixels, self.normals)
         )
-        return PointCloud(self.points[keep], colors, pixels, normals)
+        return PointCloud(self.points[keep], colors, pixels, normals, self.offset)
 
     def limited(self, max_points: int | None) -> PointCloud:
         """At most ``max_points`` points, drawn at random with a fixed seed, in their order; None for no limit."""
@@ -58,7 +60,9 @@ class PointCloud:
         """The same cloud with its coordinate-wise median at the origin, which viewers orbit around."""
         if not len(self):
             return self
-        return replace(self, points=self.points - self.points.median(dim=0).values)
+        median = self.points.median(dim=0).values
+        x, y, z = (before + more for before, more in zip(self.offset, median.tolist(), strict=True))
+        return replace(self, points=self.points - median, offset=(x, y, z))
 
 
 def unproject(
@@ -130,11 +134,13 @@ def merge(clouds: Sequence[PointCloud]) -> PointCloud:
         given = [part for part in parts if part is not None]
         return torch.cat(given) if len(given) == len(parts) else None
 
+    offsets = {cloud.offset for cloud in clouds}
     return PointCloud(
         torch.cat([cloud.points for cloud in clouds]),
         together([cloud.colors for cloud in clouds]),
         None if len(clouds) > 1 else clouds[0].pixels,
         together([cloud.normals for cloud in clouds]),
+        offsets.pop() if len(offsets) == 1 else (0.0, 0.0, 0.0),
     )
 
 
@@ -210,7 +216,7 @@ def depth_edges(depth: Tensor, threshold: float = EDGE_THRESHOLD) -> Tensor:
     return (highest - lowest > threshold * window)[0, 0]
 
 
-def scaled_edge_threshold(side: int) -> float:
+def scaled_edge_threshold(side: float) -> float:
     """The release's edge threshold, made for 512 pixels, for a picture whose longer side is `side` pixels.
 
     The coarser the pixels, the larger the step of depth between two of them on the same slanted surface: with

@@ -15,6 +15,7 @@ import torch
 
 from .point_cloud import PointCloud
 
+_OFFSET = "mforce_offset"
 _POSITION, _NORMAL, _COLOR = ("x", "y", "z"), ("nx", "ny", "nz"), ("red", "green", "blue")
 #: Names of colors in files of other programs, in any case.
 _COLORS = (_COLOR, ("r", "g", "b"), ("diffuse_red", "diffuse_green", "diffuse_blue"))
@@ -27,7 +28,10 @@ _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
 def to_ply(cloud: PointCloud) -> bytes:
-    """Binary little-endian PLY: float32 x, y, z, where the cloud has them nx, ny, nz and uint8 red, green, blue."""
+    """Binary little-endian PLY: float32 x, y, z, where the cloud has them nx, ny, nz and uint8 red, green, blue.
+
+    A comment says what was taken off the points to center them.
+    """
     columns = [(_POSITION, "<f4", cloud.points), (_NORMAL, "<f4", cloud.normals), (_COLOR, "u1", cloud.colors)]
     given = [(names, kind, values) for names, kind, values in columns if values is not None]
     fields = [(name, kind) for names, kind, _ in given for name in names]
@@ -40,6 +44,7 @@ def to_ply(cloud: PointCloud) -> bytes:
     header = [
         "ply",
         "format binary_little_endian 1.0",
+        *([f"comment {_OFFSET} {' '.join(map(repr, cloud.offset))}"] if any(cloud.offset) else []),
         f"element vertex {len(cloud)}",
         *properties,
         "end_header",
@@ -62,7 +67,19 @@ def read_ply(data: bytes) -> PointCloud:
 
     points, normals = _columns(vertices, _POSITION), _columns(vertices, _NORMAL)
     assert points is not None
-    return PointCloud(points, _read_colors(vertices), None, normals).select(points.isfinite().all(dim=1))
+    cloud = PointCloud(points, _read_colors(vertices), None, normals, _read_offset(data))
+    return cloud.select(points.isfinite().all(dim=1))
+
+
+def _read_offset(data: bytes) -> tuple[float, float, float]:
+    """What our own comment says was taken off the points."""
+    number = rb"(-?[\d.e+-]+)"
+    found = re.search(rb"\ncomment %s %s %s %s\r?\n" % (_OFFSET.encode(), number, number, number), data[:4096])
+    try:
+        x, y, z = map(float, found.groups()) if found else (0.0, 0.0, 0.0)
+    except ValueError:
+        return 0.0, 0.0, 0.0
+    return x, y, z
 
 
 def _columns(vertices: np.ndarray, names: tuple[str, ...]) -> torch.Tensor | None:

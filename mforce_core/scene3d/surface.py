@@ -28,9 +28,9 @@ class Surface:
     """The quads of an (H, W) depth map.
 
     valid: (H, W) bool, pixels that have a quad. disparity: (H, W), zero where not valid. corners: (4, H, W)
-    disparity at each pixel's own corners, in the order of `CORNERS`. joined: (4, 3, H, W) bool, for each corner
-    whether the horizontal, the vertical and the diagonal neighbor there belong to the same surface. front: (H, W)
-    disparity of the nearer surface that a pixel lies right behind, zero elsewhere.
+    disparity at each pixel's own corners, in the order of `CORNERS`. joined: (H, W) int32, three bits for each corner,
+    the first corner's lowest: whether the horizontal, the vertical and the diagonal neighbor there belong to the same
+    surface. front: (H, W) disparity of the nearer surface that a pixel lies right behind, zero elsewhere.
     """
 
     valid: Tensor
@@ -153,8 +153,9 @@ def _corners(disparity: Tensor, right: Tensor, down: Tensor) -> tuple[Tensor, Te
         rows = slice(0, height) if step_y < 0 else slice(1, height + 1)
         columns = slice(0, width) if step_x < 0 else slice(1, width + 1)
         values.append((total / count)[rows, columns])
-        shares.append(torch.stack([member[index][rows, columns] for index in (across, along, opposite)]))
-    return torch.stack(values), torch.stack(shares)
+        shares += [member[index][rows, columns] for index in (across, along, opposite)]
+    bits = torch.arange(len(shares), dtype=torch.int32, device=disparity.device)[:, None, None]
+    return torch.stack(values), (torch.stack(shares).int() << bits).sum(dim=0, dtype=torch.int32)
 
 
 def slopes(disparity: Tensor, right: Tensor) -> Tensor:

@@ -42,4 +42,4 @@ def thin(cloud: PointCloud, size: float) -> PointCloud:
     points = mean(cloud.points - low) + low
     colors = None if cloud.colors is None else mean(cloud.colors).round().to(torch.uint8)
     normals = None if cloud.normals is None else F.normalize(mean(cloud.normals), dim=1)
-    return PointCloud(points, colors, None, normals)
+    return PointCloud(points, colors, None, normals, cloud.offset)

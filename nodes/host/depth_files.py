@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +117,32 @@ def write_depth(
     Raises:
         ValueError: a library that the format needs is not installed; or the file cannot be written.
     """
+    with written(path, "Or choose png or npy as the format.") as partial:
+        if format == EXR:
+            write_exr(partial, numbers.numpy(), encoding, channel=channel, attributes=provenance(hidden))
+        elif format == NPY:
+            write_npy(partial, numbers.numpy())
+        elif format == TIFF:
+            write_float_tiff(partial, numbers.numpy(), encoding)
+        else:
+            write_16_bit(partial, numbers.numpy(), encoding, step=step, text=provenance(hidden))
+
+
+@contextmanager
+def written(path: Path, otherwise: str = "") -> Iterator[Path]:
+    """Yield a path to write to, which becomes ``path`` when the block ends without a fault.
+
+    Args:
+        otherwise: what else to do where a library is not installed.
+
+    Raises:
+        ValueError: in one sentence: a library is not installed; or the file cannot be written.
+    """
     try:
         with whole_file(path) as partial:
-            if format == EXR:
-                write_exr(partial, numbers.numpy(), encoding, channel=channel, attributes=provenance(hidden))
-            elif format == NPY:
-                write_npy(partial, numbers.numpy())
-            elif format == TIFF:
-                write_float_tiff(partial, numbers.numpy(), encoding)
-            else:
-                write_16_bit(partial, numbers.numpy(), encoding, step=step, text=provenance(hidden))
+            yield partial
     except ModuleNotFoundError as error:
-        raise ValueError(f"{error} Or choose png or npy as the format.") from error
+        raise ValueError(f"{error} {otherwise}".strip()) from error
     except (OSError, ValueError) as error:
         raise ValueError(f"{_short(path.name)} could not be written: {_reason(error)}.") from error
 

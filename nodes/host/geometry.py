@@ -2,8 +2,9 @@
 
 A dictionary with ``depth`` (B, H, W), ``mask`` (B, H, W) bool, ``points`` (B, H, W, 3) in camera axes,
 ``intrinsics`` (B, 3, 3) normalized by the picture's size, and ``image`` (B, H, W, 3) in [0, 1]. Where the maps were
-seen from several places, ``extrinsics`` (B, 4, 4) takes points of a common world into each camera's axes. Core's Depth
-Anything 3 has a dictionary of its own, which is accepted wherever this one is.
+seen from several places, ``extrinsics`` (B, 4, 4) takes points of a common world into each camera's axes;
+where they were enlarged, ``enlarged`` is by how much. Core's Depth Anything 3 has a dictionary of its own, which is
+accepted wherever this one is.
 
 Relies on: ``comfy_extras/nodes_moge.py`` and ``nodes_depth_anything_3.py`` for the keys of the two dictionaries.
 """

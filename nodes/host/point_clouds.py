@@ -14,15 +14,90 @@ import torch
 from comfy_api.latest import Types
 from torch import Tensor
 
-from ...mforce_core.scene3d.point_cloud import PointCloud
+from ...mforce_core.release import MAX_POINTS
+from ...mforce_core.scene3d.densify import densify, solid_density
+from ...mforce_core.scene3d.point_cloud import (
+    PointCloud,
+    depth_edges,
+    scaled_edge_threshold,
+    surface_normals,
+    unproject,
+)
 from ...mforce_core.scene3d.point_cloud_files import read_ply, to_ply
+from ...mforce_core.scene3d.viewer import AS_IT_IS, Stage, cloud_stage
 from ...mforce_core.scene3d.voxels import extent, thin
+from .images import resize_image
 from .shared_inputs import DEPTH_UNITS, NO_THINNING
+
+#: What a camera of the viewer was aimed at: a point cloud is moved and scaled there, meshes and splats are not.
+CLOUD, SCENE = VIEWERS = ("point cloud", "mesh or splat")
 
 # The viewer's vertical field of view, and the direction of the first look.
 _VIEWER_FOV_DEGREES = 35.0
 _VIEW_DIRECTION = (0.4, 0.25, 1.0)
 _IN_VIEW = 0.95  # of the points; the rest may lie beyond the frame
+
+
+def cloud_of_map(
+    depth: Tensor,
+    valid: Tensor,
+    camera: Tensor,
+    picture: Tensor | None = None,
+    *,
+    edge_threshold: float = 0.0,
+    density: int = 0,
+    normals: bool = False,
+    remove_outliers: bool = False,
+) -> PointCloud:
+    """The points of one depth map (H, W), as many as make surfaces look closed.
+
+    Args:
+        valid: (H, W) bool.
+        camera: (3, 3), normalized by the picture's size.
+        picture: (H', W', 3) in [0, 1].
+        edge_threshold: relative jump of depth that is left out; 0 chooses by the map's size.
+        density: points along the side of a pixel; 0 chooses by the map's size.
+
+    Raises:
+        ValueError: no pixel is left.
+    """
+    threshold = edge_threshold or scaled_edge_threshold(max(depth.shape))
+    known = valid & ~depth_edges(depth, threshold)
+    dense, known = densify(depth, known, density or solid_density(max(depth.shape)))
+    return unproject(
+        dense,
+        intrinsics=camera,
+        rgb=None if picture is None else resize_image(picture[None], *dense.shape)[0],
+        normals=surface_normals(dense, camera, valid=known, edge_threshold=threshold) if normals else None,
+        valid=known,
+        edge_threshold=None,
+        remove_outliers=remove_outliers,
+        max_points=None,
+    )
+
+
+def stage_of_cloud(cloud: PointCloud) -> Stage:
+    """How the viewer shows a cloud, as seen from the camera that took it: centering is undone."""
+    stage = cloud_stage(cloud.points)
+    return Stage(stage.center + torch.tensor(cloud.offset, dtype=stage.center.dtype), stage.radius)
+
+
+def viewer_stage(depth: Tensor, valid: Tensor, camera: Tensor, shown: str, point_cloud: Any) -> Stage:
+    """What a viewer's camera looked at.
+
+    Args:
+        depth, valid, camera: of the map; with the defaults of To Point Cloud it gives the cloud that was shown.
+        shown: one of `VIEWERS`.
+        point_cloud: the PLY file that was shown, where it is at hand.
+
+    Raises:
+        ValueError: the file is no PLY, or the map gives no cloud.
+    """
+    if point_cloud is not None:
+        return stage_of_cloud(read_ply_file("point_cloud", point_cloud))
+    if shown == SCENE:
+        return AS_IT_IS
+    return stage_of_cloud(cloud_of_map(depth, valid, camera).limited(MAX_POINTS))
 
 
 def ply_file(cloud: PointCloud) -> Types.File3D:
@@ -74,6 +149,23 @@ def viewer_camera(points: Tensor) -> dict[str, Any]:
     return {
         "position": dict(zip("xyz", position.tolist(), strict=True)),
         "target": dict(zip("xyz", target.tolist(), strict=True)),
+        "zoom": 1,
+        "cameraType": "perspective",
+    }
+
+
+def own_camera(camera: Tensor, distance: float) -> dict[str, Any]:
+    """LOAD3D_CAMERA of the camera (3, 3) that took a picture, in a viewer that shows the scene as it is.
+
+    Args:
+        camera: normalized by the picture's size.
+        distance: depth that it aims at.
+    """
+    return {
+        "position": {"x": 0.0, "y": 0.0, "z": 0.0},
+        "target": {"x": 0.0, "y": 0.0, "z": -distance},
+        "quaternion": {"x": 0.0, "y": 0.0, "z": 0.0, "w": 1.0},
+        "fov": 2 * math.degrees(math.atan(0.5 / float(camera[1, 1]))),
         "zoom": 1,
         "cameraType": "perspective",
     }

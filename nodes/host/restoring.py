@@ -49,6 +49,8 @@ def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tens
     else:
         cameras = placement.restore_cameras(geometry["intrinsics"].float().cpu())
         result = geometry_of_cameras(maps, known, picture, cameras)
+    _, _, height, width = placement.crop
+    result["enlarged"] = max(1.0, height / placement.size[0], width / placement.size[1])
     if "extrinsics" in geometry:
         result["extrinsics"] = geometry["extrinsics"]
     return as_da3(result) if of_da3 else result

@@ -16,6 +16,8 @@ DEPTH, DISPARITY = "depth (far is bright)", "disparity (near is bright)"
 #: Options of ``voxel_thinning``.
 NO_THINNING, RELATIVE, DEPTH_UNITS = "off", "relative", "depth units"
 VOXEL_SIZE = 0.005
+#: Options of ``numbering``.
+FILES, SEQUENCE = "files", "sequence"
 
 
 def size_input(name: str, verb: str) -> io.Input:
@@ -112,6 +114,40 @@ def meaning_inputs() -> list[io.Input]:
                 "For disparity only: how many times farther away black is than white. Disparity maps that were"
                 " stretched to 0..1 do not contain this."
             ),
+        ),
+    ]
+
+
+def picture_to_show_input() -> io.Input:
+    return io.Image.Input(
+        "image",
+        optional=True,
+        tooltip="The picture to show. If nothing is connected, the geometry's own. It is resized to the depth.",
+    )
+
+
+def numbering_inputs() -> list[io.Input]:
+    """How the files of a batch are numbered, for `.depth_files.output_paths`."""
+    return [
+        io.Combo.Input(
+            "numbering",
+            options=[FILES, SEQUENCE],
+            default=FILES,
+            optional=True,
+            advanced=True,
+            tooltip=(
+                "files: name_00001.exr, counted on from the last. sequence: name_00001.1001.exr and so on, as"
+                " compositors read clips; the first number is a new one for each run."
+            ),
+        ),
+        io.Int.Input(
+            "first_frame",
+            default=1001,
+            min=0,
+            max=9_999_999,
+            optional=True,
+            advanced=True,
+            tooltip="For numbering as a sequence: the frame number of the first map.",
         ),
     ]
 

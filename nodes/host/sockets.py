@@ -49,6 +49,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "DA3_GEOMETRY": _is_geometry,
     "MODEL": _is_object,
     "VAE": _is_object,
+    "LOAD3D_CAMERA": lambda value: isinstance(value, dict),
     "FILE_3D_PLY": lambda value: isinstance(value, Types.File3D),
 }
 

@@ -66,3 +66,22 @@ def test_bad_input_is_named(results):
     assert "connect one to image" in results["no_picture"]
     assert "MF Render View: the geometry has no depth" in results["no_depth"]
     assert "image has 3 pictures for 1 depth maps" in results["many_pictures"]
+
+
+def test_cameras_of_the_viewer(results):
+    assert results["core_axes"] < 1e-5
+    assert results["core_eye"] < 1e-5
+    assert results["own_camera"] < 0.01
+    assert results["cloud_camera"] < 1e-3
+    assert results["uncentered_camera"] < 1e-3
+    assert results["travel"][0] == [4, 48, 64, 3]
+    assert results["travel"][1] == 0
+    assert results["travel_end"] < 1e-3
+    assert results["from_own"] < 1e-4
+    assert results["extrinsics"] < 1e-5
+    assert "MF Render View: the camera is orthographic" in results["orthographic"]
+
+
+def test_soft_depth_is_not_torn_into_strips(results):
+    before, now = results["torn"]
+    assert now < 0.8 * before

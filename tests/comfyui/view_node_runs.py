@@ -142,6 +142,44 @@ def main(root: Path) -> None:
     results["no_picture"] = message(MFRenderView, geometry={"depth": geometry["depth"]})
     results["no_depth"] = message(MFRenderView, geometry={"points": geometry["points"]})
     results["many_pictures"] = message(MFRenderView, geometry=geometry, image=image.repeat(3, 1, 1, 1))
+
+    # Cameras of the viewer: of core's nodes, and of our own To Point Cloud.
+    from comfy_extras.nodes_gaussian_splat import CreateCameraInfo, _camera_basis
+    from pack_under_test.mforce_core.scene3d.viewer import AS_IT_IS, shot_of
+
+    aim = {"mode": {"mode": "orbit", "yaw": 20.0, "pitch": 10.0, "distance": 3.0}, "target_x": 0.1, "target_y": 0.0}
+    (made,) = CreateCameraInfo.execute(**aim, target_z=-3.0, roll=15.0, fov=40.0).args
+    eye, _, *axes = _camera_basis(made, torch.device("cpu"))
+    shot = shot_of(made, AS_IT_IS)
+    results["core_axes"] = float((shot.pose.rotation - torch.stack(axes, 1)).abs().max())
+    results["core_eye"] = float((shot.pose.position - eye).abs().max())
+    own = {"position": {"x": 0, "y": 0, "z": 0}, "target": {"x": 0, "y": 0, "z": -3}, "fov": 38.549, "zoom": 1}
+    scene = {"viewer": "mesh or splat", "edge_softness": 0, "fill": "black"}
+    shown = run(MFRenderView, geometry=geometry, camera_info=own, **scene)[0]
+    results["own_camera"] = float((shown[0] - image[0])[inner].abs().mean())
+    centered, looked = run(MFToPointCloud, geometry=geometry)
+    by_default = run(MFRenderView, geometry=geometry, camera_info=looked)[0]
+    by_file = run(MFRenderView, geometry=geometry, camera_info=looked, point_cloud=centered)[0]
+    results["cloud_camera"] = float((by_default - by_file).abs().max())
+    uncentered = run(MFToPointCloud, geometry=geometry, centre=False)[0]
+    by_other = run(MFRenderView, geometry=geometry, camera_info=looked, point_cloud=uncentered)[0]
+    results["uncentered_camera"] = float((by_default - by_other).abs().mean())
+    travel = run(MFRenderView, geometry=geometry, camera_info=own, camera_to=made, frames=4, **scene)
+    end = run(MFRenderView, geometry=geometry, camera_info=made, **scene)[0]
+    results["travel"] = [list(travel[0].shape), float((travel[0][0] - shown[0]).abs().max())]
+    results["travel_end"] = float((travel[0][3] - end[0]).abs().mean())
+    from_own = run(MFRenderView, geometry=geometry, camera_to=made, frames=2, **scene)[0]
+    results["from_own"] = float((from_own[0] - image[0])[inner].abs().max())
+    places = travel[2]["extrinsics"]
+    results["extrinsics"] = float((places[3, :3, :3].T - shot.pose.rotation).abs().max())
+    orthographic = {**own, "cameraType": "orthographic"}
+    results["orthographic"] = message(MFRenderView, geometry=geometry, camera_info=orthographic)
+    # Soft depth that was enlarged is torn where it was at its own size.
+    ramp = torch.where(columns > 0.3, 2.0, 1.0)[None]
+    soft = torch.nn.functional.interpolate(ramp[:, None], scale_factor=8, mode="bilinear")[:, 0]
+    large = make_geometry(soft, soft > 0, torch.rand(1, 384, 512, 3), 50.0)
+    torn = [run(MFRenderView, geometry=one)[1].mean() for one in (large, {**large, "enlarged": 8.0})]
+    results["torn"] = [float(share) for share in torn]
     print(json.dumps(results))
 
 

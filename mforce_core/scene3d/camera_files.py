@@ -1,0 +1,116 @@
+"""A camera's way through a clip as a file: Nuke's .chan, JSON as NeRF tools have it, and USD.
+
+All are y up, the camera looking along -z, and from the camera to the world, as Nuke, Maya, Blender's cameras and OpenGL
+have them. The world is the picture's own camera, in the depth's unit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Width of the film that USD's focal lengths are for, in millimeters: that of Maya's and Blender's "full frame".
+_FILM = 36.0
+
+
+@dataclass(frozen=True)
+class CameraPath:
+    """One camera per frame.
+
+    Attributes:
+        lenses: (F, 3, 3), normalized by the picture's size.
+        extrinsics: (F, 4, 4), from the world to the camera, both with x right, y down and z forward (OpenCV).
+        size: (height, width) of the picture in pixels.
+    """
+
+    lenses: Tensor
+    extrinsics: Tensor
+    size: tuple[int, int]
+
+    def matrices(self) -> Tensor:
+        """(F, 4, 4) float64 from the camera to the world, both y up, looking along -z (OpenGL)."""
+        flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+        return flip @ torch.linalg.inv(self.extrinsics.double()) @ flip
+
+    def vertical_fov(self) -> list[float]:
+        """Degrees, by frame."""
+        return [2 * math.degrees(math.atan(0.5 / float(lens[1, 1]))) for lens in self.lenses]
+
+
+def write_chan(path: Path, cameras: CameraPath, first_frame: int) -> None:
+    """Nuke's text: frame, translation, rotation in degrees in the order ZXY (its cameras' own), vertical angle."""
+    from scipy.spatial.transform import Rotation
+
+    lines = []
+    for index, (matrix, fov) in enumerate(zip(cameras.matrices(), cameras.vertical_fov(), strict=True)):
+        # Nuke turns about z first, then x, then y, about axes that stay where they are.
+        z, x, y = Rotation.from_matrix(matrix[:3, :3].numpy()).as_euler("zxy", degrees=True)
+        numbers = [*matrix[:3, 3].tolist(), x, y, z, fov]
+        lines.append("\t".join([str(first_frame + index), *(f"{number:.9g}" for number in numbers)]))
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+def write_json(path: Path, cameras: CameraPath, first_frame: int) -> None:
+    """``transforms.json`` as instant-ngp and nerfstudio read it: OpenGL matrices from the camera to the world."""
+    height, width = cameras.size
+    frames: list[dict[str, Any]] = []
+    for index, (matrix, lens) in enumerate(zip(cameras.matrices(), cameras.lenses, strict=True)):
+        frames.append(
+            {
+                "frame": first_frame + index,
+                "file_path": f"{path.stem}.{first_frame + index:04}.png",
+                "fl_x": float(lens[0, 0]) * width,
+                "fl_y": float(lens[1, 1]) * height,
+                "cx": float(lens[0, 2]) * width,
+                "cy": float(lens[1, 2]) * height,
+                "w": width,
+                "h": height,
+                "transform_matrix": matrix.tolist(),
+            }
+        )
+    convention = "OpenGL: x right, y up, looking along -z; transform_matrix goes from the camera to the world"
+    text = json.dumps({"camera_model": "PINHOLE", "convention": convention, "frames": frames}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_usd(path: Path, cameras: CameraPath, first_frame: int, frames_per_second: float) -> None:
+    """A USD stage with one camera, in a ``.usda`` or ``.usdc`` file.
+
+    Raises:
+        ModuleNotFoundError: usd-core is not installed.
+    """
+    try:
+        from pxr import Gf, Usd, UsdGeom
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("USD files need the usd-core package: pip install usd-core.") from None
+    stage = Usd.Stage.CreateInMemory()
+    UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
+    stage.SetTimeCodesPerSecond(frames_per_second)
+    stage.SetFramesPerSecond(frames_per_second)
+    stage.SetStartTimeCode(first_frame)
+    stage.SetEndTimeCode(first_frame + len(cameras.lenses) - 1)
+    camera = UsdGeom.Camera.Define(stage, "/camera")
+    stage.SetDefaultPrim(camera.GetPrim())
+    place = camera.MakeMatrixXform()
+    height, width = cameras.size
+    camera.CreateHorizontalApertureAttr(_FILM)
+    camera.CreateVerticalApertureAttr(_FILM * height / width)
+    focal, right, up = (
+        camera.CreateFocalLengthAttr(),
+        camera.CreateHorizontalApertureOffsetAttr(),
+        camera.CreateVerticalApertureOffsetAttr(),
+    )
+    for index, (matrix, lens) in enumerate(zip(cameras.matrices(), cameras.lenses, strict=True)):
+        time = Usd.TimeCode(first_frame + index)
+        place.Set(Gf.Matrix4d(matrix.T.tolist()), time)  # USD multiplies rows
+        focal.Set(float(lens[0, 0]) * _FILM, time)
+        right.Set((0.5 - float(lens[0, 2])) * _FILM, time)
+        up.Set((float(lens[1, 2]) - 0.5) * _FILM * height / width, time)
+    if not stage.Export(str(path)):
+        raise OSError(f"{path} could not be written")
