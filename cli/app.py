@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, data, evaluation, models, pictures, studies, training
+from .commands import bench, data, evaluation, export, models, pictures, studies, training
 
 app = typer.Typer(
     name="mforce",
@@ -33,6 +33,7 @@ for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
 app.add_typer(data.app)
 app.add_typer(evaluation.app)
+app.add_typer(export.app)
 app.add_typer(studies.app)
 
 

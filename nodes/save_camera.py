@@ -108,7 +108,7 @@ class MFSaveCamera(Node):
             if format == CHAN:
                 write_chan(partial, cameras, first_frame)
             elif format == JSON:
-                write_json(partial, cameras, first_frame)
+                write_json(partial, cameras, first_frame, path.stem)
             else:
                 write_usd(partial, cameras, first_frame, frames_per_second)
         return io.NodeOutput(ui={"files": [UI.SavedResult(path.name, subfolder, io.FolderType.output)]})

@@ -68,11 +68,12 @@ def test_nukes_text(tmp_path, cameras):
 
 
 def test_transforms_as_nerf_tools_read_them(tmp_path, cameras):
-    write_json(tmp_path / "shot.json", cameras, 1)
+    write_json(tmp_path / "shot.json", cameras, 1, "view")
     found = json.loads((tmp_path / "shot.json").read_text())
     assert found["camera_model"] == "PINHOLE"
     for index, frame in enumerate(found["frames"]):
         assert frame["frame"] == index + 1
+        assert frame["file_path"] == f"view.{index + 1:04}.png"
         matrix = np.array(frame["transform_matrix"])
         local = (WORLD - matrix[:3, 3]) @ matrix[:3, :3]
         at = np.stack(

@@ -56,15 +56,19 @@ def write_chan(path: Path, cameras: CameraPath, first_frame: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def write_json(path: Path, cameras: CameraPath, first_frame: int) -> None:
-    """``transforms.json`` as instant-ngp and nerfstudio read it: OpenGL matrices from the camera to the world."""
+def write_json(path: Path, cameras: CameraPath, first_frame: int, name: str) -> None:
+    """``transforms.json`` as instant-ngp and nerfstudio read it: OpenGL matrices from the camera to the world.
+
+    Args:
+        name: of the frames' pictures, ``name.0001.png``, beside the file.
+    """
     height, width = cameras.size
     frames: list[dict[str, Any]] = []
     for index, (matrix, lens) in enumerate(zip(cameras.matrices(), cameras.lenses, strict=True)):
         frames.append(
             {
                 "frame": first_frame + index,
-                "file_path": f"{path.stem}.{first_frame + index:04}.png",
+                "file_path": f"{name}.{first_frame + index:04}.png",
                 "fl_x": float(lens[0, 0]) * width,
                 "fl_y": float(lens[1, 1]) * height,
                 "cx": float(lens[0, 2]) * width,

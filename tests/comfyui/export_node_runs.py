@@ -92,7 +92,7 @@ def main(root: Path, work: Path) -> None:
     results["splat_index"] = message(MFToSplats, geometry=geometry, batch_index=1)
 
     # Passes, against core's normals.
-    normals, position, occlusion, known = run(MFDepthPasses, geometry=geometry)
+    normals, position, occlusion, known = run(MFDepthPasses, geometry=geometry, occlusion_radius=1.0)
     core = MoGeRender.execute(geometry, "normal_opengl").args[0][0] * 2 - 1
     results["normals"] = float(((normals[0] * 2 - 1) * core)[inner].sum(-1).min())
     mesh = MoGePointMapToMesh.execute(geometry, 0, 1, 0.0, True).args[0].vertices[0]
@@ -132,7 +132,7 @@ def main(root: Path, work: Path) -> None:
     near = right[0, 16:32], left[0, 16:32]
     # The block is at the screen and stays; what is behind it moves outward: right in the right eye.
     results["stereo_screen"] = float((near[0] - near[1])[4:-4, 28:36].abs().mean())
-    moved = [float((right[0, 38:46, 12:60] - left[0, 38:46, 12 - s : 60 - s]).abs().mean()) for s in (-6, 0, 6)]
+    moved = [float((right[0, 38:46, 12:50] - left[0, 38:46, 12 - s : 50 - s]).abs().mean()) for s in (-3, 0, 3)]
     results["stereo_moves"] = moved
     kept = run(MFStereoPair, geometry=geometry, eyes="left is the picture", edge_softness=0)
     results["stereo_left"] = float((kept[1][0] - image[0])[valid].abs().max())
@@ -149,7 +149,7 @@ def main(root: Path, work: Path) -> None:
         results["interrupted"] = True
 
     # Cameras: what was rendered is where the file says.
-    clip = run(MFRenderView, geometry=geometry, path="swing", frames=3, amplitude=0.2)[2]
+    clip = run(MFRenderView, geometry=geometry, orbit_right=0.0, path="swing", frames=3, amplitude=0.2)[2]
     (text,) = saved(MFSaveCamera, geometry=clip, scale=100.0)
     lines = [list(map(float, line.split())) for line in text.read_text().splitlines()]
     results["chan"] = [text.name, len(lines), lines[0][0], lines[0][1:4] == [0, 0, 0], lines[1][1] / 100]
