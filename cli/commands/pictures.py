@@ -2,62 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ...mforce_core.release import CFG, FOV_DEGREES, LOG2_ALPHA, SAMPLERS, STEPS, Mode
+from ...mforce_core.release import CFG, LOG2_ALPHA, STEPS, Mode
 from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
 from . import options
 from .options import parse_interval, parse_size
+from .shared_options import OF_THE_COMMAND, shared_options
 
 
+@shared_options
 def joint(
     prompt: Annotated[str, typer.Argument(help="What to show.")],
     tilt: options.Tilt = LOG2_ALPHA,
-    path: options.PathOption = None,
     refine_depth: options.RefineDepth = False,
-    steps: options.Steps = STEPS,
-    sampler: options.Sampler = SAMPLERS[0],
-    cfg: options.Cfg = None,
-    cfg_interval: options.CfgInterval = None,
-    cfg_rescale: options.CfgRescale = 0.0,
-    cfg_parallel: options.CfgParallel = 1.0,
-    guidance: options.Guidance = None,
-    seed: options.Seed = 0,
-    count: options.Count = 1,
-    size: options.Size = None,
-    fov: options.Fov = FOV_DEGREES,
-    edge_threshold: options.EdgeThreshold = None,
-    remove_outliers: options.RemoveOutliers = False,
-    also: options.Also = None,
-    model: options.Model = BUILT_IN,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    output: options.Output = None,
-    overwrite: options.Overwrite = False,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    compile_model: options.Compile = False,
-    cuda_graph: options.CudaGraph = False,
-    debug: options.Debug = False,
+    **shared: Any,
 ) -> None:
     """Text to image, depth and point cloud."""
-    with report_errors(debug):
-        settings = _settings(
-            "joint", prompt, source=None, tilt=None if path else tilt, path=path, refine_depth=refine_depth,
-            steps=steps, sampler=sampler, cfg=cfg, cfg_interval=cfg_interval, cfg_rescale=cfg_rescale,
-            cfg_parallel=cfg_parallel,
-            guidance=guidance, seed=seed, size=size, fov=fov, edge_threshold=edge_threshold,
-            remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae, device=device,
-            dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
-        )  # fmt: skip
-        _generate(settings, count, output, overwrite)
+    with report_errors(shared["debug"]):
+        tilted = None if shared["path"] else tilt
+        settings = _settings("joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, **shared)
+        _generate(settings, shared)
 
 
+@shared_options
 def i2d(
     images: Annotated[
         list[str], typer.Argument(help='Pictures (png, jpg, webp, tiff...), folders of them, or patterns: "*.jpg".')
@@ -66,17 +40,6 @@ def i2d(
     ensemble: options.Ensemble = 1,
     align_shift: options.AlignShift = False,
     follow: options.Follow = None,
-    path: options.PathOption = None,
-    steps: options.Steps = STEPS,
-    sampler: options.Sampler = SAMPLERS[0],
-    cfg: options.Cfg = None,
-    cfg_interval: options.CfgInterval = None,
-    cfg_rescale: options.CfgRescale = 0.0,
-    cfg_parallel: options.CfgParallel = 1.0,
-    guidance: options.Guidance = None,
-    seed: options.Seed = 0,
-    count: options.Count = 1,
-    size: options.Size = None,
     fit: options.Fit = "pad",
     original_size: Annotated[
         bool,
@@ -86,22 +49,9 @@ def i2d(
             rich_help_panel=options.INPUT,
         ),
     ] = True,
-    fov: options.Fov = FOV_DEGREES,
-    edge_threshold: options.EdgeThreshold = None,
-    remove_outliers: options.RemoveOutliers = False,
-    also: options.Also = None,
-    model: options.Model = BUILT_IN,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    output: options.Output = None,
-    overwrite: options.Overwrite = False,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    compile_model: options.Compile = False,
-    cuda_graph: options.CudaGraph = False,
     ray: options.Ray = 0,
     ray_gpus: options.RayGpus = 0,
-    debug: options.Debug = False,
+    **shared: Any,
 ) -> None:
     """Image to depth and point cloud.
 
@@ -110,28 +60,24 @@ def i2d(
     splits the pictures over devices; --ray 8 --ray-gpus 1 over the machines of a Ray cluster, which see pictures, model
     and output under the same paths.
     """
-    with report_errors(debug):
+    with report_errors(shared["debug"]):
         from ..picture_list import is_several
 
         one = Path(images[0]) if len(images) == 1 and not is_several(images[0]) else None
-        devices = device.split(",")
+        devices = shared["device"].split(",")
         settings = _settings(
-            "i2d", prompt, source=one, ensemble=ensemble, align_shift=align_shift, follow=follow, path=path,
-            steps=steps, sampler=sampler, cfg=cfg,
-            cfg_interval=cfg_interval, cfg_rescale=cfg_rescale, cfg_parallel=cfg_parallel, guidance=guidance,
-            seed=seed, size=size,
-            fit=fit, original_size=original_size, fov=fov, edge_threshold=edge_threshold,
-            remove_outliers=remove_outliers, also=also, model=model, text_encoder=text_encoder, vae=vae,
-            device=devices[0], dtype=dtype, compile=compile_model, cuda_graph=cuda_graph,
+            "i2d", prompt, source=one, ensemble=ensemble, align_shift=align_shift, follow=follow, fit=fit,
+            original_size=original_size, **{**shared, "device": devices[0]},
         )  # fmt: skip
         if one is not None and len(devices) == 1 and not ray:
-            _generate(settings, count, output, overwrite)
-        elif count != 1:
+            _generate(settings, shared)
+        elif shared["count"] != 1:
             raise ValueError("--count goes with one picture: give one, or leave it out.")
         else:
-            _generate_many(images, settings, output, overwrite, devices=devices, ray_workers=ray, ray_gpus=ray_gpus)
+            _generate_many(images, settings, shared, devices=devices, ray_workers=ray, ray_gpus=ray_gpus)
 
 
+@shared_options
 def d2i(
     depth: Annotated[
         Path, typer.Argument(help="Depth map: npy, npz, exr, pfm, 16-bit or float png or tiff. 0 and NaN are missing.")
@@ -163,44 +109,16 @@ def d2i(
         ),
     ] = None,
     follow: options.Follow = None,
-    path: options.PathOption = None,
-    steps: options.Steps = STEPS,
-    sampler: options.Sampler = SAMPLERS[0],
-    cfg: options.Cfg = None,
-    cfg_interval: options.CfgInterval = None,
-    cfg_rescale: options.CfgRescale = 0.0,
-    cfg_parallel: options.CfgParallel = 1.0,
-    guidance: options.Guidance = None,
-    seed: options.Seed = 0,
-    count: options.Count = 1,
-    size: options.Size = None,
     fit: options.Fit = "pad",
-    fov: options.Fov = FOV_DEGREES,
-    edge_threshold: options.EdgeThreshold = None,
-    remove_outliers: options.RemoveOutliers = False,
-    also: options.Also = None,
-    model: options.Model = BUILT_IN,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    output: options.Output = None,
-    overwrite: options.Overwrite = False,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    compile_model: options.Compile = False,
-    cuda_graph: options.CudaGraph = False,
-    debug: options.Debug = False,
+    **shared: Any,
 ) -> None:
     """Depth to image."""
-    with report_errors(debug):
+    with report_errors(shared["debug"]):
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, follow=follow,
-            path=path, steps=steps, sampler=sampler, cfg=cfg, cfg_interval=cfg_interval, cfg_rescale=cfg_rescale,
-            cfg_parallel=cfg_parallel, guidance=guidance, seed=seed, size=size, fit=fit, fov=fov,
-            edge_threshold=edge_threshold, remove_outliers=remove_outliers, also=also, model=model,
-            text_encoder=text_encoder, vae=vae, device=device, dtype=dtype, compile=compile_model,
-            cuda_graph=cuda_graph,
+            fit=fit, **shared,
         )  # fmt: skip
-        _generate(settings, count, output, overwrite)
+        _generate(settings, shared)
 
 
 def rerun(
@@ -251,6 +169,7 @@ def demo(
 
 def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:
     """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
+    values = {name: value for name, value in values.items() if name not in OF_THE_COMMAND}
     values["cfg"] = CFG[mode] if values["cfg"] is None else values["cfg"]
     values["size"] = parse_size(values["size"])
     values["cfg_interval"] = parse_interval(values["cfg_interval"])
@@ -272,27 +191,27 @@ def _moved(settings: Settings, new_input: Path | None, new_mask: Path | None) ->
     return settings
 
 
-def _generate(settings: Settings, count: int, output: Path | None, overwrite: bool) -> None:
+def _generate(settings: Settings, shared: Mapping[str, Any]) -> None:
     from ...mforce_core.results.folder import check_output, default_output
     from .. import generation
 
-    jobs = generation.numbered(settings, count)
-    output = output or default_output(settings.mode)
+    jobs = generation.numbered(settings, shared["count"])
+    output, overwrite = shared["output"] or default_output(settings.mode), shared["overwrite"]
     check_output(output, overwrite=overwrite)
     resolved, parts = generation.prepare(jobs[0])
     jobs = [replace(resolved, seed=job.seed) for job in jobs]
     print(generation.generate_folder(jobs, parts, output, overwrite=overwrite) / "sheet.png")
 
 
-def _generate_many(images: list[str], settings: Settings, output: Path | None, overwrite: bool, **where: Any) -> None:
+def _generate_many(images: list[str], settings: Settings, shared: Mapping[str, Any], **where: Any) -> None:
     """``where``: the devices or Ray actors that `run_many` takes."""
     from ...mforce_core.results.folder import default_output
     from .. import many
     from ..picture_list import find_pictures
 
     pictures = find_pictures(images)
-    output = output or default_output(settings.mode)
-    outcomes = many.run_many(pictures, settings, output, overwrite=overwrite, **where)
+    output = shared["output"] or default_output(settings.mode)
+    outcomes = many.run_many(pictures, settings, output, overwrite=shared["overwrite"], **where)
     code = many.report(outcomes)
     print(output)
     if code:

@@ -1,0 +1,63 @@
+"""The options that joint, i2d and d2i have in common, written down once."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, get_type_hints
+
+from ...mforce_core.release import FOV_DEGREES, SAMPLERS, STEPS
+from ...mforce_core.settings import BUILT_IN
+from . import options
+
+
+class Shared:
+    """Name, type and default of each, in the order of the help; most are fields of `Settings`."""
+
+    path: options.PathOption = None
+    steps: options.Steps = STEPS
+    sampler: options.Sampler = SAMPLERS[0]
+    cfg: options.Cfg = None
+    cfg_interval: options.CfgInterval = None
+    cfg_rescale: options.CfgRescale = 0.0
+    cfg_parallel: options.CfgParallel = 1.0
+    guidance: options.Guidance = None
+    seed: options.Seed = 0
+    count: options.Count = 1
+    size: options.Size = None
+    fov: options.Fov = FOV_DEGREES
+    edge_threshold: options.EdgeThreshold = None
+    remove_outliers: options.RemoveOutliers = False
+    also: options.Also = None
+    model: options.Model = BUILT_IN
+    text_encoder: options.TextEncoder = None
+    vae: options.Vae = None
+    output: options.Output = None
+    overwrite: options.Overwrite = False
+    device: options.Device = "auto"
+    dtype: options.Dtype = "auto"
+    compile: options.Compile = False
+    cuda_graph: options.CudaGraph = False
+    debug: options.Debug = False
+
+
+#: What says where the results go and how a fault is shown, and not what they are.
+OF_THE_COMMAND = ("count", "output", "overwrite", "debug")
+
+
+def shared_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the shared options after its own; it gets their values in its ``**shared``."""
+
+    @wraps(command)
+    def with_shared(**values: Any) -> None:
+        command(**values)
+
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    kept = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(Shared, name), annotation=kind)
+        for name, kind in get_type_hints(Shared, include_extras=True).items()
+    ]
+    with_shared.__signature__ = inspect.Signature([*kept, *shared])  # type: ignore[attr-defined]  # what Typer reads
+    return with_shared
