@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, data, evaluation, export, models, pictures, studies, training
+from .commands import bench, data, evaluation, export, models, pictures, studies, training, web
 
 app = typer.Typer(
     name="mforce",
@@ -28,6 +28,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "convert": models.convert,
     "train": training.train,
     "bench": bench.bench,
+    "app": web.app,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)

@@ -22,6 +22,7 @@ LONGEST_FILE = 500
 OPTIONAL_LIBRARIES = {
     "OpenEXR": "the only library of the nodes that ComfyUI does not bring",
     "comfy_kitchen": "a back end of the kernels, chosen where it is installed",
+    "gradio": "app extra",
     "gguf": "an extra, for quantized checkpoints",
     "matplotlib": "training extra",
     "tqdm": "training extra",

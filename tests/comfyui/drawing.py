@@ -117,7 +117,9 @@ class Drawing:
         height = 16 + _ROW * max(bare, len(outputs)) + _WIDGET * (len(sockets) - bare) + 80 + view
         node |= {"pos": self._place(column, 340, height), "size": [340, height], "inputs": sockets}
         node |= {"outputs": outputs, "title": subgraph["name"]}
-        return self._put(node | {"properties": {"cnr_id": "comfyui-modality-forcing"}}, [])
+        previews = [one["id"] for one in subgraph["nodes"] if one["type"] == "PreviewImage"]
+        properties = {"proxyWidgets": [[str(one), "$$canvas-image-preview"] for one in previews]}
+        return self._put(node | {"properties": properties | {"cnr_id": "comfyui-modality-forcing"}}, [])
 
     def _place(self, column: int, width: int, height: int) -> list[float]:
         top = self._bottom.get(column, 0)
