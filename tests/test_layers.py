@@ -20,7 +20,7 @@ LAYERS: dict[str, set[str]] = {
     "evaluation": {"mforce_core", "scenes"},
     "training": {"kernels", "mforce_core", "scenes", "evaluation"},
     "cli": {"benchmarks", "kernels", "mforce_core", "evaluation", "training"},
-    "benchmarks": {"kernels", "mforce_core", "training"},
+    "benchmarks": {"kernels", "mforce_core", "training", "evaluation"},
 }
 
 #: Compiled with Triton, so they may import it at their head; elsewhere in the kernels a function may, when it is asked.

@@ -52,9 +52,12 @@ def nearest_valid(
         row, column = np.broadcast_to(top, size), np.broadcast_to(left[:, 0], size)
         return row, column, mask[row, column]
     # (cells, window): the squared distances add up, and pixels outside the picture are not valid.
-    rows, columns = top[:, None, :, None], left[None, :, None, :]
-    inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
-    valid = inside & mask[np.clip(rows, 0, mask.shape[0] - 1), np.clip(columns, 0, mask.shape[1] - 1)]
+    (rows, row_there), (columns, column_there) = (
+        (np.clip(pixels, 0, length - 1), (pixels >= 0) & (pixels < length))
+        for pixels, length in zip((top, left), mask.shape, strict=True)
+    )
+    windows = mask[rows.ravel()][:, columns.ravel()].reshape(*rows.shape, *columns.shape).transpose(0, 2, 1, 3)
+    valid = windows & row_there[:, None, :, None] & column_there[None, :, None, :]
     distance = across[None, :, None, :] + down[:, None, :, None]
     window = valid.shape[2:]
     nearest = np.where(valid, distance, np.float32(np.inf)).reshape(*size, -1).argmin(-1)
