@@ -15,9 +15,11 @@ pytest.importorskip("trimesh")
 
 from mforce import Pipeline
 from mforce.mforce_core import decode_depth, load_autoencoder, load_model, load_text_encoder, sample
+from mforce.mforce_core.encoders.familiarity import UNFAMILIAR
 from mforce.mforce_core.inputs import Given
 from mforce.mforce_core.model.tokens import tokens_to_latents, tokens_to_patches
 from mforce.mforce_core.weights.parts import model_path
+from mforce.scenes import render, sample_layouts
 
 ROOT = Path(__file__).parent.parent
 NANO = model_path("nano")
@@ -91,6 +93,21 @@ def test_d2i_returns_the_given_depth_and_crops_on_demand(nano):
     assert result.origin["notes"] == ["The depth map is 96x64, cropped to 64x64, resized to 64x64."]
     with pytest.raises(ValueError, match="must be"):
         nano.d2i(depth[None], PROMPT)
+
+
+def test_a_picture_that_nano_does_not_know_is_a_note(nano, monkeypatch):
+    """Noise with the spectrum of photographs, and a rendered scene."""
+    said = []
+    monkeypatch.setattr(nano, "say", said.append)
+    rows, columns = np.meshgrid(np.fft.fftfreq(128), np.fft.fftfreq(128), indexing="ij")
+    amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / 128)
+    noise = np.random.default_rng(0).standard_normal((3, 128, 128))
+    natural = np.fft.ifft2(np.fft.fft2(noise) * amplitude).real
+    natural = np.clip(110 + 50 * natural / natural.std(), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    rendered = (render(sample_layouts(1, 1_000_000), 128)[0][0] * 255).byte().permute(1, 2, 0).numpy()
+    results = [nano.i2d(picture, steps=1) for picture in (natural, rendered)]
+    assert [result.origin["notes"] for result in results] == [[UNFAMILIAR], []]
+    assert said == [UNFAMILIAR]
 
 
 def test_progress_counts_the_refining_steps_and_can_stop(nano):

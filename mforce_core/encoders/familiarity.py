@@ -3,7 +3,7 @@
 nano knows rendered rooms and nothing else: its depth of a photograph means little. Its latents tell. Of each of the 32
 components of a patch, four numbers describe a picture: mean, deviation, and the mean step between neighbors along rows
 and columns, the last three as logarithms. Their Mahalanobis distance from the training pictures is held against a limit
-that one in a hundred of those exceeds. How often that is right is in docs/training.md.
+that one in fifty of those exceeds. How often that is right is in docs/training.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ UNFAMILIAR = (
 )
 
 #: Share of the training pictures that are said to be unfamiliar.
-_FALSE_ALARMS = 0.01
+_FALSE_ALARMS = 0.02
+#: Smallest variance of a direction, of standardized features, that counts as such.
+_LEAST_VARIANCE = 0.05
 _SMALLEST = 1e-2
 
 
@@ -74,10 +76,10 @@ def fit_familiarity(latents: Tensor) -> Familiarity:
         raise ValueError(f"the limit needs at least 1000 pictures, not {len(latents)}")
     seen = len(latents) * 4 // 5
     described = features(latents).double()
-    mean = described[:seen].mean(0)
-    variances, vectors = torch.linalg.eigh(torch.cov(described[:seen].T))
-    # Directions in which the scenes hardly vary would make the distance of rounding.
-    whitening = vectors / variances.clamp(min=1e-3 * float(variances.mean())).sqrt()
+    mean, deviation = described[:seen].mean(0), described[:seen].std(0)
+    variances, vectors = torch.linalg.eigh(torch.cov(((described[:seen] - mean) / deviation).T))
+    # Directions in which the scenes hardly vary would make the distance one of rounding.
+    whitening = vectors / deviation[:, None] / variances.clamp(min=_LEAST_VARIANCE).sqrt()
     statistics = Familiarity(mean.float(), whitening.float(), 0.0)
     distances = statistics.distance(latents[seen:])
     return Familiarity(statistics.mean, statistics.whitening, float(distances.quantile(1 - _FALSE_ALARMS)))

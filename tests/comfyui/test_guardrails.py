@@ -108,3 +108,15 @@ def test_a_joint_run_that_leaves_a_mask_out_is_a_warning(server, scene):
     scene.add("PreviewAny", source=sampler(scene, latent, mode="joint")[0])
     scene.graph.run(server)
     assert "mode joint makes all of the picture anew" in server.log
+
+
+def test_a_picture_that_nano_does_not_know_is_a_warning(server, scene):
+    said = "MF Image to Depth Latent: This picture is unlike the rendered scenes that nano was trained on"
+    before = server.log.count(said)
+    scene.add("PreviewAny", source=sampler(scene, scene.start("i2d"))[1])
+    scene.graph.run(server)
+    assert server.log.count(said) == before
+    even = scene.add("EmptyImage", width=128, height=128, batch_size=1, color=0xB03060)[0]
+    scene.add("PreviewAny", source=sampler(scene, scene.depth_latent(even))[1])
+    scene.graph.run(server)
+    assert server.log.count(said) == before + 1
