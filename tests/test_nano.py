@@ -5,13 +5,17 @@ The full evaluation is ``mforce eval``; this is its small, quick part, against t
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mforce import Pipeline
+from mforce.evaluation import showcase
 from mforce.evaluation.appearance import dominant_hue
 from mforce.evaluation.metrics import abs_rel, align_median, constant_depth, delta1
 from mforce.mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
-from mforce.scenes import render, sample_layouts
+from mforce.scenes import captions, render, sample_layouts
 from mforce.scenes.vocabulary import COLOR_HUES, COLORS, VOCABULARY
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
@@ -90,3 +94,18 @@ def test_prompted_colors_show(model, words, autoencoder) -> None:
     hues = torch.tensor(list(COLOR_HUES.values()))
     right = [dominant_hue(image, hues) == index for index, image in enumerate(images)]
     assert sum(right) >= 6
+
+
+def test_the_page_of_samples(tmp_path):
+    """Every sample is what its seed and prompt give alone, and the page lists them."""
+    pytest.importorskip("OpenEXR")
+    pytest.importorskip("trimesh")
+    pipeline = Pipeline.load("nano", device="cpu")
+    showcase.write(pipeline, tmp_path, steps=2, samples=3)
+    page = (tmp_path / "nano-samples.md").read_text(encoding="utf-8")
+    prompts = captions(sample_layouts(3, showcase.CAPTION_SEED))
+    assert [f"| {seed} | {text} |" in page for seed, text in enumerate(prompts)] == [True] * 3
+    sheet = np.asarray(Image.open(tmp_path / "images" / "nano_samples.jpg")).astype(int)
+    alone = pipeline.joint(prompts[2], seed=2, steps=2).image
+    assert np.abs(sheet[:128, 2 * 260 : 2 * 260 + 128] - alone).mean() < 8
+    assert Image.open(tmp_path / "images" / "demo.png").width > 1000
