@@ -28,9 +28,9 @@ DEMO = ("a large red cube on a checkered floor", "a purple cylinder and a yellow
 _GAP, _COLUMNS = 4, 4
 _PAGE = """# Samples of nano
 
-Samples with the seeds 0 to {last}, none of them picked: text → RGB + depth, {steps} steps, guidance {cfg:g}, tilt
-{tilt:g}. The prompts are the captions of the first held-out scenes (seed {seed}). Beside each picture is its
-depth, warm where near. `python -m mforce.evaluation.showcase` makes this page.
+Samples with the seeds 0 to {last}, none of them picked: text → RGB + depth in {steps} steps with guidance
+{cfg:g} and tilt {tilt:g}. The prompts are the captions of the first held-out scenes (seed {seed}). Beside each
+picture is its depth, warm where near. `python -m mforce.evaluation.showcase` makes this page.
 
 ![Pictures and their depth](images/nano_samples.jpg)
 
