@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..mforce_core.depth.ensemble import combine
 from ..mforce_core.release import LOG2_ALPHA
+from ..mforce_core.settings import FAST_SAMPLER, FAST_SIGMA, FAST_STEPS
 from . import intervals
 from .appearance import seam_steps, sharpness
 from .intervals import Estimate
@@ -30,7 +31,7 @@ from .sampling_subject import Outcome, Subject, Way, reference_of
 
 RELEASED = f"tilt log2_alpha={LOG2_ALPHA:g}"
 #: More steps at both ends of the path, for solvers of second order; found on nano.
-SPREAD = f"{RELEASED} sigma=1.7"
+SPREAD = f"{RELEASED} sigma={FAST_SIGMA}"
 #: Euler steps of what the solvers are held against.
 REFERENCE_STEPS = 400
 
@@ -39,14 +40,14 @@ SOLVERS: Mapping[str, Way] = {
     "Euler 20": Way(RELEASED, 20),
     "Heun 20": Way(RELEASED, 20, "heun"),
     "2M 20": Way(RELEASED, 20, "dpmpp_2m"),
-    "2M 20, sigma 1.7": Way(SPREAD, 20, "dpmpp_2m"),
-    "2M 12, sigma 1.7": Way(SPREAD, 12, "dpmpp_2m"),
-    "2M 16, sigma 1.7, guidance above 0.3": Way(SPREAD, 16, "dpmpp_2m", cfg_interval=(0.3, 1.0)),
+    f"2M 20, sigma {FAST_SIGMA}": Way(SPREAD, 20, "dpmpp_2m"),
+    f"fast: 2M {FAST_STEPS}, sigma {FAST_SIGMA}": Way(SPREAD, FAST_STEPS, FAST_SAMPLER),
+    f"2M 16, sigma {FAST_SIGMA}, guidance above 0.3": Way(SPREAD, 16, "dpmpp_2m", cfg_interval=(0.3, 1.0)),
 }
 PATHS: Mapping[str, Way] = {
     "tilt 5, the release's": Way(SPREAD, 20, "dpmpp_2m"),
-    "tilt 0, both together": Way("tilt log2_alpha=0 sigma=1.7", 20, "dpmpp_2m"),
-    "tilt -5, depth first": Way("tilt log2_alpha=-5 sigma=1.7", 20, "dpmpp_2m"),
+    "tilt 0, both together": Way(f"tilt log2_alpha=0 sigma={FAST_SIGMA}", 20, "dpmpp_2m"),
+    "tilt -5, depth first": Way(f"tilt log2_alpha=-5 sigma={FAST_SIGMA}", 20, "dpmpp_2m"),
     "RGB done by 60%": Way("finish rgb_by=0.6", 20, "dpmpp_2m"),
     "first all RGB, then depth": Way("points 1,1 0,1 0,0", 20, "dpmpp_2m"),
     "tilt 5 with a restart": Way("tilt log2_alpha=5 restart=0.9,0.6,1", 15, "dpmpp_2m"),

@@ -15,6 +15,11 @@ from .release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, SAMPLERS, STEPS, Mode
 #: Forms of the depth that are written on demand: compressed NumPy with mask and camera, portable float map, TIFF.
 DEPTH_FORMS = ("npz", "pfm", "tiff", "tiff16")
 
+#: Steps of image to depth on the command line: more change little but their time (docs/concepts/paths.md).
+DEPTH_STEPS = 4
+#: A fast rollout: second-order multistep over steps that are denser at both ends of the path than the release's.
+FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7
+
 #: Name of the model that comes with the package.
 BUILT_IN = "nano"
 

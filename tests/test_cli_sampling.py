@@ -57,6 +57,21 @@ def test_options_of_sampling_are_written_and_repeated(tmp_path) -> None:
     assert (tmp_path / "usual" / "rgb.png").read_bytes() != (out / "rgb.png").read_bytes()
 
 
+def test_fast_is_what_its_help_says(tmp_path) -> None:
+    run("joint", "a red sphere", "--size", "32x32", "--fast", "--tilt", 3, "-o", tmp_path / "out")
+    found = settings_of(tmp_path / "out")
+    assert (found["steps"], found["sampler"]) == (12, "dpmpp_2m")
+    assert found["path"] == "tilt log2_alpha=3.0 sigma=1.7"
+    assert "--fast has a path of its own" in run("joint", "a red sphere", "--fast", "--path", "tilt", code=2)
+
+
+def test_image_to_depth_takes_few_steps_and_the_steps_of_the_release_on_demand(picture, tmp_path) -> None:
+    run("i2d", picture, "--size", "32x32", "-o", tmp_path / "out")
+    assert settings_of(tmp_path / "out")["steps"] == 4
+    run("i2d", picture, "--size", "32x32", "--steps", 50, "-o", tmp_path / "released")
+    assert settings_of(tmp_path / "released")["steps"] == 50
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ...mforce_core.release import CFG, LOG2_ALPHA, STEPS, Mode
-from ...mforce_core.settings import BUILT_IN, Settings
+from ...mforce_core.settings import BUILT_IN, DEPTH_STEPS, FAST_SAMPLER, FAST_SIGMA, FAST_STEPS, Settings
 from ..errors import report_errors
 from . import options
 from .options import parse_interval, parse_size
@@ -21,11 +21,14 @@ from .shared_options import OF_THE_COMMAND, shared_options
 def joint(
     prompt: Annotated[str, typer.Argument(help="What to show.")],
     tilt: options.Tilt = LOG2_ALPHA,
+    fast: options.Fast = False,
     refine_depth: options.RefineDepth = False,
     **shared: Any,
 ) -> None:
     """Text to image, depth and point cloud."""
     with report_errors(shared["debug"]):
+        if fast:
+            shared |= _fast(f"tilt log2_alpha={tilt}", shared["path"])
         tilted = None if shared["path"] else tilt
         settings = _settings("joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, **shared)
         _generate(settings, shared)
@@ -40,6 +43,7 @@ def i2d(
     ensemble: options.Ensemble = 1,
     align_shift: options.AlignShift = False,
     follow: options.Follow = None,
+    steps: options.DepthSteps = DEPTH_STEPS,
     fit: options.Fit = "pad",
     original_size: Annotated[
         bool,
@@ -66,8 +70,8 @@ def i2d(
         one = Path(images[0]) if len(images) == 1 and not is_several(images[0]) else None
         devices = shared["device"].split(",")
         settings = _settings(
-            "i2d", prompt, source=one, ensemble=ensemble, align_shift=align_shift, follow=follow, fit=fit,
-            original_size=original_size, **{**shared, "device": devices[0]},
+            "i2d", prompt, source=one, ensemble=ensemble, align_shift=align_shift, follow=follow, steps=steps,
+            fit=fit, original_size=original_size, **{**shared, "device": devices[0]},
         )  # fmt: skip
         if one is not None and len(devices) == 1 and not ray:
             _generate(settings, shared)
@@ -109,11 +113,15 @@ def d2i(
         ),
     ] = None,
     follow: options.Follow = None,
+    fast: options.Fast = False,
     fit: options.Fit = "pad",
     **shared: Any,
 ) -> None:
     """Depth to image."""
     with report_errors(shared["debug"]):
+        if fast:
+            shared |= _fast("d2i" if follow is None else f"d2i log2_alpha={follow}", shared["path"])
+            follow = None  # it is in the path
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, follow=follow,
             fit=fit, **shared,
@@ -165,6 +173,13 @@ def demo(
         from ..demo import run_demo
 
         run_demo(output or default_output("demo"), model, steps, seed, device, overwrite=overwrite)
+
+
+def _fast(usual: str, path: str | None) -> dict[str, Any]:
+    """What `--fast` stands for."""
+    if path is not None:
+        raise ValueError("--fast has a path of its own: leave --path out.")
+    return {"steps": FAST_STEPS, "sampler": FAST_SAMPLER, "path": f"{usual} sigma={FAST_SIGMA}"}
 
 
 def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:

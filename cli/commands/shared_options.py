@@ -47,7 +47,10 @@ OF_THE_COMMAND = ("count", "output", "overwrite", "debug")
 
 
 def shared_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the shared options after its own; it gets their values in its ``**shared``."""
+    """Give a command the shared options after its own; it gets their values in its ``**shared``.
+
+    An option that the command declares itself, with another default say, is not shared.
+    """
 
     @wraps(command)
     def with_shared(**values: Any) -> None:
@@ -58,6 +61,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(Shared, name), annotation=kind)
         for name, kind in get_type_hints(Shared, include_extras=True).items()
+        if name not in {parameter.name for parameter in kept}
     ]
     with_shared.__signature__ = inspect.Signature([*kept, *shared])  # type: ignore[attr-defined]  # what Typer reads
     return with_shared
