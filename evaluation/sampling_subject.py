@@ -104,8 +104,8 @@ class Subject:
                 )
             )
         seconds = time.perf_counter() - start
-        streams = [torch.cat(stream).cpu() for stream in zip(*parts, strict=True)]
-        return Outcome(*streams, passes=self._rows / len(prompts), seconds=seconds)
+        made_rgb, made_depth = (torch.cat(stream).cpu() for stream in zip(*parts, strict=True))
+        return Outcome(made_rgb, made_depth, passes=self._rows / len(prompts), seconds=seconds)
 
     def depth_of(self, rgb: Tensor, steps: int = 1) -> Tensor:
         """Depth maps (B, H, W) that the model itself sees in RGB tokens."""

@@ -15,15 +15,15 @@ from .schedule import Levels
 PURE_NOISE = 1 - 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class NoisePath:
     """Noise levels of both streams before the first step, between steps and after the last; 1 is noise, 0 is clean.
 
     In a step, a level may fall (the stream is denoised), stay (it is frozen) or rise (noise is added, which costs no
     call of the model). :class:`.path_spec.PathSpec` makes paths from a few numbers.
 
-    Attributes:
-        rgb, depth: (steps + 1,) numbers in [0, 1], rounded to float32; also a tensor or any sequence.
+    Args:
+        rgb, depth: (steps + 1,) numbers in [0, 1]; they are rounded to float32.
 
     Raises:
         ValueError: fewer than two levels, different counts, a level outside [0, 1].
@@ -32,9 +32,9 @@ class NoisePath:
     rgb: tuple[float, ...]
     depth: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        for name in ("rgb", "depth"):
-            object.__setattr__(self, name, _as_levels(name, getattr(self, name)))
+    def __init__(self, rgb: Tensor | Sequence[float], depth: Tensor | Sequence[float]) -> None:
+        object.__setattr__(self, "rgb", _as_levels("rgb", rgb))
+        object.__setattr__(self, "depth", _as_levels("depth", depth))
         if len(self.rgb) != len(self.depth):
             raise ValueError(
                 f"a path needs as many levels of RGB as of depth, got {len(self.rgb)} and {len(self.depth)}"

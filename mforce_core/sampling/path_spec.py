@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..model.config import Schedule
-from ..release import LOG2_ALPHA
+from ..release import LOG2_ALPHA, Mode
 from .curves import Curve, Point, clipped, even_places, hurried, place_of, polyline
 from .path import NoisePath
 from .schedule import released_levels, shift, tilt
@@ -111,8 +111,7 @@ class PathSpec:
             assert self.points is not None
             if len(self.points) != steps + 1:
                 raise ValueError(f"{len(self.points)} levels make {len(self.points) - 1} steps, got steps {steps}")
-            rgb, depth = zip(*self.points, strict=True)
-            return NoisePath(rgb, depth)
+            return NoisePath([rgb for rgb, _ in self.points], [depth for _, depth in self.points])
         schedule = self._schedule(schedule or Schedule())
         curve, spacing = self._curve(schedule), (schedule.rgb_shift_mu, schedule.rgb_shift_sigma)
         starts = self.start_rgb, self.start_depth
@@ -148,7 +147,7 @@ class PathSpec:
             log2_alpha = self.log2_alpha
             return lambda u: (tilt(shift(u, *depth_shift), log2_alpha), shift(u, *depth_shift))
         if self.kind == "i2d" or self.kind == "d2i":
-            mode = "i2d" if self.kind == "i2d" else "d2i"
+            mode: Mode = "i2d" if self.kind == "i2d" else "d2i"
             return lambda u: released_levels(u, mode=mode, schedule=schedule)
         if self.kind == "points":
             assert self.points is not None
