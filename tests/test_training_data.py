@@ -39,7 +39,7 @@ NANO = ROOT / "models" / "nano"
 def test_one_set_of_one_shape_is_a_permutation_per_epoch() -> None:
     order = Order([[11]], [3.0], batch_size=4, seed=5)
     for step in (0, 2, 7, 1500):
-        assert [pick.index for pick in order.picks(step)] == batch_indices(11, step, 4, 5).tolist()
+        assert [pick.sample for pick in order.picks(step)] == batch_indices(11, step, 4, 5).tolist()
 
 
 def test_rows_of_a_mixture_follow_its_weights_and_no_share_is_off_by_more_than_a_row() -> None:
@@ -62,7 +62,7 @@ def test_every_set_and_shape_deals_all_of_its_samples_before_one_comes_again() -
         picks = order.picks(step)
         assert len({pick.shape for pick in picks}) == 1
         for part in range(2):  # in the order in which they were dealt: rows of a batch are mixed
-            own = sorted(pick.index for pick in picks if pick.part == part)
+            own = sorted(pick.sample for pick in picks if pick.part == part)
             dealt.setdefault((part, picks[0].shape), []).extend(own)
     for (part, shape), indices in dealt.items():
         seen = Counter(indices)

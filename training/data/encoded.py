@@ -219,7 +219,9 @@ class EncodedSource:
         )
 
     def _sample(self, pick: Pick) -> tuple[Tensor, Tensor | None, Tensor]:
-        rgb, depth, text = self._folders[pick.part].sample(self._shapes[pick.shape], pick.index, pick.epoch, self._seed)
+        rgb, depth, text = self._folders[pick.part].sample(
+            self._shapes[pick.shape], pick.sample, pick.epoch, self._seed
+        )
         if depth is None and self._depth_scale:
             depth = torch.zeros(rgb.shape[1] * self._depth_scale, rgb.shape[2] * self._depth_scale)
         return rgb, depth, text

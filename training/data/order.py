@@ -24,7 +24,7 @@ class Pick(NamedTuple):
 
     part: int
     shape: int
-    index: int
+    sample: int
     epoch: int
 
 
