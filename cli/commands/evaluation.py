@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -278,8 +279,6 @@ def d2i(
 ) -> None:
     """Make pictures from the depth of real ones: FID, KID, CLIP score, and whether they have that depth."""
     with report_errors(debug):
-        from dataclasses import replace
-
         from ...evaluation.depth.predictors import FromModel, FromPeer
         from ...evaluation.images.maker import ImageJob, PairSpec
         from ...mforce_core.device import choose_device

@@ -67,9 +67,9 @@ def _f1_of_directions(steps: list[tuple[np.ndarray, np.ndarray]], threshold: flo
     precision = recall = 0.0
     for predicted, real in steps:
         p, r = predicted > threshold, real > threshold
-        hits = np.count_nonzero(p & r)
-        precision += hits / max(np.count_nonzero(p), 1) / len(steps)
-        recall += hits / max(np.count_nonzero(r), 1) / len(steps)
+        hits = int(np.count_nonzero(p & r))
+        precision += hits / max(int(np.count_nonzero(p)), 1) / len(steps)
+        recall += hits / max(int(np.count_nonzero(r)), 1) / len(steps)
     return 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
 
 

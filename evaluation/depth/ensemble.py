@@ -50,9 +50,9 @@ def ensemble(maps: np.ndarray, *, iterations: int = MAX_ITERATIONS, tolerance: f
     found = minimize(_cost, start, args=(small,), method="BFGS", tol=tolerance, options={"maxiter": iterations})
     middle = _aligned(stack, found.x).median(dim=0).values
     low, high = middle.min(), middle.max()
-    middle = ((middle - low) / (high - low).clamp(min=1e-6)).numpy()
+    unit = ((middle - low) / (high - low).clamp(min=1e-6)).numpy()
     result = np.full(known.shape, np.nan, np.float32)
-    result[known] = middle.ravel() if known.all() else middle[0]
+    result[known] = unit.ravel()
     return result
 
 
