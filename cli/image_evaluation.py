@@ -68,7 +68,7 @@ def evaluate_images(
         f"depth is followed as seen by: {describe(job.estimator)}; alignment {job.alignment}: "
         f"{ALIGNMENTS[job.alignment].formula}",
     ]
-    extra = {}
+    extra: dict[str, float] = {}
     made = [name for name in names if not table.rows[name].reason]
     if fid is not None:
         facts.append(f"FID and KID by {FID_SETTINGS[fid]}, {len(made)} pictures on either side")
