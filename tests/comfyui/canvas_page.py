@@ -73,9 +73,14 @@ class Page:
         """Double-click the canvas at (x, y), type words, take the result that is called ``name``."""
         left, top = self.page.evaluate(_POINT, [x, y])
         before = self.count("nodes")
-        self.page.mouse.dblclick(left, top)
+        box = self.page.get_by_role("combobox").or_(self.page.get_by_placeholder("Add a node")).first
+        for _attempt in range(5):  # a busy page takes two clicks for two single ones
+            self.page.mouse.dblclick(left, top)
+            self.page.wait_for_timeout(4000)
+            if box.is_visible():
+                break
         results = self.page.get_by_role("option")
-        self.page.get_by_role("combobox").or_(self.page.get_by_placeholder("Add a node")).first.wait_for()
+        box.wait_for()
         self.page.keyboard.type(words, delay=15)
         wanted = results.filter(has_text=name).first
         wanted.wait_for()
@@ -125,4 +130,4 @@ class Page:
         return str(answer["prompt_id"])
 
     def picture(self, path: str, **options: Any) -> None:
-        self.page.screenshot(path=path, **options)
+        self.page.screenshot(path=path, timeout=180_000, **options)

@@ -2,7 +2,7 @@
 
 Writes tests/comfyui/data/object_info.json and, from it, the English texts of the nodes, locales/en/nodeDefs.json. A new
 node gets help pages and Chinese texts to fill in: web/docs/NODE.md, web/docs/NODE/zh.md, locales/zh/nodeDefs.json. The
-tests of the documentation say what is still missing there.
+tests of the documentation say what is still missing there. Blueprints are drawn again, see `.write_blueprints`.
 
 Usage, in the root of the repository: python -m tests.comfyui.record_object_info
 """
@@ -117,10 +117,13 @@ def record(object_info: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    from .write_blueprints import write_files  # which reads what is recorded here
+
     with TemporaryDirectory() as base:
         server = Server(find_installation(), Path(base), "modality-forcing")
         try:
             server.wait_until_ready()
             record(server.get("/object_info"))
+            write_files()
         finally:
             server.stop()

@@ -225,8 +225,11 @@ def files() -> dict[Path, dict[str, Any]]:
     return found | {WORKFLOWS / f"{name}.json": one for name, one in workflows(definitions).items()}
 
 
-if __name__ == "__main__":
+def write_files() -> None:
     BLUEPRINTS.mkdir(exist_ok=True)
     for path, value in files().items():
         write_json(path, value)
-        print(path.relative_to(PACK))
+
+
+if __name__ == "__main__":
+    write_files()
