@@ -1,6 +1,7 @@
 """``mforce app``: the three tasks as a web page, for one person at a time."""
 
-# No postponed annotations: gradio looks for its own types among those of the functions that it calls.
+from __future__ import annotations
+
 import random
 import tempfile
 from collections.abc import Callable
@@ -74,7 +75,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
     def handler(start: Callable[..., Result]) -> Callable[..., Any]:
         meter = gr.Progress()
 
-        def handle(given: dict[Any, Any], request: gr.Request, progress: Any = meter) -> Any:
+        def handle(given: dict[Any, Any], request: Any, progress: Any = meter) -> Any:
             values = [given[one] for one in handle.inputs]  # type: ignore[attr-defined]
 
             def report(share: float, sentence: str) -> None:
@@ -87,6 +88,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
             except (ValueError, OSError) as error:
                 raise gr.Error(str(error), title="") from error
 
+        handle.__annotations__["request"] = gr.Request  # by which gradio knows what to give
         return handle
 
     def tab(name: str, inputs: list[Any], start: Callable[..., Result], examples: list[list[Any]]) -> None:
@@ -163,9 +165,10 @@ def _bound(start: Callable[..., Result], values: list[Any]) -> Callable[[Progres
 
 
 def _stopper(gr: Any, runs: Runs) -> Callable[..., None]:
-    def stop(request: gr.Request) -> None:
+    def stop(request: Any) -> None:
         runs.stop(str(request.session_hash))
 
+    stop.__annotations__["request"] = gr.Request
     return stop
 
 

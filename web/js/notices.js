@@ -42,7 +42,7 @@ app.registerExtension({
       if (isOurs(detail.node_type)) {
         const name = node?.title ?? detail.node_type
         const [sentence] = detail.exception_message.trim().split('\n')
-        toast('error', name, sentence.replace(`${name}: `, ''))
+        toast('error', name, sentence.replace(`${name.split(' (')[0]}: `, ''))
       } else if (detail.node_type.startsWith('VAEDecode') && takesDepth(node)) {
         toast('error', node.title, 'This latent is depth and not a picture: connect it to Depth Detokenize.')
       }

@@ -1,5 +1,6 @@
-// A link of this pack's nodes that is dropped on the canvas suggests the pack's own nodes first. ComfyUI suggests nodes in
-// the order in which they were registered, and every latent has one type.
+// The menu of a link of this pack's nodes that is dropped on the canvas, with Shift or by the setting for releasing links,
+// begins with the pack's own nodes. ComfyUI lists nodes in the order in which they were registered, and every latent has
+// one type.
 import { app } from '../../../scripts/app.js'
 
 const BEFORE = {
