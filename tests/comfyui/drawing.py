@@ -102,7 +102,7 @@ class Drawing:
         node |= {"size": [340, height], "inputs": [], "outputs": [], "title": "Note", "properties": {}}
         return self._put(node | {"color": "#432", "bgcolor": "#653"}, [text])
 
-    def stand_in(self, subgraph: dict[str, Any], column: int, view: int = 300, **inputs: Slot) -> Made:
+    def stand_in(self, subgraph: dict[str, Any], column: int, view: int = 200, **inputs: Slot) -> Made:
         """The node that stands for a subgraph; ``view`` pixels of its height are for the pictures within."""
         node: dict[str, Any] = {"id": len(self.nodes) + 1, "type": subgraph["id"]}
         sockets = []
