@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def subjects(folder: Path) -> dict[str, Subject]:
         "config": Subject(".json", [model["config.json"], _VARIANT], read_config, damage_json_bytes),
         "index": Subject(".json", [_index()], _open_with_index(model), damage_json_bytes),
         "words": Subject(".safetensors", [_words(folder)], load_text_encoder, damage_safetensors),
-        "autoencoder": Subject(".safetensors", [_autoencoder()], load_autoencoder, damage_safetensors),
+        "autoencoder": Subject(".safetensors", _autoencoders(), load_autoencoder, damage_safetensors),
         "shard": Subject(".tar", [_tar()], lambda path: _look(TarShard(str(path)))),
         "captions": Subject(".json", [_FACTS], _facts_in_tar, damage_json_bytes),
         "scenes": Subject(".safetensors", [_scenes()], lambda path: _look(SceneShard(str(path))), damage_safetensors),
@@ -206,11 +207,27 @@ def _words(folder: Path) -> bytes:
     return _written(folder / "words.safetensors", encoder.save)
 
 
-def _autoencoder() -> bytes:
-    """The two files of a small FLUX.2 autoencoder as one."""
+def _autoencoders() -> list[bytes]:
+    """A small FLUX.2 autoencoder as one file, under the original names and under those of diffusers."""
     torch.manual_seed(0)
     model = Autoencoder(Sizes(2, (32,), 1, (32,), 1))
-    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    own = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    changes = (
+        (r"\.(down|up)\.0\.block\.", r".\1_blocks.0.resnets."),
+        (r"\.mid\.attn_1\.norm\.", ".mid_block.attentions.0.group_norm."),
+        (r"\.mid\.attn_1\.proj_out\.", ".mid_block.attentions.0.to_out.0."),
+        (r"\.mid\.attn_1\.", ".mid_block.attentions.0.to_"),
+        (r"\.mid\.block_1\.", ".mid_block.resnets.0."),
+        (r"\.mid\.block_2\.", ".mid_block.resnets.1."),
+        (r"\.norm_out\.", ".conv_norm_out."),
+        (r"(en|de)coder\.(post_)?quant_conv\.", r"\2quant_conv."),
+    )
+    theirs = {}
+    for name, tensor in own.items():
+        for pattern, replacement in changes:
+            name = re.sub(pattern, replacement, name)
+        theirs[name] = tensor.flatten(1) if ".to_" in name and tensor.ndim == 4 else tensor
+    return [save(own), save(theirs)]
 
 
 _VARIANT = b'{"variant": "flux_rgbd_9b_v2"}'
