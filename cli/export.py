@@ -70,16 +70,15 @@ def open_scene(source: Path, image: Path | None, fov: float | None, disparity: b
     read = read_depth(source, disparity=disparity)
     notes = list(read.notes)
     height, width = read.depth.shape
-    picture = np.full((height, width, 3), 0.7, np.float32)
+    picture: np.ndarray = np.full((height, width, 3), 0.7, np.float32)
     if image is not None:
         found = read_picture(image)
         notes += found.notes
-        if found.image.size != (width, height):
-            found_image = found.image.resize((width, height), Image.Resampling.LANCZOS)
+        shown = found.image
+        if shown.size != (width, height):
+            shown = shown.resize((width, height), Image.Resampling.LANCZOS)
             notes.append(f"{image.name} was resized to the depth's {width}x{height}.")
-        else:
-            found_image = found.image
-        picture = np.asarray(found_image, dtype=np.float32) / 255
+        picture = np.asarray(shown, dtype=np.float32) / 255
     for note in notes:
         say(note)
     depth = torch.from_numpy(read.depth)

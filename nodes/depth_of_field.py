@@ -8,6 +8,7 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..mforce_core.scene3d.lens_effects import depth_of_field
 from .host.footage import footage_of, frames_of
 from .host.node import Node
 from .host.shared_inputs import distance_input, geometry_input, picture_to_show_input
@@ -68,9 +69,6 @@ class MFDepthOfField(Node):
         largest: float,
         image: Tensor | None = None,
     ) -> io.NodeOutput:
-        # Imported here, as this is needed by two nodes alone.
-        from ..mforce_core.scene3d.lens_effects import depth_of_field
-
         footage = footage_of(geometry, image)
         device = comfy.model_management.get_torch_device()
 

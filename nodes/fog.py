@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..mforce_core.scene3d.lens_effects import fog
 from .host.footage import footage_of, frames_of
 from .host.node import Node
 from .host.shared_inputs import distance_input, geometry_input, picture_to_show_input
@@ -66,9 +67,6 @@ class MFFog(Node):
         most: float,
         image: Tensor | None = None,
     ) -> io.NodeOutput:
-        # Imported here, as this is needed by two nodes alone.
-        from ..mforce_core.scene3d.lens_effects import fog
-
         footage = footage_of(geometry, image)
         tint = _rgb(color)
 

@@ -160,8 +160,8 @@ class MFLoadDepth(Node):
         try:
             paths = [path]
             if is_pattern(file):
-                limits = (None if frame < 0 else frame for frame in (first_frame, last_frame))
-                frames = choose_frames(path, *limits, missing_frames)
+                first, last = (None if frame < 0 else frame for frame in (first_frame, last_frame))
+                frames = choose_frames(path, first, last, missing_frames)
                 paths = list(frames.paths)
                 for note in frames.notes:
                     logger.warning("MF Load Depth: %s", note)

@@ -226,7 +226,9 @@ class MFRenderView(Node):
             samples=samples,
             fill=fill == BACKGROUND,
         )
-        views = geometry_of_cameras(rendered.depth, rendered.depth > 0, rendered.pictures, rendered.lenses)
+        views: dict[str, Any] = geometry_of_cameras(
+            rendered.depth, rendered.depth > 0, rendered.pictures, rendered.lenses
+        )
         views |= {"extrinsics": rendered.extrinsics, "enlarged": enlarged}
         device = comfy.model_management.intermediate_device()
         return io.NodeOutput(rendered.pictures.to(device), rendered.holes.to(device), views)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import UI, io
 
+from ..mforce_core.scene3d.camera_files import CameraPath, write_chan, write_json, write_usd
 from .host.depth_files import output_paths, written
 from .host.geometry import as_moge, geometry_cameras, geometry_depth
 from .host.node import Node
@@ -93,9 +94,6 @@ class MFSaveCamera(Node):
         frames_per_second: float,
         scale: float,
     ) -> io.NodeOutput:
-        # Imported here, as this is needed by this node alone.
-        from ..mforce_core.scene3d.camera_files import CameraPath, write_chan, write_json, write_usd
-
         geometry = as_moge(geometry)
         depth, _ = geometry_depth(geometry)
         count, height, width = depth.shape

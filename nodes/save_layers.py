@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import UI, io
 from torch import Tensor
 
+from ..mforce_core.depth.layered_exr import Layers, write_layers
 from .host.depth_files import output_paths, provenance, written
 from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
 from .host.images import resize_image
@@ -81,9 +82,6 @@ class MFSaveLayers(Node):
         numbering: str = FILES,
         first_frame: int = 1001,
     ) -> io.NodeOutput:
-        # Imported here, as this is needed by this node alone.
-        from ..mforce_core.depth.layered_exr import Layers, write_layers
-
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
         pictures = geometry_pictures(geometry, image, len(depth))

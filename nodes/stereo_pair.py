@@ -143,6 +143,7 @@ class MFStereoPair(Node):
         )
         if swap:
             pictures, holes = pictures[::-1], holes[::-1]
-        results = (compose(*pictures, layout), *pictures, *holes)
+        left, right = pictures
+        results = (compose(left, right, layout), left, right, *holes)
         device = comfy.model_management.intermediate_device()
         return io.NodeOutput(*(result.to(device) for result in results))

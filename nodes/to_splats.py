@@ -9,6 +9,7 @@ from comfy_api.latest import Types, io
 from torch import Tensor
 
 from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
+from ..mforce_core.scene3d.splats import splats_of, to_ply
 from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
 from .host.images import resize_image
 from .host.node import Node
@@ -81,9 +82,6 @@ class MFToSplats(Node):
         batch_index: int,
         image: Tensor | None = None,
     ) -> io.NodeOutput:
-        # Imported here, as this is needed by this node alone.
-        from ..mforce_core.scene3d.splats import splats_of, to_ply
-
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
         count, height, width = depth.shape

@@ -25,6 +25,7 @@ OPTIONAL_LIBRARIES = {
     "gradio": "app extra",
     "gguf": "an extra, for quantized checkpoints",
     "matplotlib": "training extra",
+    "pxr": "an extra, for USD cameras",
     "tqdm": "training extra",
     "torch.utils.tensorboard": "training extra",
     "transformers": "standalone extra",

@@ -196,8 +196,8 @@ def _mean_samples(color: Tensor, near: Tensor, width: int, samples: int) -> tupl
     mean = near.sum(dim=0) / some
     highest = near.amax(dim=0)
     lowest = torch.where(near > 0, near, highest).amin(dim=0)
-    mixed = (highest - lowest > _SAME_SURFACE * lowest).nonzero(as_tuple=True)
-    mean[mixed] = _of_most(near[(slice(None), *mixed)])
+    mixed = highest - lowest > _SAME_SURFACE * lowest
+    mean[mixed] = _of_most(near[:, mixed])
     depth = torch.where(count > 0, 1.0 / mean.clamp(min=1e-30), 0.0)
     return color.sum(dim=0) / some[..., None], count.to(color.dtype) / samples**2, depth
 

@@ -45,7 +45,7 @@ def restore_geometry(geometry: dict[str, Any], placement: Placement, image: Tens
         own = rearrange(geometry["image"].cpu(), "b h w c -> b c h w")
         picture = rearrange(restore_image(own, placement), "b c h w -> b h w c")
     if "intrinsics" not in geometry:
-        result = {"depth": maps, "mask": known, "image": picture}
+        result: dict[str, Any] = {"depth": maps, "mask": known, "image": picture}
     else:
         cameras = placement.restore_cameras(geometry["intrinsics"].float().cpu())
         result = geometry_of_cameras(maps, known, picture, cameras)
