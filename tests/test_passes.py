@@ -51,6 +51,17 @@ def test_normals_and_positions_of_a_plane():
     torch.testing.assert_close(middle, torch.tensor([2.0, 0.0, 3.0]), atol=0.01, rtol=0)
 
 
+def light_beside_a_wall(away, radius, bias=0.05):
+    """What the definition says for a point on a floor, so far from an endless wall: integrated, not searched."""
+    angles = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+    heights = np.linspace(0, radius, 400)
+    ahead = np.cos(angles) > 1e-6
+    foot = away / np.cos(angles[ahead])[:, None]
+    distance = np.hypot(foot, heights)
+    taken = np.maximum(heights / distance - bias, 0) * np.maximum(1 - (distance / radius) ** 2, 0)
+    return 1 - taken.max(1).sum() / len(angles) / (1 - bias)
+
+
 @pytest.mark.parametrize("normal", [[0.0, 0.0, -1.0], [0.5, 0.3, -0.81]])
 def test_an_open_plane_is_not_occluded(normal):
     depth = slab(torch.tensor(normal))
@@ -60,13 +71,16 @@ def test_an_open_plane_is_not_occluded(normal):
 
 def test_a_corner_loses_up_to_half_of_its_light_and_less_and_less_away_from_it():
     depth = corner()
-    light = ambient_occlusion(depth, ALL, CAMERA, radius=1.0, edge_threshold=0.5)[SIZE // 4 : -SIZE // 4].mean(0)
+    light = ambient_occlusion(depth, ALL, CAMERA, radius=0.5, edge_threshold=0.5)[SIZE // 4 : -SIZE // 4].mean(0)
     right = light[SIZE // 2 :]
     # In a right angle, half of the directions above a wall meet the other one; what is farther away counts less.
     assert 0.5 < right[0] < 0.75
     away = camera_points(depth, CAMERA)[SIZE // 2, SIZE // 2 :, 0] * math.sqrt(2)
-    assert right[away > 1.1].min() > 0.99
-    smooth = right[away < 1.0].unfold(0, 4, 4).mean(1)
+    for place in (0.1, 0.15, 0.2, 0.3, 0.4):  # from two pixels on
+        pixel = (away - place).abs().argmin()
+        assert float(right[pixel]) == pytest.approx(light_beside_a_wall(float(away[pixel]), radius=0.5), abs=0.03)
+    assert right[away > 0.55].min() > 0.99
+    smooth = right[away < 0.5].unfold(0, 3, 3).mean(1)
     assert (smooth.diff() > 0).all()
 
 
@@ -195,10 +209,10 @@ def test_srgb_there_and_back():
 
 
 def test_the_sky_is_far_or_said_and_goes_missing_or_to_a_backdrop():
-    depth = torch.full((20, 20), 2.0)
-    depth[10:] = 4.0
-    depth[:6] = 40.0
-    depth[2, 7] = 3.0  # a speck in the sky
+    depth = torch.full((20, 20), 20.0)
+    depth[10:] = 40.0
+    depth[:6] = 400.0
+    depth[2, 7] = 30.0  # a speck in the sky
     valid = torch.ones_like(depth, dtype=torch.bool)
     valid[19, 0] = False
     sky = find_sky(depth, valid, far=5.0)
@@ -213,7 +227,7 @@ def test_the_sky_is_far_or_said_and_goes_missing_or_to_a_backdrop():
     gone, left = handle_sky(depth, valid, sky, "missing", 10.0)
     assert torch.equal(left, valid & ~sky)
     placed, kept = handle_sky(depth, valid, sky, "far away", 10.0)
-    assert (placed[sky] == 40.0).all()
+    assert (placed[sky] == 400.0).all()
     assert torch.equal(placed[~sky], depth[~sky])
     assert torch.equal(kept, valid | sky)
     assert torch.equal(gone[~sky], depth[~sky])
