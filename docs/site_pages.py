@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from mforce.mforce_core import rollout_times
+from mforce.evaluation.sampling_study import PATHS
+from mforce.mforce_core import PathSpec, rollout_times
 
 ROOT = Path(__file__).resolve().parent.parent
 HELP_PAGES = ROOT / "web" / "docs"
@@ -67,6 +68,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "command-line.md": _command_line(),
         "reference/python.md": _python_reference(),
         "images/unit_square.svg": unit_square(),
+        "images/six_paths.svg": six_paths(),
     }
     for uri, content in pages.items():
         files.append(File.generated(config, uri, content=content))
@@ -138,6 +140,19 @@ def unit_square() -> str:
         xlim=(1, 0), ylim=(1, 0), aspect="equal", xlabel="noise level of the image", ylabel="noise level of the depth"
     )
     figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
+
+
+def six_paths() -> str:
+    """The joint paths of the study of sampling as an SVG, a dot for every step."""
+    figure = Figure(figsize=(9.0, 6.2), layout="constrained")
+    for axes, (name, way) in zip(figure.subplots(2, 3).flat, PATHS.items(), strict=True):
+        path = PathSpec.parse(way.path).build(way.steps)
+        axes.plot(path.rgb, path.depth, marker=".", linewidth=1.2, clip_on=False)
+        axes.set_title(name, fontsize=9)
+        axes.set(xlim=(1, 0), ylim=(1, 0), aspect="equal", xlabel="noise of the image", ylabel="noise of the depth")
     svg = io.StringIO()
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return svg.getvalue()

@@ -45,7 +45,7 @@ PathOption = Annotated[
         "--path",
         metavar="PATH",
         help='The way of the noise levels: "tilt log2_alpha=5", "finish rgb_by=0.6", "points 1,1 0.3,0.9 0,0", '
-        '"shifts mu=1.1 depth_mu=0.5", "tilt restart=0.8,0.5,2", or JSON; see docs/concepts/paths.',
+        '"shifts mu=1.1 depth_mu=0.5", "tilt restart=0.8,0.5,2", or JSON; see docs/concepts/paths.md.',
         show_default=False,
         rich_help_panel=SAMPLING,
     ),

@@ -23,7 +23,8 @@ class NoisePath:
     call of the model). :class:`.path_spec.PathSpec` makes paths from a few numbers.
 
     Args:
-        rgb, depth: (steps + 1,) numbers in [0, 1]; they are rounded to float32.
+        rgb: (steps + 1,) numbers in [0, 1]; they are rounded to float32.
+        depth: as many.
 
     Raises:
         ValueError: fewer than two levels, different counts, a level outside [0, 1].
