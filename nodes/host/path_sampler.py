@@ -56,7 +56,8 @@ class PathSampler(comfy.samplers.Sampler):
     ) -> Tensor:
         """The packed clean latent (B, 1, L) from packed noise and content; the arguments are core's."""
         shapes = model_wrap.inner_model.latent_shapes
-        path = NoisePath(*self.clocks.levels(sigmas))
+        rgb, depth = (tuple(level.tolist()) for level in self.clocks.levels(sigmas))
+        path = NoisePath(rgb, depth)
         content = torch.zeros_like(noise) if latent_image is None else latent_image
         kept = _kept(content, denoise_mask, shapes)
         inpainted = comfy.samplers.KSamplerX0Inpaint(model_wrap, sigmas)
