@@ -314,6 +314,33 @@ def test_other_packs_with_folders_of_the_same_names_work_beside_this_one(object_
     assert "MFSampler" in object_info
 
 
+def test_a_path_gives_one_picture_through_core_and_through_mf_sampler(server, object_info):
+    scene = Scene(object_info)
+    latent = scene.start("joint")
+    path = scene.add("MFPath", steps=6)
+    guider = scene.add("CFGGuider", model=scene.model, positive=scene.positive, negative=scene.negative, cfg=4.0)
+    noise = scene.add("RandomNoise", noise_seed=4)
+    advanced = scene.add(
+        "SamplerCustomAdvanced",
+        noise=noise[0],
+        guider=guider[0],
+        sampler=path[1],
+        sigmas=path[2],
+        latent_image=latent,
+    )
+    common = {"positive": scene.positive, "negative": scene.negative, "latent": latent, "seed": 4}
+    with_path = scene.add("MFSampler", model=scene.model, path=path[0], **common)
+    without = scene.add("MFSampler", model=scene.model, steps=6, **common)
+    rgb = [scene.add("MFSplitLatent", latent=advanced[0])[0], with_path[0], without[0]]
+    saved = [scene.save_image(scene.decode(latent)[0]) for latent in rgb]
+    outcome = scene.graph.run(server)
+    pictures = [pixels(outcome, node) for node in saved]
+    assert np.array_equal(pictures[0], pictures[1])
+    # The default path is the release's, whose depth steps are rounded otherwise.
+    assert np.abs(pictures[1] - pictures[2]).max() <= 2
+    assert np.ptp(pictures[0]) > 100
+
+
 def test_every_node_of_the_pack_was_executed(request, object_info):
     here = {name for name in globals() if name.startswith("test_")}
     selected = {item.originalname for item in request.session.items if item.module is request.module}
