@@ -70,20 +70,25 @@ class ComfyTransformer(ModalityForcingTransformer):
     ) -> list[Tensor]:
         grid = (x[0].shape[-2], x[0].shape[-1])
         rgb, depth = map(latents_to_tokens, x)
-        t_rgb, t_depth, guidance = _for_the_batch(timestep[0], timestep[1], guidance)
+        t_rgb, t_depth = timestep
+        modulations = None
+        if _same_for_the_batch(t_rgb, t_depth, guidance):
+            levels = [None if level is None else level[:1].expand(2) for level in (t_rgb, t_depth, guidance)]
+            modulations = self.modulations(*levels, dtype=context.dtype).rows(0, 1)
         with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
-            velocity, clean = super().forward(rgb, depth, context, t_rgb, t_depth, grid, guidance, dtype=context.dtype)
+            velocity, clean = super().forward(
+                rgb, depth, context, t_rgb, t_depth, grid, guidance, modulations=modulations, dtype=context.dtype
+            )
         assert clean is not None  # there is always a depth stream here
         return [tokens_to_latents(out.float(), grid) for out in (velocity, clean)]
 
 
-def _for_the_batch(*levels: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Levels (B,) as one row where they are the same for the whole batch, as core's samplers give them.
+def _same_for_the_batch(*levels: Tensor | None) -> bool:
+    """Whether the levels (B,) of every picture are the same, as core's samplers give them, and on a CPU.
 
-    A product with one row is rounded otherwise than one with three, so a picture would depend on the size of its batch.
-    On a CPU alone: asking a GPU would wait for it, and there other products depend on the batch as well.
+    They are then modulated by one row, made by products of two rows whatever the batch: the rounding of a product
+    depends on how many rows it has, and with a single one also on where its weights lie in memory. On a GPU the
+    question would wait for it, and other products depend on the batch there as well.
     """
     given = [level for level in levels if level is not None]
-    if any(level.device.type != "cpu" or not torch.equal(level, level[:1].expand_as(level)) for level in given):
-        return levels
-    return tuple(None if level is None else level[:1] for level in levels)
+    return all(level.device.type == "cpu" and torch.equal(level, level[:1].expand_as(level)) for level in given)
