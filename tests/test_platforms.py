@@ -41,8 +41,9 @@ for module in modules:
 
 
 def importable(missing: set[str]) -> list[str]:
-    """All modules that ought to import: not the nodes, which need ComfyUI, and Triton's only where it is."""
-    left_out = ("mforce.nodes", "mforce.__main__", *(TRITON_ONLY if "triton" in missing else ()))
+    """All modules that ought to import: not what runs in ComfyUI, and Triton's only where it is."""
+    in_comfyui = ("mforce.nodes", "mforce.__main__", "mforce.benchmarks.memory_probe")
+    left_out = (*in_comfyui, *(TRITON_ONLY if "triton" in missing else ()))
     return [module for module in MODULES if module in WITHOUT_TRITON or not module.startswith(left_out)]
 
 

@@ -65,7 +65,11 @@ def parts_of(config: TrainConfig) -> dict[Part, Path]:
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in noted if path.is_file()]
     found: dict[Part, Path] = {}
     heldout = None if config.heldout is None else config.heldout.autoencoder
-    for part, given in (("text_encoder", config.text_encoder), ("vae", config.data.autoencoder or heldout)):
+    named: dict[Part, Path | None] = {
+        "text_encoder": config.text_encoder,
+        "vae": config.data.autoencoder or heldout,
+    }
+    for part, given in named.items():
         names = [report["parts"][part] for report in reports if report.get("parts", {}).get(part)]
         path = given or next((Path(name) for name in names), None)
         if path is not None and path.exists():

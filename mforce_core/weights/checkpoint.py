@@ -224,7 +224,8 @@ def save_model(
     config: dict[str, object] = {"architecture": model.config.to_dict(), "schedule": vars(model.schedule)}
     if image_size is not None:
         config["image_size"] = list(image_size)
-    config |= parts or {}
+    for part, name in (parts or {}).items():
+        config[part] = name
     tensors = {
         "dit." + name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }

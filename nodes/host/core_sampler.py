@@ -36,7 +36,7 @@ DEPTH_TO_IMAGE: Mode = "d2i"
 RELEASED = "released"
 
 #: The node whose latent a mode starts from.
-_STARTS = {
+_STARTS: dict[str, str] = {
     JOINT: "MF Empty Latent",
     IMAGE_TO_DEPTH: "MF Image to Depth Latent",
     DEPTH_TO_IMAGE: "MF Depth to Image Latent",
