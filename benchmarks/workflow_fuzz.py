@@ -67,6 +67,8 @@ LINKS: dict[str, list[Any]] = {
 VALUES: dict[tuple[str, str], Any] = {
     ("MFDepthToImageLatent", "depth"): ["encoded", 0],
     ("MFDepthDetokenize", "depth"): ["encoded", 0],
+    ("MFDepthToGeometry", "depth"): ["scene", 1],
+    ("MFEncodeDepth", "depth"): ["scene", 1],
     ("MFDepthCompletion", "depth"): ["encoded", 0],
     ("MFMergeLatent", "rgb"): ["split", 0],
     ("MFMergeLatent", "depth"): ["split", 1],
@@ -108,7 +110,7 @@ def node_inputs(info: Mapping[str, Any]) -> dict[str, tuple[Any, dict[str, Any]]
 
 
 def whole_inputs(node: str, info: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of all inputs with which a node runs."""
+    """Values of all inputs with which a node runs, but for optional ones of types that no cheap node makes."""
     found: dict[str, Any] = {}
     for name, (kind, options) in node_inputs(info).items():
         choices = kind if isinstance(kind, list) else options.get("options")
@@ -120,8 +122,8 @@ def whole_inputs(node: str, info: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = options["default"]
         elif choices:
             found[name] = choices[0]
-        else:
-            found[name] = next(LINKS[one] for one in str(kind).split(",") if one in LINKS)
+        elif name in info["input"].get("required", {}) or set(kind.split(",")) & LINKS.keys():
+            found[name] = next(LINKS[one] for one in kind.split(",") if one in LINKS)
     return found
 
 

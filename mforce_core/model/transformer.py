@@ -193,6 +193,10 @@ class ModalityForcingTransformer(nn.Module):
             raise ValueError("the model needs the noise level t_rgb")
         if self.config.use_guidance_embed and guidance is None:
             raise ValueError("this checkpoint embeds a guidance scale: pass guidance (B,)")
+        if t_rgb.device.type == "cpu" and t_rgb.shape[0] == 1:
+            # The rounding of a product with one row depends on where its weights lie in memory: use the first of two.
+            levels = [None if level is None else level.expand(2) for level in (t_rgb, t_depth, guidance)]
+            return self.modulations(*levels, dtype=dtype).rows(0, 1)
         vec_img, vec_depth = self._conditioning(t_rgb, t_depth, guidance, dtype or self.compute_dtype)
         txt = self.double_stream_modulation_txt(vec_img) if self.config.depth_double else None
         img = self.double_stream_modulation_img(vec_img) if self.config.depth_double else None

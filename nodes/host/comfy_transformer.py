@@ -73,8 +73,8 @@ class ComfyTransformer(ModalityForcingTransformer):
         t_rgb, t_depth = timestep
         modulations = None
         if _same_for_the_batch(t_rgb, t_depth, guidance):
-            levels = [None if level is None else level[:1].expand(2) for level in (t_rgb, t_depth, guidance)]
-            modulations = self.modulations(*levels, dtype=context.dtype).rows(0, 1)
+            levels = [None if level is None else level[:1] for level in (t_rgb, t_depth, guidance)]
+            modulations = self.modulations(*levels, dtype=context.dtype)
         with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
             velocity, clean = super().forward(
                 rgb, depth, context, t_rgb, t_depth, grid, guidance, modulations=modulations, dtype=context.dtype
@@ -86,9 +86,8 @@ class ComfyTransformer(ModalityForcingTransformer):
 def _same_for_the_batch(*levels: Tensor | None) -> bool:
     """Whether the levels (B,) of every picture are the same, as core's samplers give them, and on a CPU.
 
-    They are then modulated by one row, made by products of two rows whatever the batch: the rounding of a product
-    depends on how many rows it has, and with a single one also on where its weights lie in memory. On a GPU the
-    question would wait for it, and other products depend on the batch there as well.
+    They are then modulated by one row whatever the batch: the rounding of a product depends on how many rows it has.
+    On a GPU the question would wait for it, and other products depend on the batch there as well.
     """
     given = [level for level in levels if level is not None]
     return all(level.device.type == "cpu" and torch.equal(level, level[:1].expand_as(level)) for level in given)

@@ -341,6 +341,40 @@ def test_a_path_gives_one_picture_through_core_and_through_mf_sampler(server, ob
     assert np.ptp(pictures[0]) > 100
 
 
+def test_a_depth_map_goes_out_in_every_form(server, object_info):
+    scene = Scene(object_info)
+    picture = scene.example[0]
+    maps = scene.add("MFDepthToGeometry", depth=scene.example[1], image=picture)
+    twice = scene.add("MFLatentFromBatch", latent=scene.add("MFRepeatLatent", latent=scene.start("d2i"), amount=2)[0])
+    depth = scene.add("MFDepthDetokenize", depth=scene.add("MFSplitLatent", latent=twice[0])[1])
+    merged = scene.add("MFDepthEnsemble", depth=depth[0])
+    sky = scene.add("MFSky", geometry=maps[0])
+    pictures = {
+        "source": picture,
+        "focus": scene.add("MFDepthOfField", geometry=sky[0], strength=0.1)[0],
+        "fog": scene.add("MFFog", geometry=sky[0])[0],
+        "stereo": scene.add("MFStereoPair", geometry=sky[0], baseline=0.1)[0],
+        "normals": scene.add("MFDepthPasses", geometry=sky[0])[0],
+        "spread": merged[1],
+    }
+    saved = {name: scene.save_image(image) for name, image in pictures.items()}
+    splats = scene.add("MFToSplats", geometry=sky[0])
+    turned = scene.save_image(scene.add("RenderSplat", splat=splats[0])[0])
+    layers = scene.add("MFSaveLayers", geometry=sky[0])
+    camera = scene.add("MFSaveCamera", geometry=sky[0])
+    outcome = scene.graph.run(server)
+    found = {name: pixels(outcome, node) for name, node in saved.items()}
+    height, width = found["source"].shape[:2]
+    assert found["stereo"].shape == (height, 2 * width, 3)
+    for name in ("focus", "fog", "normals"):
+        assert found[name].shape == found["source"].shape
+        assert np.abs(found[name] - found["source"]).mean() > 1, name
+    assert np.ptp(found["spread"], axis=(0, 1)).max() == 0  # of two equal maps
+    assert np.ptp(pixels(outcome, turned)) > 50
+    assert [path.suffix for path in outcome.files(layers, "depth_files")] == [".exr"]
+    assert [path.is_file() for path in outcome.files(camera, "files")] == [True]
+
+
 def test_every_node_of_the_pack_was_executed(request, object_info):
     here = {name for name in globals() if name.startswith("test_")}
     selected = {item.originalname for item in request.session.items if item.module is request.module}
