@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("typer")
@@ -161,7 +162,16 @@ def ray_of_two_processes():
     ray.shutdown()
 
 
-@pytest.mark.usefixtures("ray_of_two_processes")
+@pytest.fixture
+def one_thread():
+    """As Ray gives an actor, and as results note it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("ray_of_two_processes", "one_thread")
 def test_ray_gives_what_one_process_gives_and_goes_on(folder, tmp_path):
     run("i2d", folder, *OPTIONS, "-o", tmp_path / "one", code=1)
     arguments = ("i2d", folder, *OPTIONS, "--ray", 2, "-o", tmp_path / "ray")
