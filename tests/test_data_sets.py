@@ -134,12 +134,12 @@ def test_tartanair(tmp_path: Path) -> None:
     depth = meters() + np.float32(0.123)
     depth[0, :3] = 65504.0
     bgra = depth.astype("<f4").view(np.uint8).reshape(HEIGHT, WIDTH, 4)  # what OpenCV's imwrite is given
-    for camera in ("lcam_front", "rcam_left"):
+    for camera in ("lcam_front", "rcam_left", "lcam_fish", "rcam_equirect"):  # no pinhole took the last two
         folder = tmp_path / "in" / "AbandonedFactory" / "Data_easy" / "P001"
         save(folder / f"image_{camera}" / f"000007_{camera}.png", picture())
         save(folder / f"depth_{camera}" / f"000007_{camera}_depth.png", bgra[..., [2, 1, 0, 3]])
     samples = converted("tartanair", tmp_path / "in", tmp_path / "out")
-    assert len(samples) == 2
+    assert [key.rsplit("/", 1)[1] for key in samples] == ["000007_lcam_front", "000007_rcam_left"]
     depth[0, :3] = np.nan
     for sample in samples.values():
         np.testing.assert_array_equal(sample.depth, depth)

@@ -2,7 +2,7 @@
 
 ``ENV/Data_{easy,hard}/PNNN/image_CAM/FRAME_CAM.png`` with ``depth_CAM/FRAME_CAM_depth.png``. Depth is float32 meters,
 planar, whose four bytes are the blue, green, red and alpha of an 8-bit PNG. Sky has a very large depth; from 1000 m on
-there is no measurement here.
+there is no measurement here. The cameras ``fish`` and ``equirect``, which are no pinholes, are left out.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from PIL import Image
 from .frame import Frame, Listed, key_of, walk
 
 _SKY = 1000.0
+_NO_PINHOLES = ("_fish", "_equirect")
 
 
 def frames(root: Path) -> Iterator[Listed]:
     for image in walk(root, "*cam_*.png"):
         camera = image.parent.name
-        if not camera.startswith("image_"):
+        if not camera.startswith("image_") or camera.endswith(_NO_PINHOLES):
             continue
         depth = image.parent.with_name(camera.replace("image_", "depth_", 1)) / f"{image.stem}_depth.png"
         if depth.exists():
