@@ -150,6 +150,13 @@ def test_sets_that_do_not_go_together_are_refused(root: Path, tmp_path: Path) ->
     write_latents(tmp_path / "another", facts={"text_encoder": "cd"})
     with pytest.raises(ValueError, match="encoded with another text encoder"):
         EncodedSource([tmp_path / "other", tmp_path / "another"], root, batch_size=1, seed=0)
+    write_latents(tmp_path / "one_vae", facts={"vae": "ab"})
+    write_latents(tmp_path / "other_vae", facts={"vae": "cd"})
+    with pytest.raises(ValueError, match="different autoencoders"):
+        EncodedSource([tmp_path / "one_vae", root / "rooms", tmp_path / "other_vae"], root, batch_size=1, seed=0)
+    write_latents(tmp_path / "one_vae", facts={"vae": "cd"}, file="latents-1.safetensors")
+    with pytest.raises(ValueError, match="one autoencoder"):
+        EncodedSource([tmp_path / "one_vae"], root, batch_size=1, seed=0)
     more = mixed(root) | {"data.mixture": '[{latents="nowhere", weight=1}]'}
     with pytest.raises(ConfigError, match=r"data\.mixture: .*nowhere holds no latents"):
         train(config("t2i", root, tmp_path, **more))
@@ -344,5 +351,15 @@ def test_a_run_in_buckets_trains_resumes_and_exports(bucketed: Path, tmp_path: P
 def test_sizes_that_were_not_encoded_in_buckets_are_refused(tmp_path: Path) -> None:
     write_data(tmp_path)
     write_latents(tmp_path, shape=(1, 2), file="latents-1.safetensors")
+    with pytest.raises(ValueError, match="encode them at one size"):
+        EncodedSource([tmp_path], tmp_path, batch_size=1, seed=0)
+
+
+def test_buckets_of_two_sizes_in_one_folder_are_refused(tmp_path: Path) -> None:
+    write_words(tmp_path)
+    for side in (32, 64):
+        facts = {"aspects": True, "canvas": [side, side]}
+        shape = (side // 16, side // 16)
+        write_latents(tmp_path, shape=shape, file=f"latents-0.{side}x{side}.safetensors", facts=facts)
     with pytest.raises(ValueError, match="encode them at one size"):
         EncodedSource([tmp_path], tmp_path, batch_size=1, seed=0)

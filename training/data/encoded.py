@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,14 +31,16 @@ _OPEN_SHARDS = 128
 class Layout(NamedTuple):
     """What the samples of a shard look like; ``text`` is "features", "token_ids" or, captions alone, "captions".
 
-    ``aspects``: pictures went to canvases of several shapes, each with shards of its own.
+    ``autoencoder``, ``text_encoder``: their marks, None where they were not noted. ``aspects``: where pictures went to
+    canvases of several shapes, each with shards of its own, the longer side of all of these in pixels, else None.
     """
 
     latent_shape: tuple[int, int, int]
     depth_shape: tuple[int, int] | None
     text: str
+    autoencoder: str | None
     text_encoder: str | None
-    aspects: bool
+    aspects: int | None
 
     @property
     def depth_scale(self) -> int | None:
@@ -47,15 +49,23 @@ class Layout(NamedTuple):
 
     def fits(self, other: Layout) -> bool:
         """Whether both may lie in one folder: all the same, but for the shape of pictures in buckets."""
-        if not (self.aspects and other.aspects):
-            return self == other
-        channels = self.latent_shape[0] == other.latent_shape[0]
-        return channels and self._replace(latent_shape=other.latent_shape, depth_shape=other.depth_shape) == other
+        if not _one_autoencoder(self, other):
+            return False
+        alike = self._replace(autoencoder=other.autoencoder)
+        if self.aspects is None or other.aspects is None:
+            return alike == other
+        return alike._replace(latent_shape=other.latent_shape, depth_shape=other.depth_shape) == other
 
     def __str__(self) -> str:
         channels, height, width = self.latent_shape
         depth = "no depth" if self.depth_shape is None else "depth of {}x{}".format(*self.depth_shape)
         return f"latents of {height}x{width} with {channels} channels, {depth}, text as {self.text}"
+
+
+def _one_autoencoder(one: Layout, other: Layout) -> bool:
+    """Whether both may be of one autoencoder; earlier versions did not note it."""
+    marks = one.autoencoder, other.autoencoder
+    return one.latent_shape[0] == other.latent_shape[0] and (None in marks or marks[0] == marks[1])
 
 
 class _OpenShard:
@@ -83,8 +93,8 @@ class _OpenShard:
         depth = tuple(shapes["depth"]) if "depth" in shapes else None
         text = "features" if "text" in shapes else "token_ids" if "token_ids" in shapes else "captions"
         facts = json.loads(self.metadata.get("facts", "{}"))
-        aspects = bool(facts.get("aspects"))
-        return Layout((channels, height, width), depth, text, facts.get("text_encoder"), aspects)
+        aspects = max(facts.get("canvas", (0,))) if facts.get("aspects") else None
+        return Layout((channels, height, width), depth, text, facts.get("vae"), facts.get("text_encoder"), aspects)
 
     @property
     def captions(self) -> list[str]:
@@ -133,7 +143,7 @@ class EncodedFolder:
             if not shard.layout.fits(layout):
                 raise ValueError(
                     f"{first} holds {layout} and {path} {shard.layout}: encode them at one size, in one "
-                    "way and with one text encoder."
+                    "way, with one autoencoder and one text encoder."
                 )
             files.setdefault(shard.layout.latent_shape, []).append((path, shard.rows))
         if layout is None:
@@ -190,8 +200,8 @@ class EncodedSource:
     ) -> None:
         self._folders = [EncodedFolder(folder, text_encoder) for folder in folders]
         first = self._folders[0]
-        for folder in self._folders[1:]:
-            _check_together(first, folder)
+        for one, folder in combinations(self._folders, 2):
+            _check_together(one, folder)
         counts: Counter[tuple[int, int, int]] = Counter()
         for folder in self._folders:
             counts.update({shape: folder.count(shape) for shape in folder.shapes})
@@ -233,7 +243,7 @@ def _check_together(one: EncodedFolder, other: EncodedFolder) -> None:
     if one.null_text.shape != other.null_text.shape or (None not in encoders and encoders[0] != encoders[1]):
         raise ValueError(f"{one.path} and {other.path} were encoded with different text encoders.")
     scales = {one.layout.depth_scale, other.layout.depth_scale} - {None}
-    if one.layout.latent_shape[0] != other.layout.latent_shape[0] or len(scales) > 1:
+    if not _one_autoencoder(one.layout, other.layout) or len(scales) > 1:
         raise ValueError(f"{one.path} and {other.path} were encoded with different autoencoders.")
 
 
