@@ -25,7 +25,7 @@ from .depth.codec import decode_depth, encode_depth, fill_missing
 from .depth.ensemble import combine
 from .device import check_compiler, choose_device, device_name
 from .encoders.autoencoder_files import load_autoencoder
-from .encoders.familiarity import UNFAMILIAR
+from .encoders.familiarity import UNFAMILIAR, load_familiarity
 from .encoders.patch_autoencoder import PatchAutoencoder
 from .encoders.text import encode_prompts
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture
@@ -109,6 +109,8 @@ class Pipeline:
         self._texts: dict[str, Tensor] = {}
         self.encode({*prompts, ""})
         self.autoencoder = load_autoencoder(parts.vae, device=self.device, dtype=torch.float32)
+        if isinstance(self.autoencoder, PatchAutoencoder):  # which may be lent to a model of other pictures
+            self.autoencoder.familiarity = load_familiarity(parts.model)
         self.model = load_model(parts.model, device=self.device, dtype=getattr(torch, settings.dtype))
         if settings.compile:
             check_compiler(settings.device)

@@ -110,6 +110,17 @@ def test_a_picture_that_nano_does_not_know_is_a_note(nano, monkeypatch):
     assert said == [UNFAMILIAR]
 
 
+def test_a_model_of_other_pictures_with_the_autoencoder_of_nano_is_not_said_to_be_nano(nano, tmp_path):
+    """As docs/training.md trains one on pictures of one's own."""
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (model / name).symlink_to(NANO / name)
+    own = Pipeline.load(model, text_encoder=NANO, vae=NANO, device="cpu")
+    white = np.full((128, 128, 3), 255, np.uint8)
+    assert [made.i2d(white, steps=1).origin["notes"] for made in (nano, own)] == [[UNFAMILIAR], []]
+
+
 def test_progress_counts_the_refining_steps_and_can_stop(nano):
     seen = []
     nano.joint(

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..weights.tensor_files import open_safetensors
 from .latent_space import unpack_2x2
 
-#: Lies beside the autoencoder that its numbers belong to.
+#: Lies beside the model whose training pictures it describes, and that model's autoencoder.
 FILE = "familiarity.safetensors"
 
 UNFAMILIAR = (
@@ -85,13 +85,13 @@ def fit_familiarity(latents: Tensor) -> Familiarity:
     return Familiarity(statistics.mean, statistics.whitening, float(distances.quantile(1 - _FALSE_ALARMS)))
 
 
-def load_familiarity(autoencoder: Path) -> Familiarity | None:
-    """The statistics beside an autoencoder, a file or folder; None where there are none.
+def load_familiarity(model: Path) -> Familiarity | None:
+    """The statistics beside a model or its autoencoder, a file or folder; None where there are none.
 
     Raises:
         ValueError: the file is damaged or another.
     """
-    path = (autoencoder if autoencoder.is_dir() else autoencoder.parent) / FILE
+    path = (model if model.is_dir() else model.parent) / FILE
     if not path.exists():
         return None
     with open_safetensors(path) as file:

@@ -14,6 +14,7 @@ import comfy.utils
 import folder_paths
 
 from ...mforce_core.encoders.autoencoder_files import autoencoder_files, read_tensors
+from ...mforce_core.encoders.familiarity import load_familiarity
 from ...mforce_core.encoders.text import WORDS_FILE
 from ...mforce_core.release import RGB_CHANNELS
 from ...mforce_core.weights.bundle import (
@@ -61,7 +62,7 @@ def load_bundled_clip(path: Path) -> comfy.sd.CLIP | None:
 def load_bundled_vae(path: Path) -> comfy.sd.VAE | None:
     """The autoencoder in a checkpoint or a model folder, or the one that the folder's ``config.json`` names; None where
     there is none."""
-    prefix = vae_prefix(locate(path))
+    model, prefix = path, vae_prefix(locate(path))
     if prefix is not None:
         path = file_with(path, prefix)
     elif path.is_file() or not autoencoder_files(path):
@@ -71,7 +72,9 @@ def load_bundled_vae(path: Path) -> comfy.sd.VAE | None:
         path = named
     tensors = read_tensors(path)
     if "components.weight" in tensors:
-        return nano_parts.load_vae(path)
+        vae = nano_parts.load_vae(path)
+        vae.first_stage_model.familiarity = load_familiarity(model)  # the autoencoder may be lent by another model
+        return vae
     # Core cannot tell the channels of the tiny autoencoder from its tensors.
     return comfy.sd.VAE(sd=tensors, metadata={"tae_latent_channels": RGB_CHANNELS})
 

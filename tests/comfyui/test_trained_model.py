@@ -52,5 +52,9 @@ def test_text_encoder_and_autoencoder_are_found_by_name_and_beside_the_model(run
     assert runs["same"]
 
 
+def test_the_autoencoder_of_nano_does_not_judge_another_models_pictures(runs):
+    assert not runs["knows_nanos_pictures"]
+
+
 def test_a_folder_whose_parts_are_elsewhere_loads_and_says_what_is_missing(runs):
     assert [text.split(".")[0] for text in runs["moved"]] == ["moved carries no text encoder", "moved carries no VAE"]

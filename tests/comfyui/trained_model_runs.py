@@ -18,6 +18,7 @@ def main(root: Path, folder: Path) -> None:
     results = {name: picture_of(name) for name in ("named", "copied")}
     results["same"] = results.pop("named") == results.pop("copied")
     results["moved"] = missing_parts("moved")
+    results["knows_nanos_pictures"] = knows_nanos_pictures("named")
     print(json.dumps(results))
 
 
@@ -38,6 +39,13 @@ def picture_of(name: str) -> list[float]:
     assert pixels.isfinite().all()
     assert depth["samples"].isfinite().all()
     return [round(float(value), 6) for value in (*pixels.flatten()[:50], *depth["samples"].flatten()[:50])]
+
+
+def knows_nanos_pictures(name: str) -> bool:
+    """Whether the VAE holds the statistics that lie beside nano, whose autoencoder it is."""
+    from pack_under_test.nodes.load_model import MFLoadModel
+
+    return MFLoadModel.execute(name).result[2].first_stage_model.familiarity is not None
 
 
 def missing_parts(name: str) -> list[str]:
