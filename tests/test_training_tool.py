@@ -17,10 +17,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from mforce.mforce_core.encoders.autoencoder_files import autoencoder_files
 from mforce.mforce_core.model.config import Architecture, ConfigError
 from mforce.mforce_core.weights.named_parts import named_part
 from mforce.training.config import ArchitectureConfig, OptimizerConfig
 from mforce.training.config_file import PRESETS, read_train_config
+from mforce.training.data.encoders import autoencoder_mark
 from mforce.training.keys import commented_file, keys_of, reference, sections
 from mforce.training.log import read_log
 from mforce.training.losses import Errors
@@ -354,6 +356,35 @@ def test_a_folder_that_names_what_cannot_be_used_is_said(tmp_path: Path, name: o
     with pytest.raises(ValueError, match=message):
         named_part(tmp_path, "vae")
     assert named_part(tmp_path, "text_encoder") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "copied"),
+    [
+        (["vae/diffusion_pytorch_model.safetensors"], ".", ["autoencoder.safetensors"]),
+        (["diffusion_pytorch_model.safetensors"], ".", ["autoencoder.safetensors"]),
+        (["flux2-vae.safetensors"], "flux2-vae.safetensors", ["autoencoder.safetensors"]),
+        (["ae_encoder.safetensors", "ae_decoder.safetensors"], "ae_encoder.safetensors", None),
+        (["ae_encoder.safetensors", "ae_decoder.safetensors"], ".", None),
+    ],
+    ids=["pipeline", "diffusers", "file", "half", "halves"],
+)
+def test_every_form_of_an_autoencoder_is_copied(
+    data: Path, tmp_path: Path, files: list[str], named: str, copied: list[str] | None
+) -> None:
+    """Into the exported folder, under names by which it is found there."""
+    vae, latents = tmp_path / "vae", tmp_path / "latents"
+    for name in files:
+        (vae / name).parent.mkdir(parents=True, exist_ok=True)
+        save_file({"a": torch.tensor([len(name)])}, vae / name)
+    write_latents(latents)
+    (latents / "encode.json").write_text(json.dumps({"parts": {"vae": str(vae / named)}}))
+    assert autoencoder_mark(vae / named)
+    more = {"text_encoder": data, "steps": 1, "copy_parts": "true"}
+    train(config("t2i", latents, tmp_path / "run", **more))
+    found = autoencoder_files(tmp_path / "run" / "model")
+    assert sorted(file.name for file in found) == sorted(copied or files)
+    assert [load_file(file) for file in found] == [load_file(file) for file in autoencoder_files(vae / named)]
 
 
 def test_trainer_is_silent_about_what_it_does_not_change(data: Path, tmp_path: Path) -> None:

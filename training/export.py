@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ..mforce_core.encoders.autoencoder_files import ONE_FILE_NAMES, autoencoder_files
 from ..mforce_core.encoders.text import WORDS_FILE
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE
@@ -83,12 +83,9 @@ def _copy_parts(config: TrainConfig, out: Path) -> None:
     words, vae = parts.get("text_encoder"), parts.get("vae")
     if words is not None and (words.is_file() or (words / WORDS_FILE).exists()):
         copyfile(words if words.is_file() else words / WORDS_FILE, out / WORDS_FILE)
-    if vae is not None and vae.is_file():
-        copyfile(vae, out / ONE_FILE_NAMES[0])
-    elif vae is not None:
-        for name in (ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES):
-            if (vae / name).exists():
-                copyfile(vae / name, out / name)
+    files = [] if vae is None else autoencoder_files(vae)
+    for file in files:
+        copyfile(file, out / (file.name if len(files) > 1 else ONE_FILE_NAMES[0]))
 
 
 def _whole(tensor: Tensor) -> Tensor:

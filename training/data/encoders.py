@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ...mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
+from ...mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES, autoencoder_files
 from ...mforce_core.encoders.text import WORDS_FILE
 
 #: Bytes at either end of a file that its mark is made of.
@@ -25,7 +25,7 @@ def autoencoder_mark(path: Path) -> str:
     if not path.is_dir():
         return _mark([path])
     names = (ENCODER_FILE, DECODER_FILE, *ONE_FILE_NAMES)
-    return _mark([path / name for name in names if (path / name).exists()])
+    return _mark([path / name for name in names if (path / name).exists()] or autoencoder_files(path))
 
 
 def _mark(files: list[Path]) -> str:
