@@ -160,7 +160,11 @@ def test_sets_that_do_not_go_together_are_refused(root: Path, tmp_path: Path) ->
     more = mixed(root) | {"data.mixture": '[{latents="nowhere", weight=1}]'}
     with pytest.raises(ConfigError, match=r"data\.mixture: .*nowhere holds no latents"):
         train(config("t2i", root, tmp_path, **more))
+    (tmp_path / "section.toml").write_text('[[data.mixture]]\nlatents = "rooms"\nweight = 1\n')
     for wrong, message in (
+        (tmp_path / "section.toml", r"section\.toml has no list \[\[mixture\]\]"),
+        ("papre", r"papre is neither a TOML file nor one of paper"),
+        ('[{latents="rooms", weight=1}, {latents="rooms", weight=2}]', "names rooms twice"),
         ('[{latents="rooms", weight=0}]', r"data\.mixture\.0\.weight"),
         ('[{latents="rooms", wieght=1}]', r"no such key"),
     ):

@@ -108,6 +108,9 @@ class DataConfig(Section):
             raise ValueError(f"source = {self.source} needs latents, a folder")
         if self.source == "stream" and self.mixture:
             raise ValueError("mixture needs source = encoded")
+        names = [part.latents for part in self.mixture]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"mixture names {twice} twice")
         return self
 
     def parts(self) -> dict[Path, float]:

@@ -74,8 +74,15 @@ def _name_mixture(values: dict[str, Any], presets: Path) -> None:
     """Put the list of a mixture in the place of its name or file."""
     data = values.get("data")
     if isinstance(data, dict) and isinstance(data.get("mixture"), str):
-        path = _located(Path(data["mixture"]), Path(), presets / "mixtures")
-        data["mixture"] = tomllib.loads(read_text(path)).get("mixture", [])
+        folder = presets / "mixtures"
+        path = _located(Path(data["mixture"]), Path(), folder)
+        if not path.exists():
+            names = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
+            raise ConfigError(f"data.mixture: {path} is neither a TOML file nor one of {names}")
+        mixture = tomllib.loads(read_text(path)).get("mixture")
+        if not mixture:
+            raise ConfigError(f"data.mixture: {path} has no list [[mixture]]")
+        data["mixture"] = mixture
 
 
 def _located(path: Path, folder: Path, presets: Path) -> Path:
