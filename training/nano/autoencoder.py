@@ -168,7 +168,7 @@ def train(
         save_patch_autoencoder(model, out)
     result |= {
         "psnr": psnr(model, held_out),
-        "linear_steps": 0 if keep_encoder else linear_steps,
+        "linear_steps": linear_steps if model.overlap and not keep_encoder else 0,
         "steps": steps,
         "seconds": time.perf_counter() - started,
     }
