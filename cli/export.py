@@ -91,13 +91,17 @@ def write_cloud(scene: Scene, output: Path, normals: bool) -> None:
     """A point cloud as PLY or GLB, by the file's ending, the camera at the origin."""
     writers = {".ply": point_cloud_files.to_ply, ".glb": point_cloud_files.to_glb}
     _check_ending(output, writers)
+    threshold = scene.edge_threshold
+    upright = None
+    if normals:
+        upright = surface_normals(scene.depth, scene.camera, valid=scene.valid, edge_threshold=threshold)
     cloud = unproject(
         scene.depth,
         intrinsics=scene.camera,
         rgb=scene.image,
         valid=scene.valid,
-        normals=surface_normals(scene.depth, scene.camera, valid=scene.valid) if normals else None,
-        edge_threshold=scene.edge_threshold,
+        normals=upright,
+        edge_threshold=threshold,
         max_points=None,
     )
     with whole_file(output) as partial:

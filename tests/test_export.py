@@ -72,6 +72,19 @@ def test_clouds(result, tmp_path):
     assert GLTF2().load(str(tmp_path / "a.glb")).accessors[0].count == len(wanted)
 
 
+def test_normals_of_a_small_map_of_a_steep_wall_are_upright_up_to_its_border(tmp_path):
+    columns = np.mgrid[:HEIGHT, :WIDTH][1]
+    depth = (1.0 / (0.33 - 0.008 * columns)).astype(np.float32)  # 10% from pixel to pixel at the far end
+    np.save(tmp_path / "wall.npy", depth)
+    assert run("cloud", tmp_path / "wall.npy", "--normals", "--fov", FOV, "-o", tmp_path / "w.ply")[0] == 0
+    vertices = PlyData.read(tmp_path / "w.ply")["vertex"]
+    assert len(vertices.data) == depth.size
+    normals = np.stack([vertices[name] for name in ("nx", "ny", "nz")], 1)
+    places = points(depth)
+    upright = np.cross(places[10, 20] - places[10, 10], places[20, 10] - places[10, 10])
+    assert np.abs(normals @ (upright / np.linalg.norm(upright))).min() > 0.9999
+
+
 def test_splats_and_layers(result, tmp_path):
     folder, depth, _ = result
     assert run("splats", folder, "-o", tmp_path / "s.ply")[0] == 0
