@@ -24,7 +24,7 @@ from ...mforce_core.scene3d.point_cloud import (
     unproject,
 )
 from ...mforce_core.scene3d.point_cloud_files import read_ply, to_ply
-from ...mforce_core.scene3d.viewer import AS_IT_IS, Stage, cloud_stage
+from ...mforce_core.scene3d.viewer import AS_IT_IS, VIEWER_FOV_DEGREES, Stage, cloud_stage
 from ...mforce_core.scene3d.voxels import extent, thin
 from .images import resize_image
 from .shared_inputs import DEPTH_UNITS, NO_THINNING
@@ -32,8 +32,7 @@ from .shared_inputs import DEPTH_UNITS, NO_THINNING
 #: What a camera of the viewer was aimed at: a point cloud is moved and scaled there, meshes and splats are not.
 CLOUD, SCENE = VIEWERS = ("point cloud", "mesh or splat")
 
-# The viewer's vertical field of view, and the direction of the first look.
-_VIEWER_FOV_DEGREES = 35.0
+# The direction of the first look.
 _VIEW_DIRECTION = (0.4, 0.25, 1.0)
 _IN_VIEW = 0.95  # of the points; the rest may lie beyond the frame
 
@@ -143,7 +142,7 @@ def viewer_camera(points: Tensor) -> dict[str, Any]:
     target = centered.mean(dim=0)
     rank = max(1, math.ceil(_IN_VIEW * len(points)))
     reach = (centered - target)[:, :2].norm(dim=1).kthvalue(rank).values.item()
-    distance = reach / math.tan(math.radians(_VIEWER_FOV_DEGREES / 2))
+    distance = reach / math.tan(math.radians(VIEWER_FOV_DEGREES / 2))
     direction = torch.tensor(_VIEW_DIRECTION, device=target.device)
     position = target + distance * direction / direction.norm()
     return {
