@@ -229,7 +229,11 @@ class MFRenderView(Node):
         views: dict[str, Any] = geometry_of_cameras(
             rendered.depth, rendered.depth > 0, rendered.pictures, rendered.lenses
         )
-        views |= {"extrinsics": rendered.extrinsics, "enlarged": enlarged}
+        # From the world of the geometry, where it has one, to its cameras, and on to those of the frames.
+        places = rendered.extrinsics
+        if "extrinsics" in geometry:
+            places = places @ geometry["extrinsics"]
+        views |= {"extrinsics": places, "enlarged": enlarged}
         device = comfy.model_management.intermediate_device()
         return io.NodeOutput(rendered.pictures.to(device), rendered.holes.to(device), views)
 

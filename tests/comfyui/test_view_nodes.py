@@ -55,6 +55,7 @@ def test_moved_views_clips_and_videos(results):
     assert results["video_frames"] == 5
     assert results["video_in"] == 2
     assert results["interrupted"]
+    assert results["view_of_a_view"] < 1e-6
 
 
 def test_bad_input_is_named(results):

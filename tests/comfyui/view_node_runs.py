@@ -123,6 +123,8 @@ def main(root: Path) -> None:
     results["views_fov"] = MoGeGeometryToFOV.execute(same_geometry, "horizontal", "degrees").args[0]
     filled, moved_holes, moved = run(MFRenderView, geometry=geometry)
     black = run(MFRenderView, geometry=geometry, fill="black")[0]
+    again = run(MFRenderView, geometry=moved, orbit_right=0.0)[2]
+    results["view_of_a_view"] = float((again["extrinsics"] - moved["extrinsics"]).abs().max())
     results["moved_holes"] = float(moved_holes.mean())
     opened = moved_holes[0] > 0
     results["fill_changes_holes_only"] = bool(torch.equal(filled[0][~opened], black[0][~opened]))
