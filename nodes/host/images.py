@@ -80,7 +80,7 @@ def match_mask(mask: Tensor, maps: Tensor) -> Tensor:
     mask = mask.reshape(-1, *mask.shape[-2:])
     if mask.shape[0] not in (1, maps.shape[0]):
         raise ValueError(
-            f"there are {mask.shape[0]} valid masks for {maps.shape[0]} depth maps; connect one mask, or one per map."
+            f"there are {mask.shape[0]} masks for {maps.shape[0]} depth maps; connect one mask, or one per map."
         )
     if mask.shape[-2:] != maps.shape[-2:]:
         mask = interpolate(mask[:, None].float(), maps.shape[-2:], mode="nearest-exact")[:, 0]
