@@ -102,11 +102,10 @@ def write_usd(path: Path, cameras: CameraPath, first_frame: int, frames_per_seco
     camera = UsdGeom.Camera.Define(stage, "/camera")
     stage.SetDefaultPrim(camera.GetPrim())
     place = camera.MakeMatrixXform()
-    height, width = cameras.size
     camera.CreateHorizontalApertureAttr(_FILM)
-    camera.CreateVerticalApertureAttr(_FILM * height / width)
-    focal, right, up = (
+    focal, height, right, up = (
         camera.CreateFocalLengthAttr(),
+        camera.CreateVerticalApertureAttr(),
         camera.CreateHorizontalApertureOffsetAttr(),
         camera.CreateVerticalApertureOffsetAttr(),
     )
@@ -114,7 +113,9 @@ def write_usd(path: Path, cameras: CameraPath, first_frame: int, frames_per_seco
         time = Usd.TimeCode(first_frame + index)
         place.Set(Gf.Matrix4d(matrix.T.tolist()), time)  # USD multiplies rows
         focal.Set(float(lens[0, 0]) * _FILM, time)
+        film_height = _FILM * float(lens[0, 0] / lens[1, 1])  # pixels need not be square
+        height.Set(film_height, time)
         right.Set((0.5 - float(lens[0, 2])) * _FILM, time)
-        up.Set((float(lens[1, 2]) - 0.5) * _FILM * height / width, time)
+        up.Set((float(lens[1, 2]) - 0.5) * film_height, time)
     if not stage.Export(str(path)):
         raise OSError(f"{path} could not be written")
