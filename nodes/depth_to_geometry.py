@@ -76,6 +76,4 @@ class MFDepthToGeometry(Node):
         shown = gray_image(normalized_disparity(maps, usable)) if image is None else match_image(to_rgb(image), maps)
         cameras = geometry_cameras(given, maps, fov_degrees)
         geometry = geometry_of_cameras(torch.where(usable, maps, 0.0), usable, shown, cameras)
-        if "extrinsics" in given:
-            geometry["extrinsics"] = given["extrinsics"]
-        return io.NodeOutput(geometry)
+        return io.NodeOutput(geometry | {key: given[key] for key in ("extrinsics", "enlarged") if key in given})

@@ -66,7 +66,7 @@ def as_moge(geometry: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the geometry has no depth; connect {_SOURCES}.")
     if "mode" not in geometry:
         return geometry
-    like = {"depth": geometry["depth"], "image": geometry["image"]}
+    like = {key: geometry[key] for key in ("depth", "image", "enlarged") if key in geometry}
     if "sky" in geometry:
         like["mask"] = geometry["sky"] < 0.5
     if "intrinsics" in geometry:
@@ -90,6 +90,8 @@ def as_da3(geometry: dict[str, Any]) -> dict[str, Any]:
         "sky": (~known).float(),
         "mode": "mono",
     }
+    if "enlarged" in geometry:
+        like["enlarged"] = geometry["enlarged"]
     if "intrinsics" in geometry:
         size = torch.tensor([width, height, 1.0])[:, None]
         places = geometry.get("extrinsics", torch.eye(4).expand(batch, 4, 4))

@@ -20,7 +20,7 @@ def main(root: Path, work: Path) -> None:
     from pack_under_test.mforce_core.picture.placement import place
     from pack_under_test.mforce_core.scene3d.point_cloud_files import read_ply
     from pack_under_test.nodes.depth_to_geometry import MFDepthToGeometry
-    from pack_under_test.nodes.host.geometry import make_geometry
+    from pack_under_test.nodes.host.geometry import as_moge, make_geometry
     from pack_under_test.nodes.host.shared_inputs import DEPTH, DISPARITY
     from pack_under_test.nodes.load_depth import MFLoadDepth
     from pack_under_test.nodes.render_view import MFRenderView
@@ -105,6 +105,11 @@ def main(root: Path, work: Path) -> None:
     canvas = {"depth": torch.ones(1, 32, 32), "image": torch.rand(1, 32, 32, 3), "mode": "mono"}
     latent = {"samples": torch.zeros(1, 1, 2, 2), "placement": placement}
     (restored,) = run(MFRestoreSize, content=canvas, latent=latent)
+    results["enlarged"] = [
+        as_moge(restored).get("enlarged"),
+        run(MFDepthToGeometry, depth=restored)[0].get("enlarged"),
+        run(MFDepthToGeometry, depth={**moge, "enlarged": 3.0})[0].get("enlarged"),
+    ]
     results["DA3 restored"] = list(DA3Render.execute(restored, {"output": "sky_mask", "colored": False}).args[0].shape)
 
     # Two DA3 views of one wall, five units before the first camera: the second stands to the right and looks left.

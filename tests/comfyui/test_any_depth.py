@@ -29,6 +29,10 @@ def test_nodes_take_the_geometry_of_depth_anything_3_directly(results):
     assert results["DA3 restored"] == [1, 48, 64, 3]
 
 
+def test_enlarged_depth_stays_known_as_such(results):
+    assert results["enlarged"] == [2.0, 2.0, 3.0]
+
+
 @pytest.mark.parametrize("name", ["DA3 views", "DA3 views, converted"])
 def test_views_of_several_cameras_become_one_cloud(results, name):
     assert results[f"{name}: wall"] < 1e-5
