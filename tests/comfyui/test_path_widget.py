@@ -133,6 +133,7 @@ def test_a_path_is_dragged_undone_kept_and_run(page, frontend_server):
     page.wait_for_selector(".mf-path .handle")
     until(page, lambda: points(page), after)
     assert handles(page).count() == 6
+    page.wait_for_function("document.querySelectorAll('.mf-path').length === 2")  # MF Sampler's, too
 
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     entry = frontend_server.wait(frontend_server.queue(prompt))

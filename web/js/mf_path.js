@@ -28,6 +28,7 @@ const USED_BY = {
 const REPLACED = ['steps', 'tilt', 'sampler_name', 'scheduler', 'denoise', 'control_strength']
 
 const editors = new WeakMap()
+const views = new WeakMap()
 
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value))
 const rounded = (value) => Math.round(value * 1000) / 1000
@@ -258,10 +259,11 @@ app.registerExtension({
     if (node.comfyClass === NODE) edit(node)
     if (node.comfyClass !== SAMPLER) return
     const view = new PathView(node)
+    views.set(node, view)
     chain(node, 'onConnectionsChange', () => view.update())
     chain(node, 'onRemoved', () => view.editor?.watchers.delete(view.show))
   },
   afterConfigureGraph() {
-    for (const node of app.graph.nodes) if (node.comfyClass === SAMPLER) node.onConnectionsChange?.()
+    for (const node of app.graph.nodes) views.get(node)?.update()
   }
 })
