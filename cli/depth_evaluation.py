@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.depth.alignment import AFFINE_ALIGNMENTS
 from ..evaluation.depth.datasets import DataSpec, open_data
 from ..evaluation.depth.predictors import FromFiles, FromModel, FromPeer, PredictorSpec
 from ..evaluation.depth.protocols import Protocol, protocol
@@ -54,15 +53,13 @@ def evaluate_depth(
         ValueError: nothing can be scored like this.
     """
     found, own_protocol = open_data(data)
-    wanted = protocol(protocol_name or own_protocol, tuple(alignments), normals=normals)
-    if isinstance(predictor, FromModel) and predictor.affine:
-        possible = tuple(name for name in wanted.alignments if name in AFFINE_ALIGNMENTS)
-        if not possible or (alignments and possible != wanted.alignments):
-            raise ValueError(
-                f"Marigold's ensemble keeps neither scale nor shift, which takes {' or '.join(AFFINE_ALIGNMENTS)}: "
-                "choose --ensemble-method median for other alignments."
-            )
-        wanted = replace(wanted, alignments=possible)
+    wanted = protocol(
+        protocol_name or own_protocol,
+        tuple(alignments),
+        kind="depth" if isinstance(predictor, FromModel) else predictor.kind,
+        affine=not isinstance(predictor, FromFiles) and predictor.affine,
+        normals=normals,
+    )
     job = DepthJob(data, predictor, wanted)
     names = found.names[:first]
     table = Table(output, _settings(job, names), overwrite=overwrite)

@@ -76,6 +76,20 @@ def test_saved_maps_are_scored(scannet: DataSpec, tmp_path: Path) -> None:
     assert "none.absrel | 0.1 |" in (out / "report.md").read_text()
 
 
+@pytest.mark.parametrize(("name", "fit"), [("moge", "affine-disparity"), ("marigold", "least-square-disparity")])
+def test_disparity_is_aligned_as_disparity(name: str, fit: str, scannet: DataSpec, tmp_path: Path) -> None:
+    predictions(scannet, tmp_path / "maps", error=0.0)
+    for path in (tmp_path / "maps").rglob("*.npy"):
+        depth = np.load(path)
+        np.save(path, np.divide(3, depth, out=np.zeros_like(depth), where=depth > 0) + 0.5)
+    out = tmp_path / "out"
+    options = ("--data", scannet.path, "--list", scannet.listing, "--predictions", tmp_path / "maps", "-o", out)
+    run("eval", "depth", "scannet", *options, "--kind", "disparity", "--protocol", name)
+    summary = json.loads((out / "summary.json").read_text())
+    assert {key.split(".")[0] for key in summary if key.endswith(".absrel")} == {fit}
+    assert summary[f"{fit}.absrel"] < 1e-4
+
+
 def test_broken_pictures_are_named_and_counted(scannet: DataSpec, tmp_path: Path) -> None:
     predictions(scannet, tmp_path / "maps")
     (tmp_path / "maps" / "scene" / "scannet_1.npy").unlink()
@@ -389,6 +403,8 @@ def test_a_model_of_transformers(tmp_path: Path) -> None:
         (("scenes", "--predictions", DATA / "nothing"), "no folder with predictions"),
         (("scenes", "--ensemble", "2", "--align", "scale"), "neither scale nor shift"),
         (("scenes", "--kind", "disparity"), "--kind is for"),
+        (("scenes", "--predictions", DATA, "--kind", "disparity", "--align", "median"), "median is for depth"),
+        (("scenes", "--peer", "marigold:x", "--align", "scale"), "neither scale nor shift"),
         (("scenes", "--peer", "moge:x", "--ensemble", "2"), "of no use"),
     ],
 )

@@ -74,6 +74,11 @@ class FromPeer:
     members: int = 1
     seed: int = 0
 
+    @property
+    def affine(self) -> bool:
+        """Whether the maps have neither scale nor shift."""
+        return self.name.startswith("marigold:")
+
 
 PredictorSpec = FromModel | FromFiles | FromPeer
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from .alignment import ALIGNMENTS, Kind, Limits, align
+from .alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Kind, Limits, align
 from .boundaries import depth_pro_f1, moge_f1
 from .example import Example
 from .metrics import MOGE_EPSILON, depth_errors
@@ -48,21 +48,44 @@ PROTOCOLS = {
     "moge": Protocol("moge", ("affine-depth", "scale", "affine-disparity"), MOGE_EPSILON),
     "marigold": Protocol("marigold", ("least-square",)),
 }
+#: The alignment of disparity in each of them.
+_OF_DISPARITY = {"moge": "affine-disparity", "marigold": "least-square-disparity"}
 
 
-def protocol(name: str, alignments: tuple[str, ...] = (), *, normals: bool = False) -> Protocol:
-    """A protocol by name, with other alignments where they are given, and with normals where they are asked for.
+def protocol(
+    name: str, alignments: tuple[str, ...] = (), *, kind: Kind = "depth", affine: bool = False, normals: bool = False
+) -> Protocol:
+    """A protocol by name.
+
+    Args:
+        name: of `PROTOCOLS`.
+        alignments: instead of the protocol's own; without them, those of its own that the prediction allows.
+        kind: of the prediction.
+        affine: depth that has neither scale nor shift.
+        normals: measure the normals that depth implies, too.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or an alignment that the prediction does not allow.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"There is no protocol {name}: there are {', '.join(PROTOCOLS)}.")
     for alignment in alignments:
         if alignment not in ALIGNMENTS:
             raise ValueError(f"There is no alignment {alignment}: there are {', '.join(ALIGNMENTS)}.")
+        if kind == "disparity" and ALIGNMENTS[alignment].wants == "depth":
+            fits = ", ".join(known for known in ALIGNMENTS if ALIGNMENTS[known].wants == "disparity")
+            raise ValueError(f"The alignment {alignment} is for depth: disparity takes {fits}.")
+        if affine and alignment not in AFFINE_ALIGNMENTS:
+            raise ValueError(
+                f"The prediction has neither scale nor shift, which takes {' or '.join(AFFINE_ALIGNMENTS)}, not "
+                f"{alignment}. An ensemble of this project's models keeps the scale with --ensemble-method median."
+            )
     found = PROTOCOLS[name]
-    return Protocol(name, alignments or found.alignments, found.epsilon, normals)
+    if not alignments:
+        alignments = (_OF_DISPARITY[name],) if kind == "disparity" else found.alignments
+    if affine:
+        alignments = tuple(alignment for alignment in alignments if alignment in AFFINE_ALIGNMENTS)
+    return Protocol(name, alignments, found.epsilon, normals)
 
 
 def score(
