@@ -405,6 +405,7 @@ def test_a_model_of_transformers(tmp_path: Path) -> None:
         (("scenes", "--kind", "disparity"), "--kind is for"),
         (("scenes", "--predictions", DATA, "--kind", "disparity", "--align", "median"), "median is for depth"),
         (("scenes", "--peer", "marigold:x", "--align", "scale"), "neither scale nor shift"),
+        (("scenes", "--first", "0"), "--first"),
         (("scenes", "--peer", "moge:x", "--ensemble", "2"), "of no use"),
     ],
 )

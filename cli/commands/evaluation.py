@@ -45,7 +45,9 @@ Devices = Annotated[
 Processes = Annotated[
     int, typer.Option(help="Processes for each device; for saved predictions on a CPU.", min=1, rich_help_panel=RUN)
 ]
-First = Annotated[int | None, typer.Option(help="Only so many pictures from the beginning.", rich_help_panel=DATA)]
+First = Annotated[
+    int | None, typer.Option(help="Only so many pictures from the beginning.", min=1, rich_help_panel=DATA)
+]
 
 
 @app.command()
