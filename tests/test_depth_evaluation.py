@@ -24,7 +24,7 @@ from mforce.evaluation.depth import peers
 from mforce.evaluation.depth.datasets import DataSpec, open_data
 from mforce.evaluation.depth.example import Example
 from mforce.evaluation.depth.normals import normal_errors, normals_from_depth
-from mforce.evaluation.depth.predictors import FromFiles
+from mforce.evaluation.depth.predictors import FromFiles, open_predictor
 from mforce.evaluation.depth.saved import SavedPredictions
 from mforce.evaluation.depth.scorer import Scorer
 from mforce.evaluation.table import Row, Table
@@ -211,6 +211,16 @@ def test_names_of_saved_maps(file: str, picture: str, tmp_path: Path) -> None:
     assert SavedPredictions(tmp_path, "depth").predict(example(picture, (4, 6)))[0, 0] == 2
     with pytest.raises(ValueError, match="no prediction"):
         SavedPredictions(tmp_path, "depth").predict(example("a/c", (4, 6)))
+
+
+def test_a_map_is_not_taken_for_another_picture_of_the_same_name(tmp_path: Path) -> None:
+    """KITTI numbers the frames of every drive from 0."""
+    (tmp_path / "drive_1").mkdir()
+    np.save(tmp_path / "drive_1" / "0005.npy", np.full((4, 6), 2.0))
+    maps = open_predictor(FromFiles(tmp_path, "depth"), "cpu", print, ["drive_1/0005", "drive_2/0005"])
+    assert maps.predict(example("drive_1/0005", (4, 6)))[0, 0] == 2
+    with pytest.raises(ValueError, match="no prediction for drive_2/0005"):
+        maps.predict(example("drive_2/0005", (4, 6)))
 
 
 def test_missing_pixels_of_a_prediction_cost(scannet: DataSpec, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -83,8 +83,16 @@ class FromPeer:
 PredictorSpec = FromModel | FromFiles | FromPeer
 
 
-def open_predictor(spec: PredictorSpec, device: str, say: Callable[[str], None]) -> Predictor:
+def open_predictor(
+    spec: PredictorSpec, device: str, say: Callable[[str], None], names: Sequence[str] = ()
+) -> Predictor:
     """Load what a description names, on one device.
+
+    Args:
+        spec: the description.
+        device: of a model.
+        say: told what is loaded.
+        names: of all pictures, see `SavedPredictions`.
 
     Raises:
         ValueError: it is not there or cannot run.
@@ -93,7 +101,7 @@ def open_predictor(spec: PredictorSpec, device: str, say: Callable[[str], None])
     if isinstance(spec, FromModel):
         return ModelPredictor(replace(spec, settings=replace(spec.settings, device=device)), say)
     if isinstance(spec, FromFiles):
-        return SavedPredictions(spec.folder, spec.kind)
+        return SavedPredictions(spec.folder, spec.kind, names)
     return open_peer(spec.name, spec.kind, device=device, members=spec.members, seed=spec.seed)
 
 

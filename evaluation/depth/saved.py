@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -22,20 +24,22 @@ class SavedPredictions:
 
     The map of ``a/b`` is ``a/b.npy`` (or another ending), ``a/b/depth.npy``, ``a/b_depth.npy``, ``a/b_pred.npy``,
     Marigold's ``a/pred_b.npy`` and, of ``rgb_0001``, ``pred_0001.npy``; or the same with the folders joined by ``_`` or
-    ``-``, or only the last part of the name where no other file has it.
+    ``-``, or only the last part of the name where no other file and no other picture has it.
 
     Args:
         folder: where they are.
         kind: what their numbers are: depth or disparity.
+        names: of all pictures; only needed to know which of them share the last part.
 
     Raises:
         ValueError: no such folder, or no map in it.
     """
 
-    def __init__(self, folder: Path, kind: Kind) -> None:
+    def __init__(self, folder: Path, kind: Kind, names: Sequence[str] = ()) -> None:
         if not folder.is_dir():
             raise ValueError(f"{folder} is no folder with predictions.")
         self.kind, self.folder = kind, folder
+        self._pictures = Counter(PurePosixPath(name).name for name in names)
         self._files: dict[str, Path] = {}
         self._leaves: dict[str, list[Path]] = {}
         for ending in ENDINGS:
@@ -54,7 +58,8 @@ class SavedPredictions:
         for candidate in _candidates(name):
             if candidate in self._files:
                 return self._files[candidate]
-        alone = self._leaves.get(PurePosixPath(name).name, [])
+        leaf = PurePosixPath(name).name
+        alone = self._leaves.get(leaf, []) if self._pictures[leaf] <= 1 else []
         if len(alone) != 1:
             reason = "several files with that name" if alone else "no prediction"
             raise ValueError(f"there is {reason} for {name} in {self.folder}")

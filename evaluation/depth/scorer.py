@@ -47,7 +47,7 @@ class Scorer:
     def __init__(self, job: DepthJob, device: str, say: Callable[[str], None] | None = None) -> None:
         self.job = job
         self.data, _ = open_data(job.data)
-        self.predictor = open_predictor(job.predictor, device, say or (lambda text: None))
+        self.predictor = open_predictor(job.predictor, device, say or (lambda text: None), self.data.names)
 
     def __call__(self, index: int) -> Row:
         """A picture that cannot be used has a reason instead of measures."""
