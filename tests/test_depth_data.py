@@ -81,6 +81,14 @@ def test_moge(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert example.mask.mean() < 0.5  # the sparse one
 
 
+def test_names_in_moges_index_may_have_spaces(tmp_path: Path) -> None:
+    shutil.copytree(DATA / "moge" / "centered", tmp_path / "living room" / "1")
+    (tmp_path / ".index.txt").write_text("living room/1\r\n\n")
+    data = MogeDataSet("nyuv2", Source(tmp_path))
+    assert data.names == ["living room/1"]
+    assert data.read(0).mask.any()
+
+
 def test_infinite_and_unknown_depth_does_not_count() -> None:
     depth = moge_layout.decode_log_png((DATA / "moge" / "sparse" / "depth.png").read_bytes(), "depth.png")
     assert np.isposinf(depth).any()

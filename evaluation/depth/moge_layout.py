@@ -60,7 +60,8 @@ class MogeDataSet:
             raise ValueError(f"MoGe's layout has no {key}: it has {', '.join(MOGE_SETS)}.")
         self.size, self.source = MOGE_SETS[key], source
         self.title, self.sharp, self.limits = self.size.title, self.size.sharp, Limits()
-        self.names = source.read(INDEX).decode("utf-8", "replace").split()
+        lines = source.read(INDEX).decode("utf-8", "replace").splitlines()
+        self.names = [line for line in lines if line.strip()]
         self.preparation = (
             f"MoGe's loader: centered view of {self.size.width}x{self.size.height}, Lanczos pictures, nearest depth; "
             f"finite depth up to {_FARTHEST:g} times its 1st percentile counts; no crop, no cap"
