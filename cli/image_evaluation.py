@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,6 +74,8 @@ def evaluate_images(
     made = [name for name in names if not table.rows[name].reason]
     if fid is not None:
         facts.append(f"FID and KID by {FID_SETTINGS[fid]}, {len(made)} pictures on either side")
+        for folder in (REAL, MADE):
+            _keep(job.output / folder, made)
         extra |= distances(job.output / REAL, job.output / MADE, fid, workers.devices[0])
     if clip is not None:
         prompts = [pairs.read(names.index(name)).caption for name in made]
@@ -80,6 +84,14 @@ def evaluate_images(
         facts.append(f"CLIP score by {clip}: {estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})")
         extra["clip"] = estimate.value
     return write_report(job.output, f"Depth to image on {pairs.title}", facts, table, extra)
+
+
+def _keep(folder: Path, names: Sequence[str]) -> None:
+    """Remove pictures of other names: those of a run that was overwritten, and those that could not be judged."""
+    kept = {f"{name}.png" for name in names}
+    for path in folder.glob("*.png"):
+        if path.name not in kept:
+            path.unlink()
 
 
 def _settings(job: ImageJob, count: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
+from mforce.cli import image_evaluation
 from mforce.cli.app import app
 from mforce.evaluation.images import libraries
 from mforce.evaluation.images.libraries import clip_scores, distances
@@ -137,6 +138,21 @@ def test_torch_fidelity_gets_the_two_folders(tmp_path: Path, monkeypatch: pytest
     expected = frechet(*(images.astype(np.float64).mean((1, 2)) for images in (real, made)))
     assert found["fid"] == pytest.approx(expected, rel=1e-6)
     assert np.isfinite(found["kid"])
+
+
+def test_fid_compares_the_pictures_of_this_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def distances(real: Path, made: Path, setting: str, device: str) -> dict[str, float]:
+        seen.append([sorted(path.name for path in folder.iterdir()) for folder in (real, made)])
+        return {"fid": 0.0, "kid": 0.0}
+
+    monkeypatch.setattr(image_evaluation, "need", lambda *_: None)
+    monkeypatch.setattr(image_evaluation, "distances", distances)
+    options = ("--fid", "clean", "--steps", 1, "--device", "cpu", "-o", tmp_path / "out")
+    run("eval", "d2i", "--scenes", 2, *options)
+    run("eval", "d2i", "--scenes", 1, "--overwrite", *options)
+    assert seen == [[["scene_00000.png", "scene_00001.png"]] * 2, [["scene_00000.png"]] * 2]
 
 
 def test_a_missing_library_is_named_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
