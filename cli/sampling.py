@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..benchmarks.machine import describe
-from ..evaluation.sampling_study import study
+from ..evaluation.sampling_study import COUNTS, study
 from ..evaluation.sampling_subject import Subject
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
@@ -31,7 +32,8 @@ def run_study(
     With ``json_file`` rows are written as they are finished, and those that it holds already are not measured again.
 
     Raises:
-        ValueError: a file that cannot be read or written, or an unknown section.
+        ValueError: a file that cannot be read or written, tables of another model or of other settings, or an unknown
+            section.
     """
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ValueError(f"The folder of {json_file} does not exist: make it first.")
@@ -45,9 +47,17 @@ def run_study(
     subject = Subject(pipeline, settings.seed)
     found: dict[str, Any] = {"model_files": pipeline.model_files, "machine": describe(pipeline.device), "tables": {}}
     if json_file is not None and json_file.exists():
-        found["tables"] = json.loads(read_text(json_file)).get("tables", {})
+        known = json.loads(read_text(json_file))
+        if known.get("model_files") != found["model_files"]:
+            raise ValueError(f"{json_file} holds tables of another model: name another file.")
+        found["tables"] = known.get("tables", {})
     for section in sections:
-        table = found["tables"].setdefault(section, {"seed": settings.seed, "rows": []})
+        made = {"seed": settings.seed, "size": subject.side, "pictures": count or COUNTS.get(section)}
+        if section in ("solvers", "paths"):
+            made["prompts"] = None if texts is None else hashlib.sha256("\n".join(texts).encode()).hexdigest()
+        table = found["tables"].setdefault(section, {**made, "rows": []})
+        if any(table.get(name, value) != value for name, value in made.items()):
+            raise ValueError(f"{json_file} holds a table {section} of other settings: name another file.")
         skip = [row["name"] for row in table["rows"]]
         for row in study(subject, section, count=count, reference=reference, prompts=texts, skip=skip):
             say(_line(row))

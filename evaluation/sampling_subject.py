@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core.depth.codec import decode_depth, encode_depth
@@ -137,13 +140,20 @@ class Subject:
 
 
 def reference_of(subject: Subject, prompts: Sequence[str], way: Way, file: Path | None) -> Outcome:
-    """The tokens that rollouts are held against, from a file where they are there, as they take long."""
+    """The tokens that rollouts are held against, from a file where they are there, as they take long.
+
+    Raises:
+        ValueError: the file holds those of another model, seed, size, way or other prompts.
+    """
+    made_of = json.dumps([subject.pipeline.model_files, subject.seed, subject.side, list(prompts), way.settings])
+    digest = hashlib.sha256(made_of.encode()).hexdigest()
     if file is not None and file.exists():
-        tensors = load_file(file)
-        if len(tensors["rgb"]) != len(prompts):
-            raise ValueError(f"{file} holds {len(tensors['rgb'])} references for {len(prompts)} prompts: remove it.")
-        return Outcome(tensors["rgb"], tensors["depth"], 0.0, 0.0)
+        with safe_open(file, "pt") as stored:
+            if (stored.metadata() or {}).get("made_of") != digest:
+                raise ValueError(f"{file} holds references of another model, seed, size or prompts: remove it.")
+            return Outcome(stored.get_tensor("rgb"), stored.get_tensor("depth"), 0.0, 0.0)
     outcome = subject.run(prompts, way)
     if file is not None:
-        save_file({"rgb": outcome.rgb.contiguous(), "depth": outcome.depth.contiguous()}, file)
+        tensors = {"rgb": outcome.rgb.contiguous(), "depth": outcome.depth.contiguous()}
+        save_file(tensors, file, metadata={"made_of": digest})
     return outcome

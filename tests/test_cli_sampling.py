@@ -125,6 +125,22 @@ def test_the_spread_has_the_size_of_the_picture(picture, tmp_path) -> None:
     assert Image.open(tmp_path / "out" / "depth_spread.png").size == (40, 24)
 
 
+def test_the_study_does_not_go_on_in_tables_of_something_else(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(sampling_study, "SOLVERS", {"one": Way(sampling_study.RELEASED, 1)})
+    monkeypatch.setattr(sampling_study, "REFERENCE_STEPS", 1)
+    file, reference = tmp_path / "tables.json", tmp_path / "reference.safetensors"
+    command = ("study", "sampling", "--only", "solvers", "--count", 2, "--size", 32, "--reference", reference)
+    run(*command, "--json", file)
+    before = file.read_text()
+    run(*command, "--json", file)
+    assert file.read_text() == before
+    assert "other settings" in run(*command, "--json", file, "--seed", 5, code=2)
+    assert "other settings" in run(*command, "--json", file, "--count", 3, code=2)
+    assert "remove it" in run(*command, "--json", tmp_path / "new.json", "--seed", 5, code=2)
+    file.write_text(before.replace("sha256", "sha255"))
+    assert "another model" in run(*command, "--json", file, code=2)
+
+
 def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> None:
     """Against a reference that is one of its ways, that way has no error, and another has."""
     ways = {
