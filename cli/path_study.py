@@ -68,6 +68,8 @@ def run_path_study(
     """
     if alignment not in ALIGNMENTS:
         raise ValueError(f"There is no alignment {alignment}: there are {', '.join(ALIGNMENTS)}.")
+    if study == "trajectories" and None in values:
+        raise ValueError("The values of trajectories are numbers: clean is for conditioning.")
     resolved, parts = prepare(settings)
     lines = () if prompts is None else tuple(line.strip() for line in read_text(prompts).splitlines() if line.strip())
     if prompts is not None and study == "conditioning":

@@ -228,6 +228,7 @@ def test_the_same_pictures_for_every_value() -> None:
     ("arguments", "message"),
     [
         (("trajectories", "--values", "1,x"), "--values are numbers"),
+        (("trajectories", "--values", "clean,5"), "clean is for conditioning"),
         (("trajectories", "--align", "best"), "There is no alignment best"),
         (("trajectories", "--judge", "transformers:x", "--judge-kind", "disparity"), "up to an offset"),
     ],
