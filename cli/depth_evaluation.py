@@ -91,7 +91,7 @@ def describe(predictor: PredictorSpec) -> str:
         settings = predictor.settings
         size = "{}x{}".format(*settings.canvas)
         members = (
-            f"ensemble of {predictor.members} by {predictor.method}" if predictor.members > 1 else "one map a picture"
+            f"ensemble of {predictor.members} by {predictor.method}" if predictor.members > 1 else "one map per picture"
         )
         return (
             f"{settings.model}, image to depth in {settings.steps} steps, guidance {settings.cfg:g}, "

@@ -41,7 +41,7 @@ def run_study(
     if prompts is not None:
         texts = [line.strip() for line in read_text(prompts).splitlines() if line.strip()]
         if not texts:
-            raise ValueError(f"{prompts} holds no prompt: one a line.")
+            raise ValueError(f"{prompts} holds no prompt: one per line.")
     settings, parts = prepare(settings)
     pipeline = Pipeline(settings, parts, texts or (), say)
     subject = Subject(pipeline, settings.seed)

@@ -76,7 +76,7 @@ def write_report(
 
 
 def _plot(path: Path, table: Table) -> bool:
-    """AbsRel of the pictures, sorted, a line an alignment."""
+    """AbsRel of the pictures, sorted, one line per alignment."""
     names = [name for name in table.measures if name.endswith("absrel")]
     try:
         from matplotlib.figure import Figure

@@ -49,7 +49,7 @@ class StudyJob:
         parts: where its networks are.
         judge: what sees depth in pictures: often the model's own image to depth.
         alignment: of the depth that is judged, see `ALIGNMENTS`.
-        prompts: one a picture; empty: the captions of rendered scenes.
+        prompts: one per picture; empty: the captions of rendered scenes.
         seed: of scenes and noise.
     """
 
@@ -86,7 +86,7 @@ def label(value: float | None) -> str:
 
 
 class StudyWorker:
-    """Samples and judges portions; one a process.
+    """Samples and judges portions; one per process.
 
     Args:
         job: what to do.

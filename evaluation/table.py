@@ -1,4 +1,4 @@
-"""Measures on disk, a line a picture: written as they come, read back when a stopped run goes on."""
+"""Measures on disk, one line per picture: written as they come, read back when a stopped run goes on."""
 
 from __future__ import annotations
 

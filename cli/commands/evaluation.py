@@ -214,7 +214,7 @@ def d2i(
         Path | None,
         typer.Argument(
             metavar="LIST",
-            help="A line a picture: path, tab, caption. Without it: rendered scenes, which have exact depth.",
+            help="One line per picture: path, tab, caption. Without it: rendered scenes, which have exact depth.",
             show_default=False,
         ),
     ] = None,

@@ -57,7 +57,7 @@ def trajectories(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="File with a prompt a line. Default: captions of rendered scenes.",
+            help="File with one prompt per line. Default: captions of rendered scenes.",
             show_default=False,
             rich_help_panel=STUDY,
         ),

@@ -22,7 +22,7 @@ def sampling(
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="Text file of prompts, one a line. Default: those of nano.", show_default=False),
+        typer.Option(help="Text file of prompts, one per line. Default: those of nano.", show_default=False),
     ] = None,
     reference: Annotated[
         Path | None,

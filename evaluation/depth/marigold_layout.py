@@ -1,4 +1,4 @@
-"""Data sets as Marigold's evaluation reads them: a folder or a tar, and a list with a line a picture."""
+"""Data sets as Marigold's evaluation reads them: a folder or a tar, and a list with one line per picture."""
 
 from __future__ import annotations
 

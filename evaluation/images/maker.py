@@ -71,7 +71,7 @@ class ImageJob:
 
 
 class PictureMaker:
-    """Makes and judges the picture of a number; one a process."""
+    """Makes and judges the picture of a number; one per process."""
 
     def __init__(self, job: ImageJob, device: str, say: Callable[[str], None] | None = None) -> None:
         say = say or (lambda text: None)
