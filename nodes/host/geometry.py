@@ -66,7 +66,7 @@ def as_moge(geometry: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the geometry has no depth; connect {_SOURCES}.")
     if "mode" not in geometry:
         return geometry
-    like = {key: geometry[key] for key in ("depth", "image", "enlarged") if key in geometry}
+    like: dict[str, Any] = {key: geometry[key] for key in ("depth", "image", "enlarged") if key in geometry}
     if "sky" in geometry:
         like["mask"] = geometry["sky"] < 0.5
     if "intrinsics" in geometry:
