@@ -144,6 +144,18 @@ def test_a_restart_with_a_solver_keeps_the_distribution() -> None:
         assert float(values.std()) == pytest.approx(SPREAD[name], rel=0.03)
 
 
+def test_multistep_forgets_what_it_knew_before_noise_was_added() -> None:
+    """Back to a level below that of the last prediction: what comes after is what a rollout from there makes."""
+    path = NoisePath((0.5, 0.2, 0.4, 0.3, 0.1), (0.5, 0.2, 0.4, 0.3, 0.1))
+    predict, states = gaussian(path), []
+    integrate(
+        predict, noise(), path, solver="dpmpp_2m", fresh=_drawing(), callback=lambda *now: states.append(now[2].clone())
+    )
+    rest = NoisePath(path.rgb[2:], path.depth[2:])
+    again = integrate(gaussian(rest), Streams(states[1], states[1]), rest, solver="dpmpp_2m")
+    torch.testing.assert_close(states[-1], again.rgb)
+
+
 @pytest.mark.parametrize("solver", ["heun", "dpmpp_2m"])
 def test_a_stream_that_waits_or_is_given_does_not_disturb_the_other(solver: str) -> None:
     path = PathSpec.parse("finish rgb_by=0.5").build(24)

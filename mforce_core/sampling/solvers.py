@@ -124,17 +124,19 @@ class Multistep:
     """
 
     def __init__(self) -> None:
-        self._before: tuple[Levels, Streams] | None = None
+        self._before: tuple[int, Levels, Streams] | None = None
 
     def step(
         self, predict: Predict, state: Streams, number: int, now: Levels, after: Levels
     ) -> tuple[Streams, Prediction]:
         predicted = predict(state, number)
         clean = clean_values(state, predicted, now)
-        before, clean_before = self._before or (now, clean)
+        last, before, clean_before = self._before or (number, now, clean)
+        if last != number - 1:  # noise was added since
+            before, clean_before = now, clean
         values = zip(state, clean, clean_before, before, now, after, strict=True)
         ahead = Streams(*(self._moved(*stream) for stream in values))
-        self._before = now, clean
+        self._before = number, now, clean
         return ahead, predicted
 
     @staticmethod
