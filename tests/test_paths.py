@@ -227,6 +227,17 @@ def test_both_streams_can_start_from_content(model, text, content) -> None:
     torch.testing.assert_close(depth, 0.4 * content["depth"] + 0.6 * noise[1])
 
 
+def test_a_part_of_a_path_can_be_taken_by_every_solver(model, text, content) -> None:
+    """Where a path ends in noise, Heun's method asks the model about its last levels, too."""
+    path = NoisePath((0.6, 0.5), (0.6, 0.5))
+    longer = NoisePath((0.6, 0.5, 0.4), (0.6, 0.5, 0.4))
+    states = []
+    options = {"cfg": 1, "solver": "heun", "noise": (torch.randn(2, 6, 32), torch.randn(2, 6, 64)), **content}
+    sample(model, text, GRID, path=longer, callback=lambda *now: states.append(now[2].clone()), **options)
+    rgb, _ = sample(model, text, GRID, path=path, **options)
+    torch.testing.assert_close(rgb, states[0], rtol=1e-5, atol=1e-5)
+
+
 def test_steps_that_rise_call_no_model_and_add_the_right_noise(text, content) -> None:
     model = load_model(GOLDEN)
     calls = []

@@ -107,10 +107,12 @@ def sample(
         null_text = null_text.to(text).expand(batch, -1, -1)
     else:
         null_text = None
-    # Of all steps at once: they depend on the noise levels alone.
+    # Of all steps at once: they depend on the noise levels alone. The model is asked about the last levels only where
+    # they are not clean, by solvers that look ahead.
     levels = path.levels
-    t_rgb, t_depth = (times[:-1].to(device) for times in path.tensors())
-    scales = None if guidance is None else torch.full((path.steps,), guidance, device=device)
+    asked = path.steps + any(levels[-1])
+    t_rgb, t_depth = (times[:asked].to(device) for times in path.tensors())
+    scales = None if guidance is None else torch.full((asked,), guidance, device=device)
     modulations = model.modulations(t_rgb, t_depth, scales)
     denoise = Denoiser(model, text, null_text, grid, guiding, cuda_graph=cuda_graph)
 
