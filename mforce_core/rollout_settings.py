@@ -13,18 +13,22 @@ def path_of(settings: Settings, schedule: Schedule) -> NoisePath:
     """The path that settings ask for, on a model's schedule.
 
     Raises:
-        ValueError: the path cannot be read, or starts where there is nothing to start from.
+        ValueError: the path cannot be read, starts where there is nothing to start from, or ends in noise.
     """
     try:
         path = _spec_of(settings).build(settings.steps, schedule)
     except ValueError as error:
         raise ValueError(f"`path` cannot be used: {error}.") from None
-    for name, level, given in (("picture", path.rgb[0], "i2d"), ("depth map", path.depth[0], "d2i")):
-        if settings.mode != given and level < PURE_NOISE:
+    for name, levels, given in (("picture", path.rgb, "i2d"), ("depth map", path.depth, "d2i")):
+        if settings.mode == given:
+            continue
+        if levels[0] < PURE_NOISE:
             raise ValueError(
-                f"`path` starts with the {name} at noise level {level:g}, and in mode {settings.mode} there is none to "
-                "start from: begin it at 1."
+                f"`path` starts with the {name} at noise level {levels[0]:g}, and in mode {settings.mode} there is "
+                "none to start from: begin it at 1."
             )
+        if levels[-1] > 0:
+            raise ValueError(f"`path` ends with the {name} at noise level {levels[-1]:g}: end it at 0.")
     return path
 
 

@@ -18,6 +18,9 @@ from mforce.cli.app import app
 from mforce.evaluation import sampling_study
 from mforce.evaluation.sampling_subject import Way
 from mforce.mforce_core.depth.ensemble import combine
+from mforce.mforce_core.model.config import Schedule
+from mforce.mforce_core.rollout_settings import path_of
+from mforce.mforce_core.settings import Settings
 
 SMALL = ("--size", "32x32", "--steps", "2")
 
@@ -77,6 +80,8 @@ def test_image_to_depth_takes_few_steps_and_the_steps_of_the_release_on_demand(p
     [
         (["--path", "spiral"], "--path cannot be used: a path is of the kind tilt"),
         (["--path", "tilt start_rgb=0.5"], "starts with the picture at noise level 0.5"),
+        (["--path", "points 1,1 0.3,0"], "ends with the picture at noise level 0.3"),
+        (["--path", "points 1,1 0,0.9"], "ends with the depth map at noise level 0.9"),
         (["--path", "levels 1,1 0,0"], "2 levels make 1 steps, got steps 2"),
         (["--sampler", "magic"], "--sampler must be one of euler"),
         (["--cfg-interval", "0.5"], "--cfg-interval must be two noise levels"),
@@ -87,6 +92,12 @@ def test_image_to_depth_takes_few_steps_and_the_steps_of_the_release_on_demand(p
 def test_impossible_options_are_refused(tmp_path, arguments, message) -> None:
     assert message in run("joint", "a red sphere", *SMALL, "-o", tmp_path / "out", *arguments, code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tilt", [step / 10 for step in range(-120, 121, 3)])
+def test_every_tilt_starts_from_noise(tilt) -> None:
+    """In float32 the tilt leaves the first level of depth below 1, as in the release."""
+    path_of(Settings("joint", "a red sphere", steps=2, tilt=tilt), Schedule())
 
 
 def test_following_loosely_is_between_strictly_and_not_at_all(nano) -> None:
