@@ -85,9 +85,10 @@ class PathEditor {
     this.refresh()
   }
 
-  /** Before the first change of another shape, its outline becomes the points. */
+  /** Before the first change of another shape, or of points that cannot be read, the path's outline becomes the points. */
   get editable() {
-    return this.values.shape === SHAPES.points ? this.points : outline(this.levels)
+    const points = this.values.shape === SHAPES.points ? this.points : []
+    return points.length > 1 || !this.levels.rgb.length ? points : outline(this.levels)
   }
 
   get handles() {
@@ -118,6 +119,7 @@ class PathEditor {
   /** A point where both levels lie between those of its neighbors. */
   add([rgb, depth]) {
     const points = this.editable
+    if (points.length < 2) return
     const place = points.findIndex((point) => point[0] + point[1] < rgb + depth)
     const index = clamp(place < 0 ? points.length - 1 : place, 1, points.length - 1)
     const [before, after] = [points[index - 1], points[index]]
@@ -128,6 +130,7 @@ class PathEditor {
   /** A point halfway from one to the next. */
   insert(index) {
     const points = this.editable
+    if (points.length < 2) return
     const place = clamp(index, 0, points.length - 2)
     const [before, after] = [points[place], points[place + 1]]
     points.splice(place + 1, 0, [(before[0] + after[0]) / 2, (before[1] + after[1]) / 2])
