@@ -41,8 +41,8 @@ def integrate(
     """Take both streams along a path.
 
     A given stream is mixed with noise to its level on the path before every prediction, with the same noise at all of
-    them: its pixels without measurement, which hold noise already, then stay what they are at every level, and what it
-    tells the model is what its lowest level so far has told. At level 0 it is the clean stream, frozen.
+    them: pixels without measurement that hold this noise stay what they are at every level, and what the stream tells
+    the model is what its lowest level so far has told. At level 0 it is the clean stream, frozen.
 
     Args:
         predict: the model; called with the state and the number of the levels on the path.
