@@ -29,6 +29,16 @@ def test_maps_that_differ_in_shift_agree_only_when_it_is_aligned(surface) -> Non
     assert float(combine(maps, shift=True).spread.max()) < 1e-5
 
 
+@pytest.mark.parametrize("shift", [False, True])
+def test_noise_does_not_flatten_the_depth(surface, shift) -> None:
+    """Least squares of a map against the median draws it towards its mean, by what is noise in it."""
+    noise = torch.randn(8, *surface.shape, generator=torch.Generator().manual_seed(0))
+    depth = combine(surface + 0.2 * noise, shift=shift).depth
+    slope, offset = np.polyfit(surface.flatten(), depth.flatten(), 1)
+    assert slope == pytest.approx(1, abs=0.02)
+    assert offset == pytest.approx(0, abs=0.04)
+
+
 def test_the_spread_is_the_deviation_that_scipy_computes(surface) -> None:
     """Noise that leaves the scales alone: its sign alternates over the map."""
     generator = torch.Generator().manual_seed(0)

@@ -30,8 +30,9 @@ def combine(maps: Tensor, *, shift: bool = False) -> Ensemble:
         shift: align by an offset, too, as affine-invariant depth needs; then depth may touch 0, and is NaN there.
 
     Returns:
-        The median, at the mean scale of the maps, and sqrt(pi / 2) times the mean absolute deviation from it over it,
-        which is the standard deviation where maps differ by Gaussian noise. One map has no spread: it is 0.
+        The median, at the mean scale of the maps (with ``shift`` at their mean contrast, too), and sqrt(pi / 2) times
+        the mean absolute deviation from it over it, which is the standard deviation where maps differ by Gaussian
+        noise. One map has no spread: it is 0.
 
     Raises:
         ValueError: no map, or one without any pixel that others have.
@@ -45,7 +46,7 @@ def combine(maps: Tensor, *, shift: bool = False) -> Ensemble:
         if not known.flatten(1).any(1).all():
             raise ValueError("a depth map of the ensemble has no pixel in common with the others")
         aligned = torch.stack([_aligned(one, center, both, shift) for one, both in zip(aligned, known, strict=True)])
-        aligned = aligned * (maps.double().nanmean() / aligned.nanmean())
+        aligned = _rescaled(aligned, maps.double(), shift)
     center = aligned.nanquantile(0.5, dim=0)
     center = torch.where(center > 0, center, torch.nan)
     spread = math.sqrt(math.pi / 2) * (aligned - center).abs().nanmean(0) / center
@@ -60,3 +61,19 @@ def _aligned(one: Tensor, center: Tensor, known: Tensor, shift: bool) -> Tensor:
     spread = ours - ours.mean()
     scale = (spread * (theirs - theirs.mean())).sum() / spread.square().sum().clamp(min=torch.finfo(torch.float64).tiny)
     return scale * one + (theirs.mean() - scale * ours.mean())
+
+
+def _rescaled(aligned: Tensor, maps: Tensor, shift: bool) -> Tensor:
+    """Aligned maps with the mean of the given ones, and where there is an offset with their contrast, too.
+
+    Least squares in noisy maps gives slopes below 1: without this, every round would flatten all of them.
+    """
+    if not shift:
+        return aligned * (maps.nanmean() / aligned.nanmean())
+    contrast = _contrast(maps) / _contrast(aligned).clamp(min=torch.finfo(torch.float64).tiny)
+    return maps.nanmean() + contrast * (aligned - aligned.nanmean())
+
+
+def _contrast(maps: Tensor) -> Tensor:
+    """Mean of the maps' standard deviations."""
+    return torch.stack([one[~one.isnan()].std(correction=0) for one in maps]).mean()
