@@ -18,6 +18,7 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
+from ...mforce_core.model.config import Schedule
 from ...mforce_core.release import CFG, LOG2_ALPHA, MIN_DEPTH_TIME, STEPS, Mode
 from ...mforce_core.sampling.schedule import rollout_times
 from ...mforce_core.sampling.solvers import SOLVERS
@@ -64,8 +65,9 @@ class Settings:
     control_strength: float = 1.0
     plan: PathPlan | None = None
 
-    def on_the_way_of(self, mode: Mode) -> Settings:
-        """These settings with the plan that a mode needs: control short of full strength is one of its own.
+    def on_the_way_of(self, mode: Mode, schedule: Schedule) -> Settings:
+        """These settings with the plan that a mode needs: control short of full strength is one of its own, on the
+        model's schedule.
 
         Raises:
             ValueError: settings that do not go together.
@@ -81,7 +83,7 @@ class Settings:
                 f"control_strength below 1 needs denoise 1, the scheduler {RELEASED} and one of the samplers"
                 f" {', '.join(SOLVERS)}."
             )
-        return replace(self, plan=control_path(mode, self.control_strength, self.steps, self.sampler_name))
+        return replace(self, plan=control_path(mode, self.control_strength, self.steps, self.sampler_name, schedule))
 
     @property
     def run_steps(self) -> int:
@@ -217,7 +219,7 @@ def sample_latent(
     """
     check_joint(model)
     task = read_task(latent, mode)
-    settings = settings.on_the_way_of(task.mode)
+    settings = settings.on_the_way_of(task.mode, model.model.diffusion_model.schedule)
     first = _missing_content(task, settings)
     refine = refine_depth and task.mode == JOINT
     places = [0] * task.rgb.shape[0] if same_noise else latent.get("batch_index")

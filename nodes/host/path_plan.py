@@ -11,6 +11,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...mforce_core.model.config import Schedule
 from ...mforce_core.release import Mode
 from ...mforce_core.sampling.path import NoisePath
 from ...mforce_core.sampling.path_spec import KINDS, PathSpec
@@ -48,10 +49,10 @@ def strength_to_tilt(strength: float) -> float | None:
     return None if strength == 1 else 3 - 17 * strength
 
 
-def control_path(mode: Mode, strength: float, steps: int, solver: str) -> PathPlan:
-    """The path of i2d or d2i on which the given stream is followed with a strength."""
+def control_path(mode: Mode, strength: float, steps: int, solver: str, schedule: Schedule) -> PathPlan:
+    """The path of i2d or d2i on which the given stream is followed with a strength, on a model's schedule."""
     spec = PathSpec(mode, log2_alpha=strength_to_tilt(strength))
-    return PathPlan(spec, spec.build(steps), solver)
+    return PathPlan(spec, spec.build(steps, schedule), solver)
 
 
 def read_path(values: Mapping[str, Any]) -> tuple[PathSpec, NoisePath]:

@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 from ...mforce_core.sampling.guidance import Prediction
 from ...mforce_core.sampling.integrate import Given, integrate
 from ...mforce_core.sampling.noise import NoiseSource
-from ...mforce_core.sampling.path import NoisePath
+from ...mforce_core.sampling.path import PURE_NOISE, NoisePath
 from ...mforce_core.sampling.solvers import Streams
 from .clocks import Clocks
+from .joint_model import JointDiffusion
 from .picture_noise import SEEDS
 
 _NAMES = ("the picture", "the depth")
@@ -54,7 +55,13 @@ class PathSampler(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
-        """The packed clean latent (B, 1, L) from packed noise and content; the arguments are core's."""
+        """The packed clean latent (B, 1, L) from packed noise and content; the arguments are core's.
+
+        Raises:
+            ValueError: the model has no two streams, or the path starts from content that is not there.
+        """
+        if not isinstance(model_wrap.inner_model, JointDiffusion):
+            raise ValueError("a path needs a Modality Forcing model; load one with Load MF Model.")
         shapes = model_wrap.inner_model.latent_shapes
         rgb, depth = (tuple(level.tolist()) for level in self.clocks.levels(sigmas))
         path = NoisePath(rgb, depth)
@@ -97,7 +104,7 @@ def _start(noise: Tensor, content: Tensor, path: NoisePath, kept: Given, shapes:
     first = []
     streams = zip(_NAMES, _unpack(noise, shapes), _unpack(content, shapes), kept, path.levels[0], strict=True)
     for name, eps, clean, whole, level in streams:
-        if level < 1 and not clean.any():
+        if level < PURE_NOISE and not clean.any():
             raise ValueError(
                 f"the path starts with {name} at noise level {level:g}, and the latent has none: connect a latent that"
                 f" holds {name}, or choose a path that starts from noise."

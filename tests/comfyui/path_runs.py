@@ -6,6 +6,7 @@ Usage: path_runs.py PACK_ROOT GOLDEN_VARIANT_FOLDER...
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from pack_loading import load_pack
 
@@ -19,6 +20,12 @@ PATHS = {
     "points": ("joint", {"kind": "points", "points": [[1, 1], [0.6, 0.2], [0, 0]]}),
     "loose i2d": ("i2d", {"kind": "i2d", "log2_alpha": -4}),
     "loose d2i": ("d2i", {"kind": "d2i", "log2_alpha": -4}),
+}
+
+#: Paths from noise whose first level is a rounding below 1 in float32.
+ALMOST = {
+    "almost tilt": {"kind": "tilt", "log2_alpha": -7.2},
+    "almost points": {"kind": "points", "points": [[1, 1], [0.02, 0.28], [0, 0]]},
 }
 
 
@@ -50,7 +57,7 @@ class Variant:
         return tokens.transpose(1, 2).unflatten(2, self.size).contiguous()
 
     def results(self):
-        found = {"golden": self.golden(), "core": self.core()}
+        found = {"golden": self.golden(), "core": self.core(), "schedule": self.schedule()}
         return found | (self.behavior() if self.folder.name == "v2" else {})
 
     def latent(self, mode, batch=None):
@@ -142,6 +149,28 @@ class Variant:
                 errors[f"{solver}.{name}"] = max(error(a, b) for a, b in pairs)
         return errors
 
+    def schedule(self):
+        """How far control strength is from the path on a model's own schedule, of each mode."""
+        from pack_under_test.mforce_core.model.config import Schedule
+        from pack_under_test.mforce_core.sampling.path_spec import PathSpec
+        from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
+        from pack_under_test.nodes.host.path_plan import PathPlan, strength_to_tilt
+
+        network = self.model.model.diffusion_model
+        usual, network.schedule = network.schedule, Schedule(0.3, -0.7, 1.5, 0.8)
+        positive, negative = ([[text[:1], *rest]] for ((text, *rest),) in self.conditioning)
+        errors = {}
+        for mode in ("i2d", "d2i"):
+            spec = PathSpec(mode, log2_alpha=strength_to_tilt(0.6))
+            plan = PathPlan(spec, spec.build(STEPS, network.schedule), "euler")
+            by_strength, by_path = (
+                sample_latent(self.model, positive, negative, self.latent(mode, 1), "auto", Settings(**options), 7)
+                for options in ({"steps": STEPS, "control_strength": 0.6}, {"plan": plan})
+            )
+            errors[mode] = max(map(error, by_strength, by_path))
+        network.schedule = usual
+        return errors
+
     def behavior(self):
         import comfy.utils
         from comfy.nested_tensor import NestedTensor
@@ -213,7 +242,11 @@ class Variant:
             "sampler": message(lambda: sampled(self.latent("i2d", 1), control_strength=0.5, sampler_name="lms")),
             "points": message(lambda: read_path(widgets)),
             "words": message(lambda: read_path(widgets | {"points": "one,two"})),
+            "foreign": message(lambda: sampler.sample(SimpleNamespace(inner_model=None), None, {}, None, noise)),
         }
+        # In float32 some paths start a rounding below 1.
+        for name, spec in ALMOST.items():
+            found["messages"][name] = message(lambda spec=spec: sampled(self.latent("joint", 1), plan=plan(**spec)))
         return found
 
 

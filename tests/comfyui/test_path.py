@@ -36,6 +36,11 @@ def test_control_strength_of_the_sampler_is_the_path_of_that_name(results):
     assert results["v2"]["full strength is the release's"]
 
 
+@pytest.mark.parametrize("variant", ["v1", "v2"])
+def test_control_strength_is_on_the_schedule_of_the_model(results, variant):
+    assert results[variant]["schedule"] == {"i2d": 0, "d2i": 0}
+
+
 def test_a_given_stream_comes_back_unchanged_whatever_its_path(results):
     assert results["v2"]["given unchanged"]
 
@@ -67,3 +72,5 @@ def test_problems_are_said(results):
     assert "control_strength below 1 needs" in found["sampler"]
     assert "may not rise" in found["points"]
     assert "is not numbers" in found["words"]
+    assert "needs a Modality Forcing model" in found["foreign"]
+    assert (found["almost tilt"], found["almost points"]) == ("", "")
