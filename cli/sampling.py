@@ -52,7 +52,11 @@ def run_study(
             raise ValueError(f"{json_file} holds tables of another model: name another file.")
         found["tables"] = known.get("tables", {})
     for section in sections:
-        made = {"seed": settings.seed, "size": subject.side, "pictures": count or COUNTS.get(section)}
+        made: dict[str, object] = {
+            "seed": settings.seed,
+            "size": subject.side,
+            "pictures": count or COUNTS.get(section),
+        }
         if section in ("solvers", "paths"):
             made["prompts"] = None if texts is None else hashlib.sha256("\n".join(texts).encode()).hexdigest()
         table = found["tables"].setdefault(section, {**made, "rows": []})
