@@ -21,10 +21,16 @@ from .host.geometry import (
 from .host.images import resize_image
 from .host.node import Node
 from .host.point_clouds import CLOUD, VIEWERS, viewer_stage
-from .host.shared_inputs import edge_threshold_input, geometry_input, other_fov_input, picture_to_show_input
+from .host.shared_inputs import (
+    BACKGROUND,
+    edge_softness_input,
+    edge_threshold_input,
+    fill_input,
+    geometry_input,
+    other_fov_input,
+    picture_to_show_input,
+)
 from .host.views import Footage, middle_point, own_shot, render_frames, shots
-
-BACKGROUND, BLACK = "background", "black"
 
 
 class MFRenderView(Node):
@@ -89,14 +95,9 @@ class MFRenderView(Node):
                     step=0.01,
                     tooltip="How far a path goes, as a fraction of the distance to the middle of the picture.",
                 ),
-                io.Combo.Input(
-                    "fill",
-                    options=[BACKGROUND, BLACK],
-                    default=BACKGROUND,
-                    tooltip=(
-                        "What the picture shows where nothing is known. background: soft colors of what lies behind,"
-                        " good in clips. black: nothing. The mask is the same either way."
-                    ),
+                fill_input(
+                    "What the picture shows where nothing is known. background: soft colors of what lies behind,"
+                    " good in clips. black: nothing. The mask is the same either way."
                 ),
                 other_fov_input(advanced=True),
                 edge_threshold_input(
@@ -104,17 +105,9 @@ class MFRenderView(Node):
                     "tears nothing",
                     advanced=True,
                 ),
-                io.Int.Input(
-                    "edge_softness",
-                    default=2,
-                    min=0,
-                    max=16,
-                    advanced=True,
-                    tooltip=(
-                        "Width in pixels of the soft edges of depth and picture, which would otherwise leave stray"
-                        " pixels and outlines in the gaps. Use more for enlarged depth, 0 for perfectly sharp"
-                        " renderings."
-                    ),
+                edge_softness_input(
+                    "Width in pixels of the soft edges of depth and picture, which would otherwise leave stray"
+                    " pixels and outlines in the gaps. Use more for enlarged depth, 0 for perfectly sharp renderings."
                 ),
                 io.Int.Input(
                     "samples",

@@ -12,15 +12,16 @@ from ..mforce_core.scene3d.stereo import CENTERED, EYES, LAYOUTS, compose
 from .host.footage import footage_of
 from .host.node import Node
 from .host.shared_inputs import (
+    BACKGROUND,
     distance_input,
+    edge_softness_input,
     edge_threshold_input,
+    fill_input,
     geometry_input,
     other_fov_input,
     picture_to_show_input,
 )
 from .host.stereo import render_eyes
-
-BACKGROUND, BLACK = "background", "black"
 
 
 class MFStereoPair(Node):
@@ -83,14 +84,9 @@ class MFStereoPair(Node):
                     ),
                 ),
                 io.Boolean.Input("swap", default=False, tooltip="Exchange left and right, for looking cross-eyed."),
-                io.Combo.Input(
-                    "fill",
-                    options=[BACKGROUND, BLACK],
-                    default=BACKGROUND,
-                    tooltip=(
-                        "What the pictures show where nothing is known. background: soft colors of what lies behind."
-                        " black: nothing. The masks are the same either way."
-                    ),
+                fill_input(
+                    "What the pictures show where nothing is known. background: soft colors of what lies behind."
+                    " black: nothing. The masks are the same either way."
                 ),
                 other_fov_input(advanced=True),
                 edge_threshold_input(
@@ -98,13 +94,8 @@ class MFStereoPair(Node):
                     "tears nothing",
                     advanced=True,
                 ),
-                io.Int.Input(
-                    "edge_softness",
-                    default=2,
-                    min=0,
-                    max=16,
-                    advanced=True,
-                    tooltip="Width in pixels of the soft edges of depth and picture; 0 for perfectly sharp renderings.",
+                edge_softness_input(
+                    "Width in pixels of the soft edges of depth and picture; 0 for perfectly sharp renderings."
                 ),
             ],
             outputs=[

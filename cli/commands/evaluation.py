@@ -39,9 +39,6 @@ EnsembleMethod = Annotated[
         rich_help_panel=PREDICTION,
     ),
 ]
-Devices = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, or several: cuda:0,cuda:1.", rich_help_panel=RUN)
-]
 Processes = Annotated[
     int, typer.Option(help="Processes for each device; for saved predictions on a CPU.", min=1, rich_help_panel=RUN)
 ]
@@ -157,7 +154,7 @@ def depth(
     dtype: options.Dtype = "auto",
     output: options.Output = None,
     overwrite: options.Overwrite = False,
-    devices: Devices = "auto",
+    devices: options.Devices = "auto",
     processes: Processes = 1,
     ray: options.Ray = 0,
     ray_gpus: options.RayGpus = 0,
@@ -274,7 +271,7 @@ def d2i(
     dtype: options.Dtype = "auto",
     output: options.Output = None,
     overwrite: options.Overwrite = False,
-    devices: Devices = "auto",
+    devices: options.Devices = "auto",
     ray: options.Ray = 0,
     ray_gpus: options.RayGpus = 0,
     debug: options.Debug = False,

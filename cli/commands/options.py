@@ -200,6 +200,10 @@ CudaGraph = Annotated[
         rich_help_panel=FILES,
     ),
 ]
+Devices = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda, or several: cuda:0,cuda:1.", rich_help_panel=FILES),
+]
 Ray = Annotated[
     int,
     typer.Option(

@@ -46,7 +46,6 @@ Judge = Annotated[
 JudgeKind = Annotated[str, typer.Option(help="What the judge predicts: depth or disparity.", rich_help_panel=STUDY)]
 Align = Annotated[str, typer.Option(help="Alignment of the judged depth.", rich_help_panel=STUDY)]
 Batch = Annotated[int, typer.Option(help="Pictures that are sampled together.", min=1, rich_help_panel=STUDY)]
-Devices = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or several: cuda:0,cuda:1.")]
 
 
 @app.command()
@@ -74,7 +73,7 @@ def trajectories(
     dtype: options.Dtype = "auto",
     output: options.Output = None,
     overwrite: options.Overwrite = False,
-    devices: Devices = "auto",
+    devices: options.Devices = "auto",
     ray: options.Ray = 0,
     ray_gpus: options.RayGpus = 0,
     debug: options.Debug = False,
@@ -104,7 +103,7 @@ def conditioning(
     dtype: options.Dtype = "auto",
     output: options.Output = None,
     overwrite: options.Overwrite = False,
-    devices: Devices = "auto",
+    devices: options.Devices = "auto",
     ray: options.Ray = 0,
     ray_gpus: options.RayGpus = 0,
     debug: options.Debug = False,

@@ -16,6 +16,8 @@ DEPTH, DISPARITY = "depth (far is bright)", "disparity (near is bright)"
 #: Options of ``voxel_thinning``.
 NO_THINNING, RELATIVE, DEPTH_UNITS = "off", "relative", "depth units"
 VOXEL_SIZE = 0.005
+#: Options of ``fill``: what a view shows where nothing is known.
+BACKGROUND, BLACK = "background", "black"
 #: Options of ``numbering``.
 FILES, SEQUENCE = "files", "sequence"
 
@@ -200,6 +202,15 @@ def edge_threshold_input(effect: str, all_of_them: str, *, advanced: bool | None
         advanced=advanced,
         tooltip=f"{effect} 0: chosen by the picture's size (0.04 from 512 pixels up). 100 {all_of_them}.",
     )
+
+
+def fill_input(tooltip: str) -> io.Input:
+    return io.Combo.Input("fill", options=[BACKGROUND, BLACK], default=BACKGROUND, tooltip=tooltip)
+
+
+def edge_softness_input(tooltip: str) -> io.Input:
+    """Pixels at jumps of depth that views leave out."""
+    return io.Int.Input("edge_softness", default=2, min=0, max=16, advanced=True, tooltip=tooltip)
 
 
 def thinning_inputs() -> list[io.Input]:
