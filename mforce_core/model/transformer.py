@@ -195,8 +195,14 @@ class ModalityForcingTransformer(nn.Module):
             raise ValueError("this checkpoint embeds a guidance scale: pass guidance (B,)")
         if t_rgb.device.type == "cpu" and t_rgb.shape[0] == 1:
             # The rounding of a product with one row depends on where its weights lie in memory: use the first of two.
-            levels = [None if level is None else level.expand(2) for level in (t_rgb, t_depth, guidance)]
-            return self.modulations(*levels, dtype=dtype).rows(0, 1)
+            t_depth, guidance = (None if level is None else level.expand(2) for level in (t_depth, guidance))
+            return self._modulations(t_rgb.expand(2), t_depth, guidance, dtype).rows(0, 1)
+        return self._modulations(t_rgb, t_depth, guidance, dtype)
+
+    def _modulations(
+        self, t_rgb: Tensor, t_depth: Tensor | None, guidance: Tensor | None, dtype: torch.dtype | None
+    ) -> Modulations:
+        """:meth:`modulations` of any number of rows. Sharded training gathers weights around that method."""
         vec_img, vec_depth = self._conditioning(t_rgb, t_depth, guidance, dtype or self.compute_dtype)
         txt = self.double_stream_modulation_txt(vec_img) if self.config.depth_double else None
         img = self.double_stream_modulation_img(vec_img) if self.config.depth_double else None
