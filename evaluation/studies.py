@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -28,6 +27,7 @@ from .depth.alignment import Limits, align
 from .depth.example import Example
 from .depth.metrics import depth_errors
 from .depth.predictors import PredictorSpec, open_predictor
+from .seeds import picture_seed
 from .table import Row, Table
 
 StudyName = Literal["trajectories", "conditioning"]
@@ -123,7 +123,7 @@ class StudyWorker:
         base = replace(self.job.settings, mode=mode, cfg=CFG[mode])
         base = replace(base, tilt=portion.value) if mode == "joint" else replace(base, follow=portion.value)
         jobs = [
-            replace(base, prompt=prompt, seed=_seed(self.job.seed, index))
+            replace(base, prompt=prompt, seed=picture_seed(self.job.seed, index))
             for index, prompt in zip(portion.indices, prompts, strict=True)
         ]
         given = [take_depth(depth, base) for depth in depths] or [Given()] * len(jobs)
@@ -143,11 +143,6 @@ class StudyWorker:
         except ValueError as error:
             return Row(name, {}, str(error))
         return Row(name, {measure: errors[measure] for measure in _MEASURES})
-
-
-def _seed(seed: int, index: int) -> int:
-    """The noise of a picture, the same for every value."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{index}".encode()).digest()[:7], "big")
 
 
 def by_value(table: Table, values: Sequence[float | None]) -> dict[str, dict[str, intervals.Estimate]]:

@@ -163,7 +163,6 @@ def depth(
     """Score depth on a benchmark, by MoGe's or Marigold's protocol, of a model or of saved maps."""
     with report_errors(debug):
         from ...evaluation.depth.datasets import DataSpec
-        from ...mforce_core.device import choose_device
         from ...mforce_core.results.folder import default_output
         from ..depth_evaluation import evaluate_depth, predictor_from
         from ..generation import prepare
@@ -172,7 +171,7 @@ def depth(
 
         if layout not in ("auto", "moge", "marigold"):
             raise ValueError(f"--layout is auto, moge or marigold, not {layout}.")
-        places = tuple(choose_device(device.strip()) for device in devices.split(",")) * processes
+        places = options.parse_devices(devices) * processes
         found = None
         if predictions is None and peer is None:
             found = prepare(
@@ -280,7 +279,6 @@ def d2i(
     with report_errors(debug):
         from ...evaluation.depth.predictors import FromModel, FromPeer
         from ...evaluation.images.maker import ImageJob, PairSpec
-        from ...mforce_core.device import choose_device
         from ...mforce_core.results.folder import default_output
         from ..generation import prepare
         from ..image_evaluation import evaluate_images
@@ -289,7 +287,7 @@ def d2i(
 
         if kind not in ("depth", "disparity"):
             raise ValueError(f"--kind is depth or disparity, not {kind}.")
-        places = tuple(choose_device(device.strip()) for device in devices.split(","))
+        places = options.parse_devices(devices)
         settings, parts = prepare(
             Settings(
                 "d2i", "", steps=steps, cfg=CFG["d2i"] if cfg is None else cfg, seed=seed, model=model, dtype=dtype,

@@ -226,6 +226,13 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return width, height
 
 
+def parse_devices(text: str) -> tuple[str, ...]:
+    """``"cuda:0,cuda:1"`` -> ("cuda:0", "cuda:1"); "auto" becomes the device that it stands for."""
+    from ...mforce_core.device import choose_device  # PyTorch comes late: help is shown without it
+
+    return tuple(choose_device(device.strip()) for device in text.split(","))
+
+
 def parse_interval(text: str | None) -> tuple[float, float] | None:
     """``"0.2,1"`` -> (0.2, 1.0)."""
     if text is None:

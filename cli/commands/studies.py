@@ -137,12 +137,11 @@ def _run(
 ) -> None:
     with report_errors(debug):
         from ...evaluation.studies import CONDITIONING, TRAJECTORIES
-        from ...mforce_core.device import choose_device
         from ...mforce_core.results.folder import default_output
         from ..path_study import run_path_study
         from ..spread import Workers
 
-        places = tuple(choose_device(device.strip()) for device in devices.split(","))
+        places = options.parse_devices(devices)
         found = run_path_study(
             study,  # type: ignore[arg-type]
             Settings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from ...mforce_core.picture.placement import nearest_size
 from ...mforce_core.pipeline import Pipeline
 from ...mforce_core.settings import Settings
 from ...mforce_core.weights.parts import Parts
+from ..seeds import picture_seed
 from .alignment import Kind
 from .ensemble import ensemble
 from .example import Example
@@ -120,7 +120,7 @@ class ModelPredictor:
     def predict(self, example: Example) -> np.ndarray:
         height, width = nearest_size(example.depth.shape, self.spec.settings.canvas[0] * self.spec.settings.canvas[1])
         base = replace(self.spec.settings, size=(width, height), original_size=True)
-        first = _seed(base.seed, example.name)
+        first = picture_seed(base.seed, example.name)
         jobs = [replace(base, seed=first + number) for number in range(self.spec.members)]
         given = take_picture(example.image, base)
         results = self.pipeline.generate(jobs, [given] * len(jobs))
@@ -128,8 +128,3 @@ class ModelPredictor:
         if self.spec.method == "marigold" or len(maps) == 1:
             return ensemble(maps)
         return combine(torch.from_numpy(maps)).depth.numpy()
-
-
-def _seed(seed: int, name: str) -> int:
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return int.from_bytes(digest[:7], "big")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..depth.alignment import Kind, Limits, align
 from ..depth.example import Example
 from ..depth.metrics import depth_errors
 from ..depth.predictors import PredictorSpec, open_predictor
+from ..seeds import picture_seed
 from ..table import Row
 from .pairs import ListedPairs, Pair, Pairs, RenderedPairs
 
@@ -87,7 +87,7 @@ class PictureMaker:
             pair = self._cropped(self.pairs.read(index))
             seen = self.estimator.predict(_example(pair.name, pair.image))
             depth = pair.depth if pair.depth is not None else as_depth(seen, self.estimator.kind, self.job.far_to_near)
-            settings = replace(self.job.settings, prompt=pair.caption, seed=_seed(self.job.settings.seed, name))
+            settings = replace(self.job.settings, prompt=pair.caption, seed=picture_seed(self.job.settings.seed, name))
             (result,) = self.pipeline.generate([settings], [take_depth(depth, settings)])
             for folder, pixels in ((REAL, pair.image), (MADE, result.image)):
                 self._save(folder, name, pixels)
@@ -127,7 +127,3 @@ def as_depth(seen: np.ndarray, kind: Kind, far_to_near: float) -> np.ndarray:
 def _example(name: str, image: np.ndarray) -> Example:
     shape = image.shape[:2]
     return Example(name, image, np.ones(shape, np.float32), np.ones(shape, bool))
-
-
-def _seed(seed: int, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:7], "big")
