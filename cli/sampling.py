@@ -29,7 +29,8 @@ def run_study(
 ) -> dict[str, Any]:
     """The tables of `study`, with the model's files and the machine; rows are said as they are finished.
 
-    With ``json_file`` rows are written as they are finished, and those that it holds already are not measured again.
+    With ``json_file`` rows are written as they are finished, those that it holds already are not measured again, and
+    whatever else it holds stays.
 
     Raises:
         ValueError: a file that cannot be read or written, tables of another model or of other settings, or an unknown
@@ -45,12 +46,14 @@ def run_study(
     settings, parts = prepare(settings)
     pipeline = Pipeline(settings, parts, texts or (), say)
     subject = Subject(pipeline, settings.seed)
-    found: dict[str, Any] = {"model_files": pipeline.model_files, "machine": describe(pipeline.device), "tables": {}}
+    found: dict[str, Any] = {"model_files": pipeline.model_files, "machine": describe(pipeline.device)}
+    kept: dict[str, Any] = {}
     if json_file is not None and json_file.exists():
         known = json.loads(read_text(json_file))
         if known.get("model_files") != found["model_files"]:
             raise ValueError(f"{json_file} holds tables of another model: name another file.")
-        found["tables"] = known.get("tables", {})
+        kept = {name: value for name, value in known.items() if name not in found}  # a note of a person, too
+    found |= {"tables": {}} | kept
     for section in sections:
         made: dict[str, object] = {
             "seed": settings.seed,

@@ -49,11 +49,11 @@ def measure(autoencoder: PatchAutoencoder, photographs: Tensor, *, scenes: int =
         "photographs": photographs,
     }
 
-    def shares(pictures: Tensor) -> Tensor:
+    def unfamiliar(pictures: Tensor) -> Tensor:
         parts = [autoencoder.is_unfamiliar(autoencoder.encode(part * 2 - 1)) for part in pictures.split(128)]
-        return torch.cat(parts).float()
+        return torch.cat(parts)
 
-    return intervals.as_json({name: intervals.mean(shares(pictures)) for name, pictures in kinds.items()})
+    return intervals.as_json({name: intervals.share(unfamiliar(pictures)) for name, pictures in kinds.items()})
 
 
 def main() -> None:

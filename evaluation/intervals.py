@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 from torch import Tensor
 
 _RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
-    """A measure over a sample of pictures and the 95% interval of its bootstrap over them."""
+    """A measure over a sample of pictures and its 95% interval: of a bootstrap over them, or of Wilson for a share."""
 
     value: float
     low: float
@@ -21,6 +21,16 @@ class Estimate(NamedTuple):
 def mean(values: Tensor) -> Estimate:
     """Mean over pictures (B,)."""
     return _bootstrapped((values,), np.mean)
+
+
+def share(hits: Tensor) -> Estimate:
+    """Share of the pictures (B,) bool that are True, with Wilson's interval.
+
+    A bootstrap of pictures that all agree has no width, however few they are.
+    """
+    trial = binomtest(int(hits.sum()), len(hits))
+    found = trial.proportion_ci(method="wilson")
+    return Estimate(float(trial.statistic), float(found.low), float(found.high))
 
 
 def ratio(values: Tensor) -> Estimate:

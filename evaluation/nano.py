@@ -116,7 +116,8 @@ class Rollouts:
 
 
 class Columns:
-    """Measures picture by picture: (B,) where their mean counts, (B, 2) where the ratio of two means does."""
+    """Measures picture by picture: (B,) where their mean counts, bool where the share of True does, (B, 2) where the
+    ratio of two means does."""
 
     def __init__(self) -> None:
         self._parts: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -138,10 +139,13 @@ class Columns:
 
     def estimates(self) -> dict[str, Estimate]:
         columns = {name: torch.cat(parts) for name, parts in self._parts.items()}
-        return {
-            name: intervals.mean(values) if values.ndim == 1 else intervals.ratio(values)
-            for name, values in columns.items()
-        }
+        return {name: _estimate(values) for name, values in columns.items()}
+
+
+def _estimate(values: Tensor) -> Estimate:
+    if values.dtype == torch.bool:
+        return intervals.share(values)
+    return intervals.mean(values) if values.ndim == 1 else intervals.ratio(values)
 
 
 def evaluate_nano(
@@ -165,7 +169,7 @@ def evaluate_nano(
         progress: called with (finished, all) denoising steps.
 
     Returns:
-        Metric name -> value, and ``intervals``: metric name -> [low, high], 95% by bootstrap over pictures.
+        Metric name -> value, and ``intervals``: metric name -> [low, high], 95%, see `intervals`.
     """
     spheres = max(1, scenes // 2)
     total = steps * (5 * _batches_of(scenes) + _batches_of(len(object_prompts())) + _batches_of(spheres))
@@ -221,8 +225,8 @@ def _measure_prompts(run: Rollouts, columns: Columns, judge: ShapeJudge, prompts
     images = run.decode(run.joint([prompt.text for prompt in prompts], seed)[0])
     named = judge.shapes(images)
     hues = [dominant_hue(image, HUES) for image in images]
-    columns.add("shape_accuracy", (named == torch.tensor([prompt.shape for prompt in prompts])).float())
-    columns.add("color_accuracy", torch.tensor([hue == p.color for hue, p in zip(hues, prompts, strict=True)]).float())
+    columns.add("shape_accuracy", named == torch.tensor([prompt.shape for prompt in prompts]))
+    columns.add("color_accuracy", torch.tensor([hue == p.color for hue, p in zip(hues, prompts, strict=True)]))
 
 
 def _measure_spheres(run: Rollouts, columns: Columns, prompts: list[Prompt], seed: int) -> None:
@@ -234,7 +238,7 @@ def _measure_renders(columns: Columns, judge: ShapeJudge, count: int, seed: int)
     """What a perfect model would score."""
     spheres, solids = lone_objects(count, seed, "sphere"), lone_objects(count, seed)
     columns.add("renders_sphere_roundness", _roundness(render(spheres, NANO_SIZE)[0], spheres.color[:, 0].tolist()))
-    columns.add("renders_shape_accuracy", (judge.shapes(render(solids, NANO_SIZE)[0]) == solids.shape[:, 0]).float())
+    columns.add("renders_shape_accuracy", judge.shapes(render(solids, NANO_SIZE)[0]) == solids.shape[:, 0])
 
 
 def _roundness(images: Tensor, colors: list[int]) -> Tensor:

@@ -136,7 +136,7 @@ def _joint(
         "depth_seam": intervals.ratio(seam_steps(maps.log())),
     }
     if shapes is not None:
-        columns["shape_accuracy"] = intervals.mean((load_judge().shapes(images) == shapes).float())
+        columns["shape_accuracy"] = intervals.share(load_judge().shapes(images) == shapes)
     if against is not None:
         error = (images - subject.decode(against.rgb)).square().flatten(1).mean(1)
         columns["psnr"] = intervals.mean(-10 * error.clamp(min=1e-12).log10())

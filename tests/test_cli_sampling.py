@@ -65,7 +65,12 @@ def test_fast_is_what_its_help_says(tmp_path) -> None:
     found = settings_of(tmp_path / "out")
     assert (found["steps"], found["sampler"]) == (12, "dpmpp_2m")
     assert found["path"] == "tilt log2_alpha=3.0 sigma=1.7"
-    assert "--fast has a path of its own" in run("joint", "a red sphere", "--fast", "--path", "tilt", code=2)
+
+
+@pytest.mark.parametrize(("name", "value"), [("path", "tilt"), ("steps", "50"), ("sampler", "euler")])
+def test_fast_does_not_silently_overrule_what_is_asked_for(picture, name, value) -> None:
+    for command in (["joint", "a red sphere"], ["d2i", picture, "a red sphere"]):
+        assert f"--fast has {name} of its own" in run(*command, "--fast", f"--{name}", value, code=2)
 
 
 def test_image_to_depth_takes_few_steps_and_the_steps_of_the_release_on_demand(picture, tmp_path) -> None:
@@ -150,6 +155,18 @@ def test_the_study_does_not_go_on_in_tables_of_something_else(monkeypatch, tmp_p
     assert "remove it" in run(*command, "--json", tmp_path / "new.json", "--seed", 5, code=2)
     file.write_text(before.replace("sha256", "sha255"))
     assert "another model" in run(*command, "--json", file, code=2)
+
+
+def test_the_study_keeps_a_note_in_its_file(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(sampling_study, "I2D_STEPS", (1,))
+    command = ("study", "sampling", "--only", "i2d", "--count", 2, "--size", 32, "--json", tmp_path / "study.json")
+    run(*command)
+    tables = json.loads((tmp_path / "study.json").read_text())
+    (tmp_path / "study.json").write_text(json.dumps({"note": "seen twice"} | tables))
+    monkeypatch.setattr(sampling_study, "I2D_STEPS", (1, 2))
+    run(*command)
+    found = json.loads((tmp_path / "study.json").read_text())
+    assert (found["note"], len(found["tables"]["i2d"]["rows"])) == ("seen twice", 2)
 
 
 def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Paths through the square of noise levels: their makers, and that a rollout follows them."""
 
 import json
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,6 +109,19 @@ def test_a_given_stream_does_not_make_the_other_wait() -> None:
     assert path.rgb[0] == pytest.approx(0.7, abs=1e-6)
     assert all(after < now for now, after in pairwise(path.rgb))
     assert path.depth[0] == pytest.approx(0.7 / 256 / (1 - 0.7 + 0.7 / 256), abs=1e-6)
+
+
+def test_a_path_of_too_many_steps_is_refused_before_it_is_made() -> None:
+    """1000 restarts of 1000 turns over 10,000 steps would be 80 GB of numbers."""
+    spec = PathSpec("tilt", restarts=((1.0, 0.0, 1000),) * 1000)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="at most 10,000 steps"):
+        spec.build(10_000)
+    assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
+    assert PathSpec("tilt", restarts=((1.0, 0.0, 99),)).build(99).steps == 99 + 99 * 100
+    with pytest.raises(ValueError, match="at most"):
+        PathSpec("tilt", restarts=((1.0, 0.0, 100),)).build(100)
 
 
 def test_restarts_go_back_to_the_levels_of_the_way() -> None:

@@ -19,6 +19,7 @@ from .shared_options import OF_THE_COMMAND, shared_options
 
 @shared_options
 def joint(
+    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to show.")],
     tilt: options.Tilt = LOG2_ALPHA,
     fast: options.Fast = False,
@@ -28,7 +29,7 @@ def joint(
     """Text to image, depth and point cloud."""
     with report_errors(shared["debug"]):
         if fast:
-            shared |= _fast(f"tilt log2_alpha={tilt}", shared["path"])
+            shared |= _fast(f"tilt log2_alpha={tilt}", context)
         tilted = None if shared["path"] else tilt
         settings = _settings("joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, **shared)
         _generate(settings, shared)
@@ -83,6 +84,7 @@ def i2d(
 
 @shared_options
 def d2i(
+    context: typer.Context,
     depth: Annotated[
         Path, typer.Argument(help="Depth map: npy, npz, exr, pfm, 16-bit or float png or tiff. 0 and NaN are missing.")
     ],
@@ -120,7 +122,7 @@ def d2i(
     """Depth to image."""
     with report_errors(shared["debug"]):
         if fast:
-            shared |= _fast("d2i" if follow is None else f"d2i log2_alpha={follow}", shared["path"])
+            shared |= _fast("d2i" if follow is None else f"d2i log2_alpha={follow}", context)
             follow = None  # it is in the path
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, follow=follow,
@@ -175,11 +177,18 @@ def demo(
         run_demo(output or default_output("demo"), model, steps, seed, device, overwrite=overwrite)
 
 
-def _fast(usual: str, path: str | None) -> dict[str, Any]:
-    """What `--fast` stands for."""
-    if path is not None:
-        raise ValueError("--fast has a path of its own: leave --path out.")
-    return {"steps": FAST_STEPS, "sampler": FAST_SAMPLER, "path": f"{usual} sigma={FAST_SIGMA}"}
+def _fast(usual: str, context: typer.Context) -> dict[str, Any]:
+    """What `--fast` stands for.
+
+    Raises:
+        ValueError: an option that it decides is given beside it.
+    """
+    chosen = {"steps": FAST_STEPS, "sampler": FAST_SAMPLER, "path": f"{usual} sigma={FAST_SIGMA}"}
+    for name in chosen:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ValueError(f"--fast has {name} of its own: leave --{name} out, or --fast.")
+    return chosen
 
 
 def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:

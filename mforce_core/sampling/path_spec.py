@@ -229,15 +229,13 @@ _MOST = 10_000
 
 def _order(steps: int, restarts: Sequence[Restart]) -> list[int]:
     """Numbers of the levels in the order in which they are passed."""
+    turns = [(round(after * steps), round(back_to * steps), times) for after, back_to, times in restarts]
+    if steps + sum((end - begin + 1) * times for end, begin, times in turns) > _MOST:
+        raise ValueError(f"a path has at most {_MOST:,} steps, restarts included")
     order, reached = [0], 0
-    for after, back_to, times in restarts:
-        end, begin = round(after * steps), round(back_to * steps)
-        order += range(reached + 1, end + 1)
-        for _ in range(times):
-            order += range(begin, end + 1)
+    for end, begin, times in turns:
+        order += [*range(reached + 1, end + 1), *list(range(begin, end + 1)) * times]
         reached = end
-        if len(order) > _MOST:
-            raise ValueError(f"a path has at most {_MOST:,} steps, restarts included")
     return [*order, *range(reached + 1, steps + 1)]
 
 
