@@ -116,8 +116,12 @@ class MFPath(Node):
                     advanced=True,
                     tooltip="Noise of the depth at the start. Below 1 the latent's depth is kept in part.",
                 ),
-                _shift_input("mu", SHIFT_MU, "Above 0: more of the steps at high noise. The release uses 1.1."),
-                _shift_input("sigma", SHIFT_SIGMA, "Below 1: more of the steps at middle noise. The release uses 1."),
+                _shift_input("mu", SHIFT_MU, "Above 0: more of the steps at high noise. 1.1 is the model's own value."),
+                _shift_input(
+                    "sigma",
+                    SHIFT_SIGMA,
+                    "Below 1: more of the steps at middle noise. 1 is the model's own value.",
+                ),
                 _shift_input("depth_mu", SHIFT_MU, "As mu, for depth, where it has a schedule of its own."),
                 _shift_input("depth_sigma", SHIFT_SIGMA, "As sigma, for depth, where it has a schedule of its own."),
                 io.String.Input(
@@ -140,10 +144,10 @@ class MFPath(Node):
         )
 
     @classmethod
-    def execute(cls, solver: str, **values: Any) -> io.NodeOutput:
-        spec, path = read_path(values)
-        sampler = PathSampler(path, solver)
-        return io.NodeOutput(PathPlan(spec, path, solver), sampler, sampler.sigmas)
+    def execute(cls, solver: str, steps: int, **values: Any) -> io.NodeOutput:
+        plan = PathPlan.of(read_path(values), steps, solver)
+        sampler = PathSampler(plan)
+        return io.NodeOutput(plan, sampler, sampler.sigmas)
 
 
 def _shift_input(name: str, default: float, tooltip: str) -> io.Input:

@@ -22,6 +22,7 @@ from ...mforce_core.model.config import Schedule
 from ...mforce_core.release import CFG, LOG2_ALPHA, MIN_DEPTH_TIME, STEPS, Mode
 from ...mforce_core.sampling.schedule import rollout_times
 from ...mforce_core.sampling.solvers import SOLVERS
+from .depth_latent import fill_anew
 from .joint_latent import Latent, freeze_mask, split
 from .joint_model import check_joint
 from .noise_levels import JointModelSampling
@@ -75,7 +76,9 @@ class Settings:
         if self.plan is not None:
             if self.denoise < 1:
                 raise ValueError("denoise below 1 does not go with a path; set start_rgb or start_depth of MF Path.")
-            return self
+            if advice := self.plan.advice(mode):
+                notice(f"MF Sampler: {advice}")
+            return replace(self, plan=self.plan.on(schedule))
         if self.control_strength == 1 or mode == JOINT:
             return self
         if self.denoise < 1 or self.scheduler != RELEASED or self.sampler_name not in SOLVERS:
@@ -84,6 +87,12 @@ class Settings:
                 f" {', '.join(SOLVERS)}."
             )
         return replace(self, plan=control_path(mode, self.control_strength, self.steps, self.sampler_name, schedule))
+
+    def refining(self, schedule: Schedule) -> Settings:
+        """Those of the second pass, image to depth from pure noise: where there is a plan, its steps and its solver."""
+        if self.plan is None:
+            return replace(self, denoise=1.0)
+        return replace(self, plan=control_path(IMAGE_TO_DEPTH, 1.0, self.plan.steps, self.plan.solver, schedule))
 
     @property
     def run_steps(self) -> int:
@@ -163,7 +172,7 @@ def run(
         sampler = with_picture_noise(comfy.samplers.sampler_object(settings.sampler_name), seeds)
         sigmas = _sigmas(patched, task.mode, settings)
     else:
-        sampler = PathSampler(settings.plan.path, settings.plan.solver, seeds)
+        sampler = PathSampler(settings.plan, seeds)
         sigmas = sampler.sigmas
     samples = guider.sample(
         noise,
@@ -219,13 +228,14 @@ def sample_latent(
     """
     check_joint(model)
     task = read_task(latent, mode)
-    settings = settings.on_the_way_of(task.mode, model.model.diffusion_model.schedule)
+    schedule = model.model.diffusion_model.schedule
+    settings = settings.on_the_way_of(task.mode, schedule)
     first = _missing_content(task, settings)
     refine = refine_depth and task.mode == JOINT
     places = [0] * task.rgb.shape[0] if same_noise else latent.get("batch_index")
     seeds = picture_seeds(task.rgb.shape[0], seed, places)
     noise = draw_noise(task.rgb, task.depth, seeds)
-    whole = replace(settings, denoise=1.0, plan=None)
+    whole = settings.refining(schedule)
     total = settings.run_steps + whole.run_steps * (refine + (first is not None))
     report = latent_preview.prepare_callback(model, total)
     done = 0
@@ -243,7 +253,12 @@ def sample_latent(
     if first is not None:
         content = sample_one(first, whole)
         task = replace(task, rgb=content[0], depth=content[1])
+    given = task
+    if settings.plan is not None and task.depth.any():
+        task = replace(task, depth=fill_anew(task.depth, latent, noise.unbind()[1]))
     rgb, depth = sample_one(task, settings)
+    if task.mode == DEPTH_TO_IMAGE:
+        depth = given.depth
     if refine:
         depth = sample_one(_refining(task, rgb), whole)[1]
     return rgb, depth

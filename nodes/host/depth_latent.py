@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from ...mforce_core.depth.codec import decode_depth, encode_depth, fill_missing
-from ...mforce_core.model.tokens import latents_to_patches, patches_to_latents
+from ...mforce_core.model.tokens import latents_to_patches, patches_to_latents, patchify, unpatchify
 from .joint_latent import PER_SAMPLE, Latent
 
 
@@ -19,6 +21,25 @@ def encode_stream(maps: Tensor, valid: Tensor, seed: int = 0) -> Tensor:
     patches = encode_depth(maps, valid)
     noise = torch.randn(patches.shape, generator=torch.Generator().manual_seed(seed))
     return patches_to_latents(fill_missing(patches, noise)).contiguous()
+
+
+def fill_anew(stream: Tensor, record: Latent, noise: Tensor) -> Tensor:
+    """A stream (B, 256, h, w) with this noise, of its shape, in the pixels without a measurement.
+
+    Mixed with the same noise to any level such pixels stay noise of full strength; of two noises they would not.
+
+    Args:
+        record: what the LATENT says about its depth; without ``depth_valid`` the stream stays as it is.
+
+    Raises:
+        ValueError: that was said about other pictures or another size.
+    """
+    valid = record.get("depth_valid")
+    if valid is None:
+        return stream
+    _check_record(record, unpatchify(latents_to_patches(stream)))
+    known = patches_to_latents(patchify(valid.to(stream.device), math.isqrt(stream.shape[1])))
+    return torch.where(known, stream, noise.to(stream))
 
 
 def decode_stream(stream: Tensor, record: Latent) -> tuple[Tensor, Tensor]:

@@ -6,13 +6,13 @@ Relies on: ``io.Custom`` of the V3 node API.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from comfy_api.latest import io
 
 from ...mforce_core.model.config import Schedule
-from ...mforce_core.release import Mode
+from ...mforce_core.release import SHIFT_MU, SHIFT_SIGMA, Mode
 from ...mforce_core.sampling.path import NoisePath
 from ...mforce_core.sampling.path_spec import KINDS, PathSpec
 
@@ -30,18 +30,45 @@ SHAPES = {
     IMAGE_TO_DEPTH: "i2d",
     DEPTH_TO_IMAGE: "d2i",
 }
-#: Widgets that are called as the parameters of a path.
-_PARAMETERS = ("mu", "sigma", "depth_mu", "depth_sigma", "rgb_by", "depth_by")
+#: Widgets that are called as the parameters of a path. Those with a number stand for the model's own value at it.
+_PARAMETERS = {
+    "mu": SHIFT_MU,
+    "sigma": SHIFT_SIGMA,
+    "depth_mu": SHIFT_MU,
+    "depth_sigma": SHIFT_SIGMA,
+    "rgb_by": None,
+    "depth_by": None,
+}
 _STARTS = ("start_rgb", "start_depth")
 
 
 @dataclass(frozen=True)
 class PathPlan:
-    """A path, how it was described, and the solver that shall follow it."""
+    """How a path is described, in how many steps, the solver that shall follow it, and the path on a schedule."""
 
     spec: PathSpec
-    path: NoisePath
+    steps: int
     solver: str
+    path: NoisePath
+
+    @classmethod
+    def of(cls, spec: PathSpec, steps: int, solver: str, schedule: Schedule | None = None) -> PathPlan:
+        """On a model's schedule, or the release's."""
+        return cls(spec, steps, solver, spec.build(steps, schedule))
+
+    def on(self, schedule: Schedule) -> PathPlan:
+        """The same plan for a model of this schedule."""
+        return replace(self, path=self.spec.build(self.steps, schedule))
+
+    def advice(self, mode: Mode) -> str | None:
+        """A sentence where the first of the shapes, which is for text to image, leads away from what is given."""
+        if mode == "joint" or self.spec.kind != SHAPES[TILT]:
+            return None
+        given, wanted = ("picture", IMAGE_TO_DEPTH) if mode == "i2d" else ("depth", DEPTH_TO_IMAGE)
+        return (
+            f"MF Path is set to the shape {TILT}, on which the {given} of the latent is only followed loosely: choose"
+            f" the shape {wanted} to follow it exactly, or as closely as control_strength says."
+        )
 
 
 def strength_to_tilt(strength: float) -> float | None:
@@ -51,11 +78,10 @@ def strength_to_tilt(strength: float) -> float | None:
 
 def control_path(mode: Mode, strength: float, steps: int, solver: str, schedule: Schedule) -> PathPlan:
     """The path of i2d or d2i on which the given stream is followed with a strength, on a model's schedule."""
-    spec = PathSpec(mode, log2_alpha=strength_to_tilt(strength))
-    return PathPlan(spec, spec.build(steps, schedule), solver)
+    return PathPlan.of(PathSpec(mode, log2_alpha=strength_to_tilt(strength)), steps, solver, schedule)
 
 
-def read_path(values: Mapping[str, Any]) -> tuple[PathSpec, NoisePath]:
+def read_path(values: Mapping[str, Any]) -> PathSpec:
     """The path of the node's widgets, by their names.
 
     Raises:
@@ -72,13 +98,12 @@ def read_path(values: Mapping[str, Any]) -> tuple[PathSpec, NoisePath]:
         given["log2_alpha"] = strength_to_tilt(values["control_strength"])
     elif shape == POINTS:
         given["points"] = [_numbers("points", pair) for pair in values["points"].split()]
-    given |= {name: values[name] for name in _PARAMETERS if name in KINDS[kind]}
+    given |= {name: values[name] for name, own in _PARAMETERS.items() if name in KINDS[kind] and values[name] != own}
     # From pure noise on, the path is the release's to the last bit.
     given |= {name: values[name] for name in _STARTS if name in KINDS[kind] and values[name] < 1}
     if values["restarts"].strip():
         given["restarts"] = [_numbers("restarts", turn) for turn in values["restarts"].split()]
-    spec = PathSpec.from_dict(given)
-    return spec, spec.build(values["steps"])
+    return PathSpec.from_dict(given)
 
 
 def _numbers(name: str, text: str) -> list[float]:

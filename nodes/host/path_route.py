@@ -39,7 +39,7 @@ def answer(values: Any) -> dict[str, list[float]]:
     try:
         if not 1 <= values["steps"] <= _MOST_STEPS:
             raise ValueError(f"steps must be from 1 to {_MOST_STEPS}.")
-        _, path = read_path(values)
+        path = read_path(values).build(values["steps"])
     except (KeyError, TypeError, AttributeError) as problem:
         raise ValueError("this is not what the widgets of MF Path hold.") from problem
     return {"rgb": list(path.rgb), "depth": list(path.depth)}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...mforce_core.model.config import Schedule
 from ...mforce_core.sampling.guidance import Prediction
 from ...mforce_core.sampling.integrate import Given, integrate
 from ...mforce_core.sampling.noise import NoiseSource
@@ -22,6 +23,7 @@ from ...mforce_core.sampling.path import PURE_NOISE, NoisePath
 from ...mforce_core.sampling.solvers import Streams
 from .clocks import Clocks
 from .joint_model import JointDiffusion
+from .path_plan import PathPlan
 from .picture_noise import SEEDS
 
 _NAMES = ("the picture", "the depth")
@@ -31,13 +33,17 @@ class PathSampler(comfy.samplers.Sampler):
     """Steps along a path. The run's model takes both noise levels from ``clocks`` (`.sampler_wrappers.around_run`).
 
     Args:
-        path: noise levels of both streams.
-        solver: of ``mforce_core.sampling.solvers.SOLVERS``.
+        plan: noise levels of both streams, and the solver.
         seeds: of the noise that is added on the way, one a picture; by default they count on from the run's.
     """
 
-    def __init__(self, path: NoisePath, solver: str, seeds: Sequence[int] | None = None) -> None:
-        self.clocks, self.solver, self.seeds = Clocks.of(path), solver, seeds
+    def __init__(self, plan: PathPlan, seeds: Sequence[int] | None = None) -> None:
+        self.plan, self.seeds = plan, seeds
+        self.clocks = Clocks.of(plan.path)
+
+    def on(self, schedule: Schedule) -> PathSampler:
+        """This sampler on a model's schedule, where its path has none of its own."""
+        return PathSampler(self.plan.on(schedule), self.seeds)
 
     @property
     def sigmas(self) -> Tensor:
@@ -87,7 +93,7 @@ class PathSampler(comfy.samplers.Sampler):
 
             state = _start(noise, content, path, kept, shapes)
             fresh = self._fresh(extra_args.get("seed"), state).like
-            state = integrate(predict, state, path, given=kept, solver=self.solver, fresh=fresh, callback=report)
+            state = integrate(predict, state, path, given=kept, solver=self.plan.solver, fresh=fresh, callback=report)
         return _pack(_to_go_on(state, kept, path))
 
     def _fresh(self, seed: int | None, state: Streams) -> NoiseSource:

@@ -15,6 +15,7 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from .path_sampler import PathSampler
 from .regions import pack_regions
 
 #: Samplers of core that end before the noise level 0 that they are asked for: at 0.001, or at the last but one level.
@@ -53,6 +54,8 @@ def around_run(executor: Any, *args: Any, latent_shapes: list[Any], **kwargs: An
     patcher = guider.model_patcher
     refuse_foreign_patches(patcher.model_options.get("transformer_options", {}))
     sampling = patcher.get_model_object("model_sampling")
+    if isinstance(run.sampler, PathSampler):
+        run = run._replace(sampler=run.sampler.on(patcher.model.diffusion_model.schedule))
     for one in (patcher, *patcher.get_additional_models_with_key("multigpu")):
         one.model.begin_run(sampling, run.denoise_mask, latent_shapes, run.sampler)
     guider.conds = {kind: pack_regions(conds, latent_shapes) for kind, conds in guider.conds.items()}

@@ -87,7 +87,6 @@ class Variant:
 
     def golden(self):
         from comfy.nested_tensor import NestedTensor
-        from pack_under_test.mforce_core.sampling.path import NoisePath
         from pack_under_test.mforce_core.sampling.path_spec import PathSpec
         from pack_under_test.mforce_core.sampling.schedule import rollout_times
         from pack_under_test.nodes.host.core_sampler import Settings, read_task, run
@@ -105,9 +104,10 @@ class Variant:
             times = rollout_times(
                 golden["num_steps"], mode=mode, log2_alpha=golden.get("log2_alpha"), schedule=schedule
             )
-            path = NoisePath(*times)
-            out, x0 = self.advanced(latent, noise, PathSampler(path, "euler"), cfg)
-            settings = Settings(cfg=cfg, depth_cfg=cfg, plan=PathPlan(PathSpec(), path, "euler"))
+            levels = PathSpec("levels", points=tuple(zip(*(stream.tolist() for stream in times), strict=True)))
+            plan = PathPlan.of(levels, golden["num_steps"], "euler")
+            out, x0 = self.advanced(latent, noise, PathSampler(plan), cfg)
+            settings = Settings(cfg=cfg, depth_cfg=cfg, plan=plan)
             mf = run(self.model, *self.conditioning, read_task(latent, "auto"), noise, settings, [0] * len(rgb))
             routes = {"advanced": out["samples"].unbind(), "x0": x0["samples"].unbind(), "mf": mf}
             for route, streams in routes.items():
@@ -121,6 +121,7 @@ class Variant:
         from pack_under_test.mforce_core.sampling.path_spec import PathSpec
         from pack_under_test.mforce_core.sampling.rollout import sample
         from pack_under_test.mforce_core.weights.checkpoint import load_model
+        from pack_under_test.nodes.host.path_plan import PathPlan
         from pack_under_test.nodes.host.path_sampler import PathSampler
 
         reference = load_model(self.folder)
@@ -128,9 +129,11 @@ class Variant:
         noise = [self.torch.randn(stream.shape, generator=generator) for stream in self.clean]
         errors = {}
         for name, (mode, spec) in PATHS.items():
-            path = PathSpec.from_dict(spec).build(STEPS)
+            described = PathSpec.from_dict(spec)
+            path = described.build(STEPS, reference.schedule)
             for solver in SOLVERS:
-                found = self.advanced(self.latent(mode), NestedTensor(noise), PathSampler(path, solver), 2.5)[0]
+                sampler = PathSampler(PathPlan.of(described, STEPS, solver))
+                found = self.advanced(self.latent(mode), NestedTensor(noise), sampler, 2.5)[0]
                 wanted = sample(
                     reference,
                     self.texts[0],
@@ -162,7 +165,7 @@ class Variant:
         errors = {}
         for mode in ("i2d", "d2i"):
             spec = PathSpec(mode, log2_alpha=strength_to_tilt(0.6))
-            plan = PathPlan(spec, spec.build(STEPS, network.schedule), "euler")
+            plan = PathPlan.of(spec, STEPS, "euler")
             by_strength, by_path = (
                 sample_latent(self.model, positive, negative, self.latent(mode, 1), "auto", Settings(**options), 7)
                 for options in ({"steps": STEPS, "control_strength": 0.6}, {"plan": plan})
@@ -184,8 +187,7 @@ class Variant:
         equal = self.torch.equal
 
         def plan(solver="euler", **spec):
-            described = PathSpec.from_dict(spec)
-            return PathPlan(described, described.build(STEPS), solver)
+            return PathPlan.of(PathSpec.from_dict(spec), STEPS, solver)
 
         def sampled(latent, same_noise=False, refine=False, **settings):
             settings = Settings(**{"steps": STEPS, "cfg": 2.5, **settings})
@@ -215,11 +217,18 @@ class Variant:
 
         counted = []
         comfy.utils.set_progress_bar_global_hook(lambda value, total, *_, **__: counted.append((value, total)))
-        sampled(self.latent("joint", 1), refine=True, steps=3, plan=plan(kind="tilt"))
+        refining = plan("dpmpp_2m", kind="tilt", restarts=[[0.5, 0.0, 1]])
+        twice = [sampled(self.latent("joint", 1), True, True, steps=3, plan=refining, **extra)
+                 for extra in ({}, {"sampler_name": "lms", "scheduler": "karras"})]  # fmt: skip
         found["progress"] = list(counted[-1])
+        second = plan("dpmpp_2m", kind="i2d")
+        again = sampled(self.latent("i2d", 1) | joint(twice[0][0], 0 * twice[0][1], freeze_rgb=True), plan=second)
+        found["refined"] = error(twice[0][1], again[1])
+        found["refined by the path alone"] = all(map(equal, *twice))
+        found |= self.around_a_path(sampled, plan)
 
         noise = NestedTensor([self.torch.randn_like(stream) for stream in self.clean])
-        sampler = PathSampler(plan(**PATHS["finish"][1]).path, "euler")
+        sampler = PathSampler(plan(**PATHS["finish"][1]))
         whole = self.advanced(self.latent("joint"), noise, sampler, 1.0)[0]["samples"].unbind()
         first = self.advanced(self.latent("joint"), noise, sampler, 1.0, sampler.sigmas[:4])[0]
         nothing = NestedTensor([0 * stream for stream in self.clean])
@@ -229,7 +238,7 @@ class Variant:
         mask = self.torch.ones(1, 1, *self.size)
         mask[..., : self.size[1] // 2] = 0
         half = joint(*self.clean) | {"noise_mask": NestedTensor([mask, mask])}
-        masked = self.advanced(half, noise, PathSampler(plan(**PATHS["points"][1]).path, "heun"), 1.0)[0]
+        masked = self.advanced(half, noise, PathSampler(plan("heun", **PATHS["points"][1])), 1.0)[0]
         left = [stream[..., : self.size[1] // 2] for stream in (*masked["samples"].unbind(), *self.clean)]
         right = [stream[..., self.size[1] // 2 :] for stream in (*masked["samples"].unbind(), *self.clean)]
         found["masked"] = [all(equal(a, b) for a, b in zip(s[:2], s[2:], strict=True)) for s in (left, right)]
@@ -247,6 +256,76 @@ class Variant:
         # In float32 some paths start a rounding below 1.
         for name, spec in ALMOST.items():
             found["messages"][name] = message(lambda spec=spec: sampled(self.latent("joint", 1), plan=plan(**spec)))
+        return found
+
+    def around_a_path(self, sampled, plan):
+        """What belongs to core and happens while a path is followed: LoRA, previews, interruption, notices, holes."""
+        import comfy.model_management
+        import comfy.utils
+        import latent_preview
+        from pack_under_test.nodes.host import core_sampler
+
+        found = {}
+        diagonal = plan(kind="tilt", log2_alpha=0.0)
+        usual = sampled(self.latent("joint", 1), log2_alpha=0.0)
+        whole, name = self.model, "diffusion_model.single_blocks.0.linear2.weight"
+        shape = whole.model.state_dict()[name].shape
+        self.model = whole.clone()
+        self.model.add_patches({name: ("diff", (self.torch.full(shape, 0.02),))}, 1.0)
+        lora = sampled(self.latent("joint", 1), log2_alpha=0.0)
+        on_path = sampled(self.latent("joint", 1), plan=diagonal)
+        self.model = whole
+        found["lora"] = [max(map(error, on_path, lora)), min(map(error, on_path, usual))]
+
+        seen = []
+        network = whole.model
+
+        def preparing(model, total):
+            return lambda step, x0, x, _total: seen.append((step, x0, network.preview.depth, total))
+
+        prepare, latent_preview.prepare_callback = latent_preview.prepare_callback, preparing
+        out = sampled(self.latent("joint", 1), plan=diagonal)
+        found["previews"] = {
+            "steps": [step for step, *_ in seen],
+            "total": seen[-1][3],
+            "last": max(error(a, b) for a, b in zip(seen[-1][1].unbind(), out, strict=True)),
+            "depth": error(seen[-1][2], out[1]),
+        }
+        seen.clear()
+
+        def stopping(model, total):
+            return lambda step, *_: (seen.append(step), comfy.model_management.interrupt_current_processing(step == 1))
+
+        latent_preview.prepare_callback = stopping
+        try:
+            sampled(self.latent("joint", 1), plan=diagonal)
+        except comfy.model_management.InterruptProcessingException:
+            found["interrupted after"] = seen[-1]
+        latent_preview.prepare_callback = prepare
+
+        said, notice = [], core_sampler.notice
+        core_sampler.notice = said.append
+        for mode in ("joint", "i2d", "d2i"):
+            sampled(self.latent(mode, 1), plan=plan(kind="tilt"))
+        sampled(self.latent("i2d", 1), plan=plan(kind="i2d", log2_alpha=-5.0))
+        core_sampler.notice = notice
+        found["advice"] = said
+
+        # Of a depth map with holes the model sees the same noise there at every level of the path.
+        holes = self.latent("d2i", 1)
+        depth = holes["samples"].unbind()[1]
+        patch = int(depth.shape[1] ** 0.5)
+        valid = (
+            self.torch.rand(1, *depth.shape[2:], patch, patch, generator=self.torch.Generator().manual_seed(2)) > 0.9
+        )
+        missing = ~valid.flatten(3).flatten(1, 2)
+        record = {"depth_valid": valid.transpose(2, 3).flatten(3).flatten(1, 2)}
+        states = []
+        hook = network.diffusion_model.depth_in.register_forward_pre_hook(lambda _, given: states.append(given[0][:1]))
+        out = sampled(holes | record, control_strength=0.6)
+        hook.remove()
+        found["holes"] = max(error(state[missing], states[0][missing]) for state in states)
+        found["holes unchanged"] = self.torch.equal(out[1], depth)
         return found
 
 

@@ -53,8 +53,41 @@ def test_one_noise_for_all_pictures_makes_them_equal(results):
     assert results["v2"]["same noise"] == [True, False]
 
 
-def test_progress_counts_the_steps_of_the_path(results):
-    assert results["v2"]["progress"] == [9, 9]
+def test_progress_counts_the_steps_of_the_path_and_of_refining(results):
+    assert results["v2"]["progress"] == [6 + 4 + 6, 6 + 4 + 6]
+
+
+def test_refining_takes_steps_and_solver_of_the_path(results):
+    """Widgets that a path switches off decide nothing."""
+    assert results["v2"]["refined"] <= 1e-6
+    assert results["v2"]["refined by the path alone"]
+
+
+def test_a_lora_acts_on_a_path(results):
+    as_without_path, as_without_lora = results["v2"]["lora"]
+    assert as_without_path <= 1e-5
+    assert as_without_lora > 1e-2
+
+
+def test_previews_show_both_streams_of_every_step(results):
+    found = results["v2"]["previews"]
+    assert (found["steps"], found["total"]) == (list(range(6)), 6)
+    assert found["last"] <= 1e-5
+    assert found["depth"] <= 1e-5
+
+
+def test_a_path_can_be_interrupted(results):
+    assert results["v2"]["interrupted after"] == 1
+
+
+def test_the_shape_for_text_is_advised_against_where_something_is_given(results):
+    assert ["picture" in sentence for sentence in results["v2"]["advice"]] == [True, False]
+    assert "choose the shape depth to image" in results["v2"]["advice"][1]
+
+
+def test_holes_of_given_depth_are_the_same_noise_at_every_level(results):
+    assert results["v2"]["holes"] <= 1e-6
+    assert results["v2"]["holes unchanged"]
 
 
 def test_sigmas_can_be_split(results):
