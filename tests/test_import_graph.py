@@ -21,7 +21,9 @@ LONGEST_FILE = 500
 #: Libraries that a function may import, since a module that needs them must load without them.
 OPTIONAL_LIBRARIES = {
     "OpenEXR": "the only library of the nodes that ComfyUI does not bring",
+    "av": "video extra",
     "comfy_kitchen": "a back end of the kernels, chosen where it is installed",
+    "cv2": "flow extra",
     "gradio": "app extra",
     "gguf": "an extra, for quantized checkpoints",
     "matplotlib": "training extra",

@@ -1,0 +1,1 @@
+"""Depth of clips that does not flicker: frames in, one after the other, depth out."""
