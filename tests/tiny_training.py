@@ -63,7 +63,7 @@ def write_data(folder: Path) -> Path:
 
 
 def write_base(folder: Path, sizes: TrainConfig) -> Path:
-    """A text-to-image model of random weights."""
+    """A model of random weights, with depth where the sizes have it."""
     model = ModalityForcingTransformer(sizes.sizes(), dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -75,7 +75,7 @@ def write_base(folder: Path, sizes: TrainConfig) -> Path:
 def arguments(stage: str, data: Path, out: Path, **more: object) -> list[str]:
     """Settings for ``--set``; ``more`` by key."""
     values = TINY | {"out": out, "text_encoder": data, "data.latents": data}
-    values |= {"architecture.depth_channels": 16} if stage == "mf" else {}
+    values |= {"architecture.depth_channels": 16} if stage != "t2i" else {}
     return [f"{key}={value}" for key, value in (values | more).items()]
 
 

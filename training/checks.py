@@ -16,7 +16,7 @@ from .config import TrainConfig
 SETTINGS = "config.json"
 
 #: What makes another run of it; the rest may change between a run and its continuation.
-_FIXED = ("stage", "seed", "batch_size", "base", "text_encoder", "architecture", "data")
+_FIXED = ("stage", "seed", "batch_size", "base", "text_encoder", "architecture", "data", "distillation")
 
 
 def check_config(config: TrainConfig, processes: int) -> None:
@@ -62,6 +62,8 @@ def check_base(config: TrainConfig) -> None:
         raise ConfigError(f"base: {config.base} does not exist: train it first or give another one")
     wanted, found = config.sizes().to_dict(), read_header(config.base).architecture.to_dict()
     has_depth = found["depth_channels"] > 0
+    if config.stage == "distill" and not has_depth:
+        raise ConfigError(f"base: {config.base} has no depth stream: stage distill needs a Modality Forcing model")
     depth_only = ("depth_channels", "depth_decoder_num_layers", "cross_stream_timestep_mixing")
     for key, value in wanted.items():
         if (has_depth or key not in depth_only) and found[key] != value:
@@ -82,11 +84,11 @@ def check_source(config: TrainConfig, source: Source) -> None:
             f"architecture.context_in_dim is {sizes.context_in_dim}, but the text features of {place} "
             f"are {features} wide"
         )
-    if config.stage != "mf" or config.data.source != "encoded":
+    if not config.has_depth or config.data.source != "encoded":
         return
     rgb, depth, _ = source.batch(0, slice(0, 1))
     if depth is None:
-        raise ConfigError(f"data.latents: stage mf needs depth, which {place} does not have")
+        raise ConfigError(f"data.latents: stage {config.stage} needs depth, which {place} does not have")
     patch, (height, width) = sizes.depth_patch_size, rgb.shape[2:]
     if depth.shape[1:] != (height * patch, width * patch):
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..mforce_core.model.config import Architecture
-from ..mforce_core.release import RELEASE_SIZE, SHIFT_MU, TEXT_TOKENS
+from ..mforce_core.release import CFG, RELEASE_SIZE, SHIFT_MU, TEXT_TOKENS
 from ..mforce_core.weights.named_parts import PACKAGE_PREFIX, in_package
 
 
@@ -179,7 +179,8 @@ class RecipeConfig(Section):
 
 
 class LoraConfig(Section):
-    """Low-rank updates of the image and text half, for ``trainable = "lora"``."""
+    """Low-rank updates of the image and text half, in stage distill also of the depth stream, for
+    ``trainable = "lora"``."""
 
     rank: int = _key(16, gt=0)
     """Of each update."""
@@ -192,6 +193,35 @@ class LoraConfig(Section):
     """Ends of the names of Linear layers."""
     merge: bool = True
     """Add the updates to the exported model; without it the model keeps the base's weights and needs the LoRA file."""
+
+
+class DistillationConfig(Section):
+    """From a model of many steps with guidance to one of few steps without, for ``stage = "distill"``."""
+
+    steps: int = _key(4, ge=1, le=64)
+    """Steps that the student is to take; it can be run in others, and is worse in fewer."""
+    path: str = "points 1,1 0,1 0,0"
+    """Joint path that the exported model takes unless another is asked for, as ``--path`` reads it; this one makes the
+    picture first and its depth in the last step."""
+    path_share: float = _key(0.5, gt=0, le=1)
+    """Share of joint samples on that path; the others are on ``other_paths``."""
+    other_paths: tuple[str, ...] = ("tilt log2_alpha=5", "tilt log2_alpha=0", "tilt log2_alpha=-5")
+    """Further joint paths that the student learns."""
+    between: float = _key(0.25, ge=0, le=1)
+    """Share of samples that start inside a step, from where more steps than the student's own also go."""
+    teacher_steps: int = _key(4, ge=1, le=16)
+    """Euler steps of the teacher in what it goes of a step of the student."""
+    teacher_share: float = _key(1.0, gt=0, le=1)
+    """What the teacher goes of a step of the student; below 1 the student itself, without gradient, goes the rest,
+    which makes its predictions consistent along the path."""
+    cfg: float = _key(CFG["joint"], ge=0)
+    """The teacher's guidance in joint and depth to image."""
+    i2d_cfg: float = _key(CFG["i2d"], ge=0)
+    """The teacher's guidance in image to depth."""
+
+    @property
+    def guided(self) -> bool:
+        return self.cfg > 1 or self.i2d_cfg > 1
 
 
 class ScaleConfig(Section):
@@ -221,14 +251,15 @@ class HeldOutConfig(Section):
     samples: int = _key(8, gt=0)
     """How many are measured."""
     sampling_steps: int = _key(20, gt=0)
-    """Euler steps of a rollout."""
+    """Euler steps of a rollout; in stage distill they are the student's."""
 
 
 class TrainConfig(Section):
     """One training stage."""
 
-    stage: Literal["t2i", "mf"]
-    """``t2i`` trains text to image, from scratch or from ``base``; ``mf`` starts from ``base`` and adds depth."""
+    stage: Literal["t2i", "mf", "distill"]
+    """``t2i`` trains text to image, from scratch or from ``base``; ``mf`` starts from ``base`` and adds depth;
+    ``distill`` makes a model of few steps from ``base``, which has depth and stays its teacher."""
     out: Path
     """Folder of the run: checkpoints, log, report, model."""
     base: AnyPath | None = None
@@ -237,7 +268,7 @@ class TrainConfig(Section):
     """File or folder; data with encoded text does not need it."""
     trainable: Literal["all", "paper", "depth", "lora"] = _key("all", paper="paper (FLUX.2-klein-9B)")
     """``paper``: all but the image weights of the double blocks; ``depth``: the depth stream alone; ``lora``: the depth
-    stream and low-rank updates of the rest."""
+    stream and low-rank updates of the rest, in stage distill low-rank updates of both."""
     steps: int = _key(gt=0)
     """Length of the run."""
     batch_size: int = _key(gt=0)
@@ -265,16 +296,23 @@ class TrainConfig(Section):
     optimizer: OptimizerConfig
     recipe: RecipeConfig = RecipeConfig()
     lora: LoraConfig = LoraConfig()
+    distillation: DistillationConfig = DistillationConfig()
     scale: ScaleConfig = ScaleConfig()
     heldout: HeldOutConfig | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainConfig":
         sizes = self.sizes()
-        if self.stage == "mf" and not sizes.has_depth:
-            raise ValueError("stage mf needs an architecture with depth_channels")
+        if self.has_depth and not sizes.has_depth:
+            raise ValueError(f"stage {self.stage} needs an architecture with depth_channels")
         if self.stage == "mf" and self.base is None and (self.distils or self.trainable != "all"):
             raise ValueError("stage mf needs a base, unless trainable = all and both distillation weights are 0")
+        if self.stage == "distill" and self.base is None:
+            raise ValueError("stage distill needs a base, the model that it distills")
+        if self.stage == "distill" and self.recipe.terms:
+            raise ValueError("stage distill has no recipe.terms: they look at predictions of clean data")
+        if self.stage == "distill" and sizes.use_guidance_embed:
+            raise ValueError("stage distill is for models that embed no guidance scale")
         if self.stage == "t2i" and sizes.has_depth:
             raise ValueError("stage t2i has no depth stream: set depth_channels = 0")
         if self.recipe.probability_i2d + self.recipe.probability_d2i > 1:
@@ -291,6 +329,11 @@ class TrainConfig(Section):
         return Architecture(**self.architecture.model_dump())
 
     @property
+    def has_depth(self) -> bool:
+        """Whether the stage trains on pictures with depth."""
+        return self.stage != "t2i"
+
+    @property
     def distils(self) -> bool:
-        """Whether a frozen text-to-image model is pulled to."""
-        return self.stage == "mf" and self.recipe.distils
+        """Whether a frozen model is looked up to: a text-to-image model in stage mf, the base in stage distill."""
+        return self.stage == "distill" or (self.stage == "mf" and self.recipe.distils)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .batches import SequentialSource, Source
 from .config import TrainConfig
+from .jumps import JumpPaths, Jumps
 from .losses import Totals, counted_pixels
 from .noise import Noise, draw_noise
 from .processes import Processes
@@ -24,7 +25,7 @@ class Step(NamedTuple):
     ``position`` of a sequential source after the step.
     """
 
-    parts: list[tuple[Batch, Noise]]
+    parts: list[tuple[Batch, Noise | Jumps]]
     totals: Totals
     signal: int | None
     position: dict[str, Tensor]
@@ -33,9 +34,17 @@ class Step(NamedTuple):
 class Feed:
     """Steps in order, each read ahead in a thread, where processes also agree on what they must know of each other."""
 
-    def __init__(self, config: TrainConfig, source: Source, stop: Stop, processes: Processes, first_step: int) -> None:
-        self.config, self.source, self.stop, self.processes = config, source, stop, processes
-        self.patch_size = config.sizes().depth_patch_size if config.stage == "mf" else 0
+    def __init__(
+        self,
+        config: TrainConfig,
+        source: Source,
+        stop: Stop,
+        processes: Processes,
+        first_step: int,
+        jumps: JumpPaths | None = None,
+    ) -> None:
+        self.config, self.source, self.stop, self.processes, self.jumps = config, source, stop, processes, jumps
+        self.patch_size = config.sizes().depth_patch_size if config.has_depth else 0
         # The main thread talks between processes at the same time: the reader has its own line.
         self._group = dist.new_group(backend="gloo") if processes.count > 1 else None
         self._reader = ThreadPoolExecutor(1)
@@ -51,7 +60,7 @@ class Feed:
         """The signal that asked to stop before the next step, the same on every process."""
         return self.stop.signal if self.processes.count == 1 else self._next[1].result().signal
 
-    def parts(self, step: int) -> Iterator[tuple[Batch, Noise]]:
+    def parts(self, step: int) -> Iterator[tuple[Batch, Noise | Jumps]]:
         """This process's rows of a step, in parts of one forward pass."""
         own = self.processes.share(self.config.batch_size)
         size = self.config.scale.micro_batch_size or own.stop - own.start
@@ -77,21 +86,21 @@ class Feed:
         signal = next((number for number, asked in zip(SIGNALS, known[1:].tolist(), strict=True) if asked), None)
         return Step(parts, Totals(self.config.batch_size, float(known[0])), signal, position)
 
-    def _part(self, step: int, rows: slice) -> tuple[Batch, Noise]:
+    def _part(self, step: int, rows: slice) -> tuple[Batch, Noise | Jumps]:
         config = self.config
         encoded = self.source.batch(step, rows)
-        if config.stage == "t2i":
+        if not config.has_depth:
             encoded = encoded._replace(depth=None)
         elif encoded.depth is None:
-            raise ValueError("stage mf needs depth, which the data has not")
+            raise ValueError(f"stage {config.stage} needs depth, which the data has not")
         draws = [row_generator(config.seed, step, row) for row in range(rows.start, rows.stop)]
         null_text, dropout = self.source.null_text, config.data.caption_dropout
         batch = prepare(encoded, null_text, dropout, config.recipe, self.patch_size, draws)
-        return batch, draw_noise(batch, config.recipe, draws)
+        return batch, draw_noise(batch, config.recipe, draws) if self.jumps is None else self.jumps.draw(batch, draws)
 
 
-def _counted(batch: Batch, noise: Noise) -> int:
-    """Depth pixels of a batch that the loss is divided by."""
-    if batch.depth is None or noise.t_depth is None:
+def _counted(batch: Batch, noise: Noise | Jumps) -> int:
+    """Depth pixels of a batch that the loss is divided by; distillation counts samples."""
+    if batch.depth is None or isinstance(noise, Jumps) or noise.t_depth is None:
         return 0
     return int(counted_pixels(batch.depth, noise.t_depth).sum())

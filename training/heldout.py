@@ -16,6 +16,7 @@ from ..mforce_core.model.config import ConfigError
 from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import LOG2_ALPHA
+from ..mforce_core.sampling.path_spec import PathSpec
 from .batches import Source
 from .config import TrainConfig
 from .heldout_loss import HeldOutLoss
@@ -39,6 +40,8 @@ class HeldOut:
     def __init__(self, config: TrainConfig, source: Source, null_text: Tensor, processes: Processes) -> None:
         assert config.heldout is not None
         self.every = config.heldout.every
+        self.student = config.distillation if config.stage == "distill" else None
+        self.steps = config.heldout.sampling_steps if self.student is None else self.student.steps
         self.settings, self.processes, self.folder = config.heldout, processes, config.out / SHEETS
         count = self.settings.samples
         rgb, depth, self.text = source.batch(0, slice(0, count))
@@ -69,17 +72,19 @@ class HeldOut:
         """Depth (B, H, W) of the given images."""
         text = self.null_text.expand(len(rows), -1, -1)
         tokens = latents_to_tokens(self.latents[rows])
-        run = partial(sample, grid=self._grid, steps=self.settings.sampling_steps, seed=int(rows[0]))
+        run = partial(sample, grid=self._grid, steps=self.steps, seed=int(rows[0]))
         _, depth = run(model, text, mode="i2d", rgb=tokens)
         return decode_depth(tokens_to_patches(depth, self._grid))
 
     def _shown(self, model: ModalityForcingTransformer) -> list[np.ndarray | None]:
         """Columns of the sheet: joint image and depth, and the image made from the exact depth."""
         text, depth = self.text[:_SHOWN], self.depth[:_SHOWN]
-        run = partial(
-            sample, model, text, self._grid, steps=self.settings.sampling_steps, null_text=self.null_text[None]
-        )
-        rgb, joint = run(mode="joint", log2_alpha=LOG2_ALPHA)
+        run = partial(sample, model, text, self._grid, steps=self.steps, null_text=self.null_text[None])
+        if self.student is None:
+            rgb, joint = run(mode="joint", log2_alpha=LOG2_ALPHA)
+        else:
+            run = partial(run, cfg=1.0)
+            rgb, joint = run(mode="joint", path=PathSpec.parse(self.student.path).build(self.steps, model.schedule))
         clean = patches_to_tokens(encode_depth(depth, patch_size=model.config.depth_patch_size))
         made, _ = run(mode="d2i", depth=clean)
         pictures = _depth_pictures(decode_depth(tokens_to_patches(joint, self._grid)).cpu())
@@ -109,7 +114,7 @@ def open_heldout(config: TrainConfig, null_text: Tensor, processes: Processes) -
         return None
     data = config.data.model_copy(update={"source": "encoded", "latents": config.heldout.latents, "mixture": ()})
     other = config.model_copy(update={"data": data, "batch_size": config.heldout.samples})
-    source = open_source(other, depth=config.stage == "mf", device=processes.device)
+    source = open_source(other, depth=config.has_depth, device=processes.device)
     if config.stage == "t2i":
         return HeldOutLoss(config.heldout, source, null_text, processes)
     return HeldOut(config, source, null_text, processes)

@@ -67,11 +67,12 @@ def build(
     )
 
 
-def freeze(model: ModalityForcingTransformer, trainable: str) -> None:
+def freeze(model: ModalityForcingTransformer, trainable: str, *, adapters_alone: bool = False) -> None:
     """Leave gradients to what is trained: everything, all but the image weights of the double blocks (``paper``), or
-    the depth stream and the adapters."""
+    the depth stream and the adapters, or those alone."""
     for name, parameter in model.named_parameters():
-        new = "depth" in name or name.startswith("cross_alpha") or ".lora_" in name
+        of_depth = "depth" in name or name.startswith("cross_alpha")
+        new = ".lora_" in name or (of_depth and not adapters_alone)
         open_in_paper = trainable == "paper" and not _IMAGE_IN_DOUBLE_BLOCKS.match(name)
         parameter.requires_grad_(trainable == "all" or new or open_in_paper)
 

@@ -33,24 +33,37 @@ class LoraLinear(MasterWeightLinear):
         return y + self.scale * self.lora_B(self.lora_A(input))
 
 
-def add_lora(model: nn.Module, config: LoraConfig) -> None:
-    """Replace the targeted Linear layers of the image and text half; the model is on the meta device still.
+def add_lora(model: nn.Module, config: LoraConfig, *, with_depth: bool = False) -> None:
+    """Replace the targeted Linear layers; the model is on the meta device still.
+
+    Args:
+        with_depth: also the depth stream's, by the targets of the image stream that they mirror; without it the
+            targets are of the image and text half alone.
 
     Raises:
         ConfigError: a target that names no layer.
     """
+    starts = ("double_blocks.", "single_blocks.", "img_in", "txt_in")
+    if with_depth:
+        starts += ("depth_decoder_blocks.", "depth_in")
     layers = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(("double_blocks.", "single_blocks.", "img_in", "txt_in"))
+        if isinstance(module, nn.Linear) and name.startswith(starts)
     }
     for target in config.targets:
         found = [name for name in layers if name == target or name.endswith("." + target)]
-        if not found or any("depth" in name for name in found):
+        if not found or (not with_depth and any("depth" in name for name in found)):
             raise ConfigError(f"lora.targets: {target} is no Linear layer of the image and text half")
-        for name in found:
+        for name in [*found, *_twins(found, layers)] if with_depth else found:
             parent, _, leaf = name.rpartition(".")
             model.get_submodule(parent).add_module(leaf, LoraLinear(layers[name], config))
+
+
+def _twins(names: list[str], layers: Mapping[str, nn.Linear]) -> list[str]:
+    """The depth stream's layers that mirror some of the image stream."""
+    twins = [name.replace("img_", "depth_") for name in names if "img_" in name]
+    return [name for name in twins if name in layers and name not in names]
 
 
 @contextmanager

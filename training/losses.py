@@ -136,11 +136,16 @@ def depth_error(prediction: Tensor, clean: Tensor, t_depth: Tensor, weighting: s
     x_0 implies is (x_t - x_0) / t, so this is its squared error (eq. 7), floored as in sampling.
     """
     error = torch.where(counted_pixels(clean, t_depth), prediction - clean, torch.zeros_like(clean))
+    return weighted_depth(error, clean, t_depth, weighting).square()
+
+
+def weighted_depth(error: Tensor, clean: Tensor, t_depth: Tensor, weighting: str) -> Tensor:
+    """An error of clean depth, divided as :func:`depth_error` says."""
     if weighting == "relative":
-        error = error / torch.minimum(clean, 2 - clean).clamp(min=_MIN_RELATIVE)
-    elif weighting == "velocity":
-        error = error / t_depth.clamp(min=MIN_DEPTH_TIME)[:, None, None]
-    return error.square()
+        return error / torch.minimum(clean, 2 - clean).clamp(min=_MIN_RELATIVE)
+    if weighting == "velocity":
+        return error / t_depth.clamp(min=MIN_DEPTH_TIME)[:, None, None]
+    return error
 
 
 def gradient_error(prediction: Tensor, clean: Tensor, counted: Tensor, grid: tuple[int, int]) -> Tensor:

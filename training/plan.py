@@ -15,6 +15,7 @@ from .initialize import build, freeze
 from .lora import add_lora
 from .optimizer import by_muon
 from .processes import blocks_of
+from .teacher import needs_weights
 
 #: Of one GPU: dense bfloat16 of an H100, and the share of it that large transformers usually reach in training.
 PEAK_TFLOPS, UTILIZATION = 989.0, 0.4
@@ -62,9 +63,10 @@ class Costs(NamedTuple):
 def meta_model(config: TrainConfig, stored: torch.dtype = torch.float32) -> ModalityForcingTransformer:
     """The model that would be trained, without memory."""
     model = build(config.sizes(), getattr(torch, config.precision), stored)
+    distills = config.stage == "distill"
     if config.trainable == "lora":
-        add_lora(model, config.lora)
-    freeze(model, config.trainable)
+        add_lora(model, config.lora, with_depth=distills)
+    freeze(model, config.trainable, adapters_alone=distills and config.trainable == "lora")
     return model
 
 
@@ -89,8 +91,9 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
     largest = max(sum(p.numel() for p in block.parameters()) for block in blocks_of(model))
     layer = 0 if width == 4 else max(sizes.values())
     computing = width * (layer if processes == 1 else 2 * largest)
-    holds_teacher = config.distils and config.trainable in ("all", "paper") and config.scale.teacher == "device"
-    teacher = width * sum(size for name, size in sizes.items() if "depth" not in name) if holds_teacher else 0
+    holds_teacher = needs_weights(config) and config.scale.teacher == "device"
+    whole = config.stage == "distill"
+    teacher = width * sum(size for name, size in sizes.items() if whole or "depth" not in name) if holds_teacher else 0
     share = config.batch_size // processes
     rows = min(config.scale.micro_batch_size or share, share)
     whole_gradients = rows < share and config.scale.reduce_gradients == "step"
@@ -138,7 +141,10 @@ def count_costs(config: TrainConfig) -> Costs:
     with FlopCounterMode(display=False) as backward:
         (velocity.float().sum() + (0 if depth_x0 is None else depth_x0.sum())).backward()
     teacher = 0.0
-    if config.distils:
+    if config.stage == "distill":
+        jump = config.distillation
+        teacher = float(forward.get_total_flops()) * (jump.teacher_steps * (1 + jump.guided) + (jump.teacher_share < 1))
+    elif config.distils:
         with FlopCounterMode(display=False) as alone, torch.no_grad():
             model(rgb, None, text, t, None, grid)
         teacher = float(alone.get_total_flops())

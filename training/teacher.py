@@ -1,4 +1,4 @@
-"""The frozen text-to-image model that self-distillation pulls the student's images to."""
+"""The frozen model that a student looks up to: its text-to-image base, or the model that is distilled."""
 
 from collections.abc import Callable, Mapping
 
@@ -24,13 +24,13 @@ def make_teacher(
 ) -> Denoiser | None:
     """None where nothing is distilled.
 
-    A student whose image and text half is frozen is its own teacher when it runs without depth; with LoRA, when that is
-    off. Only where image or text weights are trained does the teacher need weights of its own, in the compute dtype: on
-    the device, sharded as the student, or in the base's mapped file (``scale.teacher = "host"``).
+    A student whose image and text half is frozen is its own teacher when it runs without depth (not in stage distill,
+    whose teacher has depth); with LoRA, when that is off. Otherwise the teacher needs weights of its own, in the
+    compute dtype: on the device, sharded as the student, or in the base's mapped file (``scale.teacher = "host"``).
     """
     if not config.distils:
         return None
-    if config.trainable == "depth":
+    if config.trainable == "depth" and config.stage == "mf":
         return forward
     if config.trainable == "lora":
 
@@ -48,6 +48,12 @@ def make_teacher(
     teacher.to_empty(device=processes.device)
     fill(teacher, base, config.recipe.depth_start, config.seed)
     return compiled(teacher, config.compile, processes)
+
+
+def needs_weights(config: TrainConfig) -> bool:
+    """Whether the teacher has weights of its own; see :func:`make_teacher`."""
+    own = ("all", "paper", "depth") if config.stage == "distill" else ("all", "paper")
+    return config.distils and config.trainable in own
 
 
 def _on_host(

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core import load_model
+from ..mforce_core.weights.checkpoint import read_header
 from .batches import SequentialSource
 from .checkpoint import Checkpoints, TrainingState
 from .checks import SETTINGS, check_config, check_continued, check_device, check_source
@@ -25,10 +26,12 @@ from .export import export
 from .feed import Feed
 from .heldout import open_heldout
 from .initialize import build, fill, freeze
+from .jumps import JumpPaths
 from .log import Log
 from .lora import add_lora
-from .losses import load_terms, losses, predict
+from .losses import load_terms
 from .meter import Meter
+from .objective import objective
 from .optimizer import MovingAverage, build_optimizers, learning_rate, ramps
 from .processes import Processes, checkpoint_activations, compiled, join, leave, reduce_gradients, shard, to
 from .report import write_report
@@ -51,21 +54,28 @@ class Trainer:
             check_continued(config, self.checkpoints.last_step())
         self.config, self.processes = config, processes
         self.terms = load_terms(config.recipe.terms)
-        self.source = open_source(config, depth=config.stage == "mf", device=processes.device)
+        self.source = open_source(config, depth=config.has_depth, device=processes.device)
         check_source(config, self.source)
 
+        distills = config.stage == "distill"
         base = {} if config.base is None else load_model(config.base).state_dict()
         self.model = build(config.sizes(), getattr(torch, config.precision))
+        jumps = None
+        if config.base is not None and distills:
+            self.model.schedule = read_header(config.base).config.schedule
+            jumps = JumpPaths(config.distillation, config.recipe, self.model.schedule)
         if config.trainable == "lora":
-            add_lora(self.model, config.lora)
-        freeze(self.model, config.trainable)
+            add_lora(self.model, config.lora, with_depth=distills)
+        freeze(self.model, config.trainable, adapters_alone=distills and config.trainable == "lora")
         if config.scale.checkpoint_activations:
             checkpoint_activations(self.model)
         shard(self.model, processes)
         self.model.to_empty(device=processes.device)
         fill(self.model, base, config.recipe.depth_start, config.seed)
         self.forward = compiled(self.model, config.compile, processes)
-        self.teacher = make_teacher(config, self.model, self.forward, base, processes)
+        teacher = make_teacher(config, self.model, self.forward, base, processes)
+        null_text = self.source.null_text.to(processes.device)
+        self.losses = objective(config, self.forward, teacher, null_text, self.terms)
 
         self.optimizers = build_optimizers(self.model, config.optimizer)
         self.average = MovingAverage(self.model, config.optimizer.ema_decay)
@@ -74,7 +84,7 @@ class Trainer:
         if isinstance(self.source, SequentialSource) and self.state.position:
             self.source.load_state_dict({name: value.tolist() for name, value in self.state.position.items()})
         self.stop, self.meter = Stop(), Meter(processes)
-        self.feed = Feed(config, self.source, self.stop, processes, self.step)
+        self.feed = Feed(config, self.source, self.stop, processes, self.step, jumps)
 
     def train_step(self) -> None:
         """One optimizer step. The host waits for nothing here; what is measured stays on the device."""
@@ -82,8 +92,7 @@ class Trainer:
         step = self.feed.take()
         for index, (batch, noise) in enumerate(step.parts, 1):
             batch, noise = to(batch, processes.device), to(noise, processes.device)
-            prediction = predict(self.forward, self.teacher, batch, noise)
-            terms, errors = losses(prediction, batch, noise, config.recipe, step.totals, self.terms)
+            terms, errors = self.losses(batch, noise, step.totals)
             reduce_gradients(self.model, index == len(step.parts) or config.scale.reduce_gradients == "micro_batch")
             # Sharding averages gradients over processes; theirs add up.
             (torch.stack(list(terms.values())).sum() * processes.count).backward()

@@ -1,0 +1,275 @@
+"""Few-step distillation against formulations of its own: the sampler, MeanFlow with exact derivatives, counts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from mforce.mforce_core import load_model, sample
+from mforce.mforce_core.model.config import ConfigError, Schedule
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.sampling.path import NoisePath
+from mforce.training.config import DistillationConfig, RecipeConfig
+from mforce.training.distillation import Distillation, start_of
+from mforce.training.jumps import PARTS, JumpPaths, Jumps, teacher_places
+from mforce.training.losses import Totals
+from mforce.training.processes import join
+from mforce.training.recipe import Batch, row_generator
+from mforce.training.train import Trainer, train
+from tiny_training import config, write_base, write_data
+
+GRID = (2, 2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    return write_base(folder, config("distill", data, folder, base=folder))
+
+
+@pytest.fixture(scope="module")
+def model(base: Path) -> ModalityForcingTransformer:
+    return load_model(base, dtype=torch.float32)
+
+
+def batch_of(count: int, generator: torch.Generator) -> Batch:
+    """Random latents, captions and dense depth for the tiny model."""
+    depth = torch.rand(count, 4, 16, generator=generator) * 1.8 + 0.1
+    rgb, text = (torch.randn(count, length, 8, generator=generator) for length in (4, 2))
+    return Batch(rgb, depth, text, GRID)
+
+
+def jumps_of(levels: list[tuple[float, float]], batch: Batch, generator: torch.Generator, cfg: float) -> Jumps:
+    """The same jump for every row."""
+    count = len(batch.rgb)
+    noise = (torch.randn(tokens.shape, generator=generator) for tokens in (batch.rgb, batch.depth))
+    table = torch.tensor(levels).expand(count, -1, -1)
+    return Jumps(*noise, table, torch.full((count,), cfg), torch.zeros(count, dtype=torch.bool))
+
+
+def distillation(student, teacher, null_text: Tensor, **more) -> Distillation:
+    values = {"recipe": RecipeConfig(depth_weighting="uniform"), "student_finishes": False, "guided": True} | more
+    return Distillation(student, teacher, null_text, **values)
+
+
+@pytest.mark.parametrize(
+    ("mode", "spec"),
+    [
+        ("joint", "points 1,1 0,1 0,0"),
+        ("joint", "tilt log2_alpha=5"),
+        ("joint", "tilt log2_alpha=-5"),
+        ("i2d", "i2d"),
+        ("d2i", "d2i"),
+    ],
+)
+@pytest.mark.parametrize("number", [0, 2, 3])
+def test_one_step_of_a_perfect_student_ends_where_the_sampler_does(
+    model: ModalityForcingTransformer, mode: str, spec: str, number: int
+) -> None:
+    """The sampler, which is tested against the release, takes the teacher's steps from the same state."""
+    generator = torch.Generator().manual_seed(number)
+    batch, null_text = batch_of(3, generator), torch.randn(2, 8, generator=generator)
+    settings = DistillationConfig(path=spec if mode == "joint" else "tilt", other_paths=(), path_share=1)
+    paths = JumpPaths(settings, RecipeConfig(), Schedule())
+    start = torch.tensor([number * PARTS])
+    places = teacher_places(start, start + PARTS, settings)[0]
+    levels = paths.levels[{"i2d": 0, "d2i": 1, "joint": 2}[mode]][places].tolist()
+    jumps = jumps_of([*levels, levels[-1]], batch, generator, cfg=4.0)
+
+    state = start_of(batch, jumps)
+    wanted = distillation(model, model, null_text).mean_velocity(batch, jumps, state)
+    way = jumps.levels[0, -1] - jumps.levels[0, 0]
+    found = [tokens + length * velocity for tokens, length, velocity in zip(state, way, wanted, strict=True)]
+
+    there = sample(
+        model,
+        batch.text,
+        GRID,
+        mode=mode,
+        cfg=4.0,
+        null_text=null_text[None],
+        rgb=batch.rgb,
+        depth=batch.depth,
+        noise=(jumps.rgb, jumps.depth),
+        path=NoisePath(*torch.tensor(levels).unbind(1)),
+    )
+    given = {"i2d": 0, "d2i": 1}.get(mode)
+    for stream, (ours, theirs) in enumerate(zip(found, there, strict=True)):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+        assert stream == given or not torch.allclose(ours, state[stream]) or way[stream] == 0
+
+
+class Field(nn.Module):
+    """A smooth stand-in for a model: velocity and clean depth from states and noise levels, differentiable exactly."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Linear(26, 32), nn.Tanh(), nn.Linear(32, 24)).double()
+
+    def forward(self, rgb: Tensor, depth: Tensor, text: Tensor, t_rgb: Tensor, t_depth: Tensor, grid) -> tuple:
+        times = torch.stack((t_rgb, t_depth), dim=-1)[:, None].expand(-1, rgb.shape[1], -1)
+        return self.layers(torch.cat((rgb, depth, times), dim=-1)).split((8, 16), dim=-1)
+
+    def velocities(self, rgb: Tensor, depth: Tensor, t_rgb: Tensor, t_depth: Tensor) -> tuple[Tensor, Tensor]:
+        velocity, depth_x0 = self(rgb, depth, None, t_rgb, t_depth, None)
+        return velocity, (depth - depth_x0) / t_depth[:, None, None]
+
+
+def test_a_small_share_of_the_teacher_is_mean_flow() -> None:
+    """Geng et al., arXiv 2505.13447, eq. 6, with the end of the jump as the target time: u - v + (t - e) du/dt, whose
+    derivative along the teacher's trajectory is taken exactly here. Consistency's residual is it times the share."""
+    generator = torch.Generator().manual_seed(1)
+    batch = Batch(*(x.double() for x in batch_of(3, generator)[:3]), GRID)
+    student, teacher = Field(1), Field(2)
+    share, start, end = 1e-5, (0.8, 0.6), (0.3, 0.4)
+    middle = tuple(t + share * (e - t) for t, e in zip(start, end, strict=True))
+    jumps = jumps_of([start, middle, end], batch, generator, cfg=1.0)
+    jumps = jumps._replace(levels=torch.tensor([start, middle, end], dtype=torch.float64).expand(3, -1, -1))
+    jumps = jumps._replace(rgb=jumps.rgb.double(), depth=jumps.depth.double())
+    state = start_of(batch, jumps)
+    field = distillation(student, teacher, torch.zeros(2, 8).double(), student_finishes=True, guided=False)
+    wanted = field.mean_velocity(batch, jumps, state)
+
+    t_rgb, t_depth = (torch.full((3,), t, dtype=torch.float64) for t in start)
+    own = student.velocities(*state, t_rgb, t_depth)
+    way = [e - t for t, e in zip(start, end, strict=True)]  # the path's direction: (t_rgb, t_depth) falls along it
+    true = teacher.velocities(*state, t_rgb, t_depth)
+    tangents = (
+        *(length * v for length, v in zip(way, true, strict=True)),
+        *(torch.full((3,), w).double() for w in way),
+    )
+    _, along = torch.func.jvp(student.velocities, (*state, t_rgb, t_depth), tangents)
+    for ours, u, v, derivative in zip(wanted, own, true, along, strict=True):
+        mean_flow = u - v - derivative  # du/ds over the whole way s = 0..1 is -(t - e) du/dt
+        torch.testing.assert_close((u - ours) / share, mean_flow, rtol=1e-3, atol=1e-3)
+
+
+def test_losses_are_those_of_the_mean_velocity(model: ModalityForcingTransformer) -> None:
+    """Counted out in numpy; a stream that stays has no loss."""
+    generator = torch.Generator().manual_seed(4)
+    batch, null_text = batch_of(3, generator), torch.randn(2, 8, generator=generator)
+    jumps = jumps_of([(0.9, 1.0), (0.7, 1.0), (0.7, 1.0)], batch, generator, cfg=2.0)
+    moving = jumps.levels.clone()
+    moving[1] = torch.tensor([[0.0, 0.8], [0.0, 0.3], [0.0, 0.3]])  # image to depth
+    jumps = jumps._replace(levels=moving)
+    student = load_model_twin(model)
+    field = distillation(student, model, null_text, recipe=RecipeConfig(depth_weighting="uniform", depth_loss_weight=3))
+    terms, errors = field(batch, jumps, Totals(3, 0))
+    state = start_of(batch, jumps)
+    wanted = field.mean_velocity(batch, jumps, state)
+    velocity, depth_x0 = student(*state, batch.text, *jumps.levels[:, 0].unbind(1), GRID)
+    rgb = np.square((velocity - wanted.rgb).detach().numpy()).mean((1, 2))
+    clean = (state.depth - jumps.levels[:, 0, 1, None, None] * wanted.depth).numpy()
+    depth = np.square(depth_x0.detach().numpy() - clean).mean((1, 2))
+    assert terms["rgb"].item() == pytest.approx((rgb[0] + rgb[2]) / 3, rel=1e-5)
+    assert terms["depth"].item() == pytest.approx(3 * depth[1] / 3, rel=1e-5)
+    assert errors["rgb"].counted.tolist() == [True, False, True]
+    assert errors["depth"].counted.tolist() == [False, True, False]
+
+
+def load_model_twin(model: ModalityForcingTransformer) -> ModalityForcingTransformer:
+    """A student that is not its teacher."""
+    twin = ModalityForcingTransformer(model.config, dtype=torch.float32)
+    twin.load_state_dict({name: tensor + 0.01 for name, tensor in model.state_dict().items()})
+    return twin
+
+
+def test_jumps_are_drawn_as_configured() -> None:
+    count = 4000
+    settings = DistillationConfig(between=0.25, path="tilt log2_alpha=0", other_paths=())
+    paths = JumpPaths(settings, RecipeConfig(probability_i2d=0.2, probability_d2i=0.3), Schedule())
+    batch = Batch(torch.zeros(count, 1, 1), torch.ones(count, 1, 1), torch.zeros(count, 1, 1), (1, 1))
+    jumps = paths.draw(batch, [row_generator(0, 0, row) for row in range(count)])
+    rgb, depth = jumps.levels[:, :, 0], jumps.levels[:, :, 1]
+    i2d, d2i = (rgb == 0).all(1), (depth == 0).all(1)
+    assert i2d.float().mean() == pytest.approx(0.2, abs=0.03)
+    assert d2i.float().mean() == pytest.approx(0.3, abs=0.03)
+    assert (jumps.levels.diff(dim=1) <= 0).all()
+    assert ((jumps.levels[:, -1] < jumps.levels[:, 0]).any(1)).all()
+    assert set(jumps.cfg[d2i].tolist()) == {4.0}
+    assert jumps.empty.float().mean() == pytest.approx(0.1, abs=0.03)
+    assert not jumps.empty[~i2d].any()
+    starts = {round(float(t), 4) for t in rgb[d2i, 0]}
+    on_grid = {round(float(t), 4) for t in paths.levels[1, ::PARTS, 0]}
+    assert on_grid - {0.0} <= starts
+    between = torch.tensor([round(float(t), 4) not in on_grid for t in rgb[d2i, 0]])
+    assert between.float().mean() == pytest.approx(0.25, abs=0.05)
+    again = paths.draw(batch, [row_generator(0, 0, row) for row in range(count)])
+    assert all(torch.equal(a, b) for a, b in zip(jumps, again, strict=True))
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_joint_samples_are_on_the_models_own_path_as_often_as_configured(share: float) -> None:
+    settings = DistillationConfig(
+        path="points 1,1 0,1 0,0", path_share=share, other_paths=("tilt", "tilt log2_alpha=0")
+    )
+    paths = JumpPaths(settings, RecipeConfig(), Schedule())
+    counts = paths.joint_path(torch.rand(8000, generator=torch.Generator().manual_seed(0))).bincount(minlength=5) / 8000
+    wanted = torch.tensor([0, 0, share, (1 - share) / 2, (1 - share) / 2])
+    torch.testing.assert_close(counts, wanted, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_a_student_nears_its_teacher_which_stays(data: Path, base: Path, tmp_path: Path, share: float) -> None:
+    made = config(
+        "distill", data, tmp_path, base=base, steps=60, batch_size=8, log_every=10,
+        **{"distillation.teacher_share": share, "optimizer.learning_rate": 3e-3, "optimizer.warmup_steps": 5},
+    )  # fmt: skip
+    trainer = Trainer(made, join("cpu"))
+    before = {name: tensor.clone() for name, tensor in trainer.losses.teacher.state_dict().items()}
+    means = []
+    for _ in range(6):
+        for _ in range(10):
+            trainer.train_step()
+        values = trainer.measures()
+        means.append(values["rgb"] + values["depth"])
+    trainer.close()
+    assert means[-1] < 0.7 * means[0]
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.losses.teacher.state_dict().items())
+
+
+def test_a_lora_student_is_the_teacher_without_its_updates(data: Path, base: Path, tmp_path: Path) -> None:
+    made = config("distill", data, tmp_path, base=base, steps=4, trainable="lora", **{"lora.rank": 2})
+    train(made)
+    with safe_open(tmp_path / "lora.safetensors", "pt") as file:
+        pairs = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    ups = {name.split("diffusion_model.")[1].split(".lora_B")[0] for name in pairs if ".lora_B." in name}
+    assert {"double_blocks.0.depth_attn.qkv", "double_blocks.0.img_mlp.0", "depth_decoder_blocks.0.linear2"} <= ups
+    merged, teacher = (load_model(folder, dtype=torch.float32).state_dict() for folder in (tmp_path / "model", base))
+    for name, tensor in teacher.items():
+        layer = name.removesuffix(".weight")
+        update = 0
+        if layer in ups:
+            down, up = (pairs[f"diffusion_model.{layer}.lora_{half}.weight"].float() for half in "AB")
+            update = 16 / 2 * up @ down
+            assert update.abs().max() > 0
+        torch.testing.assert_close(merged[name], tensor + update, rtol=1e-2, atol=2e-2)
+
+
+def test_what_cannot_be_distilled_is_refused_in_a_sentence(data: Path, base: Path, tmp_path: Path) -> None:
+    picture_alone = write_base(tmp_path / "t2i", config("t2i", data, tmp_path))
+    with pytest.raises(ConfigError, match="has no depth stream"):
+        Trainer(config("distill", data, tmp_path / "a", base=picture_alone), join("cpu"))
+    with pytest.raises(ConfigError, match=r"no recipe\.terms"):
+        config("distill", data, tmp_path, base=base, **{"recipe.terms": '["losses.py:far"]'})
+    made = config("distill", data, tmp_path / "b", base=base, **{"distillation.path": "tilt restart=0.9,0.5,1"})
+    with pytest.raises(ValueError, match="without rising"):
+        Trainer(made, join("cpu"))
+
+
+def test_settings_of_the_run_are_kept(data: Path, base: Path, tmp_path: Path) -> None:
+    """Another objective is another run."""
+    train(config("distill", data, tmp_path, base=base, steps=2))
+    with pytest.raises(ConfigError, match="another distillation"):
+        train(config("distill", data, tmp_path, base=base, steps=2, **{"distillation.teacher_steps": 2}))
+    assert json.loads((tmp_path / "config.json").read_text())["distillation"]["teacher_steps"] == 4

@@ -1,0 +1,128 @@
+"""Few-step distillation: the student's one step is to do what its teacher does in several, with guidance.
+
+From a point of a path the teacher goes on for n Euler steps with classifier-free guidance; if that is not the whole
+jump, the student itself, without gradient, takes the rest. The mean velocity of that way is what the student is to
+predict at the start: its own Euler step over the whole jump then ends where the way ended.
+
+- The teacher goes all the way: trajectories are regressed piece by piece, as progressive distillation (Salimans & Ho,
+  arXiv 2202.00512) and PeRFlow (Yan et al., arXiv 2405.07510) do.
+- The teacher goes a small part: consistency of the student along the trajectory, in as many phases as there are steps
+  (Wang et al., arXiv 2405.18407); with one step consistency distillation (Song et al., arXiv 2303.01469). In the limit
+  of a small part it is MeanFlow (Geng et al., arXiv 2505.13447) with the end of the jump as the target time: the
+  residuals are equal but for a factor (a test).
+
+No target time enters the model, so a student has the teacher's tensors and no others: the end of a jump follows from
+its start, as all steps of a student are on one grid.
+"""
+
+import torch
+from torch import Tensor
+
+from ..mforce_core.release import MIN_DEPTH_TIME
+from ..mforce_core.sampling.solvers import Streams
+from .config import RecipeConfig
+from .jumps import Jumps
+from .losses import Denoiser, Errors, Losses, Totals, gradient_error, squared_error, weighted_depth
+from .noise import noisy_depth
+from .recipe import Batch
+
+
+class Distillation:
+    """From a batch and its jumps to the losses of a step.
+
+    Args:
+        student: what is trained.
+        teacher: the frozen model.
+        null_text: (T, D) features of the empty caption, on the student's device.
+        recipe: weights of the losses.
+        student_finishes: whether the teacher leaves a part of the jumps to the student.
+        guided: whether any sample has guidance.
+    """
+
+    def __init__(
+        self,
+        student: Denoiser,
+        teacher: Denoiser,
+        null_text: Tensor,
+        recipe: RecipeConfig,
+        *,
+        student_finishes: bool,
+        guided: bool,
+    ) -> None:
+        self.student, self.teacher, self.null_text, self.recipe = student, teacher, null_text, recipe
+        self.student_finishes, self.guided = student_finishes, guided
+
+    def __call__(self, batch: Batch, jumps: Jumps, totals: Totals) -> Losses:
+        """This batch's share of the losses of a step; a stream that stays where it is in a jump has none."""
+        batch = batch._replace(text=torch.where(jumps.empty[:, None, None], self.null_text, batch.text))
+        state, start, end = start_of(batch, jumps), jumps.levels[:, 0], jumps.levels[:, -1]
+        wanted = self.mean_velocity(batch, jumps, state)
+        velocity, depth_x0 = self.student(*state, batch.text, *start.unbind(1), batch.grid)
+        moves_rgb, moves_depth = (end < start).unbind(1)
+
+        error = squared_error(velocity, wanted.rgb)
+        terms = {"rgb": (error * moves_rgb).sum() / totals.rows}
+        wanted_x0 = state.depth - _clock(start[:, 1]) * wanted.depth
+        depth_error = weighted_depth(depth_x0 - wanted_x0, wanted_x0, start[:, 1], self.recipe.depth_weighting)
+        by_sample = depth_error.square().mean((1, 2))
+        terms["depth"] = self.recipe.depth_loss_weight * (by_sample * moves_depth).sum() / totals.rows
+        if self.recipe.gradient_weight:
+            counted = torch.ones_like(wanted_x0, dtype=torch.bool)
+            matching = gradient_error(depth_x0, wanted_x0, counted, batch.grid)
+            terms["gradient"] = self.recipe.gradient_weight * (matching * moves_depth).sum() / totals.rows
+        errors = {
+            "rgb": Errors(error.detach(), start[:, 0], moves_rgb),
+            "depth": Errors(by_sample.detach(), start[:, 1], moves_depth),
+        }
+        return Losses(terms, errors)
+
+    @torch.no_grad()
+    def mean_velocity(self, batch: Batch, jumps: Jumps, state: Streams) -> Streams:
+        """Of the whole way from the start of a jump to its end, by stream; 0 for one that does not move."""
+        moved = [torch.zeros_like(tokens) for tokens in state]
+        lengths = jumps.levels.diff(dim=1)  # (B, n + 1, 2), nowhere above 0
+        steps = lengths.shape[1]
+        for number in range(steps if self.student_finishes else steps - 1):
+            levels = jumps.levels[:, number]
+            last = number == steps - 1
+            velocities = self._alone(batch, state, levels) if last else self._guided(batch, state, levels, jumps.cfg)
+            by_stream = zip(velocities, lengths[:, number].unbind(1), strict=True)
+            steps_taken = [length[:, None, None] * velocity for velocity, length in by_stream]
+            moved = [done + step for done, step in zip(moved, steps_taken, strict=True)]
+            state = Streams(*(tokens + step for tokens, step in zip(state, steps_taken, strict=True)))
+        way = jumps.levels[:, -1] - jumps.levels[:, 0]
+        divisors = torch.where(way < 0, way, -1).unbind(1)
+        return Streams(*(done / divisor[:, None, None] for done, divisor in zip(moved, divisors, strict=True)))
+
+    def _alone(self, batch: Batch, state: Streams, levels: Tensor) -> Streams:
+        """The student's velocities, without guidance."""
+        return _velocities(*self.student(*state, batch.text, *levels.unbind(1), batch.grid), state, levels)
+
+    def _guided(self, batch: Batch, state: Streams, levels: Tensor, cfg: Tensor) -> Streams:
+        """The teacher's velocities with classifier-free guidance on both raw predictions, as in sampling."""
+        if not self.guided:
+            return _velocities(*self.teacher(*state, batch.text, *levels.unbind(1), batch.grid), state, levels)
+        texts = torch.cat((batch.text, self.null_text.expand_as(batch.text)))
+        both = (tokens.repeat(2, 1, 1) for tokens in state)
+        raw = self.teacher(*both, texts, *levels.repeat(2, 1).unbind(1), batch.grid)
+        prompted, empty = zip(*(part.to(state.rgb).chunk(2) for part in raw), strict=True)
+        scale = cfg[:, None, None]
+        guided = (without + scale * (given - without) for given, without in zip(prompted, empty, strict=True))
+        return _velocities(*guided, state, levels)
+
+
+def start_of(batch: Batch, jumps: Jumps) -> Streams:
+    """Both streams at the start of the jumps: data mixed with noise; depth that is not measured is noise."""
+    assert batch.depth is not None
+    t_rgb, t_depth = jumps.levels[:, 0].unbind(1)
+    rgb = torch.lerp(batch.rgb, jumps.rgb, t_rgb[:, None, None])
+    return Streams(rgb, noisy_depth(batch.depth, jumps.depth, t_depth))
+
+
+def _velocities(velocity: Tensor, depth_x0: Tensor, state: Streams, levels: Tensor) -> Streams:
+    return Streams(velocity.to(state.rgb), (state.depth - depth_x0.to(state.depth)) / _clock(levels[:, 1]))
+
+
+def _clock(t_depth: Tensor) -> Tensor:
+    """What the sampler divides by when a clean depth becomes a velocity, (B, 1, 1)."""
+    return t_depth.clamp(min=MIN_DEPTH_TIME)[:, None, None]

@@ -1,0 +1,94 @@
+"""What few-step distillation trains on: jumps along paths through the two noise levels.
+
+A student of S steps takes a path in S jumps. A sample starts at the beginning of one of them or inside of it, and its
+student is to reach the end in one step.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..mforce_core.model.config import Schedule
+from ..mforce_core.sampling.path_spec import PathSpec
+from .config import DistillationConfig, RecipeConfig
+from .recipe import Batch, draw_tasks
+
+#: Equal parts, in steps of the schedule, of every jump, at which samples can start and the teacher can step.
+PARTS = 16
+
+#: Share of image-to-depth samples that get the empty caption, as the release does there.
+_EMPTY_CAPTION = 0.5
+
+
+class Jumps(NamedTuple):
+    """Noise of the streams in token shapes, and where a sample goes.
+
+    ``levels`` (B, n + 2, 2): noise levels of RGB and depth at the start, after each of the teacher's n steps, and at
+    the end of the jump. ``cfg`` (B,) is the teacher's guidance scale, ``empty`` (B,) whose caption is the empty one.
+    """
+
+    rgb: Tensor
+    depth: Tensor
+    levels: Tensor
+    cfg: Tensor
+    empty: Tensor
+
+
+class JumpPaths:
+    """The paths of all tasks in fine steps, from which jumps are drawn.
+
+    Raises:
+        ValueError: a path that cannot be read, rises, or cannot be refined.
+    """
+
+    def __init__(self, config: DistillationConfig, recipe: RecipeConfig, schedule: Schedule) -> None:
+        self.config, self.recipe = config, recipe
+        specs = [PathSpec.parse(text) for text in ("i2d", "d2i", config.path, *config.other_paths)]
+        built = [spec.build(config.steps * PARTS, schedule).tensors() for spec in specs]
+        paths = [torch.stack(pair, dim=-1) for pair in built]
+        if any((path.diff(dim=0) > 0).any() for path in paths):
+            raise ValueError("distillation.path and other_paths must lead from noise to clean without rising")
+        self.levels = torch.stack(paths)  # (paths, S * PARTS + 1, 2)
+
+    def draw(self, batch: Batch, rows: Sequence[torch.Generator]) -> Jumps:
+        """Jumps for a batch, each a function of its row's generator.
+
+        A sample without any measured depth is always joint.
+        """
+        assert batch.depth is not None
+        tasks = draw_tasks(self.recipe, ~(batch.depth > 0).flatten(1).any(1), rows)
+        drawn = torch.stack([torch.rand(5, generator=row) for row in rows])
+        path = torch.where(tasks.i2d, 0, torch.where(tasks.d2i, 1, self.joint_path(drawn[:, 0])))
+        number = (drawn[:, 1] * self.config.steps).long().clamp(max=self.config.steps - 1)
+        inside = 1 + (drawn[:, 3] * (PARTS - 1)).long().clamp(max=PARTS - 2)
+        start = number * PARTS + torch.where(drawn[:, 2] < self.config.between, inside, 0)
+        end = (number + 1) * PARTS
+        places = torch.cat([teacher_places(start, end, self.config), end[:, None]], dim=1)
+        cfg = torch.where(tasks.i2d, self.config.i2d_cfg, self.config.cfg)
+        empty = (drawn[:, 4] < _EMPTY_CAPTION) & tasks.i2d
+        rgb = torch.stack([torch.randn(batch.rgb.shape[1:], generator=row) for row in rows])
+        depth = torch.stack([torch.randn(batch.depth.shape[1:], generator=row) for row in rows])
+        return Jumps(rgb, depth, self.levels[path[:, None], places], cfg, empty)
+
+    def joint_path(self, draw: Tensor) -> Tensor:
+        """Index of the path for uniform draws (B,).
+
+        It is the model's own in ``path_share`` of the samples, else one of the others.
+        """
+        share, others = self.config.path_share, len(self.config.other_paths)
+        if not others:
+            return torch.full_like(draw, 2, dtype=torch.long)
+        other = ((draw - share) / max(1 - share, 1e-6) * others).long().clamp(0, others - 1)
+        return torch.where(draw < share, 2, 3 + other)
+
+
+def teacher_places(start: Tensor, end: Tensor, config: DistillationConfig) -> Tensor:
+    """Places (B, n + 1) on the fine path at the start and after each of the teacher's steps.
+
+    The teacher goes ``teacher_share`` of what is left of the jump, at least one part of the path.
+    """
+    length = ((end - start) * config.teacher_share).round().long().clamp(min=1)
+    steps = torch.arange(config.teacher_steps + 1) / config.teacher_steps
+    return start[:, None] + (length[:, None] * steps).round().long()

@@ -1,0 +1,43 @@
+"""What a stage minimizes, as one call from a batch and its draws to losses."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from .config import TrainConfig
+from .distillation import Distillation
+from .losses import Denoiser, Losses, Term, Totals, losses, predict
+from .noise import Noise
+from .recipe import Batch
+
+#: (batch, its noise or jumps, totals of the step) -> this batch's share of the losses.
+Objective = Callable[[Batch, Any, Totals], Losses]
+
+
+def objective(
+    config: TrainConfig, student: Denoiser, teacher: Denoiser | None, null_text: Tensor, terms: Mapping[str, Term]
+) -> Objective:
+    """Flow matching with what the recipe adds to it, or few-step distillation.
+
+    Args:
+        teacher: None where nothing is distilled.
+        null_text: (T, D) features of the empty caption.
+        terms: the user's losses.
+    """
+    if config.stage == "distill":
+        assert teacher is not None
+        return Distillation(
+            student,
+            teacher,
+            null_text,
+            config.recipe,
+            student_finishes=config.distillation.teacher_share < 1,
+            guided=config.distillation.guided,
+        )
+
+    def flow_matching(batch: Batch, noise: Noise, totals: Totals) -> Losses:
+        prediction = predict(student, teacher, batch, noise)
+        return losses(prediction, batch, noise, config.recipe, totals, terms)
+
+    return flow_matching
