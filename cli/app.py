@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, data, evaluation, export, models, pictures, studies, training, web
+from .commands import bench, data, evaluation, export, models, pictures, studies, training, video, web
 
 app = typer.Typer(
     name="mforce",
@@ -22,6 +22,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "joint": pictures.joint,
     "i2d": pictures.i2d,
     "d2i": pictures.d2i,
+    "video": video.video,
     "rerun": pictures.rerun,
     "demo": pictures.demo,
     "info": models.info,

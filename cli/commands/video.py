@@ -1,0 +1,110 @@
+"""``mforce video``: steady depth of a clip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...mforce_core.release import CFG, SAMPLERS
+from ...mforce_core.settings import BUILT_IN, DEPTH_STEPS, Settings
+from ..errors import report_errors
+from . import options
+from .options import parse_size
+
+STEADY, RESULT = "Steadiness", "Result"
+
+
+def video(
+    clip: Annotated[Path, typer.Argument(help="Video: mp4, mov, mkv, webm... or an animated gif.")],
+    prompt: Annotated[str, typer.Option(help="What the clip shows, if that is known.")] = "",
+    carry: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=0.99, rich_help_panel=STEADY,
+            help="Start each frame from the depth of the one before, at this noise level: steadier, and less right. "
+            "0: every frame from the same noise.",
+        ),
+    ] = 0.0,
+    anchor_every: Annotated[
+        int, typer.Option(min=2, help="With --carry: frames after which depth is made anew.", rich_help_panel=STEADY)
+    ] = 24,
+    overlap: Annotated[
+        int, typer.Option(min=1, help="With --carry: frames over which it takes over.", rich_help_panel=STEADY)
+    ] = 4,
+    flow: Annotated[
+        bool,
+        typer.Option("--flow", help="Follow pixels by optical flow, for moving cameras. Needs OpenCV.",
+                     rich_help_panel=STEADY),
+    ] = False,
+    one_scale: Annotated[
+        bool,
+        typer.Option("--one-scale/--each-scale", help="One scale for each shot, or each frame its own.",
+                     rich_help_panel=STEADY),
+    ] = True,
+    cut: Annotated[
+        float | None,
+        typer.Option(help="Difference of colors, 0 to 1, that is a cut; 2 for none. Default: 0.2.", show_default=False,
+                     rich_help_panel=STEADY),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Frames that are sampled together.", rich_help_panel=STEADY)] = 8,
+    form: Annotated[
+        str,
+        typer.Option("--sequence", help="Numbered depth files: png (16 bits), exr, or none.", rich_help_panel=RESULT),
+    ] = "png",
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="A video of clip and depth, too.", rich_help_panel=RESULT)
+    ] = False,
+    colors: Annotated[
+        str,
+        typer.Option(help="Of the videos: gray, spectral, viridis, magma, inferno or plasma.", rich_help_panel=RESULT),
+    ] = "gray",
+    original_size: Annotated[
+        bool,
+        typer.Option("--original-size/--working-size", help="Depth at the clip's own size, or the model's.",
+                     rich_help_panel=RESULT),
+    ] = True,
+    steps: options.DepthSteps = DEPTH_STEPS,
+    sampler: options.Sampler = SAMPLERS[0],
+    guidance: options.Guidance = None,
+    seed: options.Seed = 0,
+    size: options.Size = None,
+    fit: options.Fit = "pad",
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    compile: options.Compile = False,
+    cuda_graph: options.CudaGraph = False,
+    debug: options.Debug = False,
+) -> None:  # fmt: skip
+    """Steady depth of a clip: a depth video, numbered depth files, side by side with the clip.
+
+    Memory does not grow with the length of the clip. A run that was stopped is resumed by the same command with the
+    same --output.
+    """
+    with report_errors(debug):
+        from ...mforce_core.depth.colormaps import COLORMAPS
+        from ...mforce_core.results.folder import default_output
+        from ...mforce_core.video.changes import CUT
+        from ...mforce_core.video.steady import Steadiness
+        from ..video import FORMS, GRAY, Files, run_video
+
+        if form not in (*FORMS, "none"):
+            raise ValueError(f"--sequence is one of {', '.join(FORMS)} or none, got {form!r}.")
+        if colors not in (GRAY, *COLORMAPS):
+            raise ValueError(f"--colors is one of {', '.join((GRAY, *COLORMAPS))}, got {colors!r}.")
+        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
+        settings = Settings(
+            "i2d", prompt, seed=seed, steps=steps, cfg=CFG["i2d"], sampler=sampler, guidance=guidance,
+            size=parse_size(size), fit=fit, original_size=original_size, input=str(clip.absolute()),
+            model=model if model == BUILT_IN else str(Path(model).absolute()), text_encoder=words, vae=autoencoder,
+            device=device, dtype=dtype, compile=compile, cuda_graph=cuda_graph,
+        )  # fmt: skip
+        how = Steadiness(carry, anchor_every, overlap, one_scale, flow, CUT if cut is None else cut, batch)
+        files = Files("png" if form == "none" else form, form != "none", side_by_side, colors)
+        print(run_video(clip, settings, how, output or default_output("video"), files, overwrite=overwrite))

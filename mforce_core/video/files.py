@@ -1,0 +1,159 @@
+"""Video files, read and written frame by frame with PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+#: Of H.264; 16 is hardly to be told from the source.
+_QUALITY = "16"
+#: Frames a second where a file does not say.
+_USUAL_RATE = Fraction(24)
+
+
+class VideoReader:
+    """The pictures of a file's first video stream; iterating decodes one after the other.
+
+    Args:
+        source: a file or its open content.
+        start, duration: seconds that are left out at the beginning, and that are read; 0 reads to the end.
+
+    Attributes:
+        rate: frames a second.
+        count: how many frames the file says it has, 0 where it does not.
+
+    Raises:
+        ValueError: not a video, damaged, or without pictures.
+        ModuleNotFoundError: PyAV is not installed.
+    """
+
+    def __init__(self, source: Path | BinaryIO, *, start: float = 0.0, duration: float = 0.0) -> None:
+        self._av = import_av()
+        self.name = source.name if isinstance(source, Path) else "The video"
+        if isinstance(source, Path) and not source.is_file():
+            raise ValueError(f"There is no video {source}.")
+        try:
+            self._container = self._av.open(str(source) if isinstance(source, Path) else source)
+        except self._av.error.FFmpegError as error:
+            raise ValueError(f"{self.name} is not a video that can be read ({error.strerror}).") from None
+        if not self._container.streams.video:
+            self._container.close()
+            raise ValueError(f"{self.name} has no video stream, only sound or data.")
+        stream = self._container.streams.video[0]
+        stream.thread_type = "AUTO"
+        self._stream, self._start, self._duration = stream, start, duration
+        self.rate: Fraction = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+        length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        self.count: int = stream.frames or round(length * self.rate)
+        if start or duration:
+            self.count = round(min(duration or length, max(0.0, length - start)) * self.rate)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Pictures (H, W, 3) uint8, upright.
+
+        Raises:
+            ValueError: the file is damaged, or its pictures change their size.
+        """
+        size: tuple[int, ...] = ()
+        try:
+            for frame in self._container.decode(self._stream):
+                if frame.time is not None and frame.time < self._start:
+                    continue
+                if self._duration and frame.time is not None and frame.time >= self._start + self._duration:
+                    return
+                picture = frame.to_ndarray(format="rgb24")
+                picture = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
+                if size and picture.shape != size:
+                    raise ValueError(
+                        f"{self.name} changes its size from {size[1]}x{size[0]} to {picture.shape[1]}x"
+                        f"{picture.shape[0]}: cut it there, or scale it to one size."
+                    )
+                size = picture.shape
+                yield picture
+        except self._av.error.FFmpegError as error:
+            raise ValueError(f"{self.name} is damaged: a picture cannot be decoded ({error.strerror}).") from None
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._container.close()
+
+
+class VideoWriter:
+    """Writes an H.264 file; pictures of an odd size get one more row or column.
+
+    Args:
+        path: of the file, which is whole after the ``with`` block ends.
+        rate: frames a second.
+        sound_of: a video whose sound is copied, where the file can hold it.
+    """
+
+    def __init__(self, path: Path, rate: Fraction, sound_of: Path | None = None) -> None:
+        av = import_av()
+        self._av, self._container = av, av.open(str(path), "w", format="mp4")
+        self._stream = self._container.add_stream("libx264", rate=rate)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": _QUALITY}
+        self._source = None if sound_of is None else av.open(str(sound_of))
+        self._sound = self._sound_packets()
+        self._waiting: Any = next(self._sound, None)
+        self._written, self._rate = 0, rate
+
+    def write(self, picture: np.ndarray) -> None:
+        """Append a picture (H, W, 3) uint8."""
+        height, width = picture.shape[:2]
+        picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if not self._written:
+            self._stream.width, self._stream.height = picture.shape[1], picture.shape[0]
+        self._container.mux(self._stream.encode(self._av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        self._written += 1
+        self._copy_sound(self._written / float(self._rate))
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._written:
+            self._container.mux(self._stream.encode(None))
+        if self._source is not None:
+            self._source.close()
+        self._container.close()
+
+    def _copy_sound(self, until: float) -> None:
+        """Write the sound up to a time, so that pictures and sound lie beside each other in the file."""
+        while self._waiting is not None and self._waiting.pts * self._waiting.time_base <= until:
+            self._container.mux(self._waiting)
+            self._waiting = next(self._sound, None)
+
+    def _sound_packets(self) -> Iterator[Any]:
+        if self._source is None or not self._source.streams.audio:
+            return
+        source = self._source.streams.audio[0]
+        try:
+            copied = self._container.add_stream_from_template(source)
+        except (ValueError, self._av.error.FFmpegError):  # a codec that MP4 does not hold
+            return
+        for packet in self._source.demux(source):
+            if packet.pts is None or packet.dts is None:  # the last, which is empty
+                continue
+            packet.stream = copied
+            yield packet
+
+
+def import_av() -> ModuleType:
+    """PyAV; raises ModuleNotFoundError with how to install it."""
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("Videos need PyAV: pip install av.") from None
+    return av
