@@ -28,8 +28,11 @@ from .encoders.autoencoder_files import load_autoencoder
 from .encoders.familiarity import UNFAMILIAR, load_familiarity
 from .encoders.patch_autoencoder import PatchAutoencoder
 from .encoders.text import encode_prompts
+from .full_size.refine import Tiling, refine_placed
+from .full_size.tile_model import TileModel
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture
 from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
+from .picture.placement import Placement
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
@@ -208,8 +211,9 @@ class Pipeline:
             prompt: what the picture shows, if that is known.
             original_size: bring the depth back to the picture's own size, sharp between near and far; else the result
                 has the size that the model saw.
-            progress: as in `joint`.
-            settings: as in `joint`; ensemble, for the median of several maps and where they disagree; follow, for depth
+            progress: as in `joint`; with full_size it counts the tiles after the steps.
+            settings: as in `joint`; full_size, for depth that is refined at the picture's own size, with tile, overlap
+                and strength; ensemble, for the median of several maps and where they disagree; follow, for depth
                 that follows the picture loosely; and fit: "pad" letterboxes a picture of another shape, "crop" cuts its
                 middle.
 
@@ -305,6 +309,7 @@ class Pipeline:
                 given.rgb if images is None else images[index],
                 given.depth if maps is None else maps[index],
                 None if spreads is None else spreads[index],
+                progress,
             )
             for index, (job, given) in enumerate(zip(jobs, givens, strict=True))
         ]
@@ -424,13 +429,17 @@ class Pipeline:
         image: np.ndarray | None,
         depth: np.ndarray | None,
         spread: np.ndarray | None,
+        progress: Progress | None,
     ) -> Result:
         assert image is not None
         assert depth is not None
         placement = given.placement
         if given.original is not None and placement is not None:
             image = given.original
-            depth = placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
+            if job.full_size:
+                depth = self._at_full_size(job, placement, image, depth, progress)
+            else:
+                depth = placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
             if spread is not None:
                 known = torch.from_numpy(spread).nan_to_num(1.0)  # no trust where there is no depth
                 spread = placement.restore_image(known[None, None])[0, 0].numpy()
@@ -447,6 +456,18 @@ class Pipeline:
             "notes": notes,
         }
         return Result(image, depth, job, origin, spread)
+
+    def _at_full_size(
+        self, job: Settings, placement: Placement, picture: np.ndarray, depth: np.ndarray, progress: Progress | None
+    ) -> np.ndarray:
+        """Depth (H, W) of a picture (H, W, 3) from that of its placement, NaN where it was cut off."""
+        model = TileModel(
+            self.model, self.autoencoder, self.features([job.prompt]), strength=job.strength, steps=job.steps,
+            solver=job.sampler, seed=job.seed,
+        )  # fmt: skip
+        side = (job.tile, job.tile) if job.tile else job.canvas[::-1]
+        tiling = Tiling(side, job.overlap, 1 if self.device.type == "cpu" else _TOGETHER)
+        return refine_placed(torch.from_numpy(depth), placement, picture, model, tiling, progress=progress)
 
     @cached_property
     def model_files(self) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,9 @@ DEPTH_STEPS = 4
 #: A fast rollout: second-order multistep over steps that are denser at both ends of the path than the release's.
 FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7
 
+#: Tiles of depth at full size: how much of one its neighbor covers, and the noise level that it starts at.
+TILE_OVERLAP, TILE_STRENGTH = 0.5, 0.15
+
 #: Name of the model that comes with the package.
 BUILT_IN = "nano"
 
@@ -31,6 +34,10 @@ class Settings:
     Attributes:
         size: (width, height) of the model's canvas in pixels; None: what the model was trained for.
         original_size: the result of i2d has the input's own size instead.
+        full_size: depth at the input's own size is refined by the model tile by tile, see `full_size.refine`.
+        tile: side of its tiles in pixels; None: the model's canvas.
+        overlap: share of a tile that the next one covers, too.
+        strength: noise level that tiles start at, from the enlarged depth.
         tilt: log2 of alpha, in joint mode.
         ensemble: of so many depth maps of a picture the median is taken, and their spread is kept, in mode i2d.
         align_shift: align the maps of an ensemble by an offset, too, not in scale alone.
@@ -66,6 +73,10 @@ class Settings:
     size: tuple[int, int] | None = None
     fit: str = "pad"
     original_size: bool = False
+    full_size: bool = False
+    tile: int | None = None
+    overlap: float = TILE_OVERLAP
+    strength: float = TILE_STRENGTH
     input: str | None = None
     mask: str | None = None
     disparity: bool = False
@@ -137,6 +148,16 @@ class Settings:
             raise ValueError(f"`dtype` must be float32, bfloat16 or auto, got {self.dtype!r}.")
         if self.original_size and self.mode != "i2d":
             raise ValueError(f"`original_size` is for mode i2d, got {self.mode}.")
+        if self.full_size and not self.original_size:
+            raise ValueError(
+                "`full_size` is for depth at a picture's own size: it goes with mode i2d and `original_size`."
+            )
+        if self.tile is not None and (self.tile < PATCH_SIZE or self.tile % PATCH_SIZE):
+            raise ValueError(f"`tile` must be a multiple of {PATCH_SIZE}, got {self.tile}.")
+        if not 0 <= self.overlap <= 0.9:
+            raise ValueError(f"`overlap` must lie between 0 and 0.9, got {self.overlap}.")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"`strength` must be above 0 and at most 1, got {self.strength}.")
         unknown = sorted(set(self.also) - set(DEPTH_FORMS))
         if unknown:
             raise ValueError(f"`also` must be of {', '.join(DEPTH_FORMS)}, got {', '.join(unknown)}.")

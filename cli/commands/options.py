@@ -10,7 +10,7 @@ import typer
 from ...mforce_core.release import SAMPLERS, STEPS
 from ...mforce_core.settings import FAST_SAMPLER, FAST_SIGMA, FAST_STEPS, check_grid
 
-SAMPLING, INPUT, CLOUD, FILES = "Sampling", "Input", "Point cloud", "Model and files"
+SAMPLING, INPUT, TILES, CLOUD, FILES = "Sampling", "Input", "Full size", "Point cloud", "Model and files"
 
 Steps = Annotated[int, typer.Option(help="Denoising steps.", rich_help_panel=SAMPLING)]
 DepthSteps = Annotated[int, typer.Option(help=f"Denoising steps; the release takes {STEPS}.", rich_help_panel=SAMPLING)]
@@ -117,6 +117,30 @@ Fit = Annotated[
     typer.Option(
         help="A picture of another shape: pad letterboxes it (margins are cut off again), crop cuts its middle.",
         rich_help_panel=INPUT,
+    ),
+]
+FullSize = Annotated[
+    bool,
+    typer.Option(
+        "--full-size",
+        help="Depth at the picture's own size with edges as fine as the picture's: refined by the model in tiles.",
+        rich_help_panel=TILES,
+    ),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        help="Side of the tiles in pixels. Default: the size that the model works at.",
+        show_default=False,
+        rich_help_panel=TILES,
+    ),
+]
+Overlap = Annotated[float, typer.Option(help="Share of a tile that the next one covers, too.", rich_help_panel=TILES)]
+Strength = Annotated[
+    float,
+    typer.Option(
+        help="Noise level that tiles start at: higher invents more, lower keeps more of the enlarged depth.",
+        rich_help_panel=TILES,
     ),
 ]
 Fov = Annotated[

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import typer
 
 from ...mforce_core.release import CFG, LOG2_ALPHA, STEPS, Mode
-from ...mforce_core.settings import BUILT_IN, DEPTH_STEPS, FAST_SAMPLER, FAST_SIGMA, FAST_STEPS, Settings
+from ...mforce_core.settings import (
+    BUILT_IN,
+    DEPTH_STEPS,
+    FAST_SAMPLER,
+    FAST_SIGMA,
+    FAST_STEPS,
+    TILE_OVERLAP,
+    TILE_STRENGTH,
+    Settings,
+)
 from ..errors import report_errors
 from . import options
 from .options import parse_interval, parse_size
@@ -54,6 +63,10 @@ def i2d(
             rich_help_panel=options.INPUT,
         ),
     ] = True,
+    full_size: options.FullSize = False,
+    tile: options.Tile = None,
+    overlap: options.Overlap = TILE_OVERLAP,
+    strength: options.Strength = TILE_STRENGTH,
     ray: options.Ray = 0,
     ray_gpus: options.RayGpus = 0,
     **shared: Any,
@@ -72,7 +85,8 @@ def i2d(
         devices = shared["device"].split(",")
         settings = _settings(
             "i2d", prompt, source=one, ensemble=ensemble, align_shift=align_shift, follow=follow, steps=steps,
-            fit=fit, original_size=original_size, **{**shared, "device": devices[0]},
+            fit=fit, original_size=original_size, full_size=full_size, tile=tile, overlap=overlap, strength=strength,
+            **{**shared, "device": devices[0]},
         )  # fmt: skip
         if one is not None and len(devices) == 1 and not ray:
             _generate(settings, shared)

@@ -40,16 +40,29 @@ def enlarge_depth(depth: Tensor, size: Size) -> Tensor:
     if smaller.shape[1:] == size:
         return smaller
     nearest = interpolate(smaller[:, None], size, mode="nearest-exact")
-    missing = torch.isnan(smaller)[:, None]
-    known = torch.where(missing, torch.ones_like(smaller[:, None]), smaller[:, None])
+    known = torch.where(torch.isnan(smaller), 1.0, smaller)[:, None]
     smooth = 1.0 / interpolate(1.0 / known, size, mode="bilinear", align_corners=False)
 
-    # Whether the four pixels between which one is interpolated, all within one 3x3 window, are one surface.
-    farthest, nearby = max_pool2d(known, 3, 1, 1), -max_pool2d(-known, 3, 1, 1)
-    step = min(scaled_edge_threshold(max(smaller.shape[1:])), _LARGEST_STEP)
-    broken = (farthest > (1 + step) * nearby) | (max_pool2d(missing.float(), 3, 1, 1) > 0)
+    rows, columns = smaller.shape[1:]
+    broken = surface_breaks(smaller, largest_step((rows, columns)))[:, None]
     edge = interpolate(broken.float(), size, mode="nearest-exact") > 0
     return torch.where(edge, nearest, smooth)[:, 0]
+
+
+def largest_step(size: Size) -> float:
+    """By which fraction the depths of neighbors on one surface may differ, in maps of this size."""
+    return min(scaled_edge_threshold(max(size)), _LARGEST_STEP)
+
+
+def surface_breaks(depth: Tensor, step: float) -> Tensor:
+    """(B, H, W) bool: pixels whose 3x3 neighborhood holds a missing pixel or depths that differ by more than ``step``.
+
+    All four pixels between which one is interpolated lie within one such neighborhood.
+    """
+    missing = torch.isnan(depth)[:, None]
+    known = torch.where(missing, torch.ones_like(depth[:, None]), depth[:, None])
+    farthest, nearby = max_pool2d(known, 3, 1, 1), -max_pool2d(-known, 3, 1, 1)
+    return ((farthest > (1 + step) * nearby) | (max_pool2d(missing.float(), 3, 1, 1) > 0))[:, 0]
 
 
 def _reduce(depth: Tensor, size: Size) -> Tensor:
