@@ -9,15 +9,23 @@ Putting the measurements in alone (inpainting by pixels) leaves the prediction b
 correction.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
+
+from ..model.tokens import patchify, unpatchify
+from .codec import contract, expand
 
 #: Cells along the longer side, coarse to fine, at which the remaining ratio is averaged.
 _CELLS = (8, 32, 64)
 
 # Gaussian over neighboring cells: standard deviation and reach.
 _SIGMA, _REACH = 1.5, 4
+
+#: Contracted depth that a prediction is held within before it is corrected: 2 is infinitely far.
+_NEAREST, _FARTHEST = 0.01, 1.98
 
 #: A cell trusts its own measurements where they weigh more than this part of the densest cell's.
 _TRUST = 0.02
@@ -43,6 +51,12 @@ def complete_depth(prediction: Tensor, known: Tensor, valid: Tensor) -> Tensor:
     for cells in _CELLS:
         correction = correction + _smooth(torch.where(valid, left - correction, correction.new_zeros(())), valid, cells)
     return torch.where(valid, known, prediction * (scale + correction).exp())
+
+
+def complete_patches(patches: Tensor, known: Tensor, valid: Tensor) -> Tensor:
+    """The same for predicted patches (B, h, w, p * p) of contracted depth, float32, in the unit of ``known``."""
+    prediction = expand(unpatchify(patches).clamp(_NEAREST, _FARTHEST))
+    return patchify(contract(complete_depth(prediction, known, valid)), math.isqrt(patches.shape[-1]))
 
 
 def _smooth(values: Tensor, valid: Tensor, cells: int) -> Tensor:

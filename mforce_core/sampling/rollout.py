@@ -1,6 +1,6 @@
 """Rollouts of a model: both streams from noise or content along a path of noise levels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from .guidance import Guidance, Prediction
 from .integrate import Callback, Given, integrate, noised
 from .noise import NoiseSource
 from .path import PURE_NOISE, NoisePath
-from .schedule import rollout_times
-from .solvers import Streams
+from .schedule import Levels, rollout_times
+from .solvers import Streams, clean_values
 
 
 @torch.no_grad()
@@ -38,6 +38,7 @@ def sample(
     solver: str = "euler",
     callback: Callback | None = None,
     cuda_graph: bool = False,
+    correct: Callable[[Streams], Streams] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Denoise RGB and depth tokens together, or one of them given the other.
 
@@ -64,6 +65,8 @@ def sample(
         callback: called after every step; what it raises ends the rollout.
         cuda_graph: launch steps as one CUDA graph, which the model keeps for further rollouts of this shape; where none
             can be made, one line in the log says so and the steps run as without it.
+        correct: called with every prediction of the clean tokens; the solver goes on with what it returns. So what is
+            known of the result can be held.
 
     Returns:
         (rgb, depth) clean tokens, float32; a given stream comes back unchanged.
@@ -119,9 +122,16 @@ def sample(
     def predict(state: Streams, number: int) -> Prediction:
         now = levels[number]
         level = now.depth if mode == "i2d" else now.rgb
-        return denoise(*state, modulations.rows(number, number + 1), levels=now, level=level)
+        predicted = denoise(*state, modulations.rows(number, number + 1), levels=now, level=level)
+        return predicted if correct is None else _corrected(predicted, correct, state, now)
 
     return integrate(predict, state, path, given=given, solver=solver, fresh=source.like, callback=callback)
+
+
+def _corrected(predicted: Prediction, correct: Callable[[Streams], Streams], state: Streams, now: Levels) -> Prediction:
+    clean = correct(clean_values(state, predicted, now))
+    velocity = (state.rgb - clean.rgb) / now.rgb if now.rgb else predicted.rgb_velocity
+    return Prediction(velocity, clean.depth)
 
 
 def _as_state(name: str, tokens: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
-"""A camera's way through a clip as a file: Nuke's .chan, JSON as NeRF tools have it, and USD.
+"""A camera's way through a clip as a file: Nuke's .chan, JSON as NeRF tools have it, and USD; JSON is read, too.
 
-All are y up, the camera looking along -z, and from the camera to the world, as Nuke, Maya, Blender's cameras and OpenGL
-have them. The world is the picture's own camera, in the depth's unit.
+All but JSON in OpenCV's axes are y up, the camera looking along -z, and from the camera to the world, as Nuke, Maya,
+Blender's cameras and OpenGL have them. The world is the picture's own camera, in the depth's unit.
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ from torch import Tensor
 
 #: Width of the film that USD's focal lengths are for, in millimeters: that of Maya's and Blender's "full frame".
 _FILM = 36.0
+
+#: Whose axes the matrices of a JSON file are in, and how each of them is called there.
+OPENGL, OPENCV = CONVENTIONS = ("OpenGL", "OpenCV")
+_MATRIX = {OPENGL: "transform_matrix", OPENCV: "world_to_camera"}
+_AXES = {
+    OPENGL: "OpenGL: x right, y up, looking along -z; transform_matrix goes from the camera to the world",
+    OPENCV: "OpenCV: x right, y down, looking along z; world_to_camera goes from the world to the camera",
+}
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,17 @@ def write_chan(path: Path, cameras: CameraPath, first_frame: int) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def write_json(path: Path, cameras: CameraPath, first_frame: int, name: str) -> None:
+def write_json(path: Path, cameras: CameraPath, first_frame: int, name: str, convention: str = OPENGL) -> None:
     """``transforms.json`` as instant-ngp and nerfstudio read it: OpenGL matrices from the camera to the world.
 
     Args:
         name: of the frames' pictures, ``name.0001.png``, beside the file.
+        convention: of `CONVENTIONS`; OpenCV's matrices go from the world to the camera and are called world_to_camera.
     """
     height, width = cameras.size
     frames: list[dict[str, Any]] = []
-    for index, (matrix, lens) in enumerate(zip(cameras.matrices(), cameras.lenses, strict=True)):
+    matrices = cameras.matrices() if convention == OPENGL else cameras.extrinsics
+    for index, (matrix, lens) in enumerate(zip(matrices, cameras.lenses, strict=True)):
         frames.append(
             {
                 "frame": first_frame + index,
@@ -75,12 +85,80 @@ def write_json(path: Path, cameras: CameraPath, first_frame: int, name: str) -> 
                 "cy": float(lens[1, 2]) * height,
                 "w": width,
                 "h": height,
-                "transform_matrix": matrix.tolist(),
+                _MATRIX[convention]: matrix.tolist(),
             }
         )
-    convention = "OpenGL: x right, y up, looking along -z; transform_matrix goes from the camera to the world"
-    text = json.dumps({"camera_model": "PINHOLE", "convention": convention, "frames": frames}, indent=1)
+    text = json.dumps({"camera_model": "PINHOLE", "convention": _AXES[convention], "frames": frames}, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(text: str, own_lens: Tensor) -> tuple[Tensor, Tensor]:
+    """Cameras of JSON that :func:`write_json` wrote, or of a ``transforms.json`` of NeRF tools.
+
+    Args:
+        own_lens: (3, 3), for cameras without one.
+
+    Returns:
+        Lenses (F, 3, 3), normalized, and extrinsics (F, 4, 4) in OpenCV's axes.
+
+    Raises:
+        ValueError: no JSON, no frames, or a frame without a usable matrix or lens.
+    """
+    try:
+        found = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("the cameras are not readable JSON.") from None
+    frames = found.get("frames") if isinstance(found, dict) else found
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+        raise ValueError("the cameras' JSON has no frames; give a transforms.json, or what MF Save Camera wrote.")
+    shared = found if isinstance(found, dict) else {}
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
+    lenses, places = [], []
+    for number, frame in enumerate(frames):
+        if _MATRIX[OPENCV] in frame:
+            place = _matrix(frame[_MATRIX[OPENCV]], number)
+        elif _MATRIX[OPENGL] in frame:
+            place = flip @ torch.linalg.inv(_matrix(frame[_MATRIX[OPENGL]], number)) @ flip
+        else:
+            raise ValueError(
+                f"camera {number + 1} has neither {_MATRIX[OPENGL]} (OpenGL) nor {_MATRIX[OPENCV]} (OpenCV)."
+            )
+        places.append(place.float())
+        lenses.append(_lens({**shared, **frame}, own_lens, number))
+    return torch.stack(lenses), torch.stack(places)
+
+
+def _matrix(values: Any, number: int) -> Tensor:
+    try:
+        matrix = torch.tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError):
+        matrix = torch.empty(0)
+    if matrix.shape == (3, 4):
+        matrix = torch.cat([matrix, torch.eye(4, dtype=torch.float64)[3:]])
+    if matrix.shape != (4, 4) or not matrix.isfinite().all():
+        raise ValueError(f"the matrix of camera {number + 1} is not 4x4 finite numbers.")
+    turn = matrix[:3, :3]
+    if not torch.allclose(turn @ turn.T, torch.eye(3, dtype=torch.float64), atol=1e-3) or torch.linalg.det(turn) < 0:
+        raise ValueError(
+            f"the matrix of camera {number + 1} is no rotation with a place: it scales, shears or mirrors."
+        )
+    return matrix
+
+
+def _lens(frame: dict[str, Any], own: Tensor, number: int) -> Tensor:
+    names = ("fl_x", "fl_y", "cx", "cy", "w", "h")
+    if not all(name in frame for name in names):
+        return own
+    try:
+        focal_x, focal_y, center_x, center_y, width, height = (float(frame[name]) for name in names)
+        lens = torch.tensor(
+            [[focal_x / width, 0.0, center_x / width], [0.0, focal_y / height, center_y / height], [0.0, 0.0, 1.0]]
+        )
+        if not (lens.isfinite().all() and lens[0, 0] > 0 and lens[1, 1] > 0):
+            raise ValueError
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise ValueError(f"the lens of camera {number + 1} ({', '.join(names)}) cannot be used.") from None
+    return lens
 
 
 def write_usd(path: Path, cameras: CameraPath, first_frame: int, frames_per_second: float) -> None:

@@ -1,0 +1,147 @@
+"""A scene that grows: a picture with depth, and the pieces that views from other cameras added to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d, pad
+
+from ..scene3d.camera_path import Pose
+from ..scene3d.densify import densify
+from ..scene3d.point_cloud import (
+    PointCloud,
+    depth_edges,
+    merge,
+    scaled_edge_threshold,
+    seen_from,
+    surface_normals,
+    unproject,
+)
+from ..scene3d.render_view import View, render_view
+from ..scene3d.surface import Surface, build_surface
+from ..scene3d.viewer import extrinsics_of
+from .view import Filled
+
+#: Pixels across which new surfaces have to be at least.
+_SLIT = 3
+
+
+class Camera(NamedTuple):
+    """Where a camera stands in the world, which is the first picture's camera, and its lens (3, 3), normalized."""
+
+    pose: Pose
+    lens: Tensor
+
+    @property
+    def extrinsics(self) -> Tensor:
+        """(4, 4), from the world to the camera."""
+        return extrinsics_of(self.pose)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one camera added.
+
+    view: whole, also where it shows what was known. surface: of its new pixels alone.
+    """
+
+    camera: Camera
+    view: Filled
+    surface: Surface
+
+
+class World:
+    """All that is known of a scene.
+
+    Args:
+        edge_threshold: relative jump of depth at which a surface ends; 0 chooses by the size of the first picture.
+        softness: width in pixels of the soft edges of depth and pictures.
+    """
+
+    def __init__(self, *, edge_threshold: float = 0.0, softness: int = 2) -> None:
+        self.edge_threshold, self.softness = edge_threshold, softness
+        self.pieces: list[Piece] = []
+
+    def add(self, camera: Camera, view: Filled, new: Tensor) -> None:
+        """Take what a view shows at its new pixels, (H, W) bool.
+
+        Slits of a pixel or two, which open along every outline, stay open: whether they belong to what is in front or
+        behind, no pixel says. Elsewhere the surface overlaps what was known, so that no crack opens between the two.
+        """
+        self.edge_threshold = self.edge_threshold or scaled_edge_threshold(max(view.depth.shape))
+        valid = torch.isfinite(view.depth) & (view.depth > 0)
+        depth = torch.where(valid, view.depth, torch.zeros_like(view.depth))
+        surface = build_surface(depth, valid, edge_threshold=self.edge_threshold, softness=self.softness)
+        known = pad((~new).float()[None, None], (1, 1, 1, 1))  # nothing is known beyond the view
+        inside = max_pool2d(known, _SLIT, stride=1) == 0
+        grown = max_pool2d(inside.float(), _SLIT + 2, stride=1, padding=_SLIT // 2 + 1)[0, 0] > 0
+        if grown.any():
+            self.pieces.append(Piece(camera, replace(view, depth=depth), replace(surface, valid=valid & grown)))
+
+    def see(self, camera: Camera, *, samples: int = 2) -> View:
+        """What a camera sees of all pieces, the nearest in front."""
+        views = [
+            render_view(
+                piece.surface,
+                piece.view.color,
+                piece.camera.lens,
+                _relative(piece.camera.pose, camera.pose),
+                samples=samples,
+                lens=camera.lens,
+            )
+            for piece in self.pieces
+        ]
+        return views[0] if len(views) == 1 else _together(views)
+
+    def cloud(self, *, density: int = 1, normals: bool = False) -> PointCloud:
+        """The points of all pieces in the world's axes, y up as glTF's; density: points along the side of a pixel."""
+        return merge([self._points(piece, density, normals) for piece in self.pieces])
+
+    def _points(self, piece: Piece, density: int, normals: bool) -> PointCloud:
+        camera, depth = piece.camera, piece.view.depth
+        # Edges of the whole view: at the border of what is new there is none.
+        known = piece.surface.valid & ~depth_edges(depth, self.edge_threshold)
+        dense, known = densify(depth, known, density)
+        if not known.any():
+            empty = dense.new_zeros(0, 3)
+            return PointCloud(empty, empty.byte(), None, empty if normals else None)
+        color = interpolate(piece.view.color.movedim(-1, 0)[None], dense.shape, mode="bilinear", align_corners=False)
+        upright = surface_normals(dense, camera.lens, valid=known, edge_threshold=self.edge_threshold)
+        cloud = unproject(
+            dense,
+            intrinsics=camera.lens,
+            rgb=color[0].movedim(0, -1),
+            normals=upright if normals else None,
+            valid=known,
+            edge_threshold=None,
+            max_points=None,
+        )
+        return seen_from(replace(cloud, pixels=None), camera.extrinsics)
+
+
+def _relative(base: Pose, pose: Pose) -> Pose:
+    """A pose in the axes of another."""
+    back = base.rotation.double().T
+    return Pose(
+        (back @ pose.rotation.double()).float(), (back @ (pose.position.double() - base.position.double())).float()
+    )
+
+
+def _together(views: list[View]) -> View:
+    """Views of one camera in one: of every pixel the nearest surface first, and behind it what it leaves uncovered."""
+    color, coverage, depth = (
+        torch.stack(maps) for maps in zip(*((view.color, view.coverage, view.depth) for view in views), strict=True)
+    )
+    order = torch.where(coverage > 0, depth, torch.inf).argsort(dim=0, stable=True)
+    depth, coverage = depth.gather(0, order), coverage.gather(0, order)
+    color = color.gather(0, order[..., None].expand_as(color))
+    # Pieces meet at the borders of holes, so their shares of a pixel there lie beside each other.
+    total = coverage.cumsum(0).clamp(max=1.0)
+    share = total.diff(dim=0, prepend=torch.zeros_like(total[:1]))
+    mean = (share[..., None] * color).sum(0) / total[-1].clamp(min=1e-9)[..., None]
+    # Never one of near and far: that of the piece which fills most of the pixel.
+    most = depth.gather(0, share.argmax(0, keepdim=True))[0]
+    return View(mean, total[-1], torch.where(total[-1] > 0, most, torch.zeros_like(most)))
