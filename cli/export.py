@@ -87,6 +87,18 @@ def open_scene(source: Path, image: Path | None, fov: float | None, disparity: b
     return Scene(torch.from_numpy(picture), torch.where(valid, depth, 0.0), valid, camera)
 
 
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Refuse a file that is there already, before anything is computed, unless it may be replaced.
+
+    Raises:
+        ValueError: the path is taken.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it with `output`.")
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists already: name another with `output`, or add `overwrite`.")
+
+
 def write_cloud(scene: Scene, output: Path, normals: bool) -> None:
     """A point cloud as PLY or GLB, by the file's ending, the camera at the origin."""
     writers = {".ply": point_cloud_files.to_ply, ".glb": point_cloud_files.to_glb}

@@ -50,7 +50,7 @@ def points(depth):
 def test_clouds(result, tmp_path):
     folder, depth, colors = result
     assert run("cloud", folder, "--normals", "-o", tmp_path / "a.ply")[0] == 0
-    assert run("cloud", folder, "-o", tmp_path / "a.glb")[0] == 0
+    assert run("cloud", folder, "--normals", "-o", tmp_path / "a.glb")[0] == 0
     vertices = PlyData.read(tmp_path / "a.ply")["vertex"]
     known = np.isfinite(depth)
     edge = ~known
@@ -69,7 +69,12 @@ def test_clouds(result, tmp_path):
     loaded = trimesh.load(tmp_path / "a.glb").geometry
     (scene,) = loaded.values()
     np.testing.assert_allclose(scene.vertices, wanted, atol=1e-6)
-    assert GLTF2().load(str(tmp_path / "a.glb")).accessors[0].count == len(wanted)
+    read = GLTF2().load(str(tmp_path / "a.glb"))
+    assert read.accessors[0].count == len(wanted)
+    accessor = read.accessors[read.meshes[0].primitives[0].attributes.NORMAL]
+    view = read.bufferViews[accessor.bufferView]
+    stored = np.frombuffer(read.binary_blob(), "<f4", 3 * accessor.count, view.byteOffset)
+    np.testing.assert_array_equal(stored.reshape(-1, 3), normals)
 
 
 def test_normals_of_a_small_map_of_a_steep_wall_are_upright_up_to_its_border(tmp_path):
@@ -144,3 +149,18 @@ def test_depth_files_and_what_is_wrong(result, tmp_path):
         assert code == 2
         assert message in said
     assert not (tmp_path / "z").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "ending"), [("cloud", "ply"), ("splats", "ply"), ("layers", "exr"), ("stereo", "png")]
+)
+def test_a_file_that_is_there_is_kept_unless_it_may_be_replaced(result, tmp_path, command, ending):
+    file = tmp_path / f"kept.{ending}"
+    file.write_bytes(b"mine")
+    code, said = run(command, result[0], "-o", file)
+    assert code == 2
+    assert "exists already: name another with --output, or add --overwrite" in said
+    assert file.read_bytes() == b"mine"
+    assert run(command, result[0], "--overwrite", "-o", file)[0] == 0
+    assert file.stat().st_size > 100
+    assert run(command, result[0], "--overwrite", "-o", tmp_path)[0] == 2

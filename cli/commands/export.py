@@ -23,6 +23,7 @@ Fov = Annotated[
     float | None,
     typer.Option(help="Horizontal field of view in degrees. Default: the result's, else 65.", show_default=False),
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")]
 Disparity = Annotated[bool, typer.Option("--disparity", help="The file holds inverse depth, in which near is bright.")]
 
 
@@ -36,14 +37,16 @@ def cloud(
     image: Picture = None,
     fov: Fov = None,
     disparity: Disparity = False,
-    normals: Annotated[bool, typer.Option("--normals", help="With surface normals (PLY).")] = False,
+    normals: Annotated[bool, typer.Option("--normals", help="With surface normals.")] = False,
     output: Annotated[Path, _target("cloud.ply", "File to write: .ply or .glb.")] = Path("cloud.ply"),
+    overwrite: Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """A colored point cloud, the camera at the origin."""
     with report_errors(debug):
         from .. import export
 
+        export.check_target(output, overwrite=overwrite)
         export.write_cloud(export.open_scene(source, image, fov, disparity or None), output, normals)
         print(output)
 
@@ -56,12 +59,14 @@ def splats(
     disparity: Disparity = False,
     size: Annotated[float, typer.Option(min=0.1, max=10.0, help="Size of the splats: 1 just closes surfaces.")] = 1.0,
     output: Annotated[Path, _target("splats.ply", "File to write.")] = Path("splats.ply"),
+    overwrite: Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """Gaussian splats as a .ply of 3D Gaussian Splatting, one for each pixel."""
     with report_errors(debug):
         from .. import export
 
+        export.check_target(output, overwrite=overwrite)
         export.write_splats(export.open_scene(source, image, fov, disparity or None), output, size)
         print(output)
 
@@ -73,12 +78,14 @@ def layers(
     fov: Fov = None,
     disparity: Disparity = False,
     output: Annotated[Path, _target("layers.exr", "File to write.")] = Path("layers.exr"),
+    overwrite: Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """One layered EXR: RGBA, Z, mask.A, normals N, world position P and ambient occlusion AO."""
     with report_errors(debug):
         from .. import export
 
+        export.check_target(output, overwrite=overwrite)
         export.write_passes(export.open_scene(source, image, fov, disparity or None), output)
         print(output)
 
@@ -100,6 +107,7 @@ def stereo(
         bool, typer.Option("--left-is-picture", help="Keep the picture as the left eye.")
     ] = False,
     output: Annotated[Path, _target("stereo.png", "Picture to write.")] = Path("stereo.png"),
+    overwrite: Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """The picture as both eyes see it."""
@@ -109,6 +117,7 @@ def stereo(
 
         if layout not in LAYOUTS:
             raise ValueError(f"--layout is one of: {', '.join(LAYOUTS)}.")
+        export.check_target(output, overwrite=overwrite)
         eyes = LEFT_IS_PICTURE if left_is_picture else CENTERED
         scene = export.open_scene(source, image, fov, disparity or None)
         export.write_stereo(scene, output, layout, baseline, eyes)

@@ -24,6 +24,8 @@ _TYPES = {
     **{"int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4"},
     **{"float": "f4", "double": "f8", "float32": "f4", "float64": "f8"},
 }
+#: glTF's name for three float32 each.
+_VECTORS = {"componentType": 5126, "type": "VEC3"}
 _ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 
 
@@ -168,21 +170,23 @@ def _read_vertices(body: bytes, order: str, elements: list[tuple[str, int, list[
 
 
 def to_glb(cloud: PointCloud) -> bytes:
-    """Binary glTF 2.0 with one POINTS primitive.
+    """Binary glTF 2.0 with one POINTS primitive, and its colors and normals where the cloud has them.
 
     glTF wants linear vertex colors. They are floats: 8 bits, which trimesh writes, are too few for dark tones in linear
     light, and trimesh does not read 16.
     """
     points = cloud.points.detach().cpu().numpy().astype("<f4")
-    position: dict[str, Any] = {"bufferView": 0, "componentType": 5126, "count": len(cloud), "type": "VEC3"}
+    position: dict[str, Any] = {**_VECTORS, "bufferView": 0, "count": len(cloud)}
     if len(cloud):
         position |= {"min": points.min(axis=0).tolist(), "max": points.max(axis=0).tolist()}
     views, accessors, attributes = [points.tobytes()], [position], {"POSITION": 0}
-    if cloud.colors is not None:
-        colors = srgb_to_linear(cloud.colors.cpu().numpy()).astype("<f4")
-        views.append(colors.tobytes())
-        accessors.append({"bufferView": 1, "componentType": 5126, "count": len(cloud), "type": "VEC3"})
-        attributes["COLOR_0"] = 1
+    colors = None if cloud.colors is None else srgb_to_linear(cloud.colors.cpu().numpy())
+    normals = None if cloud.normals is None else cloud.normals.detach().cpu().numpy()
+    for name, values in (("COLOR_0", colors), ("NORMAL", normals)):
+        if values is not None:
+            attributes[name] = len(views)
+            accessors.append({**_VECTORS, "bufferView": len(views), "count": len(cloud)})
+            views.append(values.astype("<f4").tobytes())
     starts = [sum(len(view) for view in views[:index]) for index in range(len(views))]
     scene = {
         "asset": {"version": "2.0", "generator": "mforce"},
