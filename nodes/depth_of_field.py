@@ -11,6 +11,7 @@ from torch import Tensor
 from ..mforce_core.scene3d.lens_effects import depth_of_field
 from .host.footage import footage_of, frames_of
 from .host.node import Node
+from .host.progress import Advance
 from .host.shared_inputs import distance_input, geometry_input, picture_to_show_input
 
 
@@ -72,11 +73,10 @@ class MFDepthOfField(Node):
         footage = footage_of(geometry, image)
         device = comfy.model_management.get_torch_device()
 
-        def frame(depth: Tensor, valid: Tensor, picture: Tensor) -> Tensor:
+        def frame(depth: Tensor, valid: Tensor, picture: Tensor, advance: Advance) -> Tensor:
             sharp = focus or _depth_at(depth, valid, focus_x, focus_y)
-            seen = depth_of_field(
-                picture.to(device), depth.to(device), valid.to(device), focus=sharp, strength=strength, largest=largest
-            )
+            on_device = (one.to(device) for one in (picture, depth, valid))
+            seen = depth_of_field(*on_device, focus=sharp, strength=strength, largest=largest, advance=advance)
             return seen.cpu()
 
         return io.NodeOutput(frames_of(footage, frame).to(comfy.model_management.intermediate_device()))

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..mforce_core.scene3d.lens_effects import fog
 from .host.footage import footage_of, frames_of
 from .host.node import Node
+from .host.progress import Advance
 from .host.shared_inputs import distance_input, geometry_input, picture_to_show_input
 
 
@@ -70,7 +71,7 @@ class MFFog(Node):
         footage = footage_of(geometry, image)
         tint = _rgb(color)
 
-        def frame(depth: Tensor, valid: Tensor, picture: Tensor) -> Tensor:
+        def frame(depth: Tensor, valid: Tensor, picture: Tensor, _advance: Advance) -> Tensor:
             if density == 0:
                 return picture
             half = (half_distance or float(depth[valid].median())) / density

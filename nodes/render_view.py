@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.scene3d.camera_path import PATHS, Move, combine, path_moves
-from ..mforce_core.scene3d.viewer import shot_of
+from ..mforce_core.scene3d.viewer import seen_by, shot_of
 from .host.geometry import (
     Geometry,
     as_moge,
@@ -20,7 +20,7 @@ from .host.geometry import (
 )
 from .host.images import resize_image
 from .host.node import Node
-from .host.point_clouds import CLOUD, VIEWERS, viewer_stage
+from .host.point_clouds import CLOUD, VIEWERS, WORLD, viewer_stage
 from .host.shared_inputs import (
     BACKGROUND,
     edge_softness_input,
@@ -141,7 +141,8 @@ class MFRenderView(Node):
                     tooltip=(
                         "What the cameras were aimed at: a viewer moves and scales point clouds. point cloud: of To"
                         " Point Cloud with its defaults; connect point_cloud for others. mesh or splat: the depth's own"
-                        " unit, y up, with the picture's camera at 0 looking along -z."
+                        " unit, y up, with the picture's camera at 0 looking along -z. point cloud of all maps: with"
+                        " maps set to all, as for the views of Depth Anything 3; every frame stands where it was aimed."
                     ),
                 ),
                 io.MultiType.Input(
@@ -204,16 +205,22 @@ class MFRenderView(Node):
         moves = path_moves(path, count, amplitude)
         first = last = None
         if camera_info is not None or camera_to is not None:
-            stage = viewer_stage(depth[0], valid[0], cameras[0], viewer, point_cloud)
+            stage = viewer_stage(depth, valid, cameras, geometry.get("extrinsics"), viewer, point_cloud)
             first, last = (None if camera is None else shot_of(camera, stage) for camera in (camera_info, camera_to))
         if first is None:
             base = Move(orbit_right, orbit_up, move_right, move_up, move_forward, yaw, pitch, roll)
             moves = moves if last is not None else [combine(base, move) for move in moves]
         own = own_shot(cameras[0], middle_point(depth[0], valid[0], cameras[0]))
+        world = geometry.get("extrinsics") if viewer == WORLD else None
+        if world is not None:
+            own = seen_by(own, world[0].inverse())
+        taken = shots(first, last, own, moves)
+        if world is not None:
+            taken = [camera.seen_by(world[min(number, maps - 1)]) for number, camera in enumerate(taken)]
         enlarged = float(geometry.get("enlarged", 1.0))
         rendered = render_frames(
             Footage(depth, valid, resize_image(pictures, *depth.shape[1:]).float(), cameras, enlarged),
-            shots(first, last, own, moves),
+            taken,
             edge_threshold=edge_threshold,
             edge_softness=edge_softness,
             samples=samples,

@@ -11,9 +11,14 @@ from ..mforce_core.scene3d.camera_files import CameraPath, write_chan, write_jso
 from .host.depth_files import output_paths, written
 from .host.geometry import as_moge, geometry_cameras, geometry_depth
 from .host.node import Node
+from .host.notices import notice
 from .host.shared_inputs import geometry_input
 
 CHAN, JSON, USDA, USDC = "chan (Nuke)", "json (OpenGL matrices)", "usda", "usdc"
+_SHIFTED = (
+    "MF Save Camera: the lens is shifted or its pixels are not square, for which a .chan file has no place, so that"
+    " what is added will not sit right; choose json or usda as the format."
+)
 
 
 class MFSaveCamera(Node):
@@ -104,6 +109,8 @@ class MFSaveCamera(Node):
         (path,), subfolder = output_paths(filename_prefix, ending, depth[:1])
         with written(path) as partial:
             if format == CHAN:
+                if not cameras.centered:
+                    notice(_SHIFTED)
                 write_chan(partial, cameras, first_frame)
             elif format == JSON:
                 write_json(partial, cameras, first_frame, path.stem)

@@ -11,9 +11,17 @@ from ..mforce_core.depth.files import LEVELS
 from .host.depth_files import AS_DEPTH, AS_NORMALIZED, FORMATS, MEANINGS, PNG, depth_paths, encode_values, write_depth
 from .host.depth_pictures import preview
 from .host.geometry import DA3Geometry, Geometry, raw_depth
+from .host.images import looks_stretched
 from .host.node import Node
+from .host.notices import notice
 from .host.progress import with_progress
 from .host.shared_inputs import FILES, SEQUENCE, distance_input, numbering_inputs, valid_input
+
+_PICTURE = (
+    "MF Save Depth: depth is a gray picture with numbers from 0 to 1, and is saved as distances, in which far is"
+    " bright. If near is bright in it, as in a map for ControlNet, put MF Depth to Geometry before it and set meaning"
+    " to disparity."
+)
 
 
 class MFSaveDepth(Node):
@@ -118,6 +126,8 @@ class MFSaveDepth(Node):
         numbering: str = FILES,
         first_frame: int = 1001,
     ) -> io.NodeOutput:
+        if isinstance(depth, Tensor) and looks_stretched(depth):
+            notice(_PICTURE)
         maps, usable = raw_depth(depth, valid)
         if not usable.any():
             raise ValueError("no pixel is valid, so there is nothing to save; check depth and valid.")

@@ -8,10 +8,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.release import MAX_POINTS
-from ..mforce_core.scene3d.point_cloud import PointCloud, merge, seen_from
+from ..mforce_core.scene3d.point_cloud import PointCloud
 from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
 from .host.node import Node
-from .host.point_clouds import cloud_of_map, ply_file, thinned, viewer_camera
+from .host.point_clouds import cloud_of_map, in_world, ply_file, thinned, viewer_camera
 from .host.shared_inputs import (
     NO_THINNING,
     VOXEL_SIZE,
@@ -160,10 +160,7 @@ class MFToPointCloud(Node):
             )
 
         clouds = [cloud_of(index) for index in (range(count) if maps == ALL_MAPS else [batch_index])]
-        if maps == ALL_MAPS and "extrinsics" in geometry:
-            places = geometry["extrinsics"]
-            clouds = [seen_from(cloud, place) for cloud, place in zip(clouds, places, strict=True)]
-        cloud = merge(clouds)
+        cloud = in_world(clouds, geometry.get("extrinsics")) if maps == ALL_MAPS else clouds[0]
         cloud = thinned(cloud, voxel_thinning, voxel_size).limited(max_points)
         cloud = cloud.centered() if centre else cloud
         return io.NodeOutput(ply_file(cloud), viewer_camera(cloud.points))

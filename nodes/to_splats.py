@@ -67,7 +67,10 @@ class MFToSplats(Node):
                 ),
                 io.Load3DCamera.Output(
                     display_name="camera",
-                    tooltip="The picture's own camera, for Render Splat and Preview Splat: it shows the picture again.",
+                    tooltip=(
+                        "The picture's own camera: Render Splat shows the picture again with it, at the picture's"
+                        " proportions. Preview Splat shows the middle of a picture that is taller than it is wide."
+                    ),
                 ),
             ],
         )
@@ -109,4 +112,4 @@ class MFToSplats(Node):
         )
         distance = float(depth[batch_index][valid[batch_index]].median())
         file = Types.File3D(BytesIO(to_ply(splats)), "ply")
-        return io.NodeOutput(in_memory, file, own_camera(camera, distance))
+        return io.NodeOutput(in_memory, file, own_camera(camera, height, width, distance))

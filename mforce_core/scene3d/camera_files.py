@@ -17,6 +17,7 @@ from torch import Tensor
 
 #: Width of the film that USD's focal lengths are for, in millimeters: that of Maya's and Blender's "full frame".
 _FILM = 36.0
+_CENTERED = 1e-4  # of the picture's size: a hundredth of a pixel of a small one
 
 #: Whose axes the matrices of a JSON file are in, and how each of them is called there.
 OPENGL, OPENCV = CONVENTIONS = ("OpenGL", "OpenCV")
@@ -46,13 +47,24 @@ class CameraPath:
         flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
         return flip @ torch.linalg.inv(self.extrinsics.double()) @ flip
 
+    @property
+    def centered(self) -> bool:
+        """Whether all lenses sit at the middle of the picture and have square pixels."""
+        height, width = self.size
+        shift = (self.lenses[:, :2, 2] - 0.5).abs().max()
+        stretch = (self.lenses[:, 0, 0] * width / (self.lenses[:, 1, 1] * height) - 1.0).abs().max()
+        return bool(shift < _CENTERED and stretch < _CENTERED)
+
     def vertical_fov(self) -> list[float]:
         """Degrees, by frame."""
         return [2 * math.degrees(math.atan(0.5 / float(lens[1, 1]))) for lens in self.lenses]
 
 
 def write_chan(path: Path, cameras: CameraPath, first_frame: int) -> None:
-    """Nuke's text: frame, translation, rotation in degrees in the order ZXY (its cameras' own), vertical angle."""
+    """Nuke's text: frame, translation, rotation in degrees in the order ZXY (its cameras' own), vertical angle.
+
+    It has no place for a lens that is not `CameraPath.centered`.
+    """
     from scipy.spatial.transform import Rotation
 
     lines = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,14 @@ _MOST_SAMPLES = 400
 
 
 def depth_of_field(
-    image: Tensor, depth: Tensor, valid: Tensor, *, focus: float, strength: float, largest: float
+    image: Tensor,
+    depth: Tensor,
+    valid: Tensor,
+    *,
+    focus: float,
+    strength: float,
+    largest: float,
+    advance: Callable[[float], None] = lambda share: None,
 ) -> Tensor:
     """A picture (H, W, 3) in [0, 1] as a lens sees it that is focused at a depth.
 
@@ -30,6 +38,7 @@ def depth_of_field(
         focus: depth that is sharp.
         strength: diameter of the disc of what is endlessly far, as a fraction of the picture's width.
         largest: diameter of any disc, as a fraction of the width.
+        advance: called between samples with the share that is done; an exception of its own ends the work.
     """
     height, width = depth.shape
     distance = torch.where(valid, focus / torch.where(valid, depth, 1.0), 0.0)
@@ -46,6 +55,7 @@ def depth_of_field(
     weight = _brightness(radius)
     total = weight * maps[:3]
     for sample in range(count):
+        advance(sample / count)
         away = reach * math.sqrt((sample + 0.5) / count)
         down, right = round(away * math.sin(sample * _GOLDEN)), round(away * math.cos(sample * _GOLDEN))
         if not (down or right):

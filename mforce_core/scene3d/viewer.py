@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -113,6 +113,12 @@ def moved(base: Pose, pose: Pose) -> Pose:
     """A pose that is given in the axes of another."""
     position = base.position.double() + base.rotation.double() @ pose.position.double()
     return Pose((base.rotation.double() @ pose.rotation.double()).float(), position.float())
+
+
+def seen_by(shot: Shot, extrinsics: Tensor) -> Shot:
+    """A shot in the world, in the axes of a camera with these extrinsics (4, 4), from the world to the camera."""
+    rotation, shift = extrinsics[:3, :3].float(), extrinsics[:3, 3].float()
+    return replace(shot, pose=moved(Pose(rotation, shift), shot.pose))
 
 
 def extrinsics_of(pose: Pose) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
 from .images import resize_image
-from .progress import with_progress
+from .progress import Advance, with_inner_progress
 from .views import Footage
 
 
@@ -40,8 +40,11 @@ def footage_of(geometry: dict[str, Any], image: Tensor | None, fov_degrees: floa
     return Footage(depth, valid, pictures, cameras, float(geometry.get("enlarged", 1.0)))
 
 
-def frames_of(footage: Footage, make: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-    """IMAGE of what ``make`` gives for the depth, the valid pixels and the picture of each frame."""
+def frames_of(footage: Footage, make: Callable[[Tensor, Tensor, Tensor, Advance], Tensor]) -> Tensor:
+    """IMAGE of what ``make`` gives for the depth, the valid pixels and the picture of each frame.
+
+    Its last argument takes the share of the frame that is done.
+    """
     pictures = footage.pictures.expand(len(footage.depth), -1, -1, -1)
-    frames = zip(with_progress(range(len(footage.depth))), footage.depth, footage.valid, pictures, strict=True)
-    return torch.stack([make(depth, valid, picture) for _, depth, valid, picture in frames])
+    frames = list(zip(footage.depth, footage.valid, pictures, strict=True))
+    return torch.stack([make(*frame, advance) for frame, advance in with_inner_progress(frames)])

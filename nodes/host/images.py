@@ -42,6 +42,16 @@ def check_gray(image: Tensor) -> None:
         )
 
 
+def looks_stretched(image: Tensor) -> bool:
+    """Whether an IMAGE's numbers are those of a picture, 8-bit levels or stretched to 0..1, rather than distances."""
+    numbers = to_gray(image)
+    numbers = numbers[numbers.isfinite()]
+    if not len(numbers) or numbers.min() < 0 or numbers.max() > 1:
+        return False
+    levels = numbers * 255
+    return bool((numbers.min() == 0 and numbers.max() == 1) or (levels - levels.round()).abs().max() < 1e-4)
+
+
 def opaque_pixels(image: Tensor) -> Tensor:
     """(B, H, W) bool: False where the picture is more than half transparent."""
     if image.shape[-1] in (2, 4):

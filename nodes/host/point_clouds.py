@@ -7,6 +7,7 @@ the viewer of ComfyUI's frontend, which moves a model's bounding box to the orig
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -19,7 +20,9 @@ from ...mforce_core.scene3d.densify import densify, solid_density
 from ...mforce_core.scene3d.point_cloud import (
     PointCloud,
     depth_edges,
+    merge,
     scaled_edge_threshold,
+    seen_from,
     surface_normals,
     unproject,
 )
@@ -29,8 +32,9 @@ from ...mforce_core.scene3d.voxels import extent, thin
 from .images import resize_image
 from .shared_inputs import DEPTH_UNITS, NO_THINNING
 
-#: What a camera of the viewer was aimed at: a point cloud is moved and scaled there, meshes and splats are not.
-CLOUD, SCENE = VIEWERS = ("point cloud", "mesh or splat")
+#: What a camera of the viewer was aimed at: point clouds, of one map or of all in their world, are moved and scaled
+#: there, meshes and splats are not.
+CLOUD, SCENE, WORLD = VIEWERS = ("point cloud", "mesh or splat", "point cloud of all maps")
 
 # The direction of the first look.
 _VIEW_DIRECTION = (0.4, 0.25, 1.0)
@@ -81,11 +85,21 @@ def stage_of_cloud(cloud: PointCloud) -> Stage:
     return Stage(stage.center + torch.tensor(cloud.offset, dtype=stage.center.dtype), stage.radius)
 
 
-def viewer_stage(depth: Tensor, valid: Tensor, camera: Tensor, shown: str, point_cloud: Any) -> Stage:
+def in_world(clouds: Sequence[PointCloud], places: Tensor | None) -> PointCloud:
+    """Clouds of several maps as one, with extrinsics (B, 4, 4) where each camera stood."""
+    if places is None:
+        return merge(clouds)
+    return merge([seen_from(cloud, place) for cloud, place in zip(clouds, places, strict=True)])
+
+
+def viewer_stage(
+    depth: Tensor, valid: Tensor, cameras: Tensor, places: Tensor | None, shown: str, point_cloud: Any
+) -> Stage:
     """What a viewer's camera looked at.
 
     Args:
-        depth, valid, camera: of the map; with the defaults of To Point Cloud it gives the cloud that was shown.
+        depth, valid: (B, H, W), with cameras (B, 3, 3) and, where they are known, their extrinsics; with the defaults
+            of To Point Cloud they give the cloud that was shown.
         shown: one of `VIEWERS`.
         point_cloud: the PLY file that was shown, where it is at hand.
 
@@ -96,7 +110,10 @@ def viewer_stage(depth: Tensor, valid: Tensor, camera: Tensor, shown: str, point
         return stage_of_cloud(read_ply_file("point_cloud", point_cloud))
     if shown == SCENE:
         return AS_IT_IS
-    return stage_of_cloud(cloud_of_map(depth, valid, camera).limited(MAX_POINTS))
+    count = len(depth) if shown == WORLD else 1
+    clouds = [cloud_of_map(*one) for one in zip(depth[:count], valid, cameras, strict=False)]
+    cloud = in_world(clouds, places) if shown == WORLD else clouds[0]
+    return stage_of_cloud(cloud.limited(MAX_POINTS))
 
 
 def ply_file(cloud: PointCloud) -> Types.File3D:
@@ -153,18 +170,22 @@ def viewer_camera(points: Tensor) -> dict[str, Any]:
     }
 
 
-def own_camera(camera: Tensor, distance: float) -> dict[str, Any]:
+def own_camera(camera: Tensor, height: int, width: int, distance: float) -> dict[str, Any]:
     """LOAD3D_CAMERA of the camera (3, 3) that took a picture, in a viewer that shows the scene as it is.
+
+    Its field of view is that of the picture's shorter side, as core's Render Splat takes it; a page's viewer takes it
+    for the height, which is the same for pictures that are not upright.
 
     Args:
         camera: normalized by the picture's size.
         distance: depth that it aims at.
     """
+    focal = float(camera[0, 0] if width < height else camera[1, 1])
     return {
         "position": {"x": 0.0, "y": 0.0, "z": 0.0},
         "target": {"x": 0.0, "y": 0.0, "z": -distance},
         "quaternion": {"x": 0.0, "y": 0.0, "z": 0.0, "w": 1.0},
-        "fov": 2 * math.degrees(math.atan(0.5 / float(camera[1, 1]))),
+        "fov": 2 * math.degrees(math.atan(0.5 / focal)),
         "zoom": 1,
         "cameraType": "perspective",
     }

@@ -5,13 +5,16 @@ Relies on: ``comfy.utils.ProgressBar`` and ``comfy.model_management.throw_except
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import comfy.model_management
 import comfy.utils
 
 T = TypeVar("T")
+#: Takes the share of a thing that is done.
+Advance = Callable[[float], None]
+_PARTS = 100  # of a thing, in steps of the progress bar
 
 
 def with_progress(things: Sequence[T]) -> Iterator[T]:
@@ -25,3 +28,25 @@ def with_progress(things: Sequence[T]) -> Iterator[T]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield thing
         bar.update(1)
+
+
+def with_inner_progress(things: Sequence[T]) -> Iterator[tuple[T, Advance]]:
+    """The same, each with a function that takes the share of the thing that is done.
+
+    Raises:
+        InterruptProcessingException: here, and by that function.
+    """
+    bar = comfy.utils.ProgressBar(len(things) * _PARTS)
+
+    def advance_from(number: int) -> Advance:
+        def advance(share: float) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(int((number + share) * _PARTS))
+
+        return advance
+
+    for number, thing in enumerate(things):
+        advance = advance_from(number)
+        advance(0.0)
+        yield thing, advance
+        bar.update_absolute((number + 1) * _PARTS)

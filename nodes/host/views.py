@@ -6,7 +6,7 @@ Relies on: ``comfy.model_management`` for the device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.model_management
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...mforce_core.scene3d.camera_path import Move, Pose
 from ...mforce_core.scene3d.point_cloud import scaled_edge_threshold
-from ...mforce_core.scene3d.viewer import Shot, between, extrinsics_of, moved
+from ...mforce_core.scene3d.viewer import Shot, between, extrinsics_of, moved, seen_by
 from .progress import with_progress
 
 _MIDDLE = 0.1  # of the picture's size: the area whose median depth the camera aims at
@@ -51,6 +51,10 @@ class Camera:
         if self.base is None:
             return self.move.pose(pivot)
         return moved(self.base.pose, self.move.pose(torch.tensor([0.0, 0.0, self.base.distance])))
+
+    def seen_by(self, place: Tensor) -> Camera:
+        """The same where the base is a shot in the world, for the map of a camera with extrinsics (4, 4)."""
+        return self if self.base is None else replace(self, base=seen_by(self.base, place))
 
     def lens_for(self, own: Tensor, height: int, width: int) -> Tensor:
         """(3, 3) camera matrix, normalized; own: that of the picture's camera."""

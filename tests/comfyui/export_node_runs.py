@@ -5,6 +5,7 @@ Usage: export_node_runs.py PACK_ROOT WORK_FOLDER
 
 import json
 import sys
+import unittest.mock
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def main(root: Path, work: Path) -> None:
     inner[:8, :8] = inner[13:35, 21:43] = False
     results["splat_picture"] = float((shown - image[0])[inner].abs().mean())
     results["splat_flipped"] = float((shown.flip(0) - image[0])[inner].abs().mean())
+    tall = {name: value[:, :, 20:44] for name, value in geometry.items() if name != "intrinsics"}
+    lens = torch.tensor([64 / 24, 1.0, 1.0])[:, None] * geometry["intrinsics"]
+    lens[:, :2, 2] = 0.5
+    splat, _, camera = run(MFToSplats, geometry={**tall, "intrinsics": lens})
+    upright = wanted | {"splat": splat, "width": 24, "camera_info": camera} | options
+    shown = run(RenderSplat, **{k: v for k, v in upright.items() if k in names})[0][0]
+    results["splat_upright"] = float((shown - image[0, :, 20:44])[inner[:, 20:44]].abs().mean())
     results["splat_index"] = message(MFToSplats, geometry=geometry, batch_index=1)
 
     # Passes, against core's normals.
@@ -118,6 +126,17 @@ def main(root: Path, work: Path) -> None:
     sharp = run(MFDepthOfField, geometry=geometry, focus=1.5, strength=0.1)[0][0]
     results["in_focus"] = float((sharp - image[0])[18:30, 26:38].abs().max())
     results["out_of_focus"] = float((sharp - image[0])[36:].abs().mean())
+    comfy.model_management.interrupt_current_processing()
+    seen = []
+    comfy.utils.set_progress_bar_global_hook(
+        lambda value, *_, **__: seen.append(value) or comfy.model_management.interrupt_current_processing(value > 30)
+    )
+    comfy.model_management.interrupt_current_processing(False)
+    try:
+        run(MFDepthOfField, geometry=geometry, focus=1.5, strength=0.3, largest=0.3)
+    except comfy.model_management.InterruptProcessingException:
+        results["stopped_within_a_frame"] = max(seen)
+    comfy.utils.set_progress_bar_global_hook(None)
     clear = run(MFFog, geometry=geometry, density=0.0)[0]
     results["clear"] = float((clear - image).abs().max())
     thick = run(MFFog, geometry=batch, density=5.0, color="#ff0000")[0]
@@ -154,6 +173,15 @@ def main(root: Path, work: Path) -> None:
     lines = [list(map(float, line.split())) for line in text.read_text().splitlines()]
     results["chan"] = [text.name, len(lines), lines[0][0], lines[0][1:4] == [0, 0, 0], lines[1][1] / 100]
     results["chan_expected"] = float(-(clip["extrinsics"][1, :3, :3].T @ clip["extrinsics"][1, :3, 3])[0])
+    warned = []
+    with unittest.mock.patch("pack_under_test.nodes.save_camera.notice", warned.append):
+        saved(MFSaveCamera, geometry=clip)
+        shifted = clip["intrinsics"].clone()
+        shifted[:, 0, 2] += 0.1
+        saved(MFSaveCamera, geometry={**clip, "intrinsics": shifted}, format="json (OpenGL matrices)")
+        assert not warned
+        saved(MFSaveCamera, geometry={**clip, "intrinsics": shifted})
+    results["shifted_lens"] = warned
     (matrices,) = saved(MFSaveCamera, geometry=clip, format="json (OpenGL matrices)")
     results["json"] = len(json.loads(matrices.read_text())["frames"])
     usd = message(MFSaveCamera, geometry=clip, format="usda")

@@ -23,6 +23,7 @@ def test_core_reads_the_splats_and_renders_the_picture_from_them(results):
     # Gaussians of half a pixel blur a picture that changes this fast a little.
     assert results["splat_picture"] < 0.05
     assert results["splat_picture"] < 0.2 * results["splat_flipped"]
+    assert results["splat_upright"] < 0.05
     assert "MF To Gaussian Splats: batch_index is 1" in results["splat_index"]
 
 
@@ -48,6 +49,7 @@ def test_layers_are_written_as_a_sequence(results):
 def test_lens_effects(results):
     assert results["in_focus"] < 0.01
     assert results["out_of_focus"] > 0.01
+    assert 30 < results["stopped_within_a_frame"] < 100
     assert results["clear"] < 1e-6
     shape, sky, nearer_is_clearer = results["fog"]
     assert shape == [2, 48, 64, 3]
@@ -79,6 +81,8 @@ def test_cameras_are_saved_as_they_were_rendered(results):
     assert moved == pytest.approx(results["chan_expected"], rel=1e-6)
     assert abs(moved) > 0.05
     assert results["json"] == 3
+    (warning,) = results["shifted_lens"]
+    assert "choose json or usda" in warning
     assert results["usd"]
     assert results["clouds_of_views"] < 0.03
 

@@ -74,6 +74,16 @@ def test_gray_maps_are_depth(server, scene):
     scene.graph.run(server)
 
 
+def test_a_stretched_gray_map_may_be_disparity(server, scene):
+    said = "MF Save Depth: depth is a gray picture with numbers from 0 to 1"
+    maps = scene.add("MFDepthDetokenize", depth=scene.add("MFEncodeDepth", depth=scene.example[1])[0])
+    for image, warnings in ((maps[4], 0), (maps[0], 0), (maps[2], 1)):
+        before = server.log.count(said)
+        scene.add("MFSaveDepth", depth=image, filename_prefix="depth/gray")
+        scene.graph.run(server)
+        assert server.log.count(said) - before == warnings
+
+
 @pytest.mark.parametrize("node", ["MFSampler", "KSampler"])
 def test_nano_is_not_asked_for_pictures_that_it_cannot_make(server, scene, node):
     latent = scene.add("MFEmptyLatent", width=512, height=512)[0]

@@ -83,6 +83,15 @@ def test_cameras_of_the_viewer(results):
     assert "MF Render View: the camera is orthographic" in results["orthographic"]
 
 
+def test_a_camera_that_was_aimed_at_all_maps_stands_in_their_world(results):
+    share, difference = results["world_views"]
+    assert share > 0.2
+    assert difference < 0.02
+    assert results["world_places"] < 1e-5
+    assert results["world_file"] < 1e-3
+    assert max(results["world_way"]) < 1e-5
+
+
 def test_soft_depth_is_not_torn_into_strips(results):
     before, now = results["torn"]
     assert now < 0.8 * before

@@ -174,6 +174,30 @@ def main(root: Path) -> None:
     results["from_own"] = float((from_own[0] - image[0])[inner].abs().max())
     places = travel[2]["extrinsics"]
     results["extrinsics"] = float((places[3, :3, :3].T - shot.pose.rotation).abs().max())
+    # Views of one scene from two places: a camera that was aimed at the cloud of both sees the same from either map.
+    aside = torch.eye(4).repeat(2, 1, 1)
+    aside[0, 0, 3], aside[1, 0, 3] = -0.05, 0.25
+    flat = torch.full((1, 48, 64), 3.0)
+    views = []
+    for place in aside:
+        # A wall whose color is its place in the world, x from -1.5 to 1.5.
+        wall = make_geometry(flat, flat > 0, torch.zeros(1, 48, 64, 3), 50.0)
+        across = (wall["points"][..., 0] - place[0, 3]) / 3.0 + 0.5
+        views.append({**wall, "image": across[..., None].repeat(1, 1, 1, 3).clamp(0, 1)})
+    both = {name: torch.cat([one[name] for one in views]) for name in views[0]} | {"extrinsics": aside}
+    world, aimed = run(MFToPointCloud, geometry=both, maps="all")
+    all_maps = {"viewer": "point cloud of all maps", "edge_softness": 0, "fill": "black"}
+    frames, holes, seen_geometry = run(MFRenderView, geometry=both, camera_info=aimed, **all_maps)
+    shared = (holes < 0.5).all(0)
+    results["world_views"] = [float(shared.float().mean()), float((frames[0] - frames[1])[shared].abs().max())]
+    results["world_places"] = float((seen_geometry["extrinsics"][0] - seen_geometry["extrinsics"][1]).abs().max())
+    by_world = run(MFRenderView, geometry=both, camera_info=aimed, point_cloud=world, **all_maps)[0]
+    results["world_file"] = float((by_world - frames).abs().max())
+    ways = run(MFRenderView, geometry=both, camera_to=aimed, **all_maps)[2]["extrinsics"]
+    results["world_way"] = [
+        float((ways[0] - aside[0]).abs().max()),
+        float((ways[1] - seen_geometry["extrinsics"][1]).abs().max()),
+    ]
     orthographic = {**own, "cameraType": "orthographic"}
     results["orthographic"] = message(MFRenderView, geometry=geometry, camera_info=orthographic)
     # Soft depth that was enlarged is torn where it was at its own size.

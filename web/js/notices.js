@@ -6,7 +6,9 @@ import { app } from '../../../scripts/app.js'
 const NOTICE = 'modality_forcing.notice'
 const LIFE = 12000 // ms
 
-const isOurs = (type) => Boolean(type?.startsWith('MF'))
+// The Python module of every kind of node, by which a pack's nodes are told from those of others.
+const modules = new Map()
+const isOurs = (type) => modules.has(type) && modules.get(type) === modules.get('MFLoadModel')
 
 /** The node of an id such as 3 or, within subgraphs, 7:3. */
 function findNode(id) {
@@ -33,6 +35,9 @@ function takesDepth(node) {
 
 app.registerExtension({
   name: 'ModalityForcing.Notices',
+  beforeRegisterNodeDef(_type, { name, python_module }) {
+    modules.set(name, python_module)
+  },
   setup() {
     api.addEventListener(NOTICE, ({ detail }) => {
       toast('warn', findNode(detail.node)?.title ?? 'Modality Forcing', detail.text)
