@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..mforce_core.results.contact_sheet import stack
 from ..mforce_core.results.folder import output_folder
 from ..mforce_core.results.provenance import identify, versions
 from ..mforce_core.results.writing import check_writers
+from ..mforce_core.rollout_settings import fitted
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
 from ..mforce_core.weights.parts import Parts, find_parts
@@ -31,6 +32,12 @@ def prepare(settings: Settings) -> tuple[Settings, Parts]:
     """Find the model and fill the settings in; nothing is loaded yet."""
     parts = find_parts(settings.model, settings.text_encoder, settings.vae)
     return resolve(settings, parts), parts
+
+
+def fit_to_model(settings: Settings, given: Collection[str]) -> Settings:
+    """Settings with what the model asks for where the person did not; ``given`` names what was."""
+    parts = find_parts(settings.model, settings.text_encoder, settings.vae)
+    return fitted(settings, parts.header().config.distilled, given)
 
 
 def generate_folder(

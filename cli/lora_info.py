@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -51,7 +52,8 @@ def describe_lora(path: Path) -> dict[str, Any]:
         JSON-able: ``layers`` (their number), ``rank`` and ``alpha`` (layers by value; an alpha that is not stored
         equals the rank), ``targets`` (layers by the end of their name), ``width`` of the transformer (0 where no block
         is targeted), ``double_blocks`` and ``single_blocks`` that it must have at least, ``fits`` (models of this width
-        with as many blocks), ``bytes``, ``parameters``, ``dtypes``, ``problems`` (sentences).
+        with as many blocks), ``bytes``, ``parameters``, ``dtypes``, ``distilled`` (steps
+        and path that a model is made for by it, else None), ``problems`` (sentences).
 
     Raises:
         CheckpointError: the file is damaged.
@@ -59,6 +61,7 @@ def describe_lora(path: Path) -> dict[str, Any]:
     with open_tensors(path) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         dtypes = Counter(file.get_slice(name).get_dtype() for name in shapes if not name.endswith(_ALPHA))
+        distilled = (file.metadata() or {}).get("distilled")
         alphas = {name.removesuffix(_ALPHA): float(file.get_tensor(name)) for name in shapes if name.endswith(_ALPHA)}
     down, up = _halves(shapes, _DOWN), _halves(shapes, _UP)
     layers = sorted(down.keys() & up.keys())
@@ -87,6 +90,7 @@ def describe_lora(path: Path) -> dict[str, Any]:
         "parameters": sum(down[layer][0] * (down[layer][1] + up[layer][0]) for layer in layers),
         "bytes": path.stat().st_size,
         "dtypes": dict(dtypes.most_common()),
+        "distilled": None if distilled is None else json.loads(distilled),
         "problems": problems,
     }
 

@@ -25,6 +25,8 @@ def print_checkpoint(found: Mapping[str, Any]) -> None:
         **{name: str(value) for name, value in architecture.items()},
         "license": found["license"],
     }
+    if found["distilled"]:
+        rows["made for"] = "{steps} steps without guidance; joint path: {path}".format(**found["distilled"])
     if found["quantized"]:
         rows["quantized"] = ", ".join(f"{name} ({count} layers)" for name, count in found["quantized"].items())
     for part in found["parts"]:
@@ -62,6 +64,8 @@ def print_lora(found: Mapping[str, Any]) -> None:
         "transformer": f"width {found['width']}, at least {blocks}",
         "fits": "; ".join(found["fits"]) or "no model known here",
     }
+    if found["distilled"]:
+        rows["made for"] = "{steps} steps without guidance; joint path: {path}".format(**found["distilled"])
     table = Table(title=escape(found["path"]), show_header=False, title_justify="left")
     for name, value in rows.items():
         table.add_row(name, escape(value))

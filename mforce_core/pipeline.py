@@ -36,7 +36,7 @@ from .picture.placement import Placement
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
-from .rollout_settings import check_path, guidance_of, path_of
+from .rollout_settings import check_path, fitted, guidance_of, needless_guidance, path_of
 from .sampling.noise import draw_noise
 from .sampling.path_spec import PathSpec
 from .sampling.rollout import sample
@@ -52,6 +52,9 @@ _SMALL_PARAMETERS = 10**9
 #: and within 32 bits, since PyTorch seeds its generator of the CPU with the lower half alone.
 _TOGETHER = 8
 _NEXT_MEMBER = 1_000_003
+
+#: Values of settings that say no more than that nothing was asked for.
+_USUAL = {"tilt": LOG2_ALPHA}
 
 #: progress(step, steps) after every denoising step.
 Progress = Callable[[int, int], None]
@@ -108,7 +111,9 @@ class Pipeline:
         self.settings, self.parts, self.say = settings, parts, say
         self.device = torch.device(settings.device)
         self._launches_before = launches()
-        self._context_channels = parts.header().architecture.context_in_dim
+        header = parts.header()
+        self.distilled = header.config.distilled
+        self._context_channels = header.architecture.context_in_dim
         self._texts: dict[str, Tensor] = {}
         self.encode({*prompts, ""})
         self.autoencoder = load_autoencoder(parts.vae, device=self.device, dtype=torch.float32)
@@ -185,6 +190,7 @@ class Pipeline:
         Args:
             prompt: what to show.
             tilt: log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth first.
+                A distilled model takes its own path unless a tilt or a path is given that is not the default.
             progress: called with (step, steps) after every denoising step; what it raises ends the run.
             settings: other fields of `Settings`: seed, steps, sampler, path (instead of tilt), cfg, cfg_interval,
                 refine_depth, guidance, size, fov, edge_threshold, remove_outliers.
@@ -244,7 +250,8 @@ class Pipeline:
         return self.generate([job], [take_depth(depth, job)], progress)[0]
 
     def job(self, mode: Mode, prompt: str, *, cfg: float | None = None, **settings: Any) -> Settings:
-        """Settings of one run, filled in from the pipeline's: its size, the release's guidance scale of the mode.
+        """Settings of one run, filled in from the pipeline's: its size, the release's guidance scale of the mode, and
+        steps, guidance and path of a distilled model.
 
         Raises:
             ValueError: an impossible value, or one that was decided when the model was loaded.
@@ -254,6 +261,8 @@ class Pipeline:
             raise ValueError(f"{', '.join(sorted(loaded))} cannot change after the model is loaded.")
         chosen = {"size": self.settings.size, "edge_threshold": None, **settings}
         job = replace(self.settings, mode=mode, prompt=prompt, cfg=CFG[mode] if cfg is None else cfg, **chosen)
+        asked = {name for name, value in settings.items() if value not in (None, _USUAL.get(name))}
+        job = fitted(job, self.distilled, asked | ({"cfg"} if cfg is not None else set()))
         return replace(job, edge_threshold=job.edge_threshold or scaled_edge_threshold(max(job.canvas)))
 
     def encode(self, prompts: Iterable[str]) -> None:
@@ -291,6 +300,8 @@ class Pipeline:
             raise ValueError("The jobs of a batch may differ in prompt, seed and input alone.")
         if config.use_guidance_embed and first.guidance is None:
             raise ValueError("This model embeds a guidance scale: give one with `guidance`, for example 4.")
+        if (sentence := needless_guidance(self.distilled, first.cfg)) is not None:
+            self.say(sentence)
         # A replayed graph counts nothing: what ran is what has run since the model was loaded.
         before = self._launches_before if first.cuda_graph else launches()
         spreads: np.ndarray | None = None

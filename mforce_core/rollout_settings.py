@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from .model.config import Schedule
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from .model.config import Distilled, Schedule
 from .sampling.guidance import Guidance
 from .sampling.path import PURE_NOISE, NoisePath
 from .sampling.path_spec import PathSpec
@@ -49,3 +53,33 @@ def guidance_of(settings: Settings) -> Guidance:
     """Classifier-free guidance as settings ask for it."""
     interval = (0.0, 1.0) if settings.cfg_interval is None else settings.cfg_interval
     return Guidance(settings.cfg, interval, settings.cfg_rescale, settings.cfg_parallel)
+
+
+def fitted(settings: Settings, distilled: Distilled | None, given: Collection[str]) -> Settings:
+    """Settings with what a model of few steps needs, where a person asked for nothing else: its number of steps, no
+    guidance and, in joint mode, its path.
+
+    Args:
+        distilled: of the model; None changes nothing.
+        given: names of the settings that were asked for.
+    """
+    if distilled is None:
+        return settings
+    changes: dict[str, Any] = {}
+    if "steps" not in given:
+        changes["steps"] = distilled.steps
+    if "cfg" not in given:
+        changes["cfg"] = 1.0
+    if settings.mode == "joint" and not {"tilt", "path"} & set(given):
+        changes |= {"tilt": None, "path": distilled.path}
+    return replace(settings, **changes)
+
+
+def needless_guidance(distilled: Distilled | None, cfg: float) -> str | None:
+    """A sentence where a model that has its guidance inside is to get more of it."""
+    if distilled is None or cfg <= 1:
+        return None
+    return (
+        f"This model was made for {distilled.steps} steps without guidance: a cfg of {cfg:g} doubles the time and "
+        "exaggerates what the model does by itself; set it to 1."
+    )

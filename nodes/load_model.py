@@ -9,6 +9,7 @@ from ..kernels import candidate_names
 from .host.comfy_transformer import ATTENTION_OPTION
 from .host.model_files import checkpoint_names, find_checkpoint
 from .host.node import Node
+from .host.notices import notice
 from .host.separate_parts import OWN, load_clip, load_vae, missing_clip, missing_vae, part_names
 
 NANO = "nano (built-in)"
@@ -142,6 +143,10 @@ class MFLoadModel(Node):
             except ValueError as error:
                 reason = str(error).removeprefix(f"{path}: ").rstrip(".")
                 raise ValueError(f"cannot use {model_name}: {reason}.") from error
+        if (few := model.model.model_config.distilled) is not None:
+            notice(
+                f"{model_name} is made for {few.steps} steps without guidance: set steps to {few.steps} and cfg to 1."
+            )
         if autoencoder is not None:
             nano_parts.set_preview_colors(model, autoencoder)
         if attention != "auto":

@@ -10,6 +10,7 @@ from torch.distributed.tensor import DTensor
 
 from ..mforce_core.encoders.autoencoder_files import ONE_FILE_NAMES, autoencoder_files
 from ..mforce_core.encoders.text import WORDS_FILE
+from ..mforce_core.model.config import Distilled
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.weights.checkpoint import save_model
@@ -41,19 +42,28 @@ def export(
     out = config.out / MODEL
     if processes.first:
         weights, pairs = split_lora(state)
+        distilled = distilled_of(config)
         if pairs:
-            save_lora(pairs, config.lora, config.out / LORA)
+            save_lora(pairs, config.lora, config.out / LORA, distilled)
+            distilled = distilled if config.lora.merge else None
             weights = merge_lora(weights, pairs, config.lora) if config.lora.merge else weights
         with torch.device("meta"):
             whole = ModalityForcingTransformer(model.config, schedule=model.schedule, dtype=torch.bfloat16)
         whole.load_state_dict(weights, assign=True)
         height, width = (side * PATCH_SIZE for side in grid)
         parts = {part: portable(path) for part, path in parts_of(config).items()}
-        save_model(whole, out, dtype=torch.bfloat16, image_size=(width, height), parts=parts)
+        save_model(whole, out, dtype=torch.bfloat16, image_size=(width, height), parts=parts, distilled=distilled)
         if config.copy_parts:
             _copy_parts(config, out)
     processes.wait()
     return out
+
+
+def distilled_of(config: TrainConfig) -> Distilled | None:
+    """How a student is to be run; None for other models."""
+    if config.stage != "distill":
+        return None
+    return Distilled(config.distillation.steps, config.distillation.path)
 
 
 def parts_of(config: TrainConfig) -> dict[Part, Path]:

@@ -1,5 +1,6 @@
 """Low-rank adapters (Hu et al., arXiv 2106.09685) on the image and text half, and their file."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..mforce_core.model.config import ConfigError
+from ..mforce_core.model.config import ConfigError, Distilled
 from .config import LoraConfig
 from .initialize import MasterWeightLinear
 
@@ -96,11 +97,15 @@ def merge_lora(weights: Mapping[str, Tensor], pairs: Mapping[str, Tensor], confi
     return merged
 
 
-def save_lora(pairs: Mapping[str, Tensor], config: LoraConfig, path: Path) -> None:
-    """Write the file that ComfyUI's LoraLoader opens: pairs and ``alpha`` of each layer."""
+def save_lora(pairs: Mapping[str, Tensor], config: LoraConfig, path: Path, distilled: Distilled | None = None) -> None:
+    """Write the file that ComfyUI's LoraLoader opens: pairs and ``alpha`` of each layer, and in its metadata how the
+    model is to be run with it, where it makes one of few steps."""
     tensors = {_PREFIX + name: tensor.to(torch.bfloat16).contiguous() for name, tensor in pairs.items()}
     for name in pairs:
         tensors[f"{_PREFIX}{name.split('.lora_')[0]}.alpha"] = torch.tensor(config.alpha)
     partial = path.with_suffix(".part")
-    save_file(tensors, partial, metadata={"format": "pt"})
+    metadata = {"format": "pt"}
+    if distilled is not None:
+        metadata["distilled"] = json.dumps(vars(distilled))
+    save_file(tensors, partial, metadata=metadata)
     partial.replace(path)

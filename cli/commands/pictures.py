@@ -28,7 +28,6 @@ from .shared_options import OF_THE_COMMAND, shared_options
 
 @shared_options
 def joint(
-    context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to show.")],
     tilt: options.Tilt = LOG2_ALPHA,
     fast: options.Fast = False,
@@ -38,7 +37,7 @@ def joint(
     """Text to image, depth and point cloud."""
     with report_errors(shared["debug"]):
         if fast:
-            shared |= _fast(f"tilt log2_alpha={tilt}", context)
+            shared |= _fast(f"tilt log2_alpha={tilt}", shared["given"])
         tilted = None if shared["path"] else tilt
         settings = _settings("joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, **shared)
         _generate(settings, shared)
@@ -98,7 +97,6 @@ def i2d(
 
 @shared_options
 def d2i(
-    context: typer.Context,
     depth: Annotated[
         Path, typer.Argument(help="Depth map: npy, npz, exr, pfm, 16-bit or float png or tiff. 0 and NaN are missing.")
     ],
@@ -136,7 +134,7 @@ def d2i(
     """Depth to image."""
     with report_errors(shared["debug"]):
         if fast:
-            shared |= _fast("d2i" if follow is None else f"d2i log2_alpha={follow}", context)
+            shared |= _fast("d2i" if follow is None else f"d2i log2_alpha={follow}", shared["given"])
             follow = None  # it is in the path
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, follow=follow,
@@ -191,18 +189,17 @@ def demo(
         run_demo(output or default_output("demo"), model, steps, seed, device, overwrite=overwrite)
 
 
-def _fast(usual: str, context: typer.Context) -> dict[str, Any]:
-    """What `--fast` stands for.
+def _fast(usual: str, given: set[str]) -> dict[str, Any]:
+    """What `--fast` stands for, as if it had been given.
 
     Raises:
         ValueError: an option that it decides is given beside it.
     """
     chosen = {"steps": FAST_STEPS, "sampler": FAST_SAMPLER, "path": f"{usual} sigma={FAST_SIGMA}"}
     for name in chosen:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
+        if name in given:
             raise ValueError(f"--fast has {name} of its own: leave --{name} out, or --fast.")
-    return chosen
+    return {**chosen, "given": given | set(chosen)}
 
 
 def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:
@@ -233,6 +230,7 @@ def _generate(settings: Settings, shared: Mapping[str, Any]) -> None:
     from ...mforce_core.results.folder import check_output, default_output
     from .. import generation
 
+    settings = generation.fit_to_model(settings, shared["given"])
     jobs = generation.numbered(settings, shared["count"])
     output, overwrite = shared["output"] or default_output(settings.mode), shared["overwrite"]
     check_output(output, overwrite=overwrite)
@@ -245,9 +243,11 @@ def _generate_many(images: list[str], settings: Settings, shared: Mapping[str, A
     """``where``: the devices or Ray actors that `run_many` takes."""
     from ...mforce_core.results.folder import default_output
     from .. import many
+    from ..generation import fit_to_model
     from ..picture_list import find_pictures
 
     pictures = find_pictures(images)
+    settings = fit_to_model(settings, shared["given"])
     output = shared["output"] or default_output(settings.mode)
     outcomes = many.run_many(pictures, settings, output, overwrite=shared["overwrite"], **where)
     code = many.report(outcomes)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, get_type_hints
 
+import typer
+
 from ...mforce_core.release import FOV_DEGREES, SAMPLERS, STEPS
 from ...mforce_core.settings import BUILT_IN
 from . import options
@@ -43,18 +45,19 @@ class Shared:
 
 
 #: What says where the results go and how a fault is shown, and not what they are.
-OF_THE_COMMAND = ("count", "output", "overwrite", "debug")
+OF_THE_COMMAND = ("count", "output", "overwrite", "debug", "given")
 
 
 def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the shared options after its own; it gets their values in its ``**shared``.
 
-    An option that the command declares itself, with another default say, is not shared.
+    An option that the command declares itself, with another default say, is not shared. ``shared["given"]`` names the
+    options that the person gave, among all of the command's.
     """
 
     @wraps(command)
-    def with_shared(**values: Any) -> None:
-        command(**values)
+    def with_shared(context: typer.Context, **values: Any) -> None:
+        command(given={name for name in values if _was_given(context, name)}, **values)
 
     own = inspect.signature(command, eval_str=True).parameters.values()
     kept = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -63,5 +66,11 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, kind in get_type_hints(Shared, include_extras=True).items()
         if name not in {parameter.name for parameter in kept}
     ]
+    shared.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     with_shared.__signature__ = inspect.Signature([*kept, *shared])  # type: ignore[attr-defined]  # what Typer reads
     return with_shared
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP")

@@ -164,6 +164,38 @@ class Schedule:
                 raise ConfigError(f"schedule.{name} must be a number from -100 to 100, got {_short(value)}")
 
 
+#: Most steps that a model of few steps may say it was made for.
+_MOST_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """How a model is to be run that was made for few steps without guidance.
+
+    Attributes:
+        steps: that it was made for.
+        path: of joint sampling, as :meth:`..sampling.path_spec.PathSpec.parse` reads it.
+    """
+
+    steps: int
+    path: str
+
+    def __post_init__(self) -> None:
+        if not _is_whole(self.steps) or not 1 <= self.steps <= _MOST_STEPS:
+            raise ConfigError(f"distilled.steps must be an integer from 1 to {_MOST_STEPS}, got {_short(self.steps)}")
+        if not isinstance(self.path, str):
+            raise ConfigError(f"distilled.path must be a text, got {_short(self.path)}")
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Distilled | None":
+        """Build from the ``distilled`` object of a ``config.json``; None where there is none."""
+        if values is None:
+            return None
+        if not isinstance(values, Mapping) or set(values) != {"steps", "path"}:
+            raise ConfigError(f"distilled must be an object of steps and path, got {_short(values)}")
+        return cls(**values)
+
+
 VARIANTS: dict[str, Architecture] = {
     "flux_rgbd_9b_v1": Architecture(cross_stream_timestep_mixing=False),
     "flux_rgbd_9b_v2": Architecture(),
@@ -172,11 +204,13 @@ VARIANTS: dict[str, Architecture] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What ``config.json`` says. ``architecture`` is None where the file leaves it to the tensors."""
+    """What ``config.json`` says. ``architecture`` is None where the file leaves it to the tensors, ``distilled`` where
+    the model takes as many steps as one gives it."""
 
     architecture: Architecture | None = None
     schedule: Schedule = field(default_factory=Schedule)
     variant: str | None = None
+    distilled: Distilled | None = None
 
 
 def read_config(path: Path) -> ModelConfig:
@@ -204,12 +238,13 @@ def read_config(path: Path) -> ModelConfig:
             raise ConfigError(f"{path} names the unknown variant {_short(variant)}; known: {', '.join(VARIANTS)}")
         architecture = VARIANTS[variant]
     try:
+        distilled = Distilled.from_dict(values.get("distilled"))
         schedule = Schedule(**values.get("schedule", {}))
     except TypeError as error:
         raise ConfigError(f"{path} has an unknown schedule key: {str(error)[:120]}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return ModelConfig(architecture=architecture, schedule=schedule, variant=variant)
+    return ModelConfig(architecture=architecture, schedule=schedule, variant=variant, distilled=distilled)
 
 
 def _count(names: Mapping[str, Sequence[int]], prefix: str) -> int:

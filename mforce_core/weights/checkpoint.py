@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.config import Architecture, ConfigError, ModelConfig, Schedule, infer_architecture, read_config
+from ..model.config import Architecture, ConfigError, Distilled, ModelConfig, Schedule, infer_architecture, read_config
 from ..model.transformer import ModalityForcingTransformer
 from ..text_file import read_text
 from . import quantization
@@ -211,11 +211,13 @@ def save_model(
     dtype: torch.dtype = torch.bfloat16,
     image_size: tuple[int, int] | None = None,
     parts: Mapping[Part, str] | None = None,
+    distilled: Distilled | None = None,
 ) -> None:
     """Write ``config.json`` and ``model.safetensors`` in the release's layout; :func:`load_model` opens the folder.
 
     ``image_size`` (width, height) in pixels is what the model was trained at; the command line makes such pictures.
-    ``parts`` names its text encoder and autoencoder (see :mod:`.named_parts`).
+    ``parts`` names its text encoder and autoencoder (see :mod:`.named_parts`). ``distilled`` says how a model of few
+    steps is to be run.
     """
     from safetensors.torch import save_file
 
@@ -224,6 +226,8 @@ def save_model(
     config: dict[str, object] = {"architecture": model.config.to_dict(), "schedule": vars(model.schedule)}
     if image_size is not None:
         config["image_size"] = list(image_size)
+    if distilled is not None:
+        config["distilled"] = vars(distilled)
     for part, name in (parts or {}).items():
         config[part] = name
     tensors = {
@@ -323,6 +327,7 @@ def _config_from_metadata(text: str, file: Path) -> ModelConfig:
             architecture=None if architecture is None else Architecture.from_dict(architecture),
             schedule=Schedule(**values.get("schedule", {})),
             variant=variant if isinstance(variant, str) else None,
+            distilled=Distilled.from_dict(values.get("distilled")),
         )
     except ConfigError as error:
         raise ConfigError(f"{file} has an impossible 'config' in its metadata: {error}") from None

@@ -20,7 +20,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...mforce_core.model.config import Architecture, Schedule
+from ...mforce_core.model.config import Architecture, Distilled, Schedule
 from ...mforce_core.release import GUIDANCE, LOG2_ALPHA, TEXT_TOKENS
 from .canvas_size import canvas_problem
 from .comfy_transformer import ComfyTransformer
@@ -42,7 +42,11 @@ class JointModelConfig(comfy.supported_models_base.BASE):
     text_encoder_key_prefix = ("text_encoders.",)
 
     def __init__(
-        self, architecture: Architecture, schedule: Schedule, trained_size: tuple[int, int] | None = None
+        self,
+        architecture: Architecture,
+        schedule: Schedule,
+        trained_size: tuple[int, int] | None = None,
+        distilled: Distilled | None = None,
     ) -> None:
         # The sizes under FLUX's own names let LoRA files for a FLUX.2 base find their layers.
         super().__init__(
@@ -54,7 +58,7 @@ class JointModelConfig(comfy.supported_models_base.BASE):
                 "depth_single_blocks": architecture.depth_single,
             }
         )
-        self.trained_size = trained_size
+        self.trained_size, self.distilled = trained_size, distilled
 
     def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> JointDiffusion:
         return JointDiffusion(self, device=device)

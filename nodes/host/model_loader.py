@@ -46,7 +46,9 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
         raise CheckpointError(f"{Path(path).name} does not hold the model it should: {'; '.join(problems)}.")
 
     tensors = read_weights(header, fp8_matmul=fp8_matmul)
-    config = JointModelConfig(architecture, header.config.schedule, declared_size(path, header.metadata))
+    config = JointModelConfig(
+        architecture, header.config.schedule, declared_size(path, header.metadata), header.config.distilled
+    )
     config.quant_config = comfy.utils.detect_layer_quantization(tensors, "")
     _choose_dtypes(config, tensors, dtype, fp8_matmul)
     if config.quant_config:

@@ -15,6 +15,8 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from ...mforce_core.rollout_settings import needless_guidance
+from .notices import notice
 from .path_sampler import PathSampler
 from .regions import pack_regions
 
@@ -58,6 +60,9 @@ def around_run(executor: Any, *args: Any, latent_shapes: list[Any], **kwargs: An
         run = run._replace(sampler=run.sampler.on(patcher.model.diffusion_model.schedule))
     for one in (patcher, *patcher.get_additional_models_with_key("multigpu")):
         one.model.begin_run(sampling, run.denoise_mask, latent_shapes, run.sampler)
+    sentence = needless_guidance(patcher.model.model_config.distilled, getattr(guider, "cfg", 1.0))
+    if sentence is not None:
+        notice(sentence)
     guider.conds = {kind: pack_regions(conds, latent_shapes) for kind, conds in guider.conds.items()}
     model = patcher.model
     run = run._replace(callback=model.preview.watch(run.callback, latent_shapes, model.run.alpha))

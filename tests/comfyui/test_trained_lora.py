@@ -44,19 +44,34 @@ def results(tmp_path_factory):
     save_file(tensors, folder / "latents-00000.safetensors", metadata={"captions": json.dumps(["red"] * 8)})
     WordTextEncoder.random(["red"], 128, 2).save(folder / "text_encoder.safetensors")
     train(read_train_config(Path("nano-t2i"), settings(folder, "t2i", "steps=6")))
-    for out, merge in (("unmerged", "false"), ("merged", "true")):
-        more = (f"base={folder}/t2i/model", "trainable=lora", "lora.rank=4", "lora.alpha=8.0", f"lora.merge={merge}")
-        train(read_train_config(Path("nano-mf"), settings(folder, out, "steps=6", *more)))
-    arguments = folder / "unmerged/model", folder / "unmerged/lora.safetensors", folder / "merged/model"
-    return json.loads(installation.run(HERE / "trained_lora_runs.py", PACK, *arguments))
+    found = {}
+    for preset, base in (("nano-mf", "t2i"), ("nano-distill", "nano-mf-true")):
+        for merge in ("false", "true"):
+            more = ("trainable=lora", "lora.rank=4", "lora.alpha=8.0", f"lora.merge={merge}")
+            own = settings(folder, f"{preset}-{merge}", "steps=6", f"base={folder}/{base}/model", *more)
+            train(read_train_config(Path(preset), own))
+        unmerged = folder / f"{preset}-false"
+        arguments = unmerged / "model", unmerged / "lora.safetensors", folder / f"{preset}-true/model"
+        found[preset] = json.loads(installation.run(HERE / "trained_lora_runs.py", PACK, *arguments))
+    return found
 
 
 def test_every_pair_finds_its_layer_of_the_image_and_text_half(results):
-    assert len(results["layers"]) == results["pairs"] == 8 + 2  # one double block, one single block
-    assert not [name for name in results["layers"] if "depth" in name]
+    found = results["nano-mf"]
+    assert len(found["layers"]) == found["pairs"] == 8 + 2  # one double block, one single block
+    assert not [name for name in found["layers"] if "depth" in name]
 
 
-def test_the_file_makes_the_merged_model(results):
-    assert results["update"] > 0.05
-    assert results["error"] < 0.02  # of the update; the files are bfloat16
-    assert results["others_equal"]
+def test_a_student_has_pairs_on_its_depth_stream_too(results):
+    found = results["nano-distill"]
+    assert len(found["layers"]) == found["pairs"] == 12 + 2 + 2  # a double, a single and a depth-decoder block
+    assert "double_blocks.0.depth_attn.qkv.weight" in found["layers"]
+    assert [found["made_for"], found["unmerged_made_for"]] == [4, None]  # the teacher's weights are not the student's
+
+
+@pytest.mark.parametrize("preset", ["nano-mf", "nano-distill"])
+def test_the_file_makes_the_merged_model(results, preset):
+    found = results[preset]
+    assert found["update"] > 0.05
+    assert found["error"] < 0.02  # of the update; the files are bfloat16
+    assert found["others_equal"]

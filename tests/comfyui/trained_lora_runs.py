@@ -30,7 +30,10 @@ def main(root: Path, unmerged: Path, file: Path, merged: Path) -> None:
         return sum(float((one[name].float() - other[name].float()).square().sum()) for name in layers) ** 0.5
 
     layers = {name.removeprefix("diffusion_model.") for name in with_lora.patches}
+    few = [load_joint_model(str(folder)).model.model_config.distilled for folder in (merged, unmerged)]
     results = {
+        "made_for": few[0] and few[0].steps,
+        "unmerged_made_for": few[1] and few[1].steps,
         "layers": sorted(layers),
         "pairs": len([name for name in pairs if name.endswith(".lora_A.weight")]),
         "update": distance(found, before) / distance(before, dict.fromkeys(layers, torch.zeros(()))),

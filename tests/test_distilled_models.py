@@ -1,0 +1,107 @@
+"""A model that says it was made for few steps: what takes its word, and what a person asks for instead."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from mforce import Pipeline
+from mforce.cli.app import app
+from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
+from mforce.mforce_core.rollout_settings import fitted, needless_guidance
+from mforce.mforce_core.settings import Settings
+from mforce.mforce_core.weights.checkpoint import read_header
+from mforce.mforce_core.weights.parts import model_path
+
+PATH = "points 1,1 0,1 0,0"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in model, which says so."""
+    folder = tmp_path_factory.mktemp("few") / "model"
+    shutil.copytree(model_path("nano"), folder)
+    config = json.loads((folder / "config.json").read_text()) | {"distilled": {"steps": 3, "path": PATH}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def settings_of(output: Path) -> dict:
+    return json.loads((output / "metadata.json").read_text())["settings"]
+
+
+def run(*words: object) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_command_line_takes_its_steps_path_and_no_guidance(model: Path, tmp_path: Path) -> None:
+    run("joint", "a red sphere", "--model", model, "--output", tmp_path / "a")
+    made = settings_of(tmp_path / "a")
+    assert [made[name] for name in ("steps", "cfg", "path", "tilt")] == [3, 1.0, PATH, None]
+    run("i2d", tmp_path / "a/rgb.png", "--model", model, "--output", tmp_path / "b")
+    made = settings_of(tmp_path / "b")
+    assert [made[name] for name in ("steps", "cfg", "path")] == [3, 1.0, None]
+    assert "Identical" in run("rerun", tmp_path / "a", "--output", tmp_path / "c")
+
+
+def test_what_a_person_asks_for_counts(model: Path, tmp_path: Path) -> None:
+    words = ("joint", "a red sphere", "--model", model, "--steps", 2, "--tilt", 0, "--cfg", 3)
+    said = run(*words, "--output", tmp_path / "a")
+    made = settings_of(tmp_path / "a")
+    assert [made[name] for name in ("steps", "cfg", "path", "tilt")] == [2, 3.0, None, 0]
+    assert "was made for 3 steps without guidance" in " ".join(said.split())
+
+
+def test_the_pipeline_does_too(model: Path) -> None:
+    said: list[str] = []
+    pipeline = Pipeline.load(model)
+    pipeline.say = said.append
+    made = pipeline.joint("a red sphere").settings
+    assert (made.steps, made.cfg, made.path, made.tilt) == (3, 1.0, PATH, None)
+    made = pipeline.job("joint", "a red sphere", steps=2, tilt=0.0)
+    assert (made.steps, made.cfg, made.path, made.tilt) == (2, 1.0, None, 0.0)
+    assert said == []
+    pipeline.joint("a red sphere", steps=1, cfg=2.0)
+    assert len(said) == 1
+
+
+def test_other_models_are_run_as_before() -> None:
+    settings = Settings("joint", "a cube", tilt=5.0)
+    assert fitted(settings, None, set()) is settings
+    assert needless_guidance(None, 4.0) is None
+    assert needless_guidance(Distilled(4, PATH), 1.0) is None
+
+
+def test_files_carry_it_and_info_shows_it(model: Path, tmp_path: Path) -> None:
+    run("convert", model, tmp_path / "one.safetensors", "--bundle")
+    assert read_header(tmp_path / "one.safetensors").config.distilled == Distilled(3, PATH)
+    shown = json.loads(run("info", tmp_path / "one.safetensors", "--json"))
+    assert shown["distilled"] == {"steps": 3, "path": PATH}
+    assert "3 steps without guidance" in run("info", model)
+
+
+@pytest.mark.parametrize(
+    "value", [4, {"steps": 4}, {"steps": 0, "path": ""}, {"steps": 4, "path": 7}, {"steps": True, "path": ""}]
+)
+def test_a_damaged_entry_is_refused(tmp_path: Path, value: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"distilled": value}))
+    with pytest.raises(ConfigError, match="distilled"):
+        read_config(tmp_path / "config.json")
+
+
+def test_the_student_of_a_run_says_what_it_is(tmp_path: Path) -> None:
+    from mforce.cli.lora_info import describe_lora
+    from mforce.training.config import LoraConfig
+    from mforce.training.lora import save_lora
+
+    pairs = {"img_in.lora_A.weight": torch.zeros(2, 8), "img_in.lora_B.weight": torch.zeros(8, 2)}
+    save_lora(pairs, LoraConfig(rank=2), tmp_path / "lora.safetensors", Distilled(4, PATH))
+    assert describe_lora(tmp_path / "lora.safetensors")["distilled"] == {"steps": 4, "path": PATH}
