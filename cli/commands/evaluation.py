@@ -11,7 +11,7 @@ import typer
 from ...mforce_core.release import CFG, STEPS
 from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
-from . import options
+from . import options, students
 from .default_command import DefaultCommandGroup
 
 app = typer.Typer(
@@ -311,3 +311,6 @@ def d2i(
         print_metrics({name: value for name, value in metrics.items() if name not in ("facts", "failed")})
         if metrics["failed"]:
             raise typer.Exit(1)
+
+
+app.command("distilled")(students.distilled)

@@ -1,0 +1,81 @@
+"""The commands about models of few steps: eval distilled, study distillation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...mforce_core.release import STEPS
+from ...mforce_core.settings import BUILT_IN, Settings
+from ..errors import LIGHTER_TRAINING, report_errors
+from . import options
+
+
+def distilled(
+    students: Annotated[list[Path], typer.Argument(metavar="STUDENT...", help="Folders or files of distilled models.")],
+    teacher: Annotated[str, typer.Option(help="The model that they were made from.")] = BUILT_IN,
+    steps: Annotated[str, typer.Option(help="Numbers of steps of the students, separated by commas.")] = "1,2,4,8",
+    teacher_steps: Annotated[int, typer.Option(help="Steps of the teacher, with guidance.", min=1)] = STEPS,
+    prompts: Annotated[int, typer.Option(help="Prompts of one object.", min=2)] = 96,
+    scenes: Annotated[int, typer.Option(help="Rendered scenes, with exact depth.", min=2)] = 64,
+    varied: Annotated[int, typer.Option(help="Prompts whose pictures from several seeds are compared.", min=2)] = 8,
+    seeds: Annotated[int, typer.Option(help="Pictures of each of them.", min=2)] = 4,
+    reference: Annotated[
+        Path | None,
+        typer.Option(help="Keep what the teacher made in this .safetensors file.", show_default=False),
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the numbers to this file.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Measure models of few steps against their teacher: the same prompts, scenes and seeds."""
+    with report_errors(debug):
+        from ...evaluation.distillation import Counts
+        from ..distillation import evaluate_students, table
+
+        try:
+            numbers = [int(number) for number in steps.split(",")]
+        except ValueError:
+            numbers = []
+        if not numbers or min(numbers) < 1:
+            raise ValueError(f"--steps are whole numbers from 1, separated by commas, got {steps!r}.")
+        words, autoencoder = (None if path is None else str(path) for path in (text_encoder, vae))
+        rows = evaluate_students(
+            Settings("joint", "", model=teacher, seed=seed, device=device, dtype=dtype, text_encoder=words,
+                vae=autoencoder),
+            {student.name if student.name != "model" else student.absolute().parent.name: student
+                for student in students},
+            numbers,
+            Counts(prompts, scenes, min(varied, scenes), seeds),
+            teacher_steps=teacher_steps, reference=reference, json_file=json_file,
+        )  # fmt: skip
+        print(table(rows))
+
+
+def distillation(
+    config: Annotated[Path, typer.Argument(help="TOML file, or objectives.")] = Path("objectives"),
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For every student.", show_default=False),
+    ] = None,
+    only: Annotated[str, typer.Option(metavar="PATTERN", help="Variants to run, as in consistency*.")] = "*",
+    device: options.Device = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Distill a model in several ways, or resume that, and compare the students with their teacher."""
+    with report_errors(debug, LIGHTER_TRAINING):
+        from ...training.stop import Stopped, exit_code
+        from ..distillation import run_distillation_study
+
+        try:
+            print(run_distillation_study(config, overrides or [], only, device))
+        except Stopped as stopped:
+            raise typer.Exit(exit_code(stopped.signal)) from None

@@ -1,0 +1,105 @@
+"""Students of few steps against their teacher: the evaluation of given ones, and the study that trains them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..benchmarks.machine import describe
+from ..evaluation.distillation import Counts, compare
+from ..evaluation.sampling_subject import Subject
+from ..mforce_core.pipeline import Pipeline
+from ..mforce_core.settings import Settings
+from ..training.distillation_study import read_distillation_study, students, train_students
+from .generation import prepare
+from .progress import say
+
+#: Measures of the tables, and their titles.
+_COLUMNS = {
+    "shape_error": "wrong shapes",
+    "color_error": "wrong colors",
+    "outline_error": "outline error",
+    "rgb_seam": "seams",
+    "depth_seam": "seams of depth",
+    "joint_absrel": "AbsRel joint",
+    "i2d_absrel": "AbsRel image to depth",
+    "d2i_absrel": "AbsRel depth to image",
+    "joint_frechet": "Fréchet joint",
+    "d2i_frechet": "Fréchet depth to image",
+    "diversity": "diversity",
+}
+
+
+def evaluate_students(
+    settings: Settings, models: Mapping[str, Path], steps: Sequence[int], counts: Counts, *,
+    teacher_steps: int, reference: Path | None, json_file: Path | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows of `compare`, also written to ``json_file``.
+
+    Args:
+        settings: of the teacher, with the seed of scenes and noise.
+        models: folders or files by name; what lies not beside them is taken from the teacher.
+
+    Raises:
+        ValueError: a model that cannot be loaded, or a file that cannot be written.
+    """
+    for file in (reference, json_file):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise ValueError(f"The folder of {file} does not exist: make it first.")
+    settings, parts = prepare(settings)
+    teacher = Subject(Pipeline(settings, parts, (), say), settings.seed)
+    subjects = {}
+    for name, model in models.items():
+        same = {"text_encoder": str(parts.text_encoder), "vae": str(parts.vae)}
+        own, found = prepare(replace(settings, model=str(model), **same))
+        student = Subject(Pipeline(own, found, (), say), settings.seed)
+        subjects[name] = (student, student.pipeline.distilled)
+    rows = compare(teacher, subjects, steps, counts, teacher_steps=teacher_steps, reference=reference)
+    if json_file is not None:
+        found_here = {"machine": describe(teacher.pipeline.device), "seed": settings.seed, "counts": vars(counts)}
+        json_file.write_text(json.dumps({**found_here, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    return rows
+
+
+def run_distillation_study(config: Path, overrides: Sequence[str], only: str, device: str) -> Path:
+    """Train the students of a study and compare them; returns its report.
+
+    Raises:
+        ValueError: a bad configuration.
+        Stopped: Ctrl-C or SIGTERM ended one of the runs.
+    """
+    study = read_distillation_study(config)
+    configs = students(study, overrides, only)
+    models = train_students(configs)
+    base = next(iter(configs.values())).base
+    settings = Settings("joint", "", model=str(base), seed=1_000_000, device=device)
+    counts = Counts(study.prompts, study.scenes, study.varied, study.seeds)
+    rows = evaluate_students(
+        settings, models, study.steps, counts, teacher_steps=study.teacher_steps,
+        reference=study.out / "teacher.safetensors", json_file=study.out / "results.json",
+    )  # fmt: skip
+    report = study.out / "report.md"
+    report.write_text(f"# {study.title}\n\n{table(rows)}\n", encoding="utf-8")
+    torch.compiler.reset()
+    return report
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows in Markdown, each value with half the width of its interval."""
+    lines = [f"| model | steps | {' | '.join(_COLUMNS.values())} |", "|" + "---|" * (2 + len(_COLUMNS))]
+    lines += [
+        f"| {row['name']} | {row['steps']} | {' | '.join(_cell(row, name) for name in _COLUMNS)} |" for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    if name not in row:
+        return ""
+    low, high = row["intervals"][name]
+    return f"{row[name]:.3g} ± {(high - low) / 2:.2g}"
