@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ..mforce_core.pipeline import Pipeline, Progress
 from ..mforce_core.release import LOG2_ALPHA
 from ..mforce_core.results.result import Result
+from ..mforce_core.settings import DEPTH_STEPS, FAST_SAMPLER, FAST_SIGMA, FAST_STEPS
 
 _EXAMPLES = Path(__file__).resolve().parents[1] / "nodes" / "examples"
 _PROMPTS = ("a red cube on a checkered floor", "a green ball behind a yellow cone with a brick wall")
@@ -32,30 +34,41 @@ class Runs:
 
     def __init__(self, pipeline: Pipeline, folder: Path) -> None:
         self.pipeline, self.folder = pipeline, folder
-        self._stopped: set[str] = set()
+        self._tickets = count(1)
+        self._asked: dict[str, int] = {}  # by session: its last ticket
+        self._stopped: dict[str, int] = {}  # by session: the last ticket that is stopped
+
+    def ask(self, session: str) -> int:
+        """A ticket for a run, which may have to wait for others."""
+        self._asked[session] = next(self._tickets)
+        return self._asked[session]
 
     def stop(self, session: str) -> None:
-        """End the session's run at its next step."""
-        self._stopped.add(session)
+        """End the session's runs: the one that runs at its next step, those that wait when their turn comes."""
+        self._stopped[session] = self._asked.get(session, 0)
 
     def run(
-        self, session: str, report: Callable[[float, str], None], start: Callable[[Progress], Result]
+        self, session: str, ticket: int, report: Callable[[float, str], None], start: Callable[[Progress], Result]
     ) -> tuple[str, str, str, list[str]]:
         """Start a run; the paths of its picture, depth picture, cloud and files.
 
         Args:
+            ticket: from `ask`.
             report: called with the finished share and a sentence after every step.
 
         Raises:
-            Canceled: `stop` was called meanwhile.
+            Canceled: `stop` was called since the ticket was given.
         """
-        self._stopped.discard(session)
+
+        def check() -> None:
+            if ticket <= self._stopped.get(session, 0):
+                raise Canceled
 
         def progress(step: int, steps: int) -> None:
-            if session in self._stopped:
-                raise Canceled
+            check()
             report(step / steps, f"Step {step} of {steps}")
 
+        check()
         result = start(progress)
         folder = Path(tempfile.mkdtemp(dir=self.folder)) / "result"
         result.save(folder)
@@ -72,17 +85,17 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
     gr = _gradio()
     runs = Runs(pipeline, folder)
 
-    def handler(start: Callable[..., Result]) -> Callable[..., Any]:
+    def handler(start: Callable[..., Result], inputs: list[Any], ticket: Any) -> Callable[..., Any]:
         meter = gr.Progress()
 
         def handle(given: dict[Any, Any], request: Any, progress: Any = meter) -> Any:
-            values = [given[one] for one in handle.inputs]  # type: ignore[attr-defined]
+            values = [given[one] for one in inputs]
 
             def report(share: float, sentence: str) -> None:
                 progress(share, desc=sentence)
 
             try:
-                return runs.run(str(request.session_hash), report, _bound(start, values))
+                return runs.run(str(request.session_hash), given[ticket], report, _bound(start, values))
             except Canceled:
                 raise gr.Error("Canceled.", title="") from None
             except (ValueError, OSError) as error:
@@ -91,8 +104,10 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
         handle.__annotations__["request"] = gr.Request  # by which gradio knows what to give
         return handle
 
-    def tab(name: str, inputs: list[Any], start: Callable[..., Result], examples: list[list[Any]]) -> None:
-        steps = gr.Slider(1, 100, value=20, step=1, label="Steps")
+    def tab(
+        name: str, inputs: list[Any], start: Callable[..., Result], examples: list[list[Any]], usual: int = FAST_STEPS
+    ) -> None:
+        steps = gr.Slider(1, 100, value=usual, step=1, label="Steps")
         seed = gr.Number(_RANDOM, precision=0, label="Seed (-1: another one each time)")
         with gr.Row():
             go = gr.Button("Run", variant="primary", elem_id=f"{name}-run")
@@ -104,10 +119,10 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
                 gr.Model3D(label="Point cloud", elem_id=f"{name}-cloud"),
             ]
         outputs.append(gr.Files(label="Downloads", elem_id=f"{name}-files"))
-        handle = handler(start)
-        handle.inputs = [*inputs, steps, seed]  # type: ignore[attr-defined]
-        go.click(handle, set(handle.inputs), outputs)  # type: ignore[attr-defined]
-        cancel.click(_stopper(gr, runs), None, None, queue=False)
+        ticket, given = gr.State(), [*inputs, steps, seed]
+        asked = go.click(_with_session(gr, runs.ask), None, ticket, queue=False)
+        asked.then(handler(start, given, ticket), {*given, ticket}, outputs)
+        cancel.click(_with_session(gr, runs.stop), None, None, queue=False)
         gr.Examples(examples, inputs)
 
     with gr.Blocks(title="Modality Forcing", analytics_enabled=False) as page:
@@ -119,7 +134,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
             tab(
                 "joint",
                 [prompt, tilt],
-                lambda words, lean, **more: pipeline.joint(words, tilt=lean, **more),
+                lambda words, lean, **more: pipeline.joint(words, **_fast(f"tilt log2_alpha={lean:g}"), **more),
                 [[words, LOG2_ALPHA] for words in _PROMPTS],
             )
         with gr.Tab("Picture to depth"):
@@ -129,6 +144,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
                 [picture],
                 lambda file, **more: pipeline.i2d(_given(file, "a picture"), **more),
                 [[str(path)] for path in _scenes("")],
+                DEPTH_STEPS,
             )
         with gr.Tab("Depth to picture"):
             depth = gr.File(label="Depth: .npy, .exr, .pfm, or a 16-bit .png or .tiff", elem_id="d2i-input")
@@ -136,7 +152,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
             tab(
                 "d2i",
                 [depth, text],
-                lambda file, words, **more: pipeline.d2i(_given(file, "a depth file"), words, **more),
+                lambda file, words, **more: pipeline.d2i(_given(file, "a depth file"), words, **_fast("d2i"), **more),
                 [[str(path), _REPAINT] for path in _scenes("_depth")],
             )
     page.queue(default_concurrency_limit=1)
@@ -164,12 +180,19 @@ def _bound(start: Callable[..., Result], values: list[Any]) -> Callable[[Progres
     return lambda progress: start(*inputs, steps=int(steps), seed=seed, progress=progress)
 
 
-def _stopper(gr: Any, runs: Runs) -> Callable[..., None]:
-    def stop(request: Any) -> None:
-        runs.stop(str(request.session_hash))
+def _with_session(gr: Any, call: Callable[[str], Any]) -> Callable[[Any], Any]:
+    """A handler that calls with the name of the page's session."""
 
-    stop.__annotations__["request"] = gr.Request
-    return stop
+    def handle(request: Any) -> Any:
+        return call(str(request.session_hash))
+
+    handle.__annotations__["request"] = gr.Request  # by which gradio knows what to give
+    return handle
+
+
+def _fast(path: str) -> dict[str, str]:
+    """The solver and the path of ``--fast``."""
+    return {"sampler": FAST_SAMPLER, "path": f"{path} sigma={FAST_SIGMA}"}
 
 
 def _given(value: Any, what: str) -> Any:

@@ -30,6 +30,7 @@ from .empty_latent import MFEmptyLatent
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
 from .fog import MFFog
+from .host.blueprint_aliases import add_blueprint_aliases
 from .host.path_route import add_path_route
 from .image_to_depth_latent import MFImageToDepthLatent
 from .latent_from_batch import MFLatentFromBatch
@@ -91,6 +92,7 @@ NODES: list[type[io.ComfyNode]] = [
 class ModalityForcingExtension(ComfyExtension):
     async def on_load(self) -> None:
         add_path_route()
+        add_blueprint_aliases()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

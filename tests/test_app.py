@@ -28,8 +28,9 @@ def joint(pipeline, **settings):
 
 def test_a_run_gives_files_and_says_how_far_it_is(pipeline, tmp_path):
     said = []
-    picture, depth, cloud, files = Runs(pipeline, tmp_path).run(
-        "one", lambda *report: said.append(report), joint(pipeline, seed=3)
+    runs = Runs(pipeline, tmp_path)
+    picture, depth, cloud, files = runs.run(
+        "one", runs.ask("one"), lambda *report: said.append(report), joint(pipeline, seed=3)
     )
     assert said == [(0.5, "Step 1 of 2"), (1.0, "Step 2 of 2")]
     assert all(os.path.getsize(path) for path in (picture, depth, cloud, *files))
@@ -44,9 +45,22 @@ def test_cancel_ends_the_session_s_run_at_the_next_step_and_no_other(pipeline, t
         runs.stop("one")
 
     with pytest.raises(Canceled):
-        runs.run("one", stop_at_the_first, joint(pipeline))
+        runs.run("one", runs.ask("one"), stop_at_the_first, joint(pipeline))
     assert list(tmp_path.iterdir()) == []
-    runs.run("one", lambda *_: runs.stop("another"), joint(pipeline))  # nothing of the last run is left
+    # Nothing of the last run is left.
+    runs.run("one", runs.ask("one"), lambda *_: runs.stop("another"), joint(pipeline))
+
+
+def test_cancel_ends_the_runs_that_wait_and_none_that_is_asked_for_later(pipeline, tmp_path):
+    runs, started = Runs(pipeline, tmp_path), []
+    waiting, other = [runs.ask("one"), runs.ask("one")], runs.ask("two")
+    runs.stop("one")
+    for ticket in waiting:
+        with pytest.raises(Canceled):
+            runs.run("one", ticket, lambda *_: None, started.append)
+    assert started == []
+    for session, ticket in (("two", other), ("one", runs.ask("one"))):
+        assert runs.run(session, ticket, lambda *_: None, joint(pipeline))[3]
 
 
 def test_a_seed_of_minus_one_is_another_each_time(monkeypatch):

@@ -1,10 +1,11 @@
 """Whether two versions of the pack make the same pixels: every saved workflow of the built-in model, at fixed seeds.
 
-``run`` starts a ComfyUI with the pack in a folder, queues each workflow of this checkout that needs no download, as it
+``run`` starts a ComfyUI with the pack in a folder, queues each workflow of another folder that needs no download, as it
 is saved, and keeps what its output nodes made. ``compare`` reports the largest difference of every file of two runs.
+Give both runs the workflows of the older version: it does not know the nodes that came later.
 
 Usage:
-    python -m tests.comfyui.before_after run PACK RESULTS
+    python -m tests.comfyui.before_after run PACK RESULTS WORKFLOWS
     python -m tests.comfyui.before_after compare RESULTS RESULTS
 """
 
@@ -20,20 +21,20 @@ import numpy as np
 import trimesh
 from PIL import Image
 
-from .host import PACK, Server, find_installation
+from .host import Server, find_installation
 from .workflow_prompt import named_files, to_prompt
 
 FOLDER = "modality-forcing"
 
 
-def run(pack: Path, results: Path) -> None:
-    """Run every workflow with a pack; files go to RESULTS/WORKFLOW/NODE_NUMBER.SUFFIX."""
+def run(pack: Path, results: Path, workflows: Path) -> None:
+    """Run every workflow with a pack; files go to RESULTS/made/WORKFLOW/NODE_NUMBER.SUFFIX."""
     results.mkdir(parents=True)
     server = Server(find_installation(), results, FOLDER, pack.resolve())
     try:
         server.wait_until_ready()
         object_info = server.get("/object_info")
-        for path in sorted((PACK / "workflows").glob("*.json")):
+        for path in sorted(workflows.glob("*.json")):
             prompt = to_prompt(json.loads(path.read_text()), object_info)
             if named_files(prompt):
                 continue

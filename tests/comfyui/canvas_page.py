@@ -69,18 +69,31 @@ class Page:
         )
         self.page.wait_for_timeout(300)
 
+    @property
+    def _search_box(self) -> Any:
+        return self.page.get_by_role("combobox").or_(self.page.get_by_placeholder("Add a node")).first
+
+    def open_search(self, left: float, top: float) -> None:
+        """Double-click the canvas at a place of the page."""
+        for _attempt in range(5):  # a busy page takes two clicks for two single ones
+            self.page.mouse.dblclick(left, top)
+            self.page.wait_for_timeout(4000)
+            if self._search_box.is_visible():
+                break
+        self._search_box.wait_for()
+
+    def offered(self, words: str) -> list[str]:
+        """What the open search offers for words, best first."""
+        self._search_box.fill(words)
+        self.page.wait_for_timeout(2500)  # the list comes in parts
+        return [text.partition("\n")[0] for text in self.page.get_by_role("option").all_inner_texts()]
+
     def search(self, words: str, name: str, x: float, y: float) -> None:
         """Double-click the canvas at (x, y), type words, take the result that is called ``name``."""
         left, top = self.page.evaluate(_POINT, [x, y])
         before = self.count("nodes")
-        box = self.page.get_by_role("combobox").or_(self.page.get_by_placeholder("Add a node")).first
-        for _attempt in range(5):  # a busy page takes two clicks for two single ones
-            self.page.mouse.dblclick(left, top)
-            self.page.wait_for_timeout(4000)
-            if box.is_visible():
-                break
+        self.open_search(left, top)
         results = self.page.get_by_role("option")
-        box.wait_for()
         self.page.keyboard.type(words, delay=15)
         wanted = results.filter(has_text=name).first
         wanted.wait_for()

@@ -75,6 +75,7 @@ def test_comfyui_serves_them(server):
     mine = {entry["name"]: name for name, entry in listed.items() if entry["source"] == "custom_node"}
     assert sorted(mine) == [path.stem for path in FILES]
     for path in FILES:
+        assert listed[mine[path.stem]]["info"]["search_aliases"] == ALIASES[path.stem]
         served = server.get(f"/global_subgraphs/{mine[path.stem]}")
         assert json.loads(served["data"]) == json.loads(path.read_text(encoding="utf-8"))
 
