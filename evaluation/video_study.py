@@ -38,12 +38,11 @@ STEADY = "one noise, one scale"
 #: Whether every frame draws its own noise, and what is done against flicker.
 VARIANTS: Mapping[str, tuple[bool, Steadiness]] = {
     INDEPENDENT: (True, Steadiness(one_scale=False)),
-    "independent frames, one scale": (True, Steadiness()),
     ONE_NOISE: (False, Steadiness(one_scale=False)),
     STEADY: (False, Steadiness()),
-    f"{STEADY} by optical flow": (False, Steadiness(flow=True)),
     f"{STEADY}, carried at 0.5": (False, Steadiness(carry=0.5)),
     f"{STEADY}, carried at 0.75": (False, Steadiness(carry=0.75)),
+    f"{STEADY}, carried at 0.75 by flow": (False, Steadiness(carry=0.75, flow=True)),
 }
 
 Row = dict[str, Any]

@@ -52,6 +52,7 @@ from .stereo_pair import MFStereoPair
 from .tilt import MFTilt
 from .to_point_cloud import MFToPointCloud
 from .to_splats import MFToSplats
+from .video_depth import MFVideoDepth
 
 NODES: list[type[io.ComfyNode]] = [
     MFLoadModel,
@@ -63,6 +64,7 @@ NODES: list[type[io.ComfyNode]] = [
     MFPath,
     MFTilt,
     MFDepthCompletion,
+    MFVideoDepth,
     MFSplitLatent,
     MFMergeLatent,
     MFLatentFromBatch,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 
 #: Share of the pixels that change their place in the color histogram, from which on two frames are different shots.
 #: Found on rendered clips, see docs/video.md: a slow walk stays below half of it, nearly every cut is above it.
@@ -13,6 +13,8 @@ CUT = 0.2
 _SIDE, _BINS = 64, 16
 #: A difference of color, of 1, at which a pixel no longer counts as unchanged; compression and noise stay below it.
 _CHANGED = 8 / 255
+#: Of the pixels on edges and texture, the share that stays where the camera rests.
+_RESTS = 0.5
 
 
 def shot_distance(before: Tensor, after: Tensor) -> float:
@@ -41,3 +43,17 @@ def steadiness(before: Tensor, after: Tensor) -> Tensor:
     difference = (after - before).abs().amax(0)
     nearby = avg_pool2d(difference[None, None], 3, stride=1, padding=1, count_include_pad=False)[0, 0]
     return (1 - nearby / _CHANGED).clamp(min=0)
+
+
+def camera_rests(picture: Tensor, weight: Tensor) -> bool:
+    """Whether the picture as a whole stayed, whatever moved in it.
+
+    Only edges and texture say so: an even wall looks the same when the camera goes by.
+
+    Args:
+        picture: (3, H, W) in [0, 1].
+        weight: (H, W) from `steadiness`.
+    """
+    contrast = (max_pool2d(picture[None], 3, 1, 1) + max_pool2d(-picture[None], 3, 1, 1)).amax(1)[0]
+    textured = contrast > _CHANGED
+    return bool(weight[textured].mean() >= _RESTS) if textured.any() else True

@@ -3,9 +3,9 @@
 Three things make the depth of a clip flicker, and each has its answer here:
 
 - noise: every frame starts from the same (that is up to the function that makes depth of pictures);
-- scale: relative depth is divided by the mean of its own frame, which changes when something comes into view. A map is
-  brought to the scale of the one before it over the pixels that did not change. At a cut nothing is known of the scale,
-  and the next shot starts with its own;
+- scale: relative depth is divided by the mean of its own frame, which changes when something comes into view. As long
+  as the camera rests, a map is brought to the scale of the one before it over the pixels that did not change; when it
+  moves, they would not tell its way from a change of scale. At a cut nothing is known: the next shot has its own scale;
 - chance: with ``carry``, a frame starts from the depth of the one before it at partial noise. What such a chain gets
   wrong it keeps, so every so many frames a new one starts from noise, and the two are blended where they overlap.
 
@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .changes import CUT, shot_distance, steadiness
+from .changes import CUT, camera_rests, shot_distance, steadiness
 from .flow import FlowWarp
 from .scale import blend, scale_between
 
@@ -52,8 +52,8 @@ class Steadiness:
         carry: noise level from which a frame goes on from the depth of the one before; 0: every frame from noise.
         anchor_every: frames after which such a chain starts again from noise.
         overlap: frames over which the old chain gives way to the new one.
-        one_scale: bring every map to the scale of the one before it.
-        flow: follow pixels with optical flow, where the camera moves.
+        one_scale: bring maps to the scale of the one before, as long as the camera rests.
+        flow: move the depth that a frame starts from along the optical flow.
         cut: distance of two frames (`changes.shot_distance`) from which on they are different shots; above 1 none are.
         batch: frames whose depth is made together, where they do not depend on each other.
 
@@ -78,6 +78,8 @@ class Steadiness:
             )
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if self.flow and not self.carry:
+            raise ValueError("flow goes with carry: it moves the depth that a frame starts from")
         if not self.cut > 0:
             raise ValueError(f"cut must be above 0, got {self.cut}")
 
@@ -107,6 +109,7 @@ class State:
         rising: that of the chain that takes its place.
         age: frames since the chain started from noise.
         faded: frames of the overlap that are done.
+        factor: what the depth of a frame is multiplied by, to have the scale of its shot.
     """
 
     picture: Tensor | None = None
@@ -115,18 +118,20 @@ class State:
     rising: Tensor | None = None
     age: int = 0
     faded: int = 0
+    factor: float = 1.0
 
     def tensors(self) -> dict[str, Tensor]:
         """What can be written to a file; `from_tensors` reads it."""
         maps = {name: getattr(self, name) for name in _MAPS}
-        counts = torch.tensor([self.age, self.faded])
+        counts = torch.tensor([self.age, self.faded, self.factor], dtype=torch.float64)
         return {name: one.contiguous() for name, one in maps.items() if one is not None} | {"counts": counts}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> State:
         """The state of `tensors`."""
-        age, faded = tensors["counts"].tolist()
-        return cls(**{name: tensors[name] for name in _MAPS if name in tensors}, age=age, faded=faded)
+        age, faded, factor = tensors["counts"].tolist()
+        maps = {name: tensors[name] for name in _MAPS if name in tensors}
+        return cls(**maps, age=int(age), faded=int(faded), factor=factor)
 
 
 class Steadier:
@@ -168,39 +173,34 @@ class Steadier:
         if _equal(picture, state.picture):
             assert state.depth is not None
             return SteadyFrame(state.depth, False)
-        if state.picture is None or state.depth is None:
-            starts_shot, weight, before = True, None, None
-        else:
-            starts_shot = shot_distance(state.picture, picture) >= self.how.cut
-            weight, before = self._compared(state.picture, picture, state.depth)
+        weight = None
+        if state.picture is not None and shot_distance(state.picture, picture) < self.how.cut:
+            weight = steadiness(state.picture, picture)
         if self.how.carry:
-            depth = self._carried(picture, None if starts_shot else weight)
+            depth = self._carried(picture, weight)
         else:
             depth = next(fresh)
-        if self.how.one_scale and not starts_shot:
-            assert weight is not None
-            assert before is not None
-            depth = depth * (scale_between(depth, before, weight) or 1.0)
+        if weight is None:
+            state.factor = 1.0
+        elif self.how.one_scale and camera_rests(picture, weight):
+            assert state.depth is not None
+            state.factor = scale_between(depth, state.depth, weight) or state.factor
+        depth = state.factor * depth
         state.picture, state.depth = picture, depth
-        return SteadyFrame(depth, starts_shot)
-
-    def _compared(self, before: Tensor, after: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-        """How far each pixel (H, W) is the one that it was before, and the depth it had then."""
-        if self._warp is None:
-            return steadiness(before, after), depth
-        seen, was = self._warp(before, after, before, depth)
-        return steadiness(seen.where(seen.isfinite(), -1.0), after), was
+        return SteadyFrame(depth, weight is None)
 
     def _carried(self, picture: Tensor, weight: Tensor | None) -> Tensor:
         """Depth that goes on from that of the frame before, where so much of the picture is the same."""
         state, how = self.state, self.how
+        if weight is not None and self._warp is not None:
+            weight = self._follow(self._warp, picture)
         if weight is None or state.chain is None or float((weight == 0).float().mean()) > _MOST_CHANGED:
             state.chain, state.rising, state.age, state.faded = self.depth_of(picture[None])[0], None, 0, 0
             return state.chain
-        state.chain = self._going_on(picture, state.chain, weight)
+        state.chain = self._going_on(picture, state.chain)
         state.age += 1
         if state.rising is not None:
-            state.rising = self._going_on(picture, state.rising, weight)
+            state.rising = self._going_on(picture, state.rising)
         elif state.age >= how.anchor_every:
             state.rising = self.depth_of(picture[None])[0]
         if state.rising is None:
@@ -213,17 +213,21 @@ class Steadier:
             state.chain, state.rising, state.age, state.faded = state.rising, None, how.overlap - 1, 0
         return depth
 
-    def _going_on(self, picture: Tensor, depth: Tensor, weight: Tensor) -> Tensor:
-        if self._warp is not None:
-            assert self.state.picture is not None
-            (depth,) = self._warp(self.state.picture, picture, depth)
-        start = depth.where(weight > 0, torch.nan)
-        return self.depth_of(picture[None], start[None], self.how.carry)[0]
+    def _going_on(self, picture: Tensor, depth: Tensor) -> Tensor:
+        return self.depth_of(picture[None], depth[None], self.how.carry)[0]
+
+    def _follow(self, warp: FlowWarp, picture: Tensor) -> Tensor:
+        """Move the chains along the flow to the next picture; how far each of its pixels is known from the last."""
+        state = self.state
+        assert state.picture is not None
+        names = [name for name in ("chain", "rising") if getattr(state, name) is not None]
+        known, *moved = warp(state.picture, picture, state.picture, *(getattr(state, name) for name in names))
+        for name, depth in zip(names, moved, strict=True):
+            setattr(state, name, torch.where(depth.isnan(), getattr(state, name), depth))
+        return steadiness(known.where(known.isfinite(), -1.0), picture)
 
 
-def steady_depth(
-    frames: Iterable[Tensor], depth_of: DepthOf, how: Steadiness = Steadiness()
-) -> Iterator[SteadyFrame]:  # immutable
+def steady_depth(frames: Iterable[Tensor], depth_of: DepthOf, how: Steadiness = STEADY) -> Iterator[SteadyFrame]:
     """Steady depth of a clip, frame by frame.
 
     Args:

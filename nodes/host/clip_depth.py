@@ -1,0 +1,155 @@
+"""Depth of clips inside ComfyUI: their frames one after the other, and the model that makes depth of them.
+
+Relies on: ``comfy_api.latest`` (Input.Video, InputImpl.VideoFromFile with its ``get_stream_source`` and
+``get_active_trim_window``), ``comfy.utils.ProgressBar`` and
+``comfy.model_management.throw_exception_if_processing_interrupted``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+from comfy_api.latest import InputImpl
+from einops import rearrange
+from torch import Tensor
+
+from ...mforce_core.depth.codec import mean_depth
+from ...mforce_core.picture.placement import Placement
+from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
+from ...mforce_core.sampling.path_spec import PathSpec
+from ...mforce_core.video.files import VideoReader
+from ...mforce_core.video.going_on import path_from
+from ...mforce_core.video.steady import Steadier, Steadiness, batches
+from .core_sampler import IMAGE_TO_DEPTH, Settings, draw_noise, read_task, run
+from .depth_latent import decode_stream, encode_stream
+from .image_fit import fit_image, place
+from .joint_latent import Latent, empty_stream, joint
+from .nano_parts import warn_of_unfamiliar
+from .path_plan import PathPlan
+
+#: Frames a second of frames that come without.
+USUAL_RATE = 24.0
+
+
+class Clip:
+    """The frames of an IMAGE batch or of a VIDEO, which is decoded frame by frame.
+
+    Attributes:
+        count: how many frames there are; of a VIDEO as its file says, 0 where it does not.
+        rate: frames a second.
+    """
+
+    def __init__(self, frames: Any) -> None:
+        self._images: Tensor | None = frames if isinstance(frames, Tensor) else None
+        self._video: VideoReader | None = None
+        if isinstance(frames, InputImpl.VideoFromFile):
+            source = frames.get_stream_source()
+            start, duration = frames.get_active_trim_window()
+            source = Path(source) if isinstance(source, str) else source
+            self._video = VideoReader(source, start=start, duration=duration)
+            self.count, self.rate = self._video.count, float(self._video.rate)
+        elif self._images is None:
+            parts = frames.get_components()
+            self._images, self.rate = parts.images, float(parts.frame_rate)
+        else:
+            self.rate = USUAL_RATE
+        if self._images is not None:
+            self.count = len(self._images)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """IMAGEs (1, H, W, C) of one frame."""
+        if self._video is None:
+            assert self._images is not None
+            yield from self._images.split(1)
+            return
+        with self._video as video:
+            for picture in video:
+                yield torch.from_numpy(picture)[None].float() / 255
+
+
+class ClipDepth:
+    """Makes depth of pictures with a model of ComfyUI, all from one noise, see ``mforce_core.video.steady.DepthOf``."""
+
+    def __init__(self, model: Any, positive: Any, vae: Any, steps: int, seed: int) -> None:
+        self.model, self.positive, self.vae, self.steps, self.seed = model, positive, vae, steps, seed
+        self._warned = False
+
+    def __call__(self, pictures: Tensor, start: Tensor | None = None, level: float = 1.0) -> Tensor:
+        """Depth maps (B, H, W) of pictures (B, 3, H, W) in [0, 1]."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        rgb = self.vae.encode(rearrange(pictures, "b c h w -> b h w c"))
+        count, _, height, width = pictures.shape
+        wanted = (count, RGB_CHANNELS, height // PATCH_SIZE, width // PATCH_SIZE)
+        if tuple(rgb.shape) != wanted:
+            raise ValueError(
+                f"the VAE gave a latent of shape {tuple(rgb.shape)}, but the model needs {wanted}; connect the VAE of"
+                " Load MF Model or the FLUX.2 VAE."
+            )
+        if not self._warned:
+            warn_of_unfamiliar("MF Video Depth", self.vae, rgb)
+            self._warned = True
+        if start is None or not start.isfinite().flatten(1).any(1).all():
+            level, depth = 1.0, empty_stream(count, DEPTH_CHANNELS, *wanted[2:])
+        else:
+            depth = encode_stream(start, start.isfinite(), self.seed).to(rgb)
+        schedule = self.model.model.diffusion_model.schedule
+        plan = PathPlan(PathSpec("i2d"), path_from(level, self.steps, schedule), "euler")
+        seeds = [self.seed] * count
+        task = read_task(joint(rgb, depth, freeze_rgb=True), IMAGE_TO_DEPTH)
+        noise = draw_noise(rgb, depth, seeds)
+        _, stream = run(self.model, self.positive, self.positive, task, noise, Settings(plan=plan), seeds)
+        maps, valid = decode_stream(stream.cpu(), {})
+        return maps.where(valid, torch.nan)
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """Of T frames at the working size: pictures (T, H, W, 3), depth (T, H, W), valid pixels, how they were fitted."""
+
+    pictures: Tensor
+    depth: Tensor
+    valid: Tensor
+    placement: Placement
+
+    def latent(self) -> Latent:
+        """The depth stream with all that Depth Detokenize and MF Restore Size need to know."""
+        return {
+            "samples": encode_stream(self.depth, self.valid),
+            "depth_valid": self.valid,
+            "depth_scale": mean_depth(self.depth, self.valid).float(),
+            "placement": self.placement,
+        }
+
+
+def depth_of_clip(clip: Clip, depth_of: ClipDepth, how: Steadiness, width: int, height: int, fit: str) -> ClipResult:
+    """Steady depth of a clip, with ComfyUI's progress bar, until it is interrupted.
+
+    Raises:
+        ValueError: a single frame, frames of changing sizes, or no depth.
+    """
+    bar = comfy.utils.ProgressBar(max(1, clip.count))
+    steadier, placement = Steadier(depth_of, how), None
+    pictures: list[Tensor] = []
+    maps: list[Tensor] = []
+    for batch in batches(clip, how.batch):
+        placement = placement or place(batch[0], width, height, fit)
+        fitted = torch.cat([fit_image(frame, placement) for frame in batch]).cpu()
+        if clip.count == 1 or (not pictures and how.batch > 1 and len(fitted) == 1):
+            raise ValueError("a clip needs two frames or more; for one picture use MF Image to Depth Latent.")
+        found = steadier(rearrange(fitted, "b h w c -> b c h w"))
+        pictures.append(fitted)
+        maps += [frame.depth for frame in found]
+        bar.update_absolute(len(maps), max(len(maps), clip.count))
+    if placement is None:
+        raise ValueError("the clip has no frame.")
+    depth = torch.stack(maps)
+    valid = depth.isfinite() & placement.inside(len(depth))
+    if not valid.flatten(1).any(1).all():
+        raise ValueError("a frame came out without depth: the model does not fit width and height.")
+    return ClipResult(torch.cat(pictures), depth.where(valid, 0.0), valid, placement)
