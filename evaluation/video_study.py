@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -44,6 +44,9 @@ VARIANTS: Mapping[str, tuple[bool, Steadiness]] = {
     f"{STEADY}, carried at 0.75": (False, Steadiness(carry=0.75)),
     f"{STEADY}, carried at 0.75 by flow": (False, Steadiness(carry=0.75, flow=True)),
 }
+
+#: Of them, those that the long clip is measured with.
+LASTING = (INDEPENDENT, STEADY, f"{STEADY}, carried at 0.75")
 
 Row = dict[str, Any]
 
@@ -114,22 +117,23 @@ class VideoStudy:
         if section == "cuts":
             yield from cut_distances(self.seed)
             return
-        count, frames = (clips, SHORT) if section == "clips" else (1, LONG)
-        found: dict[str, list[Row]] = {name: [] for name in VARIANTS}
+        count, frames, names = (clips, SHORT, tuple(VARIANTS)) if section == "clips" else (1, LONG, LASTING)
+        found: dict[str, list[Row]] = {name: [] for name in names}
         for number in range(count):
             rendered = render_clip(sample_layouts(1, self.seed, number), frames, self.seed + number, self.side)
-            for name, row in self._clip(*rendered):
+            for name, row in self._clip(*rendered, names):
                 found[name].append(row)
         for name, measured in found.items():
             values = {key: torch.tensor([row[key] for row in measured]) for key in measured[0]}
             estimates = {key: intervals.mean(column) for key, column in values.items()}
             yield {"name": name, "clips": count, "frames": frames, **intervals.as_json(estimates)}
 
-    def _clip(self, pictures: Tensor, truth: Tensor) -> Iterator[tuple[str, Row]]:
-        """Every variant on a clip (T, 3, H, W) with its exact depth (T, H, W)."""
+    def _clip(self, pictures: Tensor, truth: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        """Variants, the independent frames first, on a clip (T, 3, H, W) with its exact depth (T, H, W)."""
         known = {own: _Known(FrameDepth(self.pipeline, self.job), own) for own in (True, False)}
         alone = 0.0
-        for name, (own, how) in VARIANTS.items():
+        for name in names:
+            own, how = VARIANTS[name]
             # A chain asks for single frames: what it makes from noise is none of the others'.
             depth_of = _Known(FrameDepth(self.pipeline, self.job), own) if how.carry else known[own]
             depth_of.next, depth_of.spent = 0, 0.0

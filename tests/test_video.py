@@ -199,11 +199,12 @@ def test_a_walk_past_even_walls_is_no_camera_that_rests():
 
 
 def test_a_chain_starts_where_its_noise_says_in_as_many_steps_as_are_left():
-    path = path_from(0.6, 4, Schedule())
+    spec, steps = path_from(0.6, 4, Schedule())
+    path = spec.build(steps)
     assert path.depth[0] == pytest.approx(0.6)
     assert path.steps == 2  # of the levels 0.9, 0.75, 0.5 and 0 two are below
     assert set(path.rgb) == {0.0}
-    assert path_from(1.0, 4, Schedule()) == PathSpec("i2d").build(4)
+    assert path_from(1.0, 4, Schedule()) == (PathSpec("i2d"), 4)
 
 
 def test_a_chain_goes_on_along_the_flow():

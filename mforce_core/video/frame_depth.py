@@ -39,10 +39,11 @@ class FrameDepth:
         pipeline, count = self.pipeline, len(pictures)
         rgb_noise, depth_noise = (noise.expand(count, -1, -1) for noise in self.noise)
         latents = pipeline.autoencoder.encode(pictures.to(pipeline.device, torch.float32) * 2 - 1)
-        content, path = None, path_from(1.0, self.job.steps, pipeline.model.schedule)
+        content = None
         if start is not None and start.isfinite().flatten(1).any(1).all():
             content = fill_missing(patches_to_tokens(encode_depth(start)), depth_noise)
-            path = path_from(level, self.job.steps, pipeline.model.schedule)
+        schedule = pipeline.model.schedule
+        spec, steps = path_from(1.0 if content is None else level, self.job.steps, schedule)
         _, depth = sample(
             pipeline.model,
             self.text.expand(count, -1, -1),
@@ -55,7 +56,7 @@ class FrameDepth:
             noise=(rgb_noise, depth_noise),
             seed=[self.job.seed] * count,
             guidance=self.job.guidance,
-            path=path,
+            path=spec.build(steps, schedule),
             solver=self.job.sampler,
             cuda_graph=self.job.cuda_graph,
         )

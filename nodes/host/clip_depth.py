@@ -22,7 +22,6 @@ from torch import Tensor
 from ...mforce_core.depth.codec import mean_depth
 from ...mforce_core.picture.placement import Placement
 from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
-from ...mforce_core.sampling.path_spec import PathSpec
 from ...mforce_core.video.files import VideoReader
 from ...mforce_core.video.going_on import path_from
 from ...mforce_core.video.steady import Steadier, Steadiness, batches
@@ -99,7 +98,7 @@ class ClipDepth:
         else:
             depth = encode_stream(start, start.isfinite(), self.seed).to(rgb)
         schedule = self.model.model.diffusion_model.schedule
-        plan = PathPlan(PathSpec("i2d"), path_from(level, self.steps, schedule), "euler")
+        plan = PathPlan.of(*path_from(level, self.steps, schedule), "euler", schedule)
         seeds = [self.seed] * count
         task = read_task(joint(rgb, depth, freeze_rgb=True), IMAGE_TO_DEPTH)
         noise = draw_noise(rgb, depth, seeds)

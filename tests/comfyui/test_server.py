@@ -4,13 +4,17 @@ import json
 import re
 import shutil
 import time
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import zeros
+
+from mforce.mforce_core.video.files import VideoWriter
 
 from .conftest import FOLDER
 from .host import PACK
@@ -23,7 +27,7 @@ WORKFLOWS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 INCOMPLETE = [name for name in WORKFLOWS if "Released" in name or "SDXL" in name]
 COMPLETE = [name for name in WORKFLOWS if name not in INCOMPLETE]
 BUILT_IN, FOREIGN = "nano (built-in)", {"CheckpointLoaderSimple", "ControlNetLoader"}
-SIZED = {"MFEmptyLatent", "MFImageToDepthLatent", "MFEncodeDepth"}
+SIZED = {"MFEmptyLatent", "MFImageToDepthLatent", "MFEncodeDepth", "MFVideoDepth"}
 
 
 @pytest.fixture
@@ -145,6 +149,7 @@ def stand_ins(server, prompt):
         "CheckpointLoaderSimple": "models/checkpoints",
         "ControlNetLoader": "models/controlnet",
         "LoadImage": "input",
+        "LoadVideo": "input",
     }
     for workflow in INCOMPLETE:
         text = prompt(workflow)
@@ -154,11 +159,22 @@ def stand_ins(server, prompt):
             path.parent.mkdir(parents=True, exist_ok=True)
             if kind == "LoadImage":
                 shutil.copy(PACK / "nodes" / "examples" / "cone_and_ball.png", path)
+            elif kind == "LoadVideo":
+                write_clip(path)
             elif kind == "MFLoadModel":
                 config = (NANO / "config.json").read_text()
                 save_file(load_file(NANO / "model.safetensors"), path, metadata={"config": config})
             else:
                 save_file({"weight": zeros(1)}, path)
+
+
+def write_clip(path):
+    """Two frames: a picture, and the same brighter."""
+    with Image.open(PACK / "nodes" / "examples" / "cone_and_ball.png") as picture:
+        frame = np.asarray(picture.convert("RGB"))
+    with VideoWriter(path, Fraction(12)) as writer:
+        writer.write(frame)
+        writer.write(np.minimum(frame, 235) + 20)
 
 
 @pytest.mark.parametrize("name", INCOMPLETE)

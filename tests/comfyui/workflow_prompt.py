@@ -18,7 +18,7 @@ _INPUTS, _OUTPUTS = -10, -20
 _CONTROLLED = {"seed", "noise_seed"}
 _VALUE_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "LOAD_3D", DYNAMIC_COMBO}
 # Widgets that the frontend adds to a node: a 3D view, and an upload button, whose value stays out of prompts.
-_ADDED = {"SaveGLB": ["image"], "LoadImage": [None]}
+_ADDED = {"SaveGLB": ["image"], "LoadImage": [None], "LoadVideo": [None]}
 
 #: Inputs that name a file on the user's disk. A workflow may name one that people download or bring.
 FILE_INPUTS = {
@@ -28,6 +28,7 @@ FILE_INPUTS = {
     "CheckpointLoaderSimple": "ckpt_name",
     "ControlNetLoader": "control_net_name",
     "LoadImage": "image",
+    "LoadVideo": "file",
 }
 
 
