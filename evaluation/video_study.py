@@ -35,18 +35,18 @@ _PACES = (1, 4, 8)
 
 INDEPENDENT, ONE_NOISE = "independent frames", "one noise"
 STEADY = "one noise, one scale"
+CARRIED = f"{STEADY}, carried at 0.5"
 #: Whether every frame draws its own noise, and what is done against flicker.
 VARIANTS: Mapping[str, tuple[bool, Steadiness]] = {
     INDEPENDENT: (True, Steadiness(one_scale=False)),
     ONE_NOISE: (False, Steadiness(one_scale=False)),
     STEADY: (False, Steadiness()),
-    f"{STEADY}, carried at 0.5": (False, Steadiness(carry=0.5)),
-    f"{STEADY}, carried at 0.75": (False, Steadiness(carry=0.75)),
-    f"{STEADY}, carried at 0.75 by flow": (False, Steadiness(carry=0.75, flow=True)),
+    CARRIED: (False, Steadiness(carry=0.5)),
+    f"{CARRIED} along the flow": (False, Steadiness(carry=0.5, flow=True)),
 }
 
 #: Of them, those that the long clip is measured with.
-LASTING = (INDEPENDENT, STEADY, f"{STEADY}, carried at 0.75")
+LASTING = (INDEPENDENT, STEADY, CARRIED)
 
 Row = dict[str, Any]
 

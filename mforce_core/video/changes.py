@@ -14,7 +14,7 @@ _SIDE, _BINS = 64, 16
 #: A difference of color, of 1, at which a pixel no longer counts as unchanged; compression and noise stay below it.
 _CHANGED = 8 / 255
 #: Of the pixels on edges and texture, the share that stays where the camera rests.
-_RESTS = 0.5
+_RESTS = 0.8
 
 
 def shot_distance(before: Tensor, after: Tensor) -> float:
@@ -56,4 +56,4 @@ def camera_rests(picture: Tensor, weight: Tensor) -> bool:
     """
     contrast = (max_pool2d(picture[None], 3, 1, 1) + max_pool2d(-picture[None], 3, 1, 1)).amax(1)[0]
     textured = contrast > _CHANGED
-    return bool(weight[textured].mean() >= _RESTS) if textured.any() else True
+    return not textured.any() or bool((weight[textured] > 0).float().mean() >= _RESTS)
