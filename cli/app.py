@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..version import __version__
-from .commands import bench, data, evaluation, export, models, pictures, studies, training, video, web
+from .commands import bench, data, evaluation, explore, export, models, pictures, studies, training, video, web
 
 app = typer.Typer(
     name="mforce",
@@ -23,6 +23,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "i2d": pictures.i2d,
     "d2i": pictures.d2i,
     "video": video.video,
+    "explore": explore.explore,
     "rerun": pictures.rerun,
     "demo": pictures.demo,
     "info": models.info,

@@ -6,6 +6,7 @@ of 0.1 m, each of which sees what the ones before it added. Measured in the hole
 
 - ``psnr`` in dB, ``sharpness``: mean of the picture's largest steps over the truth's, ``absrel``.
 - ``seam``: mean difference, from the truth, of the step in log depth across the border of the holes.
+- ``psnr_gain``, ``absrel_saved``: against the background on the same scene.
 - ``bias``, along a path: mean of log(depth / true depth) of the points that the step added; it would drift.
 """
 
@@ -59,19 +60,22 @@ def one_view(pipeline: Pipeline, count: int, seed: int) -> Iterator[Row]:
         seen = Seen.of(torn.see(there))
         truth = _render(layout, moved, len(seen.known))
         methods = _methods(pipeline, seen, seed + number)
-        methods["stretched"] = lambda stretched=stretched, there=there: _as_it_is(Seen.of(stretched.see(there)))
-        for name, make in methods.items():
-            for measure, value in _measured(make(), truth, seen.known).items():
+        methods["stretched"] = lambda stretched=stretched, there=there: Seen.of(stretched.see(there)).as_it_is()
+        found = {name: _measured(make(), truth, seen.known) for name, make in methods.items()}
+        for name, measures in found.items():
+            measures["psnr_gain"] = measures["psnr"] - found["background"]["psnr"]
+            measures["absrel_saved"] = found["background"]["absrel"] - measures["absrel"]
+            for measure, value in measures.items():
                 columns[name][measure].append(value)
-    for name, measures in columns.items():
-        yield {"name": name, "pictures": count, **_numbers(measures)}
+    for name, lists in columns.items():
+        yield {"name": name, "pictures": count, **_numbers(lists)}
 
 
 def along_a_path(pipeline: Pipeline, count: int, seed: int) -> Iterator[Row]:
     """A row for each step of the walk, filled by the model and from the background."""
     ways: dict[str, Callable[[int], Fill]] = {
         "both streams": lambda number: PipelineFill(pipeline, FillSettings(seed=seed + 100 * number)),
-        "background": lambda number: lambda seen, step: _as_it_is(seen),
+        "background": lambda number: lambda seen, step: seen.as_it_is(),
     }
     for name, fill_of in ways.items():
         columns = [defaultdict[str, list[float]](list) for _ in range(STRIDES)]
@@ -99,7 +103,7 @@ def world_of(layout: SceneLayout, own: SceneCamera, edge_threshold: float, size:
     """A world that knows what the scene's own camera sees."""
     world = World(edge_threshold=edge_threshold, softness=0 if edge_threshold else 2)
     camera = Camera(Pose(torch.eye(3), torch.zeros(3)), own.intrinsics()[0])
-    world.add(camera, _render(layout, own, size), torch.ones(size, size, dtype=torch.bool))
+    world.add(camera, _render(layout, own, size))
     return world
 
 
@@ -121,11 +125,12 @@ def _methods(pipeline: Pipeline, seen: Seen, seed: int) -> dict[str, Callable[[]
         return PipelineFill(pipeline, settings)(seen)
 
     return {
-        "background": lambda: _as_it_is(seen),
+        "background": seen.as_it_is,
         "RGB alone, then image to depth": partial(_picture_first, pipeline, seen, seed),
         "both streams": partial(filled, replace(usual, depth_steps=0)),
         "both streams, from pure noise": partial(filled, replace(usual, noise=1.0, depth_steps=0)),
         "both streams, depth once more": partial(filled, usual),
+        "both streams from 0.4, depth once more": partial(filled, replace(usual, noise=0.4)),
         "both streams, resampled, depth once more": partial(filled, replace(usual, resample=1)),
     }
 
@@ -151,10 +156,6 @@ def _picture_first(pipeline: Pipeline, seen: Seen, seed: int) -> Filled:
     depth = decode_depth(tokens_to_patches(maps, grid))[0].cpu()
     scale = (seen.depth / depth)[seen.known].nanmedian()
     return seen.finished(view.color, (depth * scale).nan_to_num(float(seen.depth.median())))
-
-
-def _as_it_is(seen: Seen) -> Filled:
-    return Filled(seen.color, seen.depth)
 
 
 def _measured(view: Filled, truth: Filled, known: Tensor) -> dict[str, float]:

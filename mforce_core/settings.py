@@ -23,6 +23,10 @@ FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7
 #: Tiles of depth at full size: how much of one its neighbor covers, and the noise level that it starts at.
 TILE_OVERLAP, TILE_STRENGTH = 0.5, 0.15
 
+#: Filling what comes into view (`explore`): steps in which both streams are made, and the noise level that they start
+#: at. Below it the background's blur stays, above it the colors drift.
+FILL_STEPS, FILL_NOISE = 10, 0.6
+
 #: Name of the model that comes with the package.
 BUILT_IN = "nano"
 

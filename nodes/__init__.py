@@ -29,6 +29,8 @@ from .depth_to_image_latent import MFDepthToImageLatent
 from .empty_latent import MFEmptyLatent
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
+from .explore import MFExplore
+from .extend_view import MFExtendView
 from .fog import MFFog
 from .host.blueprint_aliases import add_blueprint_aliases
 from .host.path_route import add_path_route
@@ -86,6 +88,8 @@ NODES: list[type[io.ComfyNode]] = [
     MFToSplats,
     MFRenderView,
     MFStereoPair,
+    MFExtendView,
+    MFExplore,
     MFSaveCamera,
     MFExampleScene,
 ]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import UI, io
 
-from ..mforce_core.scene3d.camera_files import CameraPath, write_chan, write_json, write_usd
+from ..mforce_core.scene3d.camera_files import OPENCV, OPENGL, CameraPath, write_chan, write_json, write_usd
 from .host.depth_files import output_paths, written
 from .host.geometry import as_moge, geometry_cameras, geometry_depth
 from .host.node import Node
@@ -15,6 +15,7 @@ from .host.notices import notice
 from .host.shared_inputs import geometry_input
 
 CHAN, JSON, USDA, USDC = "chan (Nuke)", "json (OpenGL matrices)", "usda", "usdc"
+JSON_OPENCV = "json (OpenCV matrices)"
 _SHIFTED = (
     "MF Save Camera: the lens is shifted or its pixels are not square, for which a .chan file has no place, so that"
     " what is added will not sit right; choose json or usda as the format."
@@ -56,11 +57,12 @@ class MFSaveCamera(Node):
                 ),
                 io.Combo.Input(
                     "format",
-                    options=[CHAN, JSON, USDA, USDC],
+                    options=[CHAN, JSON, USDA, USDC, JSON_OPENCV],
                     default=CHAN,
                     tooltip=(
                         "chan: text for Nuke's Camera (rotation order ZXY) and Blender's importer. json: matrices from"
-                        " the camera to the world in OpenGL's axes, as NeRF tools read transforms.json. usda, usdc: a"
+                        " the camera to the world in OpenGL's axes, as NeRF tools read transforms.json, or from the"
+                        " world to the camera in OpenCV's. usda, usdc: a"
                         " camera for Maya, Houdini, Blender and Unreal; needs: pip install usd-core."
                     ),
                 ),
@@ -112,8 +114,9 @@ class MFSaveCamera(Node):
                 if not cameras.centered:
                     notice(_SHIFTED)
                 write_chan(partial, cameras, first_frame)
-            elif format == JSON:
-                write_json(partial, cameras, first_frame, path.stem)
+            elif format in (JSON, JSON_OPENCV):
+                axes = OPENGL if format == JSON else OPENCV
+                write_json(partial, cameras, first_frame, path.stem, axes)
             else:
                 write_usd(partial, cameras, first_frame, frames_per_second)
         return io.NodeOutput(ui={"files": [UI.SavedResult(path.name, subfolder, io.FolderType.output)]})

@@ -12,7 +12,7 @@ from mforce.mforce_core.explore.filling import FillSettings, PipelineFill
 from mforce.mforce_core.explore.hold import Hold, fill_path
 from mforce.mforce_core.explore.route import ROUTES, STEREO, cameras_between, cameras_of, route_cameras
 from mforce.mforce_core.explore.view import Filled, Seen
-from mforce.mforce_core.explore.walk import extend, frame, walk
+from mforce.mforce_core.explore.walk import extend, frame
 from mforce.mforce_core.explore.world import Camera, World
 from mforce.mforce_core.scene3d.camera_files import CONVENTIONS, CameraPath, read_json, write_json
 from mforce.mforce_core.scene3d.camera_path import Pose
@@ -42,7 +42,7 @@ def box_before_a_wall():
 
 def a_world():
     world = World(softness=0)
-    world.add(HOME, box_before_a_wall(), torch.ones(SIZE, SIZE, dtype=torch.bool))
+    world.add(HOME, box_before_a_wall())
     return world
 
 
@@ -87,7 +87,7 @@ def test_the_cloud_has_the_points_of_all_pieces_in_one_world():
     world.add(there, seen.finished(seen.color, torch.full_like(seen.depth, 4.0)), seen.holes)
     assert len(world.pieces) == 2
     first, both = World(softness=0), world.cloud()
-    first.add(HOME, box_before_a_wall(), torch.ones(SIZE, SIZE, dtype=torch.bool))
+    first.add(HOME, box_before_a_wall())
     added = both.points[len(first.cloud()) :]
     assert len(added) > 200
     # The wall goes on, also beyond the first picture's edge.
@@ -180,7 +180,8 @@ def test_walking_leaves_no_hole_and_no_view_without_one_is_filled():
         filled.append(number)
         return Filled(seen.color, seen.depth)
 
-    steps = walk(world, [HOME, *route_cameras("to the right", 3, 0.2, HOME, torch.tensor([0.0, 0.0, 4.0]))], fill)
+    way = [HOME, *route_cameras("to the right", 3, 0.2, HOME, torch.tensor([0.0, 0.0, 4.0]))]
+    steps = [extend(world, camera, fill, number) for number, camera in enumerate(way)]
     assert filled == [1, 2, 3]
     assert not steps[0].made.any()
     assert steps[1].made.any()
@@ -191,7 +192,7 @@ def test_walking_leaves_no_hole_and_no_view_without_one_is_filled():
 
 def test_a_camera_inside_the_wall_is_refused():
     with pytest.raises(ValueError, match=r"camera 1 sees only 0% .* inside a wall"):
-        walk(a_world(), [place(forward=5.0)], lambda *_: None)
+        extend(a_world(), place(forward=5.0), lambda *_: None)
 
 
 def test_routes_go_where_they_are_called():

@@ -10,7 +10,7 @@ import typer
 from ...mforce_core.release import STEPS
 from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
-from . import options, students, study_of_sampling, study_of_video, training
+from . import options, students, study_of_sampling, study_of_video, study_of_views, training
 from .default_command import DefaultCommandGroup
 
 app = typer.Typer(
@@ -18,13 +18,14 @@ app = typer.Typer(
     cls=DefaultCommandGroup,
     help="Train a grid of sizes, budgets and recipes (the default: mforce study scaling) or students of few steps "
     "(distillation), or study paths through the noise levels (trajectories, conditioning, sampling) and depth of clips "
-    "(video).",
+    "(video), or views around the corner (views).",
     rich_markup_mode="rich",
 )
 app.command("grid")(training.study)
 app.command("sampling")(study_of_sampling.sampling)
 app.command("distillation")(students.distillation)
 app.command("video")(study_of_video.video)
+app.command("views")(study_of_views.views)
 
 STUDY = "Study"
 

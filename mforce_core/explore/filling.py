@@ -17,7 +17,8 @@ from ..sampling.path import NoisePath
 from ..sampling.path_spec import PathSpec
 from ..sampling.rollout import sample
 from ..sampling.solvers import Streams
-from .hold import DEPTH_STEPS, FILL_STEPS, START_NOISE, Hold, fill_path
+from ..settings import DEPTH_STEPS, FILL_NOISE, FILL_STEPS
+from .hold import Hold, fill_path
 from .view import Filled, Seen
 
 
@@ -39,7 +40,7 @@ class FillSettings:
     cfg: float | None = None
     seed: int = 0
     steps: int = FILL_STEPS
-    noise: float = START_NOISE
+    noise: float = FILL_NOISE
     resample: int = 0
     depth_steps: int = DEPTH_STEPS
 

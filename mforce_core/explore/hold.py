@@ -22,11 +22,6 @@ from ..release import PATCH_SIZE
 from ..sampling.path_spec import PathSpec
 from .view import Seen
 
-#: Both streams start at this noise level: below it the background's blur stays, above it the colors drift.
-START_NOISE = 0.6
-#: Steps in which both streams are made, and those in which the depth is made once more from the finished picture.
-FILL_STEPS, DEPTH_STEPS = 10, 4
-
 #: Pixels along the side of an autoencoder's cell; a token holds two by two.
 _CELL = PATCH_SIZE // 2
 

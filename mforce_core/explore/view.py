@@ -56,6 +56,10 @@ class Seen:
         """(H, W) bool."""
         return ~self.known
 
+    def as_it_is(self) -> Filled:
+        """The view with the background in its holes."""
+        return Filled(self.color, self.depth)
+
     def finished(self, color: Tensor, depth: Tensor) -> Filled:
         """The view with a model's picture and depth of its size in its holes, and itself elsewhere."""
         mixed = torch.lerp(color, self.covered, self.coverage[..., None])

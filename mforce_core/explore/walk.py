@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +10,10 @@ from torch import Tensor
 
 from ..scene3d.holes import fill_from_background
 from .view import Filled, Seen
-from .world import Camera, World
+from .world import Camera, World, without_slits
 
 #: fill(seen, number): a whole view, what was known of it unchanged.
 Fill = Callable[[Seen, int], Filled]
-
-#: A view with a smaller share of holes is as good as whole: the background fills it.
-_FEW_HOLES = 2e-4
 
 
 @dataclass(frozen=True)
@@ -34,30 +31,25 @@ class Step:
 
 
 def has_holes(seen: Seen) -> bool:
-    """Whether there is something for the model to make."""
-    return float(seen.holes.float().mean()) > _FEW_HOLES
+    """Whether there is something for the model to make: slits are left to the background."""
+    return bool(without_slits(seen.holes).any())
 
 
-def extend(world: World, camera: Camera, fill: Fill, number: int = 0, *, samples: int = 2) -> Step:
+def extend(world: World, camera: Camera, fill: Fill, number: int = 0) -> Step:
     """Look from a camera, fill what is missing and keep it.
 
     Raises:
         ValueError: the camera sees next to nothing of what is known.
     """
-    seen = Seen.of(world.see(camera, samples=samples), f"camera {number + 1}")
+    seen = Seen.of(world.see(camera), f"camera {number + 1}")
     if not has_holes(seen):
-        return Step(camera, seen, Filled(seen.color, seen.depth))
+        return Step(camera, seen, seen.as_it_is())
     view = fill(seen, number)
     world.add(camera, view, seen.holes)
     return Step(camera, seen, view)
 
 
-def walk(world: World, cameras: Sequence[Camera], fill: Fill, *, samples: int = 2) -> list[Step]:
-    """Extend a world by one camera after the other."""
-    return [extend(world, camera, fill, number, samples=samples) for number, camera in enumerate(cameras)]
-
-
-def frame(world: World, camera: Camera, *, samples: int = 2) -> tuple[Tensor, Tensor]:
+def frame(world: World, camera: Camera) -> tuple[Tensor, Tensor]:
     """A frame of a clip through what is known: picture (H, W, 3) whose last holes show the background, depth (H, W)."""
-    view = world.see(camera, samples=samples)
+    view = world.see(camera)
     return fill_from_background(view.color, view.coverage, view.depth), view.depth

@@ -17,13 +17,14 @@ from ..scene3d.point_cloud import (
     merge,
     scaled_edge_threshold,
     seen_from,
-    surface_normals,
     unproject,
 )
 from ..scene3d.render_view import View, render_view
 from ..scene3d.surface import Surface, build_surface
 from ..scene3d.viewer import extrinsics_of
 from .view import Filled
+
+_NOTHING = PointCloud(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8), None)
 
 #: Pixels across which new surfaces have to be at least.
 _SLIT = 3
@@ -65,8 +66,8 @@ class World:
         self.edge_threshold, self.softness = edge_threshold, softness
         self.pieces: list[Piece] = []
 
-    def add(self, camera: Camera, view: Filled, new: Tensor) -> None:
-        """Take what a view shows at its new pixels, (H, W) bool.
+    def add(self, camera: Camera, view: Filled, new: Tensor | None = None) -> None:
+        """Take what a view shows at its new pixels, (H, W) bool; None for all that have depth.
 
         Slits of a pixel or two, which open along every outline, stay open: whether they belong to what is in front or
         behind, no pixel says. Elsewhere the surface overlaps what was known, so that no crack opens between the two.
@@ -75,13 +76,15 @@ class World:
         valid = torch.isfinite(view.depth) & (view.depth > 0)
         depth = torch.where(valid, view.depth, torch.zeros_like(view.depth))
         surface = build_surface(depth, valid, edge_threshold=self.edge_threshold, softness=self.softness)
-        known = pad((~new).float()[None, None], (1, 1, 1, 1))  # nothing is known beyond the view
-        inside = max_pool2d(known, _SLIT, stride=1) == 0
-        grown = max_pool2d(inside.float(), _SLIT + 2, stride=1, padding=_SLIT // 2 + 1)[0, 0] > 0
+        if new is None:
+            self.pieces.append(Piece(camera, replace(view, depth=depth), surface))
+            return
+        wide = without_slits(new)
+        grown = max_pool2d(wide.float()[None, None], 3, stride=1, padding=1)[0, 0] > 0
         if grown.any():
             self.pieces.append(Piece(camera, replace(view, depth=depth), replace(surface, valid=valid & grown)))
 
-    def see(self, camera: Camera, *, samples: int = 2) -> View:
+    def see(self, camera: Camera) -> View:
         """What a camera sees of all pieces, the nearest in front."""
         views = [
             render_view(
@@ -89,37 +92,40 @@ class World:
                 piece.view.color,
                 piece.camera.lens,
                 _relative(piece.camera.pose, camera.pose),
-                samples=samples,
                 lens=camera.lens,
             )
             for piece in self.pieces
         ]
         return views[0] if len(views) == 1 else _together(views)
 
-    def cloud(self, *, density: int = 1, normals: bool = False) -> PointCloud:
+    def cloud(self, *, density: int = 1) -> PointCloud:
         """The points of all pieces in the world's axes, y up as glTF's; density: points along the side of a pixel."""
-        return merge([self._points(piece, density, normals) for piece in self.pieces])
+        return merge([_NOTHING, *(self._points(piece, density) for piece in self.pieces)])
 
-    def _points(self, piece: Piece, density: int, normals: bool) -> PointCloud:
+    def _points(self, piece: Piece, density: int) -> PointCloud:
         camera, depth = piece.camera, piece.view.depth
         # Edges of the whole view: at the border of what is new there is none.
         known = piece.surface.valid & ~depth_edges(depth, self.edge_threshold)
         dense, known = densify(depth, known, density)
         if not known.any():
-            empty = dense.new_zeros(0, 3)
-            return PointCloud(empty, empty.byte(), None, empty if normals else None)
+            return _NOTHING
         color = interpolate(piece.view.color.movedim(-1, 0)[None], dense.shape, mode="bilinear", align_corners=False)
-        upright = surface_normals(dense, camera.lens, valid=known, edge_threshold=self.edge_threshold)
         cloud = unproject(
             dense,
             intrinsics=camera.lens,
             rgb=color[0].movedim(0, -1),
-            normals=upright if normals else None,
             valid=known,
             edge_threshold=None,
             max_points=None,
         )
         return seen_from(replace(cloud, pixels=None), camera.extrinsics)
+
+
+def without_slits(holes: Tensor) -> Tensor:
+    """(H, W) bool: the parts of holes that are more than two pixels wide."""
+    known = pad((~holes).float()[None, None], (1, 1, 1, 1))  # a hole at the border goes on beyond it
+    inside = max_pool2d(known, _SLIT, stride=1) == 0
+    return max_pool2d(inside.float(), _SLIT, stride=1, padding=_SLIT // 2)[0, 0] > 0
 
 
 def _relative(base: Pose, pose: Pose) -> Pose:

@@ -1,0 +1,114 @@
+"""``mforce explore``: walk into a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...mforce_core.settings import BUILT_IN, DEPTH_STEPS, FILL_NOISE, FILL_STEPS, Settings
+from ..errors import report_errors
+from . import options
+
+WAY, FILLING = "Way", "Filling"
+
+
+def explore(
+    source: Annotated[Path, typer.Argument(help="A picture, or the folder of a result of mforce.")],
+    depth: Annotated[
+        Path | None,
+        typer.Option(help="Depth file of the picture. Default: the model makes it.", show_default=False,
+                     rich_help_panel=options.INPUT),
+    ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(help="Horizontal field of view of the picture in degrees. Default: the result's, else 65.",
+                     show_default=False, rich_help_panel=options.INPUT),
+    ] = None,
+    route: Annotated[
+        str,
+        typer.Option(help="walk in, to the right, to the left, up, back, swing, orbit, dolly, spiral or stereo.",
+                     rich_help_panel=WAY),
+    ] = "walk in",
+    amplitude: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=5.0, help="How far, as a fraction of the distance to the middle of the scene. "
+                     "Default: 0.3; of stereo, between the eyes, 0.03.", show_default=False, rich_help_panel=WAY),
+    ] = None,
+    views: Annotated[int, typer.Option(min=1, max=64, help="Views that are filled.", rich_help_panel=WAY)] = 8,
+    frames: Annotated[int, typer.Option(min=1, max=4096, help="Length of the clip.", rich_help_panel=WAY)] = 48,
+    layout: Annotated[
+        str,
+        typer.Option(help="Of stereo: side by side, half side by side, over under, half over under or anaglyph (red "
+                     "cyan).", rich_help_panel=WAY),
+    ] = "side by side",
+    cameras: Annotated[
+        Path | None,
+        typer.Option(help="JSON of cameras in place of the route: transform_matrix (OpenGL, as in transforms.json) or "
+                     "world_to_camera (OpenCV); the picture's camera is at the origin.", show_default=False,
+                     rich_help_panel=WAY),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="What the scene shows.", rich_help_panel=FILLING)] = "",
+    cfg: Annotated[
+        float | None,
+        typer.Option(help="Guidance towards the prompt. Default: 4; 1 without a prompt.", show_default=False,
+                     rich_help_panel=FILLING),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of both streams.", rich_help_panel=FILLING)] = FILL_STEPS,
+    noise: Annotated[
+        float,
+        typer.Option(min=0.05, max=1.0, help="Noise over the background that a hole starts from.",
+                     rich_help_panel=FILLING),
+    ] = FILL_NOISE,
+    resample: Annotated[
+        int,
+        typer.Option(min=0, max=20, help="Take the first half of the steps so often again, from new noise.",
+                     rich_help_panel=FILLING),
+    ] = 0,
+    depth_steps: Annotated[
+        int,
+        typer.Option(min=0, help="Steps of the depth that is made once more from the finished view; 0: not.",
+                     rich_help_panel=FILLING),
+    ] = DEPTH_STEPS,
+    seed: options.Seed = 0,
+    size: options.Size = None,
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    output: options.Output = None,
+    overwrite: options.Overwrite = False,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    debug: options.Debug = False,
+) -> None:  # fmt: skip
+    """Walk into a picture: what comes into view is made, picture and depth together.
+
+    Writes the filled views with their depth and cameras (OpenGL and OpenCV), the scene as scene.ply and a clip without
+    holes; for stereo both eyes.
+    """
+    with report_errors(debug):
+        from ...mforce_core.explore.filling import FillSettings
+        from ...mforce_core.explore.route import ROUTES, STEREO
+        from ...mforce_core.results.folder import check_output, default_output
+        from ...mforce_core.scene3d.stereo import LAYOUTS
+        from ..explore import Way
+        from ..explore import explore as run
+
+        if route not in ROUTES:
+            raise ValueError(f"--route is one of: {', '.join(ROUTES)}.")
+        if layout not in LAYOUTS:
+            raise ValueError(f"--layout is one of: {', '.join(LAYOUTS)}.")
+        if not source.exists():
+            raise ValueError(f"{source} does not exist.")
+        usual = 0.03 if route == STEREO else 0.3
+        way = Way(route, usual if amplitude is None else amplitude, views, frames, layout, cameras)
+        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
+        settings = Settings(
+            "i2d", "", seed=seed, steps=DEPTH_STEPS, cfg=1.0, size=options.parse_size(size), device=device, dtype=dtype,
+            model=model if model == BUILT_IN else str(Path(model).absolute()), text_encoder=words, vae=autoencoder,
+        )  # fmt: skip
+        filling = FillSettings(prompt, cfg, seed, steps, noise, resample, depth_steps)
+        output = output or default_output("explore")
+        check_output(output, overwrite=overwrite)
+        print(run(source, depth, fov, settings, filling, way, output, overwrite=overwrite))

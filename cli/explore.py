@@ -1,0 +1,189 @@
+"""What `mforce explore` does: a way of cameras through a picture, and the files of the scene that grows on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..mforce_core.explore.filling import FillSettings, PipelineFill
+from ..mforce_core.explore.route import STEREO, cameras_of, route_cameras
+from ..mforce_core.explore.view import Filled
+from ..mforce_core.explore.walk import Step, extend, frame
+from ..mforce_core.explore.world import Camera, World
+from ..mforce_core.inputs import take_depth, take_picture
+from ..mforce_core.picture.reading import read_picture
+from ..mforce_core.pipeline import Pipeline
+from ..mforce_core.release import FOV_DEGREES
+from ..mforce_core.results.folder import MARKER, output_folder
+from ..mforce_core.scene3d.camera_files import OPENCV, CameraPath, read_json, write_json
+from ..mforce_core.scene3d.camera_path import Pose
+from ..mforce_core.scene3d.densify import solid_density
+from ..mforce_core.scene3d.point_cloud import intrinsics_from_fov
+from ..mforce_core.scene3d.point_cloud_files import to_ply
+from ..mforce_core.scene3d.stereo import compose
+from ..mforce_core.settings import Settings
+from ..mforce_core.text_file import read_text
+from ..mforce_core.video.files import VideoWriter
+from .export import open_scene
+from .generation import load_pipeline, prepare
+from .progress import progress_bar, say
+
+_RATE = Fraction(24)
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where the camera goes.
+
+    Attributes:
+        route, amplitude: as `route_cameras` takes them.
+        views: that are filled.
+        frames: of the clip.
+        layout: of both eyes, for stereo.
+        cameras: JSON file of cameras in place of the route.
+    """
+
+    route: str
+    amplitude: float
+    views: int
+    frames: int
+    layout: str
+    cameras: Path | None = None
+
+    def places(self, count: int, own: Camera, depth: Tensor) -> list[Camera]:
+        """So many cameras, for a picture's camera and its depth (H, W)."""
+        if self.cameras is not None:
+            return cameras_of(*read_json(read_text(self.cameras), own.lens))
+        pivot = torch.tensor([0.0, 0.0, float(depth[depth > 0].median())])
+        return route_cameras(self.route, count, self.amplitude, own, pivot)
+
+
+def explore(
+    source: Path,
+    depth: Path | None,
+    fov: float | None,
+    settings: Settings,
+    filling: FillSettings,
+    way: Way,
+    output: Path,
+    *,
+    overwrite: bool = False,
+) -> Path:
+    """Walk from a picture into a folder.
+
+    Args:
+        source: picture, or the folder of a result.
+        depth: file with the picture's depth; None makes it.
+        fov: horizontal field of view of the picture in degrees; None: the result's, else 65.
+
+    Raises:
+        ValueError: a file or a camera cannot be used.
+    """
+    with output_folder(output, overwrite=overwrite) as work:
+        settings, parts = prepare(settings)
+        pipeline = load_pipeline([replace(settings, prompt=filling.prompt)], parts)
+        first, own = _first_view(source, depth, fov, pipeline, settings)
+        world = World()
+        world.add(own, first)
+        places = way.places(way.views, own, first.depth)
+        with progress_bar("explore") as advance:
+            steps = _walk(world, places, pipeline, filling, advance)
+        _write(work, world, steps, way, own, first.depth)
+        record = {"source": str(source.absolute()), "filling": asdict(filling), "way": asdict(way)}
+        (work / MARKER).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+    return output
+
+
+def _first_view(
+    source: Path, depth: Path | None, fov: float | None, pipeline: Pipeline, settings: Settings
+) -> tuple[Filled, Camera]:
+    """Picture, depth and camera on the model's canvas; what does not fit it is cut off."""
+    job = replace(settings, fit="crop", original_size=False)
+    if source.is_dir() or depth is not None:
+        scene = open_scene(source if depth is None else depth, None if depth is None else source, fov, None)
+        found = take_depth(torch.where(scene.valid, scene.depth, torch.nan).numpy(), job).depth
+        picture = take_picture((scene.image * 255).round().byte().numpy(), job).rgb
+        (height, width), focal = scene.depth.shape, float(scene.camera[0, 0])
+    else:
+        result = pipeline.i2d(source, fit="crop", original_size=False, seed=settings.seed, steps=settings.steps)
+        picture, found = result.image, result.depth
+        width, height = read_picture(source).image.size
+        focal = float(intrinsics_from_fov(height, width, fov or FOV_DEGREES)[0, 0])
+    assert picture is not None
+    assert found is not None
+    rows, columns = found.shape
+    focal /= min(1.0, columns * height / (rows * width))  # of the width that is left
+    lens = torch.tensor([[focal, 0.0, 0.5], [0.0, focal * columns / rows, 0.5], [0.0, 0.0, 1.0]])
+    known = torch.from_numpy(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)).float()
+    view = Filled(torch.from_numpy(picture.copy()).float() / 255, known)
+    return view, Camera(Pose(torch.eye(3), torch.zeros(3)), lens)
+
+
+def _walk(
+    world: World,
+    places: list[Camera],
+    pipeline: Pipeline,
+    filling: FillSettings,
+    advance: Callable[[int, int], None],
+) -> list[Step]:
+    done = 0
+
+    def progress() -> None:
+        nonlocal done
+        done += 1
+        advance(min(done, total), total)
+
+    fill = PipelineFill(pipeline, filling, progress)
+    total = fill.steps * len(places)
+    walked = []
+    for number, camera in enumerate(places):
+        walked.append(extend(world, camera, fill, number))
+        done = fill.steps * (number + 1)  # a view without a hole takes none
+        advance(done, total)
+    return walked
+
+
+def _write(work: Path, world: World, steps: list[Step], way: Way, own: Camera, depth: Tensor) -> None:
+    """The filled views, their depth and cameras, the cloud, and the clip or both eyes."""
+    height, width = depth.shape
+    for number, step in enumerate(steps):
+        _save(step.view.color, work / f"view.{number + 1:04}.png")
+        np.save(work / f"depth.{number + 1:04}.npy", step.view.depth.numpy())
+    cameras = CameraPath(
+        torch.stack([step.camera.lens for step in steps]),
+        torch.stack([step.camera.extrinsics for step in steps]),
+        (height, width),
+    )
+    write_json(work / "transforms.json", cameras, 1, "view")
+    write_json(work / "cameras_opencv.json", cameras, 1, "view", OPENCV)
+    (work / "scene.ply").write_bytes(to_ply(world.cloud(density=solid_density(max(height, width)))))
+    frames = [frame(world, camera)[0] for camera in way.places(way.frames, own, depth)]
+    if way.route == STEREO and way.cameras is None:
+        _save(frames[0], work / "left.png")
+        _save(frames[1], work / "right.png")
+        _save(compose(frames[0], frames[1], way.layout), work / "stereo.png")
+        return
+    try:
+        with VideoWriter(work / "clip.mp4", _RATE) as clip:
+            for picture in frames:
+                clip.write(_bytes(picture))
+    except ModuleNotFoundError as error:
+        say(f"No clip was written, but its frames: {error}")
+        for number, picture in enumerate(frames):
+            _save(picture, work / f"clip.{number + 1:04}.png")
+
+
+def _bytes(picture: Tensor) -> np.ndarray:
+    return (picture.clamp(0, 1) * 255).round().byte().numpy()
+
+
+def _save(picture: Tensor, path: Path) -> None:
+    Image.fromarray(_bytes(picture)).save(path)

@@ -1,0 +1,126 @@
+"""Run by ComfyUI's Python: MF Extend View and MF Explore on nano, results as JSON.
+
+Usage: explore_runs.py PACK_ROOT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from pack_loading import load_pack
+
+FEW = {"steps": 2, "depth_steps": 1}
+
+
+def main(root: Path) -> None:
+    load_pack(root)
+    import comfy.model_management
+    import torch
+    from pack_under_test.mforce_core.scene3d.point_cloud_files import read_ply
+    from pack_under_test.nodes.explore import MFExplore
+    from pack_under_test.nodes.extend_view import MFExtendView
+    from pack_under_test.nodes.host.geometry import make_geometry
+    from pack_under_test.nodes.load_model import NANO, MFLoadModel
+    from pack_under_test.nodes.merge_point_clouds import MFMergePointClouds
+    from pack_under_test.nodes.render_view import MFRenderView
+    from pack_under_test.nodes.to_point_cloud import MFToPointCloud
+
+    from nodes import CLIPTextEncode
+
+    size = (112, 128)
+    depth = torch.full((1, *size), 4.0)
+    image = torch.tensor([0.2, 0.4, 0.8]).expand(1, *size, 3).clone()
+    depth[:, 40:90, 50:80], image[:, 40:90, 50:80] = 2.0, torch.tensor([0.9, 0.3, 0.1])
+    geometry = make_geometry(depth, torch.ones_like(depth, dtype=torch.bool), image, 60.0)
+    model, clip, vae = MFLoadModel.execute(NANO).result
+    empty = CLIPTextEncode().encode(clip, "")[0]
+    given = {"model": model, "positive": empty, "negative": empty, "vae": vae, **FEW}
+    results = {"silent": []}
+
+    def run(node, **own):
+        inputs = [entry for entry in node.define_schema().inputs if getattr(entry, "default", None) is not None]
+        return node.execute(**{**{entry.id: entry.default for entry in inputs}, **own}).args
+
+    def fill(node, **own):
+        return run(node, **{**given, **own})
+
+    def message(node, **own) -> str:
+        try:
+            fill(node, **own)
+        except ValueError as problem:
+            return str(problem)
+        return ""
+
+    def points(file):
+        return read_ply(file.get_data().getvalue()).points
+
+    for node in (MFExtendView, MFExplore):
+        schema = node.GET_SCHEMA()
+        results["silent"] += [
+            entry.id or entry.display_name for entry in (*schema.inputs, *schema.outputs) if not entry.tooltip
+        ]
+        assert schema.description
+        assert schema.search_aliases
+
+    # One view: what is known stays, what is not is made in both streams.
+    picture, holes, view = run(MFRenderView, geometry=geometry, orbit_right=0.0, move_right=0.08, edge_softness=0)
+    whole, made, new = fill(MFExtendView, geometry=view, holes=holes)
+    known = holes[0] == 0
+    results["holes"] = float(holes.mean())
+    results["known_color"] = float((whole - picture)[0][known].abs().max())
+    results["known_depth"] = float((made["depth"] / view["depth"] - 1)[0][known].abs().max())
+    results["made_color"] = float((whole - picture)[0][~known].abs().mean())
+    results["made_everywhere"] = bool(made["mask"].all() and torch.isfinite(made["depth"]).all())
+    results["same_camera"] = bool(torch.equal(made["extrinsics"], view["extrinsics"]))
+    results["repeatable"] = bool(torch.equal(whole, fill(MFExtendView, geometry=view, holes=holes)[0]))
+    results["seed_matters"] = not torch.equal(whole, fill(MFExtendView, geometry=view, holes=holes, seed=5)[0])
+    # The wall's new points lie in the first camera's axes, at the wall's distance.
+    results["new_points"], results["new_distance"] = len(points(new)), -float(points(new)[:, 2].median())
+    old = run(MFToPointCloud, geometry=geometry, centre=False)[0]
+    merged = MFMergePointClouds.execute({"point_cloud0": old, "point_cloud1": new}).args[0]
+    results["merged"] = len(points(merged)) == len(points(old)) + len(points(new))
+    still = run(MFRenderView, geometry=geometry, orbit_right=0.0)
+    results["no_hole"] = message(MFExtendView, geometry=still[2], holes=still[1])
+
+    # A walk, its cloud and its clip.
+    clip_of_walk, views, cloud, _ = fill(
+        MFExplore, geometry=geometry, route="to the right", views=2, frames=3, amplitude=0.2
+    )
+    results["walk"] = [list(clip_of_walk.shape), list(views["depth"].shape), list(views["extrinsics"].shape)]
+    results["walk_camera"] = views["extrinsics"][:, 0, 3].tolist()
+    results["walk_black"] = float((clip_of_walk.amax(-1) < 0.02).float().mean())
+    results["walk_grows"] = len(points(cloud)) > len(points(old))
+    eyes = fill(MFExplore, geometry=geometry, route="stereo", amplitude=0.03)[0]
+    beside = fill(MFExplore, geometry=geometry, route="stereo", amplitude=0.03, layout="side by side")[0]
+    results["stereo"] = [list(eyes.shape), list(beside.shape), bool(torch.equal(beside[0, :, :128], eyes[0]))]
+    matrix = torch.eye(4)
+    matrix[0, 3] = 0.5
+    cameras = json.dumps({"frames": [{"transform_matrix": matrix.tolist()}]})
+    found = fill(MFExplore, geometry=geometry, cameras=cameras)
+    results["json"] = [list(found[0].shape), found[1]["extrinsics"][0, :3, 3].tolist()]
+    aimed = {"position": {"x": 0.4, "y": 0.0, "z": 0.0}, "target": {"x": 0.4, "y": 0.0, "z": -4.0}, "fov": 53.0}
+    found = fill(MFExplore, geometry=geometry, camera_info=aimed, viewer="mesh or splat", views=2, frames=2)
+    results["aimed"] = found[1]["extrinsics"][:, 0, 3].tolist()
+
+    # Sentences.
+    results["inside"] = message(MFExplore, geometry=geometry, amplitude=2.5, views=1)
+    results["bad_json"] = message(MFExplore, geometry=geometry, cameras="{")
+    results["no_depth"] = message(MFExtendView, geometry={"points": geometry["points"]})
+    nothing = {**geometry, "mask": torch.zeros_like(depth, dtype=torch.bool)}
+    results["nothing_known"] = message(MFExtendView, geometry=nothing)
+    results["odd_size"] = message(
+        MFExtendView, geometry=make_geometry(depth[:, :100], depth[:, :100] > 0, image[:, :100], 60.0)
+    )
+    both = {name: torch.cat([value, value]) for name, value in geometry.items()}
+    results["two_maps"] = message(MFExplore, geometry=both)
+    results["foreign_model"] = message(MFExtendView, geometry=view, model=type("Model", (), {"model": None})())
+    comfy.model_management.interrupt_current_processing()
+    try:
+        fill(MFExplore, geometry=geometry, route="to the right")
+    except comfy.model_management.InterruptProcessingException:
+        results["interrupted"] = True
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,99 @@
+"""`mforce explore`: the files that it writes, read by other libraries, and its sentences."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from plyfile import PlyData
+
+pytest.importorskip("typer")
+pytest.importorskip("av")
+
+import av
+from typer.testing import CliRunner
+
+from mforce.cli.app import app
+
+FEW = ("--steps", 1, "--depth-steps", 0, "--views", 2, "--frames", 3, "--size", "64x48")
+
+
+def run(*arguments):
+    done = CliRunner().invoke(app, ["explore", *map(str, arguments)])
+    return done.exit_code, " ".join(done.output.split())
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A picture of a box before a wall, and its depth."""
+    folder = tmp_path_factory.mktemp("given")
+    depth, color = np.full((96, 128), 4.0, np.float32), np.full((96, 128, 3), 150, np.uint8)
+    depth[30:70, 50:80], color[30:70, 50:80] = 2.0, (200, 60, 20)
+    np.save(folder / "depth.npy", depth)
+    Image.fromarray(color).save(folder / "picture.png")
+    return folder
+
+
+def test_a_walk_writes_views_cameras_a_cloud_and_a_clip(given, tmp_path):
+    out = tmp_path / "walk"
+    code, said = run(
+        given / "picture.png", "--depth", given / "depth.npy", "--fov", 60, "--route", "to the right",
+        "--amplitude", 0.2, "-o", out, *FEW,
+    )  # fmt: skip
+    assert code == 0, said
+    assert Image.open(out / "view.0002.png").size == (64, 48)
+    depth = np.load(out / "depth.0002.npy")
+    assert depth.shape == (48, 64)
+    assert np.isfinite(depth).all()
+    frames = json.loads((out / "transforms.json").read_text())["frames"]
+    # 0.8 is a fifth of the distance to the scene; OpenGL's matrices hold the place, OpenCV's its opposite.
+    assert [frame["transform_matrix"][0][3] for frame in frames] == pytest.approx([0.4, 0.8], rel=1e-3)
+    assert frames[0]["fl_x"] == pytest.approx(0.5 * 64 / np.tan(np.radians(30)), rel=1e-5)
+    other = json.loads((out / "cameras_opencv.json").read_text())["frames"]
+    assert [frame["world_to_camera"][0][3] for frame in other] == pytest.approx([-0.4, -0.8], rel=1e-3)
+    cloud = PlyData.read(out / "scene.ply")["vertex"]
+    half = 4 * np.tan(np.radians(30))  # the first picture's edge on the wall
+    assert cloud["x"].max() > half + 0.4
+    assert cloud["z"].min() == pytest.approx(-4, rel=0.2)
+    with av.open(str(out / "clip.mp4")) as clip:
+        assert len(list(clip.decode(video=0))) == 3
+    # The same cameras again, from the file.
+    again = tmp_path / "again"
+    code, said = run(
+        given / "picture.png", "--depth", given / "depth.npy", "--fov", 60, "--cameras", out / "cameras_opencv.json",
+        "-o", again, *FEW,
+    )  # fmt: skip
+    assert code == 0, said
+    assert np.array_equal(np.load(again / "depth.0002.npy"), depth)
+
+
+def test_both_eyes_of_a_picture_whose_depth_is_made(given, tmp_path):
+    code, said = run(
+        given / "picture.png", "--route", "stereo", "--layout", "over under", "-o", tmp_path / "eyes", *FEW
+    )
+    assert code == 0, said
+    left, right, both = (Image.open(tmp_path / "eyes" / f"{name}.png") for name in ("left", "right", "stereo"))
+    assert both.size == (64, 96)
+    assert np.array_equal(np.concatenate([left, right]), np.asarray(both))
+    assert not np.array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--route", "moonwalk"), "--route is one of: walk in"),
+        (("--layout", "round"), "--layout is one of: side by side"),
+        (("--amplitude", 2.5), "camera 1 sees only 0% of its view filled: it stands inside a wall"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_left(given, tmp_path, arguments, sentence):
+    code, said = run(
+        given / "picture.png", "--depth", given / "depth.npy", "-o", tmp_path / "none", *FEW, *arguments
+    )  # fmt: skip
+    assert code == 2
+    assert sentence in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_is_not_there(tmp_path):
+    assert run(tmp_path / "gone.png", "-o", tmp_path / "none") == (2, f"Error: {tmp_path / 'gone.png'} does not exist.")
