@@ -1,6 +1,9 @@
 """Few-step distillation against formulations of its own: the sampler, MeanFlow with exact derivatives, counts."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from mforce.training.losses import Totals
 from mforce.training.processes import join
 from mforce.training.recipe import Batch, row_generator
 from mforce.training.train import Trainer, train
-from tiny_training import config, write_base, write_data
+from tiny_training import arguments, config, write_base, write_data
 
 GRID = (2, 2)
 
@@ -273,3 +276,41 @@ def test_settings_of_the_run_are_kept(data: Path, base: Path, tmp_path: Path) ->
     with pytest.raises(ConfigError, match="another distillation"):
         train(config("distill", data, tmp_path, base=base, steps=2, **{"distillation.teacher_steps": 2}))
     assert json.loads((tmp_path / "config.json").read_text())["distillation"]["teacher_steps"] == 4
+
+
+def log(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_processes_distill_like_one(data: Path, base: Path, tmp_path: Path) -> None:
+    """Sharded, in two micro-batches each, with the teacher in its file, and a look at held-out samples."""
+    more = {"base": base, "steps": 5, "log_every": 1, "distillation.teacher_share": 0.5}
+    look = {"heldout.latents": data, "heldout.samples": 4, "heldout.every": 5}
+    train(config("distill", data, tmp_path / "one", **more))
+    many = more | look | {"scale.micro_batch_size": 1, "scale.teacher": "host"}
+    options = [part for value in arguments("distill", data, tmp_path / "two", **many) for part in ("--set", value)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-distill", *options]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-4000:]
+    one, two = ([entry for entry in log(tmp_path / name) if "rgb" in entry] for name in ("one", "two"))
+    assert [entry["step"] for entry in two] == [1, 2, 3, 4, 5]
+    for ours, theirs in zip(two, one, strict=True):
+        assert ours["rgb"] == pytest.approx(theirs["rgb"], rel=1e-3)
+        assert ours["depth"] == pytest.approx(theirs["depth"], rel=1e-3)
+    assert [entry["step"] for entry in log(tmp_path / "two") if "heldout_absrel" in entry] == [5]
+
+
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(data: Path, base: Path, tmp_path: Path) -> None:
+    def steps_of(out: Path, count: int) -> dict[str, Tensor]:
+        trainer = Trainer(config("distill", data, out, base=base, steps=8), join("cpu"))
+        for _ in range(count):
+            trainer.train_step()
+        trainer.save()
+        trainer.close()
+        return trainer.model.state_dict()
+
+    steps_of(tmp_path / "stopped", 2)
+    resumed, whole = steps_of(tmp_path / "stopped", 2), steps_of(tmp_path / "whole", 4)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+    assert not torch.equal(whole["img_in.weight"], load_model(base, dtype=torch.float32).state_dict()["img_in.weight"])
