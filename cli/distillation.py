@@ -55,8 +55,8 @@ def evaluate_students(
     teacher = Subject(Pipeline(settings, parts, (), say), settings.seed)
     subjects = {}
     for name, model in models.items():
-        same = {"text_encoder": str(parts.text_encoder), "vae": str(parts.vae)}
-        own, found = prepare(replace(settings, model=str(model), **same))
+        words, vae = str(parts.text_encoder), str(parts.vae)
+        own, found = prepare(replace(settings, model=str(model), text_encoder=words, vae=vae))
         student = Subject(Pipeline(own, found, (), say), settings.seed)
         subjects[name] = (student, student.pipeline.distilled)
     rows = compare(teacher, subjects, steps, counts, teacher_steps=teacher_steps, reference=reference)

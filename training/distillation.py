@@ -105,10 +105,14 @@ class Distillation:
         texts = torch.cat((batch.text, self.null_text.expand_as(batch.text)))
         both = (tokens.repeat(2, 1, 1) for tokens in state)
         raw = self.teacher(*both, texts, *levels.repeat(2, 1).unbind(1), batch.grid)
-        prompted, empty = zip(*(part.to(state.rgb).chunk(2) for part in raw), strict=True)
         scale = cfg[:, None, None]
-        guided = (without + scale * (given - without) for given, without in zip(prompted, empty, strict=True))
-        return _velocities(*guided, state, levels)
+
+        def guide(part: Tensor) -> Tensor:
+            prompted, empty = part.to(state.rgb).chunk(2)
+            return empty + scale * (prompted - empty)
+
+        velocity, depth_x0 = raw
+        return _velocities(guide(velocity), guide(depth_x0), state, levels)
 
 
 def start_of(batch: Batch, jumps: Jumps) -> Streams:

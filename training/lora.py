@@ -16,6 +16,10 @@ from .initialize import MasterWeightLinear
 #: ComfyUI's name of the transformer in the keys of a LoRA file.
 _PREFIX = "diffusion_model."
 
+#: Starts of the names of layers that can be targets: of the image and text half, and of depth alone.
+_HALF: tuple[str, ...] = ("double_blocks.", "single_blocks.", "img_in", "txt_in")
+_DEPTH: tuple[str, ...] = ("depth_decoder_blocks.", "depth_in")
+
 
 class LoraLinear(MasterWeightLinear):
     """``W x + (alpha / rank) B A x``; ``active`` = False leaves the base's layer."""
@@ -44,9 +48,7 @@ def add_lora(model: nn.Module, config: LoraConfig, *, with_depth: bool = False) 
     Raises:
         ConfigError: a target that names no layer.
     """
-    starts = ("double_blocks.", "single_blocks.", "img_in", "txt_in")
-    if with_depth:
-        starts += ("depth_decoder_blocks.", "depth_in")
+    starts = _HALF + _DEPTH if with_depth else _HALF
     layers = {
         name: module
         for name, module in model.named_modules()

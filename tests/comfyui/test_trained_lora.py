@@ -69,6 +69,12 @@ def test_a_student_has_pairs_on_its_depth_stream_too(results):
     assert [found["made_for"], found["unmerged_made_for"]] == [4, None]  # the teacher's weights are not the student's
 
 
+def test_guidance_on_top_of_a_student_is_remarked_on_once(results):
+    assert results["nano-mf"]["said"] == []
+    (sentence,) = results["nano-distill"]["said"]  # of a run with cfg 1 and one with cfg 4
+    assert sentence.startswith("This model was made for 4 steps without guidance: a cfg of 4")
+
+
 @pytest.mark.parametrize("preset", ["nano-mf", "nano-distill"])
 def test_the_file_makes_the_merged_model(results, preset):
     found = results[preset]

@@ -15,6 +15,8 @@ def main(root: Path, unmerged: Path, file: Path, merged: Path) -> None:
     import comfy.sd
     import comfy.utils
     import torch
+    from pack_under_test.nodes.host import core_sampler, sampler_wrappers
+    from pack_under_test.nodes.host.joint_latent import joint
     from pack_under_test.nodes.host.model_loader import load_joint_model
     from safetensors.torch import load_file
 
@@ -30,8 +32,16 @@ def main(root: Path, unmerged: Path, file: Path, merged: Path) -> None:
         return sum(float((one[name].float() - other[name].float()).square().sum()) for name in layers) ** 0.5
 
     layers = {name.removeprefix("diffusion_model.") for name in with_lora.patches}
+    said: list[str] = []
+    sampler_wrappers.notice = said.append
+    text = [[torch.zeros(1, 2, 128), {}]]
+    latent = joint(torch.zeros(1, 128, 2, 2), torch.zeros(1, 256, 2, 2))
+    for cfg in (1.0, 4.0):
+        settings = core_sampler.Settings(steps=1, cfg=cfg)
+        core_sampler.sample_latent(load_joint_model(str(merged)), text, text, latent, "joint", settings, 0)
     few = [load_joint_model(str(folder)).model.model_config.distilled for folder in (merged, unmerged)]
     results = {
+        "said": said,
         "made_for": few[0] and few[0].steps,
         "unmerged_made_for": few[1] and few[1].steps,
         "layers": sorted(layers),
