@@ -16,8 +16,10 @@ from mforce.mforce_core import load_model, sample
 from mforce.mforce_core.model.config import ConfigError, Schedule
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.sampling.path import NoisePath
+from mforce.mforce_core.weights.parts import model_path
 from mforce.training.config import DistillationConfig, RecipeConfig
 from mforce.training.distillation import Distillation, start_of
+from mforce.training.export import parts_of
 from mforce.training.jumps import PARTS, JumpPaths, Jumps, teacher_places
 from mforce.training.losses import Totals
 from mforce.training.processes import join
@@ -257,6 +259,13 @@ def test_a_lora_student_is_the_teacher_without_its_updates(data: Path, base: Pat
             update = 16 / 2 * up @ down
             assert update.abs().max() > 0
         torch.testing.assert_close(merged[name], tensor + update, rtol=1e-2, atol=2e-2)
+
+
+def test_a_student_has_the_parts_of_its_teacher(base: Path, tmp_path: Path) -> None:
+    """Where nothing else names them: the built-in model's autoencoder lies beside it."""
+    made = config("distill", base, tmp_path, base=model_path("nano"))
+    assert parts_of(made)["vae"] == model_path("nano")
+    assert "vae" not in parts_of(config("distill", base, tmp_path, base=base))
 
 
 def test_what_cannot_be_distilled_is_refused_in_a_sentence(data: Path, base: Path, tmp_path: Path) -> None:

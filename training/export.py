@@ -14,7 +14,7 @@ from ..mforce_core.model.config import Distilled
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.weights.checkpoint import save_model
-from ..mforce_core.weights.named_parts import Part, portable
+from ..mforce_core.weights.named_parts import Part, named_part, portable
 from .config import TrainConfig
 from .data.encode import ENCODE_REPORT
 from .lora import merge_lora, save_lora, split_lora
@@ -69,7 +69,8 @@ def distilled_of(config: TrainConfig) -> Distilled | None:
 def parts_of(config: TrainConfig) -> dict[Part, Path]:
     """The text encoder and the autoencoder that a run used, as far as it knows them.
 
-    The autoencoder of encoded data is the one that ``mforce data encode`` noted, where that still exists.
+    The autoencoder of encoded data is the one that ``mforce data encode`` noted, where that still exists; what nothing
+    else names is the base's.
     """
     noted = [folder / ENCODE_REPORT for folder in config.data.parts()]
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in noted if path.is_file()]
@@ -81,10 +82,21 @@ def parts_of(config: TrainConfig) -> dict[Part, Path]:
     }
     for part, given in named.items():
         names = [report["parts"][part] for report in reports if report.get("parts", {}).get(part)]
-        path = given or next((Path(name) for name in names), None)
+        path = given or next((Path(name) for name in names), None) or _of_base(config.base, part)
         if path is not None and path.exists():
             found[part] = path
     return found
+
+
+def _of_base(base: Path | None, part: Part) -> Path | None:
+    """A part that lies in the base's folder, or that its configuration names."""
+    if base is None or not base.is_dir():
+        return None
+    beside = (base / WORDS_FILE).exists() if part == "text_encoder" else bool(autoencoder_files(base))
+    try:
+        return base if beside else named_part(base, part)
+    except ValueError:  # it names what is no longer there: a run that is done must not fail for it
+        return None
 
 
 def _copy_parts(config: TrainConfig, out: Path) -> None:
