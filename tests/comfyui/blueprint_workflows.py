@@ -85,6 +85,7 @@ def workflows(definitions: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
     drawing, task = canvas(TEXT), text_to_image_and_depth(definitions, "a red cube on a checkered floor")
     made = drawing.stand_in(task, 1)
+    drawing.add("PreviewImage", 1, title="Depth, near is red", images=made["depth_preview"])
     cloud = drawing.add("MFToPointCloud", 2, geometry=made["geometry"])
     drawing.add("SaveImage", 2, images=made["image"], filename_prefix="modality-forcing/image")
     drawing.add("PreviewPointCloud", 3, model_3d=cloud["point_cloud"], camera_info=cloud["camera"])
@@ -93,6 +94,7 @@ def workflows(definitions: dict[str, Any]) -> dict[str, dict[str, Any]]:
     drawing, task = canvas(IMAGE), image_to_depth(definitions)
     scene = drawing.add("MFExampleScene", 1, scene="cone_and_ball")
     made = drawing.stand_in(task, 2, image=scene["image"])
+    drawing.add("PreviewImage", 2, title="Depth, near is red", images=made["depth_preview"])
     cloud = drawing.add("MFToPointCloud", 3, geometry=made["geometry"])
     drawing.add("SaveImage", 3, images=made["controlnet"], filename_prefix="modality-forcing/controlnet_depth")
     drawing.add("PreviewPointCloud", 4, model_3d=cloud["point_cloud"], camera_info=cloud["camera"])

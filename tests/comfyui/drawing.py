@@ -14,6 +14,8 @@ _ROW, _WIDGET, _TEXT = 22, 26, 110
 _MATCHED = "COMFY_MATCHTYPE_V3"
 #: Sizes of nodes that show something.
 _VIEWS = {"PreviewImage": (280, 290), "SaveImage": (280, 320), "PreviewPointCloud": (560, 620)}
+#: Pixels that the pictures of these nodes take below their widgets.
+_PICTURES = {"MFSaveDepth": 190, "MFSaveLayers": 190, "MFSampler": 150, "MFPath": 190}
 
 
 def identifier(*names: str) -> str:
@@ -83,7 +85,8 @@ class Drawing:
                     values.append("fixed")
                     lines += 1
         bare = sum("widget" not in socket for socket in sockets)
-        width, height = _VIEWS.get(kind, (300, 16 + _ROW * max(bare, len(info["output"]), 1) + _WIDGET * lines))
+        rows = _ROW * max(bare, len(info["output"]), 1) + _WIDGET * lines
+        width, height = _VIEWS.get(kind, (300, 16 + rows + _PICTURES.get(kind, 0)))
         outputs = [
             {"name": name, "type": matched if type_ == _MATCHED else type_, "links": []}
             for name, type_ in zip(info["output_name"], info["output"], strict=True)
@@ -102,8 +105,8 @@ class Drawing:
         node |= {"size": [340, height], "inputs": [], "outputs": [], "title": "Note", "properties": {}}
         return self._put(node | {"color": "#432", "bgcolor": "#653"}, [text])
 
-    def stand_in(self, subgraph: dict[str, Any], column: int, view: int = 200, **inputs: Slot) -> Made:
-        """The node that stands for a subgraph; ``view`` pixels of its height are for the pictures within."""
+    def stand_in(self, subgraph: dict[str, Any], column: int, **inputs: Slot) -> Made:
+        """The node that stands for a subgraph, whose pictures the modern renderer shows and makes room for."""
         node: dict[str, Any] = {"id": len(self.nodes) + 1, "type": subgraph["id"]}
         sockets = []
         for one in subgraph["inputs"]:
@@ -114,7 +117,7 @@ class Drawing:
             sockets.append({"name": one["name"], "type": one["type"], "link": link, **widget})
         outputs = [{"name": one["name"], "type": one["type"], "links": []} for one in subgraph["outputs"]]
         bare = sum("widget" not in socket for socket in sockets)
-        height = 16 + _ROW * max(bare, len(outputs)) + _WIDGET * (len(sockets) - bare) + 80 + view
+        height = 16 + _ROW * max(bare, len(outputs)) + _WIDGET * (len(sockets) - bare) + 80
         node |= {"pos": self._place(column, 340, height), "size": [340, height], "inputs": sockets}
         node |= {"outputs": outputs, "title": subgraph["name"]}
         previews = [one["id"] for one in subgraph["nodes"] if one["type"] == "PreviewImage"]
@@ -144,6 +147,18 @@ class Drawing:
             origin, kind = {"origin_id": given.node["id"], "origin_slot": given.index}, output["type"]
         self.links.append({**link, **origin, "type": kind})
         return number
+
+
+def least_size(node: dict[str, Any], info: dict[str, Any]) -> tuple[float, float]:
+    """Width and height that the classic renderer gives a saved node at least: of its title, sockets and widgets."""
+    known = node_inputs(info)
+    shown = [options for type_, options in known.values() if is_widget(type_, options)]
+    lines = len(shown) + sum(bool(options.get("control_after_generate")) for options in shown)
+    texts = sum(bool(options.get("multiline")) for options in shown)
+    height = 6 + 20 * max(len(known) - len(shown), len(info["output"])) + 24 * lines + 30 * texts
+    title = node.get("title") or info["display_name"]
+    width, saved = node["size"]
+    return max(width, 40 + 7 * len(title)), max(saved, height + _PICTURES.get(node["type"], 0))
 
 
 def _default(node: str, kind: str, options: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from .drawing import TITLE, least_size
 from .host import PACK
 from .workflow_prompt import (
     FILE_INPUTS,
@@ -52,6 +53,18 @@ def test_links_join_outputs_and_inputs_of_one_type(workflow):
         assert wanted["link"] == link
         assert kind == output["type"]
         assert kind in wanted["type"].split(",")
+
+
+def test_no_node_lies_on_another(workflow):
+    boxes = []
+    for node in workflow["nodes"]:
+        width, height = least_size(node, OBJECT_INFO[node["type"]]) if node["type"] in OBJECT_INFO else node["size"]
+        left, top = node["pos"]
+        boxes.append((node["id"], left, top - TITLE, left + width, top + height))
+    for one, *a in boxes:
+        for other, *b in boxes:
+            apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+            assert one == other or apart, f"nodes {one} and {other}"
 
 
 def test_every_required_input_has_a_value_within_its_limits(workflow):
