@@ -60,7 +60,7 @@ def one_view(pipeline: Pipeline, count: int, seed: int) -> Iterator[Row]:
         seen = Seen.of(torn.see(there))
         truth = _render(layout, moved, len(seen.known))
         methods = _methods(pipeline, seen, seed + number)
-        methods["stretched"] = lambda stretched=stretched, there=there: Seen.of(stretched.see(there)).as_it_is()
+        methods["stretched"] = Seen.of(stretched.see(there)).as_it_is
         found = {name: _measured(make(), truth, seen.known) for name, make in methods.items()}
         for name, measures in found.items():
             measures["psnr_gain"] = measures["psnr"] - found["background"]["psnr"]
@@ -139,7 +139,8 @@ def _picture_first(pipeline: Pipeline, seen: Seen, seed: int) -> Filled:
     """What inpainting and a depth estimator do: RGB from noise beside depth that is noise, cells without a hole held;
     then the picture's depth, scaled to the median of what is known."""
     filler = PipelineFill(pipeline, FillSettings(seed=seed))
-    hold, grid = filler.hold(seen), tuple(side // PATCH_SIZE for side in seen.known.shape)
+    hold, (height, width) = filler.hold(seen), seen.known.shape
+    grid = height // PATCH_SIZE, width // PATCH_SIZE
     text, schedule = pipeline.features([""]), pipeline.model.schedule
     falling = PathSpec("tilt", log2_alpha=0.0).build(filler.settings.steps, schedule).rgb
 

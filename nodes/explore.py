@@ -22,7 +22,7 @@ from ..mforce_core.scene3d.viewer import shot_of
 from .host.footage import footage_of
 from .host.geometry import Geometry, geometry_of_cameras
 from .host.node import Node
-from .host.point_clouds import CLOUD, VIEWERS, ply_file, viewer_camera, viewer_stage
+from .host.point_clouds import CLOUD, SCENE, ply_file, viewer_camera, viewer_stage
 from .host.progress import with_progress
 from .host.shared_inputs import (
     edge_softness_input,
@@ -119,7 +119,7 @@ class MFExplore(Node):
                 ),
                 io.Combo.Input(
                     "viewer",
-                    options=list(VIEWERS),
+                    options=[CLOUD, SCENE],
                     default=CLOUD,
                     optional=True,
                     tooltip=(
@@ -199,7 +199,9 @@ class MFExplore(Node):
             if cameras.strip():
                 return cameras_of(*read_json(cameras, lens))
             if camera_info is not None:
-                shot = shot_of(camera_info, viewer_stage(depth, valid, lens, viewer, point_cloud))
+                shot = shot_of(
+                    camera_info, viewer_stage(footage.depth, footage.valid, footage.cameras, None, viewer, point_cloud)
+                )
                 return cameras_between(own_shot(lens, pivot), shot, count, size)
             return route_cameras(route, count, amplitude, own, pivot)
 

@@ -286,6 +286,25 @@ def test_views_and_merged_clouds(server, object_info):
     assert list((server.base / "output").rglob("merged*.ply"))
 
 
+def test_what_a_moved_camera_sees_is_filled_and_joins_the_cloud(server, object_info):
+    scene = Scene(object_info)
+    geometry = scene.add("MFDepthToGeometry", depth=scene.example[1], image=scene.example[0])[0]
+    view = scene.add("MFRenderView", geometry=geometry, orbit_right=0.0, move_right=0.1)
+    filling = {"model": scene.model, "positive": scene.negative, "negative": scene.negative, "vae": scene.vae}
+    filling |= {"steps": 2, "depth_steps": 1}
+    extended = scene.add("MFExtendView", **filling, geometry=view[2], holes=view[1])
+    walked = scene.add("MFExplore", **filling, geometry=geometry, route="to the right", views=1, frames=2)
+    rendered, filled, clip = (scene.save_image(node[0]) for node in (view, extended, walked))
+    clouds = {"point_clouds.point_cloud0": extended[2], "point_clouds.point_cloud1": walked[2]}
+    merged = scene.add("MFMergePointClouds", **clouds)
+    scene.add("SavePointCloud", model_3d=merged[0], viewport_state="", filename_prefix="explored")
+    outcome = scene.graph.run(server)
+    changed = np.abs(pixels(outcome, filled) - pixels(outcome, rendered)).max(-1) > 2
+    assert 0.01 < changed.mean() < 0.3
+    assert len(outcome.files(clip)) == 2
+    assert list((server.base / "output").rglob("explored*.ply"))
+
+
 def test_queue_and_cache(server, object_info):
     def prompt(text):
         scene = Scene(object_info, text)
