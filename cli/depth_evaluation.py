@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.depth.datasets import DataSpec, open_data
-from ..evaluation.depth.predictors import FromFiles, FromModel, FromPeer, PredictorSpec
+from ..evaluation.depth.predictors import FromFiles, FromModel, FromPeer, PredictorSpec, open_predictor
 from ..evaluation.depth.protocols import Protocol, protocol
-from ..evaluation.depth.scorer import DepthJob, Scorer
+from ..evaluation.depth.scorer import DepthJob, Scorer, stamp_of_picture
 from ..evaluation.report import depth_tiles, write_report, write_sheet
+from ..evaluation.stamps import folder_stamp
 from ..evaluation.table import Table
 from ..mforce_core.results.provenance import identify
 from .progress import progress_bar, say
@@ -62,12 +63,14 @@ def evaluate_depth(
     )
     job = DepthJob(data, predictor, wanted)
     names = found.names[:first]
+    saved = open_predictor(predictor, "cpu", say, found.names) if isinstance(predictor, FromFiles) else None
     table = Table(output, _settings(job, names), overwrite=overwrite)
+    table.drop_changed({name: stamp_of_picture(found, saved, index) for index, name in enumerate(names)})
     todo = [index for index, name in enumerate(names) if name not in table.rows]
     facts = [
         f"{found.title}, {len(names)} pictures, {found.preparation}",
         describe(predictor),
-        wanted.describe(),
+        wanted.describe(found.limits),
     ]
     try:
         with progress_bar(found.title) as advance:
@@ -118,9 +121,11 @@ def _settings(job: DepthJob, names: Sequence[str]) -> Mapping[str, Any]:
             "files": weights,
         }
     else:
-        made_by = {name: str(value) for name, value in asdict(predictor).items()}
+        made_by = {name: str(value) for name, value in asdict(predictor).items()} | weights_of(predictor)
     return {
-        "data": {name: None if value is None else str(value) for name, value in asdict(job.data).items()},
+        "data": {
+            name: None if value is None else str(value) for name, value in asdict(job.data).items() if name != "own"
+        },
         "pictures": len(names),
         "protocol": _protocol(job.protocol),
         "predictor": type(predictor).__name__,
@@ -128,11 +133,18 @@ def _settings(job: DepthJob, names: Sequence[str]) -> Mapping[str, Any]:
     }
 
 
+def weights_of(predictor: PredictorSpec) -> dict[str, Any]:
+    """What tells that another project's model in a folder has changed."""
+    folder = Path(predictor.name.partition(":")[2]) if isinstance(predictor, FromPeer) else None
+    return {"weights": folder_stamp(folder)} if folder is not None and folder.exists() else {}
+
+
 def _protocol(wanted: Protocol) -> Mapping[str, Any]:
     return {
         "name": wanted.name,
         "alignments": list(wanted.alignments),
         "epsilon": wanted.epsilon,
+        "negative_hits": wanted.negative_hits,
         "normals": wanted.normals,
     }
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from ..evaluation import intervals
-from ..evaluation.depth.alignment import ALIGNMENTS
+from ..evaluation.depth.alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Limits, formula
 from ..evaluation.images.libraries import FID_SETTINGS, clip_scores, distances
 from ..evaluation.images.maker import MADE, REAL, ImageJob, PictureMaker, open_pairs
 from ..evaluation.optional import need
 from ..evaluation.report import write_report
 from ..evaluation.table import Table
 from ..mforce_core.results.provenance import identify
-from .depth_evaluation import describe
+from .depth_evaluation import describe, weights_of
 from .progress import progress_bar, say
 from .spread import Workers, spread
 
@@ -42,6 +42,11 @@ def evaluate_images(
     """
     if job.alignment not in ALIGNMENTS or ALIGNMENTS[job.alignment].wants != "depth":
         raise ValueError(f"Estimated maps are aligned as they are: {job.alignment} is not for that.")
+    if getattr(job.estimator, "affine", False) and job.alignment not in AFFINE_ALIGNMENTS:
+        raise ValueError(
+            f"The estimator's maps have neither scale nor shift: --align is {' or '.join(AFFINE_ALIGNMENTS)} then, not "
+            f"{job.alignment}."
+        )
     if fid is not None and fid not in FID_SETTINGS:
         raise ValueError(f"FID has the settings {', '.join(FID_SETTINGS)}, not {fid}.")
     if fid is not None:
@@ -68,7 +73,7 @@ def evaluate_images(
         f"{pairs.title}, {len(names)} pictures, their middle at {'{}x{}'.format(*settings.canvas)}",
         f"{settings.model}, depth to image in {settings.steps} steps, guidance {settings.cfg:g}, seed {settings.seed}",
         f"depth is followed as seen by: {describe(job.estimator)}; alignment {job.alignment}: "
-        f"{ALIGNMENTS[job.alignment].formula}",
+        f"{formula(job.alignment, Limits())}",
     ]
     extra: dict[str, float] = {}
     made = [name for name in names if not table.rows[name].reason]
@@ -99,10 +104,11 @@ def _settings(job: ImageJob, count: int) -> dict[str, Any]:
     machine = ("device", "threads", "compile", "cuda_graph")
     return {
         "pairs": [str(job.pairs.listing), str(job.pairs.folder), job.pairs.seed],
+        "list": None if job.pairs.listing is None else identify(job.pairs.listing),
         "pictures": count,
         "settings": {name: value for name, value in job.settings.to_dict().items() if name not in machine},
         "files": {part: [identify(file) for file in files] for part, files in job.parts.files().items()},
-        "estimator": describe(job.estimator),
+        "estimator": {"is": describe(job.estimator), **weights_of(job.estimator)},
         "alignment": job.alignment,
         "far_to_near": job.far_to_near,
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation import studies
-from ..evaluation.depth.alignment import ALIGNMENTS
+from ..evaluation.depth.alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Limits, formula
 from ..evaluation.depth.predictors import FromModel, FromPeer
 from ..evaluation.intervals import Estimate
 from ..evaluation.studies import StudyJob, StudyWorker, portions
@@ -18,7 +18,7 @@ from ..mforce_core.release import CFG
 from ..mforce_core.results.provenance import identify
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
-from .depth_evaluation import describe
+from .depth_evaluation import describe, weights_of
 from .generation import prepare
 from .progress import progress_bar, say
 from .spread import Workers, spread
@@ -85,6 +85,15 @@ def run_path_study(
         seen_by: FromModel | FromPeer = FromModel(own, parts)
     else:
         seen_by = FromPeer(judge, "disparity" if judge_kind == "disparity" else "depth")
+    if seen_by.affine and study == "trajectories":
+        raise ValueError(
+            "The sampled depth is compared with the judge's, and this judge's has neither scale nor shift."
+        )
+    if seen_by.affine and alignment not in AFFINE_ALIGNMENTS:
+        raise ValueError(
+            f"This judge's depth has neither scale nor shift: --align is {' or '.join(AFFINE_ALIGNMENTS)} then, not "
+            f"{alignment}."
+        )
     job = StudyJob(study, resolved, parts, seen_by, alignment, lines[:count], settings.seed)
     table = Table(output, _settings(job, values, count), overwrite=overwrite)
     todo = [
@@ -116,7 +125,7 @@ def _settings(job: StudyJob, values: Sequence[float | None], count: int) -> dict
         "pictures": count,
         "settings": {name: value for name, value in job.settings.to_dict().items() if name not in machine},
         "files": {part: [identify(file) for file in files] for part, files in job.parts.files().items()},
-        "judge": describe(job.judge),
+        "judge": {"is": describe(job.judge), **weights_of(job.judge)},
         "alignment": job.alignment,
         "prompts": list(job.prompts),
         "seed": job.seed,
@@ -129,7 +138,7 @@ def _report(output: Path, job: StudyJob, table: Table, values: Sequence[float | 
         f"{job.settings.model}, {job.settings.steps} steps, guidance {CFG['joint']:g}, {count} pictures for each value "
         f"({'prompts' if job.prompts else 'captions of rendered scenes'}), seed {job.seed}",
         f"judge: {describe(job.judge)}",
-        f"alignment {job.alignment}: {ALIGNMENTS[job.alignment].formula}",
+        f"alignment {job.alignment}: {formula(job.alignment, Limits())}",
     ]
     ends = studies.paired_difference(table, values[0], values[-1], count)
     summary = {

@@ -15,16 +15,22 @@ from ..mforce_core.text_file import read_text
 #: The files of a run's folder.
 TABLE, SETTINGS = "pictures.csv", "settings.json"
 
-_REASON = "reason"
+_REASON, _STAMP = "reason", "files"
+#: Columns before the measures.
+_HEAD = ("name", _REASON, _STAMP)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of a picture: its measures by name, or the reason why there are none."""
+    """What became of a picture: its measures by name, or the reason why there are none.
+
+    ``stamp`` marks the files that it was made from.
+    """
 
     name: str
     measures: Mapping[str, float]
     reason: str = ""
+    stamp: str = ""
 
 
 class Table:
@@ -58,7 +64,7 @@ class Table:
     def add(self, row: Row) -> None:
         """Keep a row, and write it at once."""
         self.rows[row.name] = row
-        columns = ["name", _REASON, *row.measures]
+        columns = [*_HEAD, *row.measures]
         if self._file is None or (row.measures and columns != self._columns):
             self._rewrite(columns if row.measures else self._columns or columns)
         else:
@@ -69,6 +75,10 @@ class Table:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def drop_changed(self, stamps: Mapping[str, str]) -> None:
+        """Forget pictures whose files are not those that they were measured on, by the stamps of today."""
+        self.rows = {name: row for name, row in self.rows.items() if row.stamp == stamps.get(name, "")}
 
     def column(self, name: str) -> list[float]:
         """A measure of all pictures that have it, in the order of their names."""
@@ -86,7 +96,7 @@ class Table:
     def _rewrite(self, columns: Sequence[str]) -> None:
         """Write all rows, with a header that has every measure; the file is whole at every moment."""
         self.close()
-        self._columns = list(dict.fromkeys([*columns[:2], *self.measures]))
+        self._columns = list(dict.fromkeys([*_HEAD, *self.measures]))
         partial = self.path.with_name(f".{TABLE}.part")
         with partial.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow(self._columns)
@@ -97,8 +107,8 @@ class Table:
     def _write(self, rows: Sequence[Row]) -> None:
         text = io.StringIO()
         for row in rows:
-            values = [repr(row.measures[name]) if name in row.measures else "" for name in self._columns[2:]]
-            csv.writer(text).writerow([row.name, row.reason, *values])
+            values = [repr(row.measures[name]) if name in row.measures else "" for name in self._columns[len(_HEAD) :]]
+            csv.writer(text).writerow([row.name, row.reason, row.stamp, *values])
         assert self._file is not None
         self._file.write(text.getvalue())
         self._file.flush()
@@ -120,6 +130,7 @@ def _read(path: Path) -> dict[str, Row]:
     rows = {}
     for cells in lines[1:]:
         if len(cells) == len(lines[0]) and not cells[1]:
-            pairs = zip(lines[0][2:], cells[2:], strict=True)
-            rows[cells[0]] = Row(cells[0], {name: float(cell) for name, cell in pairs if cell})
+            values = dict(zip(lines[0], cells, strict=True))
+            measures = {name: float(cell) for name, cell in values.items() if cell and name not in _HEAD}
+            rows[cells[0]] = Row(cells[0], measures, stamp=values.get(_STAMP, ""))
     return rows

@@ -47,7 +47,7 @@ def motorcycle() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def moge_errors(case: str, alignment: str) -> dict[str, float]:
     prediction, truth, mask = maps(case)
     aligned = align(alignment, prediction, truth, mask, Limits(), "depth")
-    return depth_errors(aligned, truth, mask, MOGE_EPSILON)
+    return depth_errors(aligned, truth, mask, MOGE_EPSILON, negative_hits=True)
 
 
 @pytest.mark.parametrize("alignment", MOGE)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from mforce.evaluation.depth.alignment import ALIGNMENTS, Limits, align, least_squares
+from mforce.evaluation.depth.alignment import ALIGNMENTS, Limits, align, formula, least_squares
 from mforce.evaluation.depth.boundaries import depth_pro_f1, moge_f1
 from mforce.evaluation.depth.ensemble import ensemble
 from mforce.evaluation.depth.least_deviations import (
@@ -94,6 +94,26 @@ def test_errors_by_hand() -> None:
     assert found["delta3"] == pytest.approx(1 / 3)  # 2 is above 1.25 ** 3
     assert found["rmse"] == pytest.approx(math.sqrt((0.1**2 + 1) / 2))
     assert found["log10"] == pytest.approx((math.log10(1.1) + math.log10(2)) / 2)
+
+
+def test_negative_depth_is_a_hit_in_moges_deltas_alone() -> None:
+    truth, mask = np.array([[1.0, 2.0, 3.0, 4.0]]), np.ones((1, 4), bool)
+    aligned = np.array([[-1.0, 2.0, 0.0, 40.0]])
+    assert depth_errors(aligned, truth, mask)["delta1"] == 1 / 4
+    assert depth_errors(aligned, truth, mask, negative_hits=True)["delta1"] == 2 / 4  # 1 / 0 is no hit there either
+
+
+def test_reports_say_what_was_clipped() -> None:
+    assert "not clipped" in formula("least-square", Limits())
+    assert "clipped to 0.001..10" in formula("least-square-disparity", Limits(1e-3, 10.0))
+    assert "clipped to 1e-05 and more" in formula("least-square", Limits(1e-5, np.inf))
+    assert "clip" not in formula("affine-depth", Limits(1e-3, 10.0))
+
+
+def test_disparity_that_is_nowhere_positive_is_refused() -> None:
+    truth, mask = np.full((8, 8), 2.0), np.ones((8, 8), bool)
+    with pytest.raises(ValueError, match="positive disparity"):
+        align("least-square-disparity", np.full((8, 8), -1.0), truth, mask, Limits(), "disparity")
 
 
 def test_boundaries_by_hand() -> None:

@@ -155,6 +155,13 @@ def test_fid_compares_the_pictures_of_this_run_alone(tmp_path: Path, monkeypatch
     assert seen == [[["scene_00000.png", "scene_00001.png"]] * 2, [["scene_00000.png"]] * 2]
 
 
+def test_an_estimator_without_scale_needs_an_alignment_that_takes_it_away(tmp_path: Path) -> None:
+    options = ("--estimator", "marigold:x", "--device", "cpu", "-o", tmp_path / "out")
+    printed = run("eval", "d2i", *options, code=2)
+    assert "--align is affine-depth or least-square then, not scale" in " ".join(printed.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_missing_library_is_named_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cleanfid", None)
     printed = run("eval", "d2i", "--fid", "clean", "--device", "cpu", "-o", tmp_path / "out", code=2)
@@ -231,6 +238,8 @@ def test_the_same_pictures_for_every_value() -> None:
         (("trajectories", "--values", "clean,5"), "clean is for conditioning"),
         (("trajectories", "--align", "best"), "There is no alignment best"),
         (("trajectories", "--judge", "transformers:x", "--judge-kind", "disparity"), "up to an offset"),
+        (("trajectories", "--judge", "marigold:x"), "neither scale nor shift"),
+        (("conditioning", "--judge", "marigold:x"), "--align is affine-depth or least-square then, not scale"),
     ],
 )
 def test_mistakes_in_studies_are_sentences(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:

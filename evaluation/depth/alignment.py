@@ -39,6 +39,12 @@ class Limits:
     high: float = np.inf
     fit_side: int | None = None
 
+    def describe(self) -> str:
+        """The clip in words."""
+        if self.low <= _LEAST_DEPTH and self.high == np.inf:
+            return "not clipped"
+        return f"clipped to {self.low:g} and more" if self.high == np.inf else f"clipped to {self.low:g}..{self.high:g}"
+
 
 Align = Callable[[np.ndarray, np.ndarray, np.ndarray, Limits], np.ndarray]
 
@@ -87,6 +93,8 @@ def marigold_least_square_disparity(
     known = truth > 0
     disparity = np.divide(1.0, truth, out=np.zeros_like(truth), where=known)
     used = mask & known & (prediction > 0)
+    if used.sum() < 2:
+        raise ValueError("fewer than two pixels have both a truth and a positive disparity")
     scale, shift = least_squares(*_thinned(prediction, disparity, used, limits.fit_side))
     return _clipped(1 / np.maximum(prediction * scale + shift, _LEAST_DISPARITY), limits)
 
@@ -131,11 +139,13 @@ class Alignment:
         apply: (prediction, truth, mask, limits) -> aligned depth, all (H, W) float64.
         wants: what its prediction is: depth, or disparity (1 / depth, up to what the fit finds).
         formula: what is minimized, for reports.
+        clips: whether the result is clipped to the limits of the data set.
     """
 
     apply: Align
     wants: Kind
     formula: str
+    clips: bool = False
 
 
 ALIGNMENTS: dict[str, Alignment] = {
@@ -146,17 +156,24 @@ ALIGNMENTS: dict[str, Alignment] = {
     "affine-disparity": Alignment(
         moge_affine_disparity, "disparity", "least squares of s p + t on 1 / g, floored at 1 / max g, inverted (MoGe)"
     ),
-    "least-square": Alignment(
-        marigold_least_square, "depth", "least squares of s p + t on g, clipped to the set's range (Marigold)"
-    ),
+    "least-square": Alignment(marigold_least_square, "depth", "least squares of s p + t on g (Marigold)", clips=True),
     "least-square-disparity": Alignment(
-        marigold_least_square_disparity, "disparity", "least squares of s p + t on 1 / g, inverted, clipped (Marigold)"
+        marigold_least_square_disparity,
+        "disparity",
+        "least squares of s p + t on 1 / g, inverted (Marigold)",
+        clips=True,
     ),
 }
 
 
 #: Alignments in depth that take any scale and shift away.
 AFFINE_ALIGNMENTS = ("affine-depth", "least-square")
+
+
+def formula(name: str, limits: Limits) -> str:
+    """What an alignment minimizes, in words, on a data set of these limits."""
+    alignment = ALIGNMENTS[name]
+    return f"{alignment.formula}, {limits.describe()}" if alignment.clips else alignment.formula
 
 
 def align(

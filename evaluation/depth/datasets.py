@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ...mforce_core.text_file import read_text
+from .center_crop import CenterCropped
 from .example import DataSet
 from .marigold_layout import MARIGOLD_SETS, MarigoldDataSet
 from .moge_layout import INDEX, MOGE_SETS, MogeDataSet
@@ -31,6 +33,8 @@ class DataSpec:
         listing: the file with Marigold's list.
         region: of KITTI in Marigold's layout: eigen, garg or none.
         scenes, seed: of rendered scenes: how many, of which sequence.
+        crop: side of the squares that pictures are cut to, see `CenterCropped`; None: whole pictures.
+        own: class that opens ``path`` as a data set, instead of those of ``key``; it is scored by MoGe's protocol.
     """
 
     key: str
@@ -40,6 +44,8 @@ class DataSpec:
     region: str = "eigen"
     scenes: int = 64
     seed: int = 1_000_000
+    crop: int | None = None
+    own: Callable[[Path], DataSet] | None = None
 
 
 def open_data(spec: DataSpec) -> tuple[DataSet, str]:
@@ -48,10 +54,17 @@ def open_data(spec: DataSpec) -> tuple[DataSet, str]:
     Raises:
         ValueError: an unknown set, a missing path or list.
     """
-    if spec.key not in SET_NAMES:
-        raise ValueError(f"There is no data set {spec.key}: there are {', '.join(SET_NAMES)}.")
+    data, protocol = _whole(spec)
+    return (data if spec.crop is None else CenterCropped(data, spec.crop)), protocol
+
+
+def _whole(spec: DataSpec) -> tuple[DataSet, str]:
+    if spec.own is None and spec.key not in SET_NAMES:
+        raise ValueError(f"There is no data set {spec.key}: there are {', '.join(SET_NAMES)}, and files of your own.")
     if spec.key == SCENES:
         return RenderedScenes(spec.scenes, spec.seed), "moge"
+    if spec.path is not None and spec.own is not None:
+        return spec.own(spec.path), "moge"
     if spec.path is None:
         raise ValueError(f"Give the folder or tar of {spec.key} with `data`.")
     source = Source(spec.path)

@@ -30,7 +30,7 @@ class Example:
 
 
 class DataSet(Protocol):
-    """Examples by number. Reading one raises ValueError where its files cannot be used.
+    """Examples by number. Reading one raises ValueError where its files cannot be used; its stamp changes with them.
 
     Attributes:
         title: as people call it.
@@ -47,6 +47,8 @@ class DataSet(Protocol):
     sharp: bool
 
     def read(self, index: int) -> Example: ...
+
+    def stamp(self, index: int) -> str: ...
 
 
 def checked(example: Example) -> Example:

@@ -134,7 +134,7 @@ class MarigoldDataSet:
         crop = "bottom-center crop of {1}x{0}; ".format(*_KITTI_CROP) if self.spec.crop else ""
         counts = "the set's own mask" if self.spec.own_mask else f"{self.spec.low:g} < depth < {self.spec.high:g}"
         where = "" if self._region is None else " in rows {:g} to {:g} and columns {:g} to {:g}".format(*self._region)
-        self.preparation = f"Marigold's loader: {crop}{counts}{where} counts; aligned depth clipped to the same range"
+        self.preparation = f"Marigold's loader: {crop}{counts}{where} counts"
 
     def read(self, index: int) -> Example:
         line = self._lines[index]
@@ -154,6 +154,9 @@ class MarigoldDataSet:
         if self._region is not None:
             mask &= _inside(depth.shape, self._region)
         return checked(Example(self.names[index], image, depth, mask))
+
+    def stamp(self, index: int) -> str:
+        return self.source.stamp(*self._lines[index])
 
 
 def _benchmark_crop(picture: np.ndarray) -> np.ndarray:

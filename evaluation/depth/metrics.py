@@ -27,7 +27,9 @@ DEPTH_MEASURES = (
 )
 
 
-def depth_errors(aligned: np.ndarray, truth: np.ndarray, mask: np.ndarray, epsilon: float = 0.0) -> dict[str, float]:
+def depth_errors(
+    aligned: np.ndarray, truth: np.ndarray, mask: np.ndarray, epsilon: float = 0.0, *, negative_hits: bool = False
+) -> dict[str, float]:
     """Errors over the pixels that count.
 
     Args:
@@ -36,6 +38,8 @@ def depth_errors(aligned: np.ndarray, truth: np.ndarray, mask: np.ndarray, epsil
         truth: (H, W), positive in the mask.
         mask: (H, W) bool.
         epsilon: added to the truth that AbsRel divides by; `MOGE_EPSILON` for MoGe.
+        negative_hits: count depth that is not positive as a hit of the deltas, since its ratios are below any limit, as
+            MoGe's do; else it is a miss.
 
     Returns:
         `DEPTH_MEASURES` by name. AbsRel and SqRel are mean(|p - g| / g) and mean((p - g)^2 / g), delta_k the share of
@@ -49,7 +53,7 @@ def depth_errors(aligned: np.ndarray, truth: np.ndarray, mask: np.ndarray, epsil
         p, g = p[known], g[known]
     # In blocks, which stay in the processor's cache.
     blocks = (slice(start, start + _BLOCK) for start in range(0, predicted, _BLOCK))
-    sums = np.sum([_sums(p[block], g[block], epsilon) for block in blocks], axis=0)
+    sums = np.sum([_sums(p[block], g[block], epsilon, negative_hits) for block in blocks], axis=0)
     within = sums[:3] / count
     relative, relative_square, square, log, log_square, log_absolute, inverse_square = sums[3:] / max(predicted, 1)
     return {
@@ -64,7 +68,7 @@ def depth_errors(aligned: np.ndarray, truth: np.ndarray, mask: np.ndarray, epsil
     }
 
 
-def _sums(p: np.ndarray, g: np.ndarray, epsilon: float) -> list[float]:
+def _sums(p: np.ndarray, g: np.ndarray, epsilon: float, negative_hits: bool) -> list[float]:
     """Sums over pixels (N,), with d = ln p - ln g.
 
     Hits of delta1 to delta3, |p - g| / g, (p - g)^2 / g, (p - g)^2, d, d^2, |d|, (1 / p - 1 / g)^2.
@@ -73,6 +77,8 @@ def _sums(p: np.ndarray, g: np.ndarray, epsilon: float) -> list[float]:
     with np.errstate(divide="ignore"):
         ratio = p / g
         ratio = np.maximum(ratio, 1 / ratio)
+    if not negative_hits and p.min() <= 0:
+        ratio[p <= 0] = np.inf
     positive = np.maximum(p, _LEAST_DEPTH)
     logs = np.log(positive / g)
     inverse = (positive - g) / (positive * g)

@@ -84,6 +84,10 @@ class MogeDataSet:
         mask = view.mask & (view.depth <= np.quantile(view.depth[view.mask], 0.01) * _FARTHEST)
         return checked(Example(name, view.image, view.depth, mask, view.intrinsics))
 
+    def stamp(self, index: int) -> str:
+        name = self.names[index]
+        return self.source.stamp(*(f"{name}/{part}" for part in ("image.jpg", "depth.png", "meta.json")))
+
 
 def _intrinsics(content: bytes, name: str) -> np.ndarray:
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from .alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Kind, Limits, align
+from .alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Kind, Limits, align, formula
 from .boundaries import depth_pro_f1, moge_f1
 from .example import Example
 from .metrics import MOGE_EPSILON, depth_errors
@@ -26,26 +26,29 @@ class Protocol:
         name: whose it is.
         alignments: of `ALIGNMENTS`; the first is the one of pictures, of boundaries and of normals.
         epsilon: added to the truth that AbsRel divides by.
+        negative_hits: count negative depth as a hit of the deltas.
         normals: measure the normals that depth implies, too, where the camera is known.
     """
 
     name: str
     alignments: tuple[str, ...]
     epsilon: float = 0.0
+    negative_hits: bool = False
     normals: bool = False
 
-    def describe(self) -> str:
-        """The protocol in words."""
-        fits = "; ".join(f"{name}: {ALIGNMENTS[name].formula}" for name in self.alignments)
+    def describe(self, limits: Limits) -> str:
+        """The protocol in words, for a data set of these limits."""
+        fits = "; ".join(f"{name}: {formula(name, limits)}" for name in self.alignments)
         divisor = "g" if self.epsilon == 0 else f"(g + {self.epsilon:g})"
         return (
             f"protocol {self.name}. {fits}. AbsRel = mean |p - g| / {divisor}, delta_k = share of max(p/g, g/p) < "
-            "1.25^k, over the pixels that count; then means over pictures"
+            f"1.25^k{' (depth below 0 too)' if self.negative_hits else ''}, over the pixels that count; then means "
+            "over pictures"
         )
 
 
 PROTOCOLS = {
-    "moge": Protocol("moge", ("affine-depth", "scale", "affine-disparity"), MOGE_EPSILON),
+    "moge": Protocol("moge", ("affine-depth", "scale", "affine-disparity"), MOGE_EPSILON, negative_hits=True),
     "marigold": Protocol("marigold", ("least-square",)),
 }
 #: The alignment of disparity in each of them.
@@ -85,7 +88,7 @@ def protocol(
         alignments = (_OF_DISPARITY[name],) if kind == "disparity" else found.alignments
     if affine:
         alignments = tuple(alignment for alignment in alignments if alignment in AFFINE_ALIGNMENTS)
-    return Protocol(name, alignments, found.epsilon, normals)
+    return replace(found, alignments=alignments, normals=normals)
 
 
 def score(
@@ -115,7 +118,7 @@ def score(
     for name in wanted.alignments:
         aligned = align(name, prediction, truth, mask, limits, kind)
         first = aligned if first is None else first
-        errors = depth_errors(aligned, truth, mask, wanted.epsilon)
+        errors = depth_errors(aligned, truth, mask, wanted.epsilon, negative_hits=wanted.negative_hits)
         found |= {f"{name}.{measure}": value for measure, value in errors.items()}
     assert first is not None
     if sharp:

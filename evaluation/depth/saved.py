@@ -11,6 +11,7 @@ import numpy as np
 from ...mforce_core.depth.arrays import as_map, read_npy, read_npz, read_pfm
 from ...mforce_core.depth.exr import read_exr
 from ...mforce_core.depth.images import read_image
+from ..stamps import file_facts, stamp_of
 from .alignment import Kind
 from .example import Example
 from .log_png import decode_log_png, is_log_png
@@ -53,6 +54,13 @@ class SavedPredictions:
     def predict(self, example: Example) -> np.ndarray:
         """The map of a picture, (h, w) float, NaN where there is none; raises ValueError."""
         return read_prediction(self._find(example.name), self.kind)
+
+    def stamp(self, name: str) -> str:
+        """A mark of the map of a picture, empty where there is none."""
+        try:
+            return stamp_of(file_facts(self._find(name)))
+        except ValueError:
+            return ""
 
     def _find(self, name: str) -> Path:
         for candidate in _candidates(name):

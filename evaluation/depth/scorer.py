@@ -11,8 +11,10 @@ import numpy as np
 from ..table import Row
 from .alignment import align
 from .datasets import DataSpec, open_data
+from .example import DataSet
 from .predictors import PredictorSpec, open_predictor
 from .protocols import Protocol, score, to_size
+from .saved import SavedPredictions
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,12 @@ class Shown(NamedTuple):
     aligned: np.ndarray
 
 
+def stamp_of_picture(data: DataSet, predictor: object, index: int) -> str:
+    """A mark of the files that a picture's measures are made from: its own, and its saved map."""
+    saved = predictor.stamp(data.names[index]) if isinstance(predictor, SavedPredictions) else ""
+    return data.stamp(index) + saved
+
+
 class Scorer:
     """Reads, predicts and scores the picture of a number.
 
@@ -51,7 +59,7 @@ class Scorer:
 
     def __call__(self, index: int) -> Row:
         """A picture that cannot be used has a reason instead of measures."""
-        name = self.data.names[index]
+        name, stamp = self.data.names[index], stamp_of_picture(self.data, self.predictor, index)
         try:
             example = self.data.read(index)
             prediction = self.predictor.predict(example)
@@ -59,8 +67,8 @@ class Scorer:
                 example, prediction, self.predictor.kind, self.job.protocol, self.data.limits, self.data.sharp
             )
         except (ValueError, OSError) as error:
-            return Row(name, {}, " ".join(str(error).split()))
-        return Row(name, measures)
+            return Row(name, {}, " ".join(str(error).split()), stamp)
+        return Row(name, measures, stamp=stamp)
 
     def shown(self, index: int) -> Shown:
         """What a contact sheet shows of a number; raises ValueError."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import tarfile
 from pathlib import Path
 
+from ..stamps import file_facts, stamp_of
+
 #: Larger files are not read: the largest maps of the benchmarks (ETH3D) have 98 MB.
 _MOST_BYTES = 1 << 29
 
@@ -31,6 +33,13 @@ class Source:
         if self.path.is_dir():
             return (self.path / relative).is_file()
         return _normal(relative) in self._index()
+
+    def stamp(self, *relative: str) -> str:
+        """A mark of some files, which need not be there."""
+        if self.path.is_dir():
+            return stamp_of(file_facts(self.path / name) for name in relative)
+        index = self._index()
+        return stamp_of([file_facts(self.path), *(index.get(_normal(name)) for name in relative)])
 
     def names(self) -> list[str]:
         """Relative paths of all files, sorted."""
