@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny_qwen import HIDDEN, qwen_config
 
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.cli.tables import print_checkpoint
@@ -180,9 +181,6 @@ def test_prefixes_of_text_encoders(stored, encoder):
     assert text_encoder_names([stored, "img_in.weight", "vae.x"]) == {encoder: {"model.layers.0.x": stored}}
 
 
-HIDDEN = 16
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A random transformer that takes the features of a Qwen3 of HIDDEN features, and that Qwen3 in two shards."""
@@ -202,16 +200,7 @@ def small(tmp_path_factory):
     for parameter in transformer.parameters():
         torch.nn.init.normal_(parameter, 0, 0.05)
     save_model(transformer, folder / "model", dtype=torch.float32)
-    config = transformers.Qwen3Config(
-        vocab_size=64,
-        hidden_size=HIDDEN,
-        intermediate_size=32,
-        num_hidden_layers=28,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-    )
-    qwen = transformers.Qwen3ForCausalLM(config).bfloat16()
+    qwen = transformers.Qwen3ForCausalLM(qwen_config(64, layers=28)).bfloat16()
     qwen.save_pretrained(folder / "qwen", max_shard_size="40KB")
     assert len(list((folder / "qwen").glob("*.safetensors"))) > 1
     qwen.model.save_pretrained(folder / "headless")

@@ -1,6 +1,7 @@
 """Encoded shards, the batches read from them, streams, and the commands; word-level and Qwen3 features."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,15 @@ def test_finished_shards_are_kept_and_interrupted_ones_redone(tars, encoded, tmp
         torch.testing.assert_close(ours, theirs)  # a batch of another size may round otherwise
     with pytest.raises(ValueError, match="made with another fit: name a new folder"):
         ShardEncoder(settings(fit="pad"), tmp_path)(shards[0])
+
+
+def test_another_tar_of_the_same_name_is_not_taken_for_the_one_that_was_encoded(tars, tmp_path):
+    folder, out = tmp_path / "tars", tmp_path / "out"
+    shutil.copytree(tars, folder)
+    ShardEncoder(settings(), out)(find_shards([str(folder)])[0])
+    shutil.copy(folder / "scenes-00001.tar", folder / "scenes-00000.tar")
+    with pytest.raises(ValueError, match="made with another samples: name a new folder"):
+        ShardEncoder(settings(), out)(find_shards([str(folder)])[0])
 
 
 def test_a_shard_that_cannot_be_reached_is_tried_again(tars, tmp_path, monkeypatch):

@@ -272,6 +272,18 @@ def test_scannet_resamples_color_onto_depth(tmp_path: Path) -> None:
         np.testing.assert_allclose(sample.image[12, :, 0], in_color * 2, atol=2.5)
 
 
+def test_shards_of_other_frames_are_not_kept(tmp_path: Path) -> None:
+    values = (meters() * 1000).astype(np.uint16)
+    write_sens(tmp_path / "in" / "a.sens", [(picture(), values)] * 4, np.eye(4), np.eye(4))
+    arguments = ("scannet", tmp_path / "in", tmp_path / "out")
+    assert [shard.kept for shard in convert(*arguments)] == [False]
+    assert [shard.kept for shard in convert(*arguments)] == [True]
+    with pytest.raises(ValueError, match="made of other frames"):
+        list(convert(*arguments, every=2))
+    (tmp_path / "out" / "scannet.json").unlink()  # as earlier versions left it
+    assert [shard.kept for shard in convert(*arguments)] == [True]
+
+
 def test_a_sens_file_that_is_cut_short_is_said(tmp_path: Path) -> None:
     path = tmp_path / "in" / "a.sens"
     write_sens(path, [(picture(), (meters() * 1000).astype(np.uint16))], np.eye(4), np.eye(4))

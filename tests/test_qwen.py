@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from tiny_qwen import HIDDEN, qwen_config
 
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.encoders.qwen import LAYERS, load_qwen_text_encoder
@@ -16,7 +17,6 @@ transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
-HIDDEN = 16
 
 
 def tiny_qwen(folder, layers=29):
@@ -27,16 +27,7 @@ def tiny_qwen(folder, layers=29):
     words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.add_special_tokens(SPECIAL)
     transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token=SPECIAL[0]).save_pretrained(folder)
-    config = transformers.Qwen3Config(
-        vocab_size=len(vocabulary),
-        hidden_size=HIDDEN,
-        intermediate_size=32,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        max_position_embeddings=1024,
-    )
+    config = qwen_config(len(vocabulary), layers)
     torch.manual_seed(0)
     model = transformers.Qwen3ForCausalLM(config).eval()
     model.save_pretrained(folder)

@@ -17,8 +17,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mforce.mforce_core.encoders.autoencoder_files import autoencoder_files
+from mforce.mforce_core.encoders.autoencoder_files import autoencoder_files, load_autoencoder, read_tensors
+from mforce.mforce_core.encoders.words import load_text_encoder
 from mforce.mforce_core.model.config import Architecture, ConfigError
+from mforce.mforce_core.weights.bundle import WORDS_PREFIX
 from mforce.mforce_core.weights.named_parts import named_part
 from mforce.training.config import ArchitectureConfig, OptimizerConfig
 from mforce.training.config_file import PRESETS, read_train_config
@@ -385,6 +387,26 @@ def test_every_form_of_an_autoencoder_is_copied(
     found = autoencoder_files(tmp_path / "run" / "model")
     assert sorted(file.name for file in found) == sorted(copied or files)
     assert [load_file(file) for file in found] == [load_file(file) for file in autoencoder_files(vae / named)]
+
+
+def test_of_a_one_file_checkpoint_the_parts_alone_are_copied(data: Path, tmp_path: Path) -> None:
+    golden, latents, file = Path(__file__).parent / "golden" / "vae", tmp_path / "latents", tmp_path / "all.safetensors"
+    words = load_text_encoder(data)
+    tensors = {f"vae.{name}": tensor for name, tensor in read_tensors(golden).items()}
+    tensors |= {f"{WORDS_PREFIX}word_embedding.weight": words.table, "model.diffusion_model.big": torch.zeros(2**20)}
+    save_file(tensors, file, metadata=words.metadata())
+    write_latents(latents)
+    (latents / "encode.json").write_text(json.dumps({"parts": {"vae": str(file)}}))
+    train(config("t2i", latents, tmp_path / "run", text_encoder=file, steps=1, copy_parts="true"))
+    model = tmp_path / "run" / "model"
+    for found, wanted in ((load_autoencoder(model), load_autoencoder(golden)), (load_text_encoder(model), words)):
+        ours, theirs = (
+            {"table": part.table} if hasattr(part, "table") else part.state_dict() for part in (found, wanted)
+        )
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert "model.diffusion_model.big" not in load_file(model / "autoencoder.safetensors")
+    assert list(load_file(model / "text_encoder.safetensors")) == ["word_embedding.weight"]
 
 
 def test_trainer_is_silent_about_what_it_does_not_change(data: Path, tmp_path: Path) -> None:

@@ -5,14 +5,17 @@ from pathlib import Path
 from shutil import copyfile
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ..mforce_core.encoders.autoencoder_files import ONE_FILE_NAMES, autoencoder_files
+from ..mforce_core.encoders.autoencoder_files import ONE_FILE_NAMES, autoencoder_files, read_tensors
 from ..mforce_core.encoders.text import WORDS_FILE
+from ..mforce_core.encoders.words import load_text_encoder
 from ..mforce_core.model.config import Distilled
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE
+from ..mforce_core.weights.bundle import locate, vae_prefix
 from ..mforce_core.weights.checkpoint import save_model
 from ..mforce_core.weights.named_parts import Part, named_part, portable
 from .config import TrainConfig
@@ -100,12 +103,16 @@ def _of_base(base: Path | None, part: Part) -> Path | None:
 
 
 def _copy_parts(config: TrainConfig, out: Path) -> None:
-    """What is small enough to lie beside every model: not Qwen3."""
+    """What is small enough to lie beside every model: not Qwen3, and of a one-file checkpoint that part alone."""
     parts = parts_of(config)
     words, vae = parts.get("text_encoder"), parts.get("vae")
     if words is not None and (words.is_file() or (words / WORDS_FILE).exists()):
-        copyfile(words if words.is_file() else words / WORDS_FILE, out / WORDS_FILE)
+        load_text_encoder(words).save(out / WORDS_FILE)
     files = [] if vae is None else autoencoder_files(vae)
+    if vae is not None and files and vae_prefix(locate(files[0])) is not None:
+        tensors = {name: tensor.contiguous() for name, tensor in read_tensors(vae).items()}
+        save_file(tensors, out / ONE_FILE_NAMES[0])
+        return
     for file in files:
         copyfile(file, out / (file.name if len(files) > 1 else ONE_FILE_NAMES[0]))
 

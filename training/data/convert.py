@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ...mforce_core.text_file import read_text
 from .extras import need
 from .layouts.frame import Frame, Listed
 from .layouts.registry import DATA_SETS, DataSet
@@ -34,7 +36,8 @@ class Converted(NamedTuple):
 def convert(name: str, root: Path, out: Path, every: int = 1) -> Iterator[Converted]:
     """Write ``NAME-NNNNN.tar`` with the frames of a data set, shard by shard.
 
-    A shard appears when it is complete and is kept by a further run. A frame that cannot be used is left out.
+    A shard appears when it is complete and is kept by a further run of the same frames, which ``NAME.json`` beside the
+    shards tells. A frame that cannot be used is left out.
 
     Args:
         name: of :data:`.layouts.registry.DATA_SETS`.
@@ -43,7 +46,8 @@ def convert(name: str, root: Path, out: Path, every: int = 1) -> Iterator[Conver
         every: of so many frames in a row only the first is taken: neighbors in a video are alike.
 
     Raises:
-        ValueError: an unknown name, a folder that is not there, or one without a frame in the set's layout.
+        ValueError: an unknown name, a folder that is not there, one without a frame in the set's layout, a shard from
+            before that holds other frames.
     """
     if name not in DATA_SETS:
         raise ValueError(f"There is no data set called {name}: choose one of {', '.join(DATA_SETS)}.")
@@ -52,12 +56,27 @@ def convert(name: str, root: Path, out: Path, every: int = 1) -> Iterator[Conver
     data_set = DATA_SETS[name]
     out.mkdir(parents=True, exist_ok=True)
     listed = islice(data_set.frames(root), 0, None, every)
-    number = 0
+    index, number = out / f"{name}.json", 0
+    made: dict[str, str] = json.loads(read_text(index)) if index.exists() else {}
     while frames := list(islice(listed, SHARD)):
-        yield _shard(frames, data_set, out / f"{name}-{number:05d}.tar")
+        path, mark = out / f"{name}-{number:05d}.tar", _mark(frames)
+        if path.exists() and made.get(path.stem, mark) != mark:  # earlier versions noted nothing
+            raise ValueError(
+                f"{path} was made of other frames than {root} has now, or with another --every: name a new folder."
+            )
+        yield _shard(frames, data_set, path)
+        made[path.stem] = mark
+        partial = index.with_suffix(".json.part")
+        partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, index)
         number += 1
     if not number:
         raise ValueError(f"{root} holds no frame in the layout of {name}: docs/data-sets.md shows it.")
+
+
+def _mark(frames: list[Listed]) -> str:
+    """What tells a shard's frames from others, by their keys."""
+    return hashlib.sha256("\n".join(key for key, _ in frames).encode()).hexdigest()[:16]
 
 
 def _shard(frames: list[Listed], data_set: DataSet, path: Path) -> Converted:

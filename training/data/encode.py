@@ -147,6 +147,8 @@ class ShardEncoder:
                 continue
             facts = json.loads(metadata["facts"])
             wanted = self._facts_of(shard)
+            if not facts.get("samples"):  # earlier versions noted nothing of tars
+                facts["samples"] = wanted["samples"]
             if facts != wanted:
                 changed = sorted(key for key in {*facts, *wanted} if facts.get(key) != wanted.get(key))
                 raise ValueError(f"{path} was made with another {', '.join(changed)}: name a new folder.")

@@ -98,7 +98,16 @@ class TarShard:
     """A WebDataset tar: the files of a sample follow each other and share the name up to the first dot."""
 
     location: str
-    contents: str = ""
+
+    @property
+    def contents(self) -> str:
+        """Its size in bytes, which another tar of the same name hardly has; empty where it is not known."""
+        fsspec = need("fsspec", "Reading shards")
+        try:
+            system, path = fsspec.core.url_to_fs(self.location)
+            return str(system.size(path) or "")
+        except OSError:
+            return ""
 
     @property
     def name(self) -> str:
