@@ -16,7 +16,8 @@ from ..kernels import pinned
 from ..kernels.versions import versions as kernel_versions
 from ..mforce_core.device import device_name
 from ..mforce_core.inputs import read_given
-from ..mforce_core.pipeline import Pipeline, resolve
+from ..mforce_core.pipeline import Pipeline
+from ..mforce_core.resolving import resolve
 from ..mforce_core.results.contact_sheet import stack
 from ..mforce_core.results.folder import output_folder
 from ..mforce_core.results.provenance import identify, versions
@@ -103,11 +104,10 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 def check_inputs(metadata: dict[str, Any], settings: Settings) -> None:
     """Refuse to repeat a result from an input file that is gone or has changed."""
-    for role, path in (("input", settings.input), ("mask", settings.mask)):
-        if path is None:
-            continue
+    for role, path in settings.files().items():
         if not Path(path).is_file():
-            raise ValueError(f"The {role} file {path} of this result is gone: say where it is with --input or --mask.")
+            option = f"--{role.replace('_', '-')}"
+            raise ValueError(f"The {role} file {path} of this result is gone: say where it is with {option}.")
         if metadata["input_files"].get(role) != identify(Path(path)):
             raise ValueError(f"The {role} file {path} is not the one that this result was made from.")
 

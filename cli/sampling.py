@@ -60,7 +60,7 @@ def run_study(
             "size": subject.side,
             "pictures": count or COUNTS.get(section),
         }
-        if section in ("solvers", "paths"):
+        if section in ("solvers", "paths", "cache"):
             made["prompts"] = None if texts is None else hashlib.sha256("\n".join(texts).encode()).hexdigest()
         table = found["tables"].setdefault(section, {**made, "rows": []})
         if any(table.get(name, value) != value for name, value in made.items()):

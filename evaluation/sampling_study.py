@@ -4,12 +4,14 @@
 ``paths``: joint paths that end in other pictures: how they look, and how well depth and picture agree.
 ``i2d``: depth of rendered pictures against the exact depth, by number of steps.
 ``follow``: pictures that follow a depth map, and depth that follows a picture, by log2 of alpha.
+``cache``: blocks reused between steps, against the same path without that.
 ``ensemble``: whether the spread of several depth maps of a picture tells where they are wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -52,12 +54,18 @@ PATHS: Mapping[str, Way] = {
     "first all RGB, then depth": Way("points 1,1 0,1 0,0", 20, "dpmpp_2m"),
     "tilt 5 with a restart": Way("tilt log2_alpha=5 restart=0.9,0.6,1", 15, "dpmpp_2m"),
 }
+#: Ways that a block cache is held against, and its thresholds.
+CACHED: Mapping[str, Way] = {
+    "Euler 50": Way(RELEASED, 50),
+    f"fast: 2M {FAST_STEPS}": Way(SPREAD, FAST_STEPS, FAST_SAMPLER),
+}
+CACHES = (0.02, 0.03, 0.05, 0.1)
 I2D_STEPS = (1, 2, 4, 10, 50, 25, 100)
 FOLLOW = (None, -8.0, -5.0, -2.0, 0.0, 3.0, -14.0)
 ENSEMBLE = ((4, 4), (4, 10))  # maps, steps
 
 #: How many pictures a section is measured on.
-COUNTS = {"solvers": 64, "paths": 64, "i2d": 64, "follow": 24, "ensemble": 128}
+COUNTS = {"solvers": 64, "paths": 64, "cache": 64, "i2d": 64, "follow": 24, "ensemble": 128}
 
 Row = dict[str, Any]
 
@@ -97,6 +105,16 @@ def _rows(
     if section == "paths":
         texts, shapes = _prompts(prompts, count)
         return {name: partial(_joint, subject, way, texts, shapes) for name, way in PATHS.items()}
+    if section == "cache":
+        texts, shapes = _prompts(prompts, count)
+        exact = {name: cache(partial(subject.run, texts, way)) for name, way in CACHED.items()}
+        return {
+            f"{name}, {threshold:g}": partial(
+                _joint, subject, replace(way, block_cache=threshold), texts, shapes, exact[name]
+            )
+            for name, way in CACHED.items()
+            for threshold in CACHES
+        }
     scenes = subject.scenes(count)
     if section == "i2d":
         return {f"{steps} steps": partial(_image_to_depth, subject, scenes, steps) for steps in I2D_STEPS}
@@ -141,7 +159,10 @@ def _joint(
         error = (images - subject.decode(against.rgb)).square().flatten(1).mean(1)
         columns["psnr"] = intervals.mean(-10 * error.clamp(min=1e-12).log10())
         columns["depth_absrel"] = intervals.mean(_errors(maps, subject.maps(against.depth)))
-    return {**way.settings, "passes": outcome.passes, "seconds": outcome.seconds, **_numbers(columns)}
+    cost = {"passes": outcome.passes, "seconds": outcome.seconds}
+    if way.block_cache and against is not None:
+        cost |= {"reused": outcome.reused, "seconds_without": against.seconds}
+    return {**way.settings, **cost, **_numbers(columns)}
 
 
 def _image_to_depth(subject: Subject, scenes: tuple[Any, Tensor, Tensor], steps: int) -> Row:

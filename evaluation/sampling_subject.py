@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core.depth.codec import decode_depth, encode_depth
+from ..mforce_core.model.block_cache import BlockCache
 from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.release import PATCH_SIZE
@@ -30,27 +31,33 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Way:
-    """How a rollout is taken: path, steps, solver and guidance."""
+    """How a rollout is taken: path, steps, solver, guidance, and the threshold of its block cache."""
 
     path: str
     steps: int
     sampler: str = "euler"
     cfg: float = 4.0
     cfg_interval: tuple[float, float] = (0.0, 1.0)
+    block_cache: float = 0.0
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        chosen = {name: value for name, value in vars(self).items() if name != "block_cache" or value}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Tokens (B, N, C) of both streams, and what they cost: calls of the model a picture, and seconds in all."""
+    """Tokens (B, N, C) of both streams, and what they cost: calls of the model a picture, and seconds in all.
+
+    ``reused`` is the share of calls in which a block cache left most blocks out.
+    """
 
     rgb: Tensor
     depth: Tensor
     passes: float
     seconds: float
+    reused: float = 0.0
 
 
 class Subject:
@@ -89,8 +96,10 @@ class Subject:
         """Sample every prompt with its own seed; ``again`` numbers further draws of noise."""
         path = PathSpec.parse(way.path).build(way.steps, self.pipeline.model.schedule)
         empty = self.pipeline.features([""])
+        caches: list[BlockCache] = []
         parts, self._rows, start = [], 0, time.perf_counter()
         for rows in torch.arange(len(prompts)).split(_BATCH):
+            caches += [BlockCache(way.block_cache)] if way.block_cache else []
             parts.append(
                 sample(
                     self.pipeline.model,
@@ -104,11 +113,13 @@ class Subject:
                     seed=[self.seed + again * 1_000_003 + int(row) for row in rows],
                     path=path,
                     solver=way.sampler,
+                    block_cache=caches[-1] if caches else None,
                 )
             )
         seconds = time.perf_counter() - start
         made_rgb, made_depth = (torch.cat(stream).cpu() for stream in zip(*parts, strict=True))
-        return Outcome(made_rgb, made_depth, passes=self._rows / len(prompts), seconds=seconds)
+        reused = sum(cache.reused for cache in caches) / max(sum(cache.asked for cache in caches), 1)
+        return Outcome(made_rgb, made_depth, self._rows / len(prompts), seconds, reused)
 
     def depth_of(self, rgb: Tensor, steps: int = 1) -> Tensor:
         """Depth maps (B, H, W) that the model itself sees in RGB tokens."""

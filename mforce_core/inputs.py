@@ -25,13 +25,13 @@ _FITS = {"pad": LETTERBOX, "crop": CROP}
 
 @dataclass(frozen=True)
 class Given:
-    """The clean stream of i2d or d2i on the model's canvas, and how it got there.
+    """What a run starts from on the model's canvas, and how it got there.
 
     Attributes:
-        rgb: (H, W, 3) uint8, for i2d.
-        depth: (H, W) float32 with NaN where missing, for d2i.
+        rgb: (H, W, 3) uint8: the picture of i2d; of another mode what its picture starts from.
+        depth: (H, W) float32 with NaN where missing: the depth of d2i; of another mode what its depth starts from.
         original: the picture at its own size, (H, W, 3) uint8, where the result is to have that.
-        placement: of the input on the canvas; None in joint mode.
+        placement: of the input on the canvas; None where there is none.
         notes: sentences about what was done to the input.
     """
 
@@ -43,17 +43,42 @@ class Given:
 
 
 def read_given(settings: Settings) -> Given:
-    """Read the input file of settings whose size is known.
+    """Read the input files of settings whose size is known.
 
     Raises:
-        ValueError: the file cannot be used; the sentence says why.
+        ValueError: a file cannot be used; the sentence says why.
     """
-    if settings.mode == "joint":
-        return Given()
-    if settings.input is None:
-        raise ValueError(f"The mode {settings.mode} needs an input file, and the settings name none.")
-    take = take_picture if settings.mode == "i2d" else take_depth
-    return take(Path(settings.input), settings)
+    given = Given()
+    if settings.mode != "joint":
+        if settings.input is None:
+            raise ValueError(f"The mode {settings.mode} needs an input file, and the settings name none.")
+        given = (take_picture if settings.mode == "i2d" else take_depth)(Path(settings.input), settings)
+    return with_starts(given, settings, settings.start_image, settings.start_depth)
+
+
+def with_starts(given: Given, settings: Settings, picture: PictureInput | None, depth: DepthInput | None) -> Given:
+    """What a run is given, and the content that its other streams start from.
+
+    Raises:
+        ValueError: one of them cannot be used, is missing, or covers another part of the canvas.
+    """
+    for name, start in (("image", picture), ("depth", depth)):
+        if (start is None) != (getattr(settings, f"{name}_strength") is None):
+            raise ValueError(f"`start_{name}` and `{name}_strength` go together: one of them is missing.")
+    starts = [] if picture is None else [take_picture(picture, settings)]
+    starts += [] if depth is None else [take_depth(depth, settings)]
+    for start in starts:
+        before, after = given.placement, start.placement
+        if before is not None and after is not None and before.content != after.content:
+            raise ValueError("What is given and what is started from have two shapes: cut one, or use `fit` crop.")
+        given = Given(
+            start.rgb if given.rgb is None else given.rgb,
+            start.depth if given.depth is None else given.depth,
+            given.original,
+            before or after,
+            (*given.notes, *start.notes),
+        )
+    return given
 
 
 def take_picture(picture: PictureInput, settings: Settings) -> Given:

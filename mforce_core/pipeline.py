@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,25 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..kernels import current_request, launches, what_ran
+from ..kernels import launches, what_ran
 from .depth.codec import decode_depth, encode_depth, fill_missing
 from .depth.ensemble import combine
-from .device import check_compiler, choose_device, device_name
+from .device import check_compiler, device_name
 from .encoders.autoencoder_files import load_autoencoder
 from .encoders.familiarity import UNFAMILIAR, load_familiarity
 from .encoders.patch_autoencoder import PatchAutoencoder
 from .encoders.text import encode_prompts
 from .full_size.refine import Tiling, refine_placed
 from .full_size.tile_model import TileModel
-from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture
+from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture, with_starts
+from .model.block_cache import BlockCache
 from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from .picture.placement import Placement
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
+from .resolving import resolve
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
-from .rollout_settings import check_path, fitted, guidance_of, needless_guidance, path_of
+from .rollout_settings import fitted, guidance_of, needless_guidance, path_of
 from .sampling.noise import draw_noise
 from .sampling.path_spec import PathSpec
 from .sampling.rollout import sample
@@ -44,9 +45,6 @@ from .scene3d.point_cloud import scaled_edge_threshold
 from .settings import BUILT_IN, Settings
 from .weights.checkpoint import load_model
 from .weights.parts import Parts, find_parts
-
-#: Models up to this size run in float32 on a CPU; it is as fast there and exact.
-_SMALL_PARAMETERS = 10**9
 
 #: Maps of an ensemble that are sampled together, and how far apart their seeds are: farther than those of a `--count`,
 #: and within 32 bits, since PyTorch seeds its generator of the CPU with the lower half alone.
@@ -60,32 +58,6 @@ _USUAL = {"tilt": LOG2_ALPHA}
 Progress = Callable[[int, int], None]
 
 _log = logging.getLogger(__name__)
-
-
-def resolve(settings: Settings, parts: Parts) -> Settings:
-    """Fill in what was left to the model and the machine: size, device, dtype, threads and edge threshold.
-
-    Raises:
-        ValueError: the checkpoint is damaged or foreign, the device is not there, or ``MFORCE_KERNELS`` names what does
-            not exist.
-    """
-    current_request()  # raises before anything is loaded
-    check_path(settings)
-    header = parts.header()
-    device, dtype = choose_device(settings.device), settings.dtype
-    if dtype == "auto":
-        small = device == "cpu" and sum(map(prod, header.shapes.values())) <= _SMALL_PARAMETERS
-        stored_exactly = set(header.dtypes.values()) == {"F32"}
-        dtype = "float32" if small or stored_exactly else "bfloat16"
-    size = settings.size or parts.trained_size()
-    return replace(
-        settings,
-        device=device,
-        dtype=dtype,
-        size=size,
-        edge_threshold=settings.edge_threshold or scaled_edge_threshold(max(size)),
-        threads=settings.threads or torch.get_num_threads(),
-    )
 
 
 class Pipeline:
@@ -183,7 +155,14 @@ class Pipeline:
         return cls(resolve(settings, parts), parts, prompts)
 
     def joint(
-        self, prompt: str, *, tilt: float | None = LOG2_ALPHA, progress: Progress | None = None, **settings: Any
+        self,
+        prompt: str,
+        *,
+        tilt: float | None = LOG2_ALPHA,
+        start_image: PictureInput | None = None,
+        start_depth: DepthInput | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
     ) -> Result:
         """Text to image and depth.
 
@@ -191,6 +170,8 @@ class Pipeline:
             prompt: what to show.
             tilt: log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth first.
                 A distilled model takes its own path unless a tilt or a path is given that is not the default.
+            start_image, start_depth: what a stream starts from, with as much noise as the settings `image_strength` and
+                `depth_strength` say (0.2 changes little, 0.9 nearly all); by default both start from noise.
             progress: called with (step, steps) after every denoising step; what it raises ends the run.
             settings: other fields of `Settings`: seed, steps, sampler, path (instead of tilt), cfg, cfg_interval,
                 refine_depth, guidance, size, fov, edge_threshold, remove_outliers.
@@ -198,8 +179,9 @@ class Pipeline:
         Raises:
             ValueError: impossible settings, or the model gave nothing that can be used.
         """
-        job = self.job("joint", prompt, tilt=None if settings.get("path") else tilt, **settings)
-        return self.generate([job], [Given()], progress)[0]
+        files = {"start_image": _path(start_image), "start_depth": _path(start_depth)}
+        job = self.job("joint", prompt, tilt=None if settings.get("path") else tilt, **files, **settings)
+        return self.generate([job], [with_starts(Given(), job, start_image, start_depth)], progress)[0]
 
     def i2d(
         self,
@@ -207,6 +189,7 @@ class Pipeline:
         prompt: str = "",
         *,
         original_size: bool = True,
+        start_depth: DepthInput | None = None,
         progress: Progress | None = None,
         **settings: Any,
     ) -> Result:
@@ -217,6 +200,7 @@ class Pipeline:
             prompt: what the picture shows, if that is known.
             original_size: bring the depth back to the picture's own size, sharp between near and far; else the result
                 has the size that the model saw.
+            start_depth: as in `joint`, with `depth_strength`.
             progress: as in `joint`; with full_size it counts the tiles after the steps.
             settings: as in `joint`; full_size, for depth that is refined at the picture's own size, with tile, overlap
                 and strength; ensemble, for the median of several maps and where they disagree; follow, for depth
@@ -229,15 +213,25 @@ class Pipeline:
         Raises:
             ValueError: as in `joint`, or the picture cannot be read.
         """
-        job = self.job("i2d", prompt, input=_path(image), original_size=original_size, **settings)
-        return self.generate([job], [take_picture(image, job)], progress)[0]
+        files = {"input": _path(image), "start_depth": _path(start_depth)}
+        job = self.job("i2d", prompt, original_size=original_size, **files, **settings)
+        return self.generate([job], [with_starts(take_picture(image, job), job, None, start_depth)], progress)[0]
 
-    def d2i(self, depth: DepthInput, prompt: str, *, progress: Progress | None = None, **settings: Any) -> Result:
+    def d2i(
+        self,
+        depth: DepthInput,
+        prompt: str,
+        *,
+        start_image: PictureInput | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> Result:
         """Depth to image.
 
         Args:
             depth: a file, or (H, W) numbers; zero, negative and non-finite ones are missing.
             prompt: what to show.
+            start_image: as in `joint`, with `image_strength`.
             progress: as in `joint`.
             settings: as in `i2d` (follow is for a picture that follows the depth loosely), and for files: mask (an
                 image, dark where the depth is not to be used), disparity (the file holds inverse depth) and far_to_near
@@ -246,8 +240,8 @@ class Pipeline:
         Raises:
             ValueError: as in `joint`, or the depth cannot be read or has no measured pixel.
         """
-        job = self.job("d2i", prompt, input=_path(depth), **settings)
-        return self.generate([job], [take_depth(depth, job)], progress)[0]
+        job = self.job("d2i", prompt, input=_path(depth), start_image=_path(start_image), **settings)
+        return self.generate([job], [with_starts(take_depth(depth, job), job, start_image, None)], progress)[0]
 
     def job(self, mode: Mode, prompt: str, *, cfg: float | None = None, **settings: Any) -> Settings:
         """Settings of one run, filled in from the pipeline's: its size, the release's guidance scale of the mode, and
@@ -349,6 +343,7 @@ class Pipeline:
                 solver=first.sampler,
                 guidance=first.guidance,
                 callback=lambda step, *_: None if progress is None else progress(done + step, total),
+                block_cache=BlockCache(first.block_cache) if first.block_cache else None,
                 cuda_graph=first.cuda_graph,
                 **options,
             )

@@ -23,13 +23,17 @@ def path_of(settings: Settings, schedule: Schedule) -> NoisePath:
         path = _spec_of(settings).build(settings.steps, schedule)
     except ValueError as error:
         raise ValueError(f"`path` cannot be used: {error}.") from None
-    for name, levels, given in (("picture", path.rgb, "i2d"), ("depth map", path.depth, "d2i")):
+    streams = (
+        ("picture", path.rgb, "i2d", settings.image_strength, "start_image"),
+        ("depth map", path.depth, "d2i", settings.depth_strength, "start_depth"),
+    )
+    for name, levels, given, strength, start in streams:
         if settings.mode == given:
             continue
-        if levels[0] < PURE_NOISE:
+        if levels[0] < PURE_NOISE and strength is None:
             raise ValueError(
-                f"`path` starts with the {name} at noise level {levels[0]:g}, and in mode {settings.mode} there is "
-                "none to start from: begin it at 1."
+                f"`path` starts with the {name} at noise level {levels[0]:g}, and there is none to start from: begin "
+                f"it at 1, or give a `{start}`."
             )
         if levels[-1] > 0:
             raise ValueError(f"`path` ends with the {name} at noise level {levels[-1]:g}: end it at 0.")
@@ -42,6 +46,16 @@ def check_path(settings: Settings) -> None:
 
 
 def _spec_of(settings: Settings) -> PathSpec:
+    strengths = {"start_rgb": settings.image_strength, "start_depth": settings.depth_strength}
+    starts = {name: strength for name, strength in strengths.items() if strength is not None and strength < 1}
+    spec = _whole_path(settings)
+    if any(getattr(spec, name) is not None for name in starts):
+        raise ValueError("it has a start of its own, which the strength of the start decides: leave it out of the path")
+    return replace(spec, **starts)
+
+
+def _whole_path(settings: Settings) -> PathSpec:
+    """The path as from pure noise."""
     if settings.path is not None:
         return PathSpec.parse(settings.path)
     if settings.mode != "joint":

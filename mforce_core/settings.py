@@ -17,11 +17,15 @@ DEPTH_FORMS = ("npz", "pfm", "tiff", "tiff16")
 
 #: Steps of image to depth on the command line: more change little but their time (docs/concepts/paths.md).
 DEPTH_STEPS = 4
+#: Noise at the start of what starts from content, as in the image-to-image pipeline for FLUX of diffusers.
+STRENGTH = 0.6
 #: A fast rollout: second-order multistep over steps that are denser at both ends of the path than the release's.
 FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7
 
 #: Tiles of depth at full size: how much of one its neighbor covers, and the noise level that it starts at.
 TILE_OVERLAP, TILE_STRENGTH = 0.5, 0.15
+#: Settings that name a file which is read.
+FILES = ("input", "mask", "start_image", "start_depth")
 
 #: Filling what comes into view (`explore`): steps in which both streams are made, and the noise level that they start
 #: at. Below it the background's blur stays, above it the colors drift.
@@ -48,9 +52,13 @@ class Settings:
         path: another path of the noise levels, as `PathSpec.parse` reads it, instead of the tilt.
         follow: how strictly the given picture or depth map is followed, as log2 of alpha: it is mixed with noise as it
             would be on that path, from -14 (strict) over -5 (loose) to 3 (hardly); None keeps it clean throughout.
+        image_strength, depth_strength: noise at the start of a stream that starts from content, above 0 and up to 1,
+            where nothing is left of the content; None: from noise.
+        start_image, start_depth: files with that content.
         sampler: solver of the steps; "euler" is the release's.
         cfg_interval: noise levels, lowest and highest, in which there is guidance; None: everywhere.
         cfg_rescale, cfg_parallel: what tempers guidance, see `sampling.guidance.Guidance`.
+        block_cache: threshold of `model.block_cache.BlockCache`; 0: every block runs in every step.
         fov: horizontal field of view in degrees.
         edge_threshold: relative jump of depth that leaves a point out of the cloud; None: by the size.
         also: more forms of the depth to write, of `DEPTH_FORMS`.
@@ -66,10 +74,15 @@ class Settings:
     tilt: float | None = None
     path: str | None = None
     follow: float | None = None
+    image_strength: float | None = None
+    depth_strength: float | None = None
+    start_image: str | None = None
+    start_depth: str | None = None
     sampler: str = "euler"
     cfg_interval: tuple[float, float] | None = None
     cfg_rescale: float = 0.0
     cfg_parallel: float = 1.0
+    block_cache: float = 0.0
     ensemble: int = 1
     align_shift: bool = False
     refine_depth: bool = False
@@ -127,6 +140,14 @@ class Settings:
             raise ValueError(f"`follow` is for a given picture or depth map, and does not go with {other}.")
         if self.path is not None and self.tilt is not None:
             raise ValueError("`path` and `tilt` both say how the noise levels fall: give one of them.")
+        for name, given in (("image", "i2d"), ("depth", "d2i")):
+            strength, file = getattr(self, f"{name}_strength"), getattr(self, f"start_{name}")
+            if file is not None and strength is None:
+                raise ValueError(f"`start_{name}` needs a strength.")
+            if strength is not None and self.mode == given:
+                raise ValueError(f"In mode {given} the {name} is given whole: `start_{name}` is for the other modes.")
+            if strength is not None and not 0 < strength <= 1:
+                raise ValueError(f"The strength of `start_{name}` must lie above 0 and at most at 1, got {strength}.")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"`sampler` must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}.")
         if self.cfg_interval is not None and not 0 <= self.cfg_interval[0] <= self.cfg_interval[1] <= 1:
@@ -134,6 +155,10 @@ class Settings:
         for name in ("cfg_rescale", "cfg_parallel"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
+        if not 0 <= self.block_cache < 1:
+            raise ValueError(f"`block_cache` must be from 0 to below 1, got {self.block_cache}.")
+        if self.block_cache and self.cuda_graph:
+            raise ValueError("`block_cache` and `cuda_graph` exclude each other: leave one of them out.")
         if not 1 <= self.ensemble <= 100:
             raise ValueError(f"`ensemble` must be a number from 1 to 100, got {self.ensemble}.")
         if self.ensemble > 1 and self.mode != "i2d":
@@ -173,6 +198,11 @@ class Settings:
         """``size`` of settings whose model is known."""
         assert self.size is not None
         return self.size
+
+    def files(self) -> dict[str, str]:
+        """The files that the run reads, by the name of their setting."""
+        paths = {name: getattr(self, name) for name in FILES}
+        return {name: path for name, path in paths.items() if path is not None}
 
     def to_dict(self) -> dict[str, Any]:
         values = asdict(self)

@@ -17,10 +17,15 @@ from mforce import Pipeline
 from mforce.cli.app import app
 from mforce.evaluation import sampling_study
 from mforce.evaluation.sampling_subject import Way
+from mforce.mforce_core.depth.codec import encode_depth
 from mforce.mforce_core.depth.ensemble import combine
 from mforce.mforce_core.model.config import Schedule
+from mforce.mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents
 from mforce.mforce_core.rollout_settings import path_of
+from mforce.mforce_core.sampling.path_spec import PathSpec
+from mforce.mforce_core.sampling.rollout import sample
 from mforce.mforce_core.settings import Settings
+from mforce.scenes import render, sample_layouts
 
 SMALL = ("--size", "32x32", "--steps", "2")
 
@@ -71,6 +76,80 @@ def test_fast_is_what_its_help_says(tmp_path) -> None:
 def test_fast_does_not_silently_overrule_what_is_asked_for(picture, name, value) -> None:
     for command in (["joint", "a red sphere"], ["d2i", picture, "a red sphere"]):
         assert f"--fast has {name} of its own" in run(*command, "--fast", f"--{name}", value, code=2)
+
+
+def test_a_run_can_start_from_content_and_be_repeated(picture, tmp_path) -> None:
+    np.save(tmp_path / "depth.npy", np.linspace(1, 3, 24 * 40).reshape(24, 40))
+    starts = ("--start-image", picture, "--start-depth", tmp_path / "depth.npy")
+    run("joint", "a red sphere", *SMALL, *starts, "--strength", 0.3, "-o", tmp_path / "out")
+    found = settings_of(tmp_path / "out")
+    assert (found["image_strength"], found["depth_strength"], found["start_image"]) == (0.3, 0.3, str(picture))
+    picture.rename(tmp_path / "moved.png")
+    assert "say where it is with --start-image" in run("rerun", tmp_path / "out", code=2)
+    moved = ("--start-image", tmp_path / "moved.png", "-o", tmp_path / "again")
+    assert "Identical" in run("rerun", tmp_path / "out", *moved)
+    run("d2i", tmp_path / "depth.npy", "a red sphere", *SMALL, "--start-image", tmp_path / "moved.png", "--fit", "crop",
+        "-o", tmp_path / "d2i")  # fmt: skip
+    assert settings_of(tmp_path / "d2i")["image_strength"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["joint", "x", "--strength", 0.5], "--strength goes with --start-image or --start-depth"),
+        (["joint", "x", "--start-image", "p.png", "--strength", 0], "must lie above 0"),
+        (["joint", "x", "--start-image", "p.png", "--path", "tilt start_rgb=0.5"], "has a start of its own"),
+        (["joint", "x", "--start-image", "p.png", "--path", "levels 1,1 1,0 0,0"], "levels has no start_rgb"),
+        (["i2d", "p.png", "p.png", "--start-depth", "z.npy"], "--start-depth goes with one picture"),
+    ],
+)
+def test_starts_that_cannot_be_are_refused(arguments, message) -> None:
+    assert message in run(*arguments, *SMALL, code=2)
+
+
+def test_the_less_noise_the_nearer_to_what_is_started_from(nano) -> None:
+    scene, depth = (stream[0] for stream in render(sample_layouts(1, 5), 64))
+    pixels = (scene.permute(1, 2, 0) * 255).byte().numpy()
+    options = {"steps": 6, "seed": 1, "size": (64, 64)}
+    parts = {}
+    for strength in (0.05, 0.5, 0.95):
+        result = nano.joint("a blue cube", start_image=pixels, start_depth=depth.numpy(), image_strength=strength,
+                            depth_strength=strength, **options)  # fmt: skip
+        relative = result.depth / np.nanmean(result.depth) / (depth / depth.mean()).numpy()
+        parts[strength] = np.abs(result.image.astype(float) - pixels).mean(), np.nanmean(np.abs(relative - 1))
+    assert parts[0.05][0] < parts[0.5][0] < parts[0.95][0]
+    assert parts[0.05][1] < parts[0.5][1] < parts[0.95][1]
+    alone = nano.joint("a blue cube", start_image=pixels, image_strength=0.05, **options)
+    assert np.abs(alone.image.astype(float) - pixels).mean() < parts[0.5][0]
+    made = nano.i2d(pixels, start_depth=depth.numpy(), depth_strength=0.05, **options)
+    assert np.nanmean(np.abs(made.depth / np.nanmean(made.depth) / (depth / depth.mean()).numpy() - 1)) < parts[0.5][1]
+
+
+def test_what_is_started_from_equals_the_rollout_by_hand(nano) -> None:
+    """At strength s a stream begins at (1 - s) x + s eps, and the path is the specification's."""
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    found = nano.d2i(np.full((32, 32), 2.0), "a cube", start_image=pixels, image_strength=0.4, steps=3, size=(32, 32))
+    clean = latents_to_tokens(nano.autoencoder.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1))
+    path = PathSpec("d2i", start_rgb=0.4).build(3, nano.model.schedule)
+    assert path.rgb[0] == pytest.approx(0.4, abs=1e-5)
+    tokens, _ = sample(nano.model, nano.features(["a cube"]), (2, 2), mode="d2i", path=path, rgb=clean,
+                       depth=patches_to_tokens(encode_depth(torch.full((1, 32, 32), 2.0))),
+                       null_text=nano.features([""]), seed=0)  # fmt: skip
+    image = nano.autoencoder.decode(tokens_to_latents(tokens, (2, 2))).clamp(-1, 1)
+    wanted = ((image + 1) * 127.5).round()[0].permute(1, 2, 0).numpy()
+    assert np.abs(found.image.astype(float) - wanted).max() <= 1
+
+
+def test_starts_of_the_pipeline_are_checked(nano) -> None:
+    pixels, wide = np.zeros((32, 32, 3), np.uint8), np.ones((16, 32))
+    with pytest.raises(ValueError, match="go together"):
+        nano.joint("x", start_image=pixels, size=(32, 32))
+    with pytest.raises(ValueError, match="go together"):
+        nano.joint("x", image_strength=0.5, size=(32, 32))
+    with pytest.raises(ValueError, match="two shapes"):
+        nano.d2i(wide, "x", start_image=pixels, image_strength=0.5, size=(32, 32))
+    with pytest.raises(ValueError, match="is given whole"):
+        nano.i2d(pixels, image_strength=0.5, size=(32, 32))
 
 
 def test_image_to_depth_takes_few_steps_and_the_steps_of_the_release_on_demand(picture, tmp_path) -> None:

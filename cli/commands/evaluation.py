@@ -67,10 +67,8 @@ def scenes(
         from ..evaluation import run_evaluation
         from ..tables import print_metrics
 
-        words, autoencoder = (None if path is None else str(path) for path in (text_encoder, vae))
-        settings = Settings(
-            "joint", "", seed=seed, steps=steps, model=model, text_encoder=words, vae=autoencoder, device=device
-        )
+        files = options.model_files(model, text_encoder, vae)
+        settings = Settings("joint", "", seed=seed, steps=steps, device=device, **files)
         metrics = run_evaluation(settings, scenes, json_file)
         print_metrics(metrics)
 
@@ -81,7 +79,7 @@ def depth(
         str,
         typer.Argument(
             metavar="SET",
-            help="nyuv2, kitti, eth3d, scannet, diode, ibims1, sintel, sunrgbd, ... or scenes (rendered).",
+            help="nyuv2, kitti, eth3d, scannet, diode, ibims1, sintel, sunrgbd, ..., scenes (rendered), files (yours).",
         ),
     ],
     data: Annotated[
@@ -101,6 +99,15 @@ def depth(
     scene_count: Annotated[
         int, typer.Option("--scenes", help="How many rendered scenes.", min=1, rich_help_panel=DATA)
     ] = 64,
+    center_crop: Annotated[
+        int | None,
+        typer.Option(
+            help="Score the largest square in the middle of pictures at this size: 256 in the paper's scaling study.",
+            min=16,
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     first: First = None,
     model: options.Model = BUILT_IN,
     predictions: Annotated[
@@ -164,6 +171,7 @@ def depth(
     with report_errors(debug):
         from ...evaluation.depth.datasets import DataSpec
         from ...mforce_core.results.folder import default_output
+        from .. import own_files
         from ..depth_evaluation import evaluate_depth, predictor_from
         from ..generation import prepare
         from ..spread import Workers
@@ -177,15 +185,15 @@ def depth(
             found = prepare(
                 Settings(
                     "i2d", "", steps=steps, cfg=CFG["i2d"], seed=seed,
-                    size=options.parse_size(size), model=model,
-                    text_encoder=None if text_encoder is None else str(text_encoder),
-                    vae=None if vae is None else str(vae), device=places[0], dtype=dtype,
+                    size=options.parse_size(size), device=places[0], dtype=dtype,
+                    **options.model_files(model, text_encoder, vae),
                 )
             )  # fmt: skip
         metrics = evaluate_depth(
             DataSpec(
                 dataset, None if data is None else data.absolute(), layout,  # type: ignore[arg-type]
-                None if listing is None else listing.absolute(), region, scene_count,
+                None if listing is None else listing.absolute(), region, scene_count, crop=center_crop,
+                own=own_files.OwnFiles if dataset == own_files.KEY else None,
             ),
             predictor_from(found, predictions=predictions, peer=peer, kind=kind, members=ensemble, seed=seed,
                 method=ensemble_method),
@@ -290,9 +298,8 @@ def d2i(
         places = options.parse_devices(devices)
         settings, parts = prepare(
             Settings(
-                "d2i", "", steps=steps, cfg=CFG["d2i"] if cfg is None else cfg, seed=seed, model=model, dtype=dtype,
-                size=options.parse_size(size), text_encoder=None if text_encoder is None else str(text_encoder),
-                vae=None if vae is None else str(vae), device=places[0],
+                "d2i", "", steps=steps, cfg=CFG["d2i"] if cfg is None else cfg, seed=seed, dtype=dtype,
+                size=options.parse_size(size), device=places[0], **options.model_files(model, text_encoder, vae),
             )
         )  # fmt: skip
         own = FromModel(replace(settings, mode="i2d", cfg=CFG["i2d"]), parts)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ...mforce_core.release import SAMPLERS, STEPS
-from ...mforce_core.settings import FAST_SAMPLER, FAST_SIGMA, FAST_STEPS, check_grid
+from ...mforce_core.settings import BUILT_IN, FAST_SAMPLER, FAST_SIGMA, FAST_STEPS, STRENGTH, check_grid
 
 SAMPLING, INPUT, TILES, CLOUD, FILES = "Sampling", "Input", "Full size", "Point cloud", "Model and files"
 
@@ -59,6 +59,36 @@ Follow = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+StartImage = Annotated[
+    Path | None,
+    typer.Option(
+        help="Picture to start from, instead of noise: image to image.", show_default=False, rich_help_panel=INPUT
+    ),
+]
+StartDepth = Annotated[
+    Path | None,
+    typer.Option(
+        help="Depth map to start from, instead of noise: depth to depth.", show_default=False, rich_help_panel=INPUT
+    ),
+]
+StartStrength = Annotated[
+    float | None,
+    typer.Option(
+        "--strength",
+        help="Noise on what is started from: 0.2 changes little, 0.9 nearly all. "
+        f"Default: {STRENGTH} for --start-image and --start-depth.",
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
+DepthStrength = Annotated[
+    float | None,
+    typer.Option(
+        help=f"Noise on --start-depth: 0.2 changes little, 0.9 nearly all. Default: {STRENGTH}.",
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
 Ensemble = Annotated[
     int,
     typer.Option(
@@ -96,6 +126,14 @@ CfgRescale = Annotated[
 CfgParallel = Annotated[
     float,
     typer.Option(help="0 to 1: how much of guidance may make colors stronger.", rich_help_panel=SAMPLING),
+]
+BlockCache = Annotated[
+    float,
+    typer.Option(
+        help="Reuse what most blocks add while the first one's part changes by no more than this share: faster, and "
+        "near the exact result, which 0 gives.",
+        rich_help_panel=SAMPLING,
+    ),
 ]
 RefineDepth = Annotated[
     bool,
@@ -236,6 +274,15 @@ Ray = Annotated[
 ]
 RayGpus = Annotated[float, typer.Option(help="GPUs that Ray sets aside for an actor.", min=0, rich_help_panel=FILES)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=FILES)]
+
+
+def model_files(model: str, text_encoder: Path | None, vae: Path | None) -> dict[str, str | None]:
+    """Settings of the model's files, absolute, so that a rerun or a process in another folder finds them."""
+    return {
+        "model": model if model == BUILT_IN else str(Path(model).absolute()),
+        "text_encoder": None if text_encoder is None else str(text_encoder.absolute()),
+        "vae": None if vae is None else str(vae.absolute()),
+    }
 
 
 def parse_size(text: str | None) -> tuple[int, int] | None:

@@ -16,6 +16,8 @@ from ...mforce_core.settings import (
     FAST_SAMPLER,
     FAST_SIGMA,
     FAST_STEPS,
+    FILES,
+    STRENGTH,
     TILE_OVERLAP,
     TILE_STRENGTH,
     Settings,
@@ -32,6 +34,10 @@ def joint(
     tilt: options.Tilt = LOG2_ALPHA,
     fast: options.Fast = False,
     refine_depth: options.RefineDepth = False,
+    start_image: options.StartImage = None,
+    start_depth: options.StartDepth = None,
+    strength: options.StartStrength = None,
+    fit: options.Fit = "pad",
     **shared: Any,
 ) -> None:
     """Text to image, depth and point cloud."""
@@ -39,7 +45,10 @@ def joint(
         if fast:
             shared |= _fast(f"tilt log2_alpha={tilt}", shared["given"])
         tilted = None if shared["path"] else tilt
-        settings = _settings("joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, **shared)
+        starts = _starts(strength, "--strength", start_image=start_image, start_depth=start_depth)
+        settings = _settings(
+            "joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, fit=fit, **starts, **shared
+        )
         _generate(settings, shared)
 
 
@@ -53,6 +62,8 @@ def i2d(
     align_shift: options.AlignShift = False,
     follow: options.Follow = None,
     steps: options.DepthSteps = DEPTH_STEPS,
+    start_depth: options.StartDepth = None,
+    depth_strength: options.DepthStrength = None,
     fit: options.Fit = "pad",
     original_size: Annotated[
         bool,
@@ -82,11 +93,14 @@ def i2d(
 
         one = Path(images[0]) if len(images) == 1 and not is_several(images[0]) else None
         devices = shared["device"].split(",")
+        starts = _starts(depth_strength, "--depth-strength", start_depth=start_depth)
         settings = _settings(
             "i2d", prompt, source=one, ensemble=ensemble, align_shift=align_shift, follow=follow, steps=steps,
             fit=fit, original_size=original_size, full_size=full_size, tile=tile, overlap=overlap, strength=strength,
-            **{**shared, "device": devices[0]},
+            **starts, **{**shared, "device": devices[0]},
         )  # fmt: skip
+        if start_depth is not None and one is None:
+            raise ValueError("--start-depth goes with one picture: give one, or leave it out.")
         if one is not None and len(devices) == 1 and not ray:
             _generate(settings, shared)
         elif shared["count"] != 1:
@@ -128,6 +142,8 @@ def d2i(
     ] = None,
     follow: options.Follow = None,
     fast: options.Fast = False,
+    start_image: options.StartImage = None,
+    strength: options.StartStrength = None,
     fit: options.Fit = "pad",
     **shared: Any,
 ) -> None:
@@ -138,7 +154,7 @@ def d2i(
             follow = None  # it is in the path
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, follow=follow,
-            fit=fit, **shared,
+            fit=fit, **_starts(strength, "--strength", start_image=start_image), **shared,
         )  # fmt: skip
         _generate(settings, shared)
 
@@ -149,6 +165,8 @@ def rerun(
         Path | None, typer.Option("--input", help="Where the input file is now.", show_default=False)
     ] = None,
     new_mask: Annotated[Path | None, typer.Option("--mask", help="Where the mask is now.", show_default=False)] = None,
+    start_image: Annotated[Path | None, typer.Option(help="Where that picture is now.", show_default=False)] = None,
+    start_depth: Annotated[Path | None, typer.Option(help="Where that map is now.", show_default=False)] = None,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
@@ -161,7 +179,8 @@ def rerun(
 
         before = generation.read_metadata(metadata)
         settings = Settings.from_dict(before["settings"])
-        settings = _moved(settings, new_input, new_mask)
+        moved = {"input": new_input, "mask": new_mask, "start_image": start_image, "start_depth": start_depth}
+        settings = replace(settings, **{name: str(path.absolute()) for name, path in moved.items() if path is not None})
         generation.check_inputs(before, settings)
         settings, parts = generation.prepare(settings)
         output = output or default_output("rerun")
@@ -202,6 +221,15 @@ def _fast(usual: str, given: set[str]) -> dict[str, Any]:
     return {**chosen, "given": given | set(chosen)}
 
 
+def _starts(strength: float | None, option: str, **files: Path | None) -> dict[str, Any]:
+    """Settings of the streams that start from the content of a file."""
+    given = {name: file for name, file in files.items() if file is not None}
+    if strength is not None and not given:
+        raise ValueError(f"{option} goes with {' or '.join('--' + name.replace('_', '-') for name in files)}.")
+    levels = {f"{name.removeprefix('start_')}_strength": STRENGTH if strength is None else strength for name in given}
+    return {**given, **levels}
+
+
 def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) -> Settings:
     """Settings from the options of a command: paths absolute, so that a rerun finds them from anywhere."""
     values = {name: value for name, value in values.items() if name not in OF_THE_COMMAND}
@@ -210,20 +238,11 @@ def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) ->
     values["cfg_interval"] = parse_interval(values["cfg_interval"])
     values["also"] = tuple(values["also"].split(",")) if values["also"] else ()
     values["input"] = source
-    for name in ("input", "mask", "text_encoder", "vae"):
+    for name in FILES:
         if values.get(name) is not None:
             values[name] = str(Path(values[name]).absolute())
-    if values["model"] != BUILT_IN:
-        values["model"] = str(Path(values["model"]).absolute())
+    values |= options.model_files(values["model"], values["text_encoder"], values["vae"])
     return Settings(mode, prompt, **values)
-
-
-def _moved(settings: Settings, new_input: Path | None, new_mask: Path | None) -> Settings:
-    if new_input is not None:
-        settings = replace(settings, input=str(new_input.absolute()))
-    if new_mask is not None:
-        settings = replace(settings, mask=str(new_mask.absolute()))
-    return settings
 
 
 def _generate(settings: Settings, shared: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The options that joint, i2d and d2i have in common, written down once."""
+"""Options that several commands have in common, written down once: those of joint, i2d and d2i here."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Shared:
     cfg_interval: options.CfgInterval = None
     cfg_rescale: options.CfgRescale = 0.0
     cfg_parallel: options.CfgParallel = 1.0
+    block_cache: options.BlockCache = 0.0
     guidance: options.Guidance = None
     seed: options.Seed = 0
     count: options.Count = 1
@@ -48,11 +49,14 @@ class Shared:
 OF_THE_COMMAND = ("count", "output", "overwrite", "debug", "given")
 
 
-def shared_options(command: Callable[..., None]) -> Callable[..., None]:
+def shared_options(command: Callable[..., None], options_of: type = Shared) -> Callable[..., None]:
     """Give a command the shared options after its own; it gets their values in its ``**shared``.
 
     An option that the command declares itself, with another default say, is not shared. ``shared["given"]`` names the
     options that the person gave, among all of the command's.
+
+    Args:
+        options_of: class whose annotated attributes are the options, by name, type and default.
     """
 
     @wraps(command)
@@ -62,8 +66,8 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True).parameters.values()
     kept = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(Shared, name), annotation=kind)
-        for name, kind in get_type_hints(Shared, include_extras=True).items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(options_of, name), annotation=kind)
+        for name, kind in get_type_hints(options_of, include_extras=True).items()
         if name not in {parameter.name for parameter in kept}
     ]
     shared.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))

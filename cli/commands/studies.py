@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +13,7 @@ from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
 from . import options, students, study_of_sampling, study_of_video, study_of_views, training
 from .default_command import DefaultCommandGroup
+from .shared_options import shared_options
 
 app = typer.Typer(
     name="study",
@@ -52,11 +54,36 @@ Align = Annotated[str, typer.Option(help="Alignment of the judged depth.", rich_
 Batch = Annotated[int, typer.Option(help="Pictures that are sampled together.", min=1, rich_help_panel=STUDY)]
 
 
+class Shared:
+    """What both studies of paths take."""
+
+    model: options.Model = BUILT_IN
+    values: Values = None
+    pictures: Pictures = 64
+    judge: Judge = None
+    judge_kind: JudgeKind = "depth"
+    align: Align = "scale"
+    steps: options.Steps = STEPS
+    seed: options.Seed = 1_000_000
+    size: options.Size = None
+    batch: Batch = 16
+    text_encoder: options.TextEncoder = None
+    vae: options.Vae = None
+    dtype: options.Dtype = "auto"
+    output: options.Output = None
+    overwrite: options.Overwrite = False
+    devices: options.Devices = "auto"
+    ray: options.Ray = 0
+    ray_gpus: options.RayGpus = 0
+    debug: options.Debug = False
+
+
+_study_options = partial(shared_options, options_of=Shared)
+
+
 @app.command()
+@_study_options
 def trajectories(
-    model: options.Model = BUILT_IN,
-    values: Values = None,
-    pictures: Pictures = 64,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -65,67 +92,26 @@ def trajectories(
             rich_help_panel=STUDY,
         ),
     ] = None,
-    judge: Judge = None,
-    judge_kind: JudgeKind = "depth",
-    align: Align = "scale",
-    steps: options.Steps = STEPS,
-    seed: options.Seed = 1_000_000,
-    size: options.Size = None,
-    batch: Batch = 16,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    dtype: options.Dtype = "auto",
-    output: options.Output = None,
-    overwrite: options.Overwrite = False,
-    devices: options.Devices = "auto",
-    ray: options.Ray = 0,
-    ray_gpus: options.RayGpus = 0,
-    debug: options.Debug = False,
+    **shared: Any,
 ) -> None:
     """Which stream first? Depth sampled with its picture against the depth that a judge sees in it (Fig. 7)."""
-    _run(
-        "trajectories", values, debug, pictures=pictures, prompts=prompts, judge=judge, judge_kind=judge_kind,
-        alignment=align, batch=batch, output=output, overwrite=overwrite, devices=devices, ray=ray, ray_gpus=ray_gpus,
-        model=model, steps=steps, seed=seed, size=size, text_encoder=text_encoder, vae=vae, dtype=dtype,
-    )  # fmt: skip
+    _run("trajectories", prompts=prompts, **shared)
 
 
 @app.command()
-def conditioning(
-    model: options.Model = BUILT_IN,
-    values: Values = None,
-    pictures: Pictures = 64,
-    judge: Judge = None,
-    judge_kind: JudgeKind = "depth",
-    align: Align = "scale",
-    steps: options.Steps = STEPS,
-    seed: options.Seed = 1_000_000,
-    size: options.Size = None,
-    batch: Batch = 16,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    dtype: options.Dtype = "auto",
-    output: options.Output = None,
-    overwrite: options.Overwrite = False,
-    devices: options.Devices = "auto",
-    ray: options.Ray = 0,
-    ray_gpus: options.RayGpus = 0,
-    debug: options.Debug = False,
-) -> None:
+@_study_options
+def conditioning(**shared: Any) -> None:
     """How strictly is given depth followed? Pictures made from depth that is given more and more loosely (Fig. 8)."""
-    _run(
-        "conditioning", values, debug, pictures=pictures, prompts=None, judge=judge, judge_kind=judge_kind,
-        alignment=align, batch=batch, output=output, overwrite=overwrite, devices=devices, ray=ray, ray_gpus=ray_gpus,
-        model=model, steps=steps, seed=seed, size=size, text_encoder=text_encoder, vae=vae, dtype=dtype,
-    )  # fmt: skip
+    _run("conditioning", prompts=None, **shared)
 
 
 def _run(
     study: str,
+    *,
     values: str | None,
     debug: bool,
-    *,
     pictures: int,
+    align: str,
     output: Path | None,
     devices: str,
     ray: int,
@@ -137,8 +123,9 @@ def _run(
     text_encoder: Path | None,
     vae: Path | None,
     dtype: str,
-    **others,
+    **others: Any,
 ) -> None:
+    del others["given"]  # what was typed and what is a default makes no difference here
     with report_errors(debug):
         from ...evaluation.studies import CONDITIONING, TRAJECTORIES
         from ...mforce_core.results.folder import default_output
@@ -149,13 +136,13 @@ def _run(
         found = run_path_study(
             study,  # type: ignore[arg-type]
             Settings(
-                "joint", "", steps=steps, seed=seed, size=options.parse_size(size), model=model, dtype=dtype,
-                text_encoder=None if text_encoder is None else str(text_encoder), vae=None if vae is None else str(vae),
-                device=places[0],
+                "joint", "", steps=steps, seed=seed, size=options.parse_size(size), dtype=dtype,
+                device=places[0], **options.model_files(model, text_encoder, vae),
             ),
             _numbers(values) or (TRAJECTORIES if study == "trajectories" else CONDITIONING),
             pictures,
             output or default_output(study),
+            alignment=align,
             workers=Workers(places, ray, ray_gpus),
             **others,
         )  # fmt: skip

@@ -14,8 +14,8 @@ from . import options
 
 def sampling(
     only: Annotated[
-        str, typer.Option(help="Tables, separated by commas: solvers, paths, i2d, follow, ensemble.")
-    ] = "solvers,paths,i2d,follow,ensemble",
+        str, typer.Option(help="Tables, separated by commas: solvers, paths, cache, i2d, follow, ensemble.")
+    ] = "solvers,paths,cache,i2d,follow,ensemble",
     count: Annotated[
         int | None,
         typer.Option(help="Pictures a table. Default: 64; 24 for follow, 128 for ensemble.", min=2, show_default=False),
@@ -45,9 +45,8 @@ def sampling(
     with report_errors(debug):
         from ..sampling import run_study
 
-        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
         settings = Settings(
-            "joint", "", seed=seed, size=options.parse_size(size), model=model, text_encoder=words, vae=autoencoder,
-            device=device, dtype=dtype,
+            "joint", "", seed=seed, size=options.parse_size(size), device=device, dtype=dtype,
+            **options.model_files(model, text_encoder, vae),
         )  # fmt: skip
         run_study(settings, only.split(","), count=count, prompts=prompts, reference=reference, json_file=json_file)

@@ -5,6 +5,7 @@ Module and parameter names are the checkpoint's. Linear layers (all without bias
 :mod:`..kernels`.
 """
 
+from collections.abc import Hashable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ...kernels import Segment
 from ..release import MIN_DEPTH_TIME
+from .block_cache import BlockCache
 from .blocks import DoubleStreamBlock, FinalLayer, SingleStreamBlock, run_single_blocks
 from .config import Architecture, Schedule
 from .modulation import (
@@ -33,6 +35,11 @@ def implied_velocity(noisy: Tensor, clean: Tensor, t: Tensor) -> Tensor:
         t: noise levels, (B,) or one.
     """
     return (noisy.float() - clean.float()) / t.clamp(min=MIN_DEPTH_TIME)[:, None, None]
+
+
+def _joined(txt: Tensor, img: Tensor, dep: Tensor | None) -> Tensor:
+    """The streams as one sequence, (B, T + 2 N, C)."""
+    return torch.cat([txt, img] if dep is None else [txt, img, dep], dim=1)
 
 
 class ModalityForcingTransformer(nn.Module):
@@ -109,6 +116,8 @@ class ModalityForcingTransformer(nn.Module):
         *,
         modulations: Modulations | None = None,
         dtype: torch.dtype | None = None,
+        cache: BlockCache | None = None,
+        cache_key: Hashable = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Predict the RGB velocity and the clean depth.
 
@@ -124,6 +133,8 @@ class ModalityForcingTransformer(nn.Module):
             guidance: (B,), for bases that embed a guidance scale.
             modulations: from :meth:`modulations`, B rows or one, instead of the noise levels and the guidance.
             dtype: of this computation; the model's ``compute_dtype`` by default.
+            cache: of a rollout: most blocks are left out where they would add nearly what they added before.
+            cache_key: of the conditionings of this call, where a rollout has several calls a step.
 
         Returns:
             RGB velocity eps - x_0, (B, N, in_channels) in the computation's dtype (float32 where clean latents imply
@@ -138,27 +149,15 @@ class ModalityForcingTransformer(nn.Module):
             if depth is not None and t_depth is None:
                 raise ValueError("depth tokens need their noise level t_depth")
             modulations = self.modulations(t_rgb, None if depth is None else t_depth, guidance, dtype=dtype)
-        txt = self.txt_in(text.to(dtype))  # (B, T, C)
-        img = self.img_in(rgb.to(dtype))  # (B, N, C)
-        dep = None if depth is None else self.depth_in(depth.to(dtype))  # (B, N, C)
-        length, image = txt.shape[1], img.shape[1]  # T, N
-        table = self.rotation(length, grid, with_depth=depth is not None, device=img.device)
+        streams = [
+            self.txt_in(text.to(dtype)),  # (B, T, C)
+            self.img_in(rgb.to(dtype)),  # (B, N, C)
+            None if depth is None else self.depth_in(depth.to(dtype)),  # (B, N, C)
+        ]
+        length, image = text.shape[1], rgb.shape[1]  # T, N
+        table = self.rotation(length, grid, with_depth=depth is not None, device=rgb.device)
 
-        if modulations.txt is not None and modulations.img is not None:
-            txt_modulation, img_modulation = unpack_block(modulations.txt), unpack_block(modulations.img)
-            depth_modulation = None if modulations.depth is None else unpack_block(modulations.depth)
-            for block in self.double_blocks:
-                txt, img, dep = block(txt, img, dep, txt_modulation, img_modulation, depth_modulation, table)
-
-        # One sequence from here on; text and image share a modulation, depth has its own.
-        streams = [txt, img]
-        segments = [Segment(length + image, unpack_single(modulations.single))]
-        if dep is not None and modulations.single_depth is not None:
-            streams.append(dep)
-            segments.append(Segment(image, unpack_single(modulations.single_depth)))
-        x = torch.cat(streams, dim=1)  # (B, T + 2 N, C)
-        del txt, img, dep, streams
-        x = run_single_blocks(self.single_blocks, x, segments, table)
+        x = self._trunk(streams, modulations, table, cache, cache_key)  # (B, T + 2 N, C)
         velocity = self.final_layer(x[:, length : length + image], modulations.final)  # (B, N, in_channels)
         if modulations.t_rgb is not None:
             velocity = implied_velocity(rgb, velocity, modulations.t_rgb)
@@ -170,6 +169,48 @@ class ModalityForcingTransformer(nn.Module):
             segments = [Segment(image, unpack_single(modulations.decoder))]
             x = run_single_blocks(self.depth_decoder_blocks, x, segments, table[:, length + image :])
         return velocity, self.depth_final_layer(x.float(), modulations.depth_final)
+
+    def _trunk(
+        self,
+        streams: list[Tensor | None],
+        modulations: Modulations,
+        table: Tensor,
+        cache: BlockCache | None,
+        key: Hashable,
+    ) -> Tensor:
+        """Text, image and depth after the double and the single blocks, one sequence (B, T + 2 N, C).
+
+        The list of streams is emptied, so that they are freed on the way.
+        """
+        txt, img, dep = streams
+        streams.clear()
+        assert txt is not None
+        assert img is not None
+        text, image = txt.shape[1], img.shape[1]
+        before = first = after = None
+        if modulations.txt is not None and modulations.img is not None:
+            txt_modulation, img_modulation = unpack_block(modulations.txt), unpack_block(modulations.img)
+            depth_modulation = None if modulations.depth is None else unpack_block(modulations.depth)
+            if cache is not None:
+                before = _joined(txt, img, dep)
+            for number, block in enumerate(self.double_blocks):
+                txt, img, dep = block(txt, img, dep, txt_modulation, img_modulation, depth_modulation, table)
+                if number == 0 and cache is not None and before is not None:
+                    after = _joined(txt, img, dep)
+                    first = (after - before)[:, text:]
+                    if (rest := cache.rest(first, key)) is not None:
+                        return after + rest
+
+        # One sequence from here on; text and image share a modulation, depth has its own.
+        segments = [Segment(text + image, unpack_single(modulations.single))]
+        if dep is not None and modulations.single_depth is not None:
+            segments.append(Segment(image, unpack_single(modulations.single_depth)))
+        x = _joined(txt, img, dep)
+        del txt, img, dep
+        x = run_single_blocks(self.single_blocks, x, segments, table)
+        if cache is not None and first is not None and after is not None:
+            cache.keep(first, x - after, key)
+        return x
 
     def modulations(
         self,

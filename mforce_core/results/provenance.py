@@ -32,8 +32,7 @@ def identify(path: Path) -> dict[str, Any]:
 
 def input_files(settings: Settings) -> dict[str, Any]:
     """Size and hash of the input files of a run, by role."""
-    paths = {"input": settings.input, "mask": settings.mask}
-    return {role: identify(Path(path)) for role, path in paths.items() if path is not None}
+    return {role: identify(Path(path)) for role, path in settings.files().items()}
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import current_request
+from ..model.block_cache import BlockCache
 from ..model.transformer import ModalityForcingTransformer, Modulations
 from .cuda_graph import Replay, graph_of
 from .guidance import Guidance, Prediction
@@ -34,6 +35,7 @@ class Denoiser:
         text: (B, T, context_in_dim) on the model's device.
         null_text: features of the empty string, text's shape; None where there is no guidance.
         grid: (h, w) tokens.
+        cache: reuse of blocks between steps, of this rollout alone; it decides while the step runs, which no graph can.
         cuda_graph: launch every step after the first as one CUDA graph, or every one where an earlier rollout of this
             shape left its graph; weights may change in place between rollouts.
     """
@@ -46,8 +48,14 @@ class Denoiser:
         grid: tuple[int, int],
         guidance: Guidance,
         *,
+        cache: BlockCache | None = None,
         cuda_graph: bool = False,
     ) -> None:
+        if cache is not None and cuda_graph:
+            raise ValueError("a block cache and a CUDA graph exclude each other: leave one of them out")
+        if cache is not None and not model.config.depth_double:
+            raise ValueError("a block cache needs a model with double-stream blocks, and this one has none")
+        self.cache = cache
         self.model, self.grid, self.guidance, self.wants_graph = model, grid, guidance, cuda_graph
         self.text = text.to(model.compute_dtype)
         self.texts = None if null_text is None else torch.cat((self.text, null_text.to(model.compute_dtype)))
@@ -94,6 +102,9 @@ class Denoiser:
         return self.grid, shapes, weights, current_request()
 
     def _predict(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        text, rgb, depth, *modulations = inputs
-        velocity, depth_x0 = self.model(rgb, depth, text, None, None, self.grid, modulations=Modulations(*modulations))  # type: ignore[arg-type]
+        text, rgb, depth, *rest = inputs
+        modulations = Modulations(*rest)  # type: ignore[arg-type]
+        velocity, depth_x0 = self.model(
+            rgb, depth, text, None, None, self.grid, modulations=modulations, cache=self.cache
+        )
         return velocity.float(), depth_x0.float()

@@ -20,6 +20,8 @@ from .attention import host_attention
 
 #: Key of ``transformer_options`` that names the attention back end; without it the choice is automatic.
 ATTENTION_OPTION = "modality_forcing_attention"
+#: Key of ``transformer_options`` that holds the block cache of a run.
+CACHE_OPTION = "modality_forcing_block_cache"
 
 
 class ComfyTransformer(ModalityForcingTransformer):
@@ -75,10 +77,13 @@ class ComfyTransformer(ModalityForcingTransformer):
         if _same_for_the_batch(t_rgb, t_depth, guidance):
             levels = [None if level is None else level[:1] for level in (t_rgb, t_depth, guidance)]
             modulations = self.modulations(*levels, dtype=context.dtype)
+        # Core names the conditionings of a call, which it may batch or not.
+        cache, key = transformer_options.get(CACHE_OPTION), tuple(transformer_options.get("uuids", ()))
         with use_attention(transformer_options.get(ATTENTION_OPTION), host_attention(transformer_options)):
             velocity, clean = super().forward(
-                rgb, depth, context, t_rgb, t_depth, grid, guidance, modulations=modulations, dtype=context.dtype
-            )
+                rgb, depth, context, t_rgb, t_depth, grid, guidance, modulations=modulations, dtype=context.dtype,
+                cache=cache, cache_key=key,
+            )  # fmt: skip
         assert clean is not None  # there is always a depth stream here
         return [tokens_to_latents(out.float(), grid) for out in (velocity, clean)]
 

@@ -44,17 +44,23 @@ _STARTS = ("start_rgb", "start_depth")
 
 @dataclass(frozen=True)
 class PathPlan:
-    """How a path is described, in how many steps, the solver that shall follow it, and the path on a schedule."""
+    """How a path is described, in how many steps, the solver that shall follow it, and the path on a schedule.
+
+    ``block_cache`` is the threshold of ``mforce_core.model.block_cache.BlockCache``, 0 for none.
+    """
 
     spec: PathSpec
     steps: int
     solver: str
     path: NoisePath
+    block_cache: float = 0.0
 
     @classmethod
-    def of(cls, spec: PathSpec, steps: int, solver: str, schedule: Schedule | None = None) -> PathPlan:
+    def of(
+        cls, spec: PathSpec, steps: int, solver: str, schedule: Schedule | None = None, *, block_cache: float = 0.0
+    ) -> PathPlan:
         """On a model's schedule, or the release's."""
-        return cls(spec, steps, solver, spec.build(steps, schedule))
+        return cls(spec, steps, solver, spec.build(steps, schedule), block_cache)
 
     def on(self, schedule: Schedule) -> PathPlan:
         """The same plan for a model of this schedule."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ...mforce_core.model.block_cache import BlockCache
 from ...mforce_core.model.config import Schedule
 from ...mforce_core.sampling.guidance import Prediction
 from ...mforce_core.sampling.integrate import Given, integrate
@@ -22,6 +23,7 @@ from ...mforce_core.sampling.noise import NoiseSource
 from ...mforce_core.sampling.path import PURE_NOISE, NoisePath
 from ...mforce_core.sampling.solvers import Streams
 from .clocks import Clocks
+from .comfy_transformer import CACHE_OPTION
 from .joint_model import JointDiffusion
 from .path_plan import PathPlan
 from .picture_noise import SEEDS
@@ -84,6 +86,7 @@ class PathSampler(comfy.samplers.Sampler):
             rgb, depth = _unpack(clean, shapes)
             return Prediction(_velocity(state.rgb, rgb, path.rgb[number]), depth)
 
+        extra_args = self._with_cache(extra_args)
         with tqdm(total=path.steps, disable=disable_pbar) as bar:
 
             def report(step: int, steps: int, _rgb: Tensor, _depth: Tensor) -> None:
@@ -95,6 +98,17 @@ class PathSampler(comfy.samplers.Sampler):
             fresh = self._fresh(extra_args.get("seed"), state).like
             state = integrate(predict, state, path, given=kept, solver=self.plan.solver, fresh=fresh, callback=report)
         return _pack(_to_go_on(state, kept, path))
+
+    def _with_cache(self, extra_args: dict[str, Any]) -> dict[str, Any]:
+        """A run's extra arguments with a block cache of its own, where one is asked for."""
+        if not self.plan.block_cache:
+            return extra_args
+        options = extra_args.get("model_options", {})
+        transformer_options = {
+            **options.get("transformer_options", {}),
+            CACHE_OPTION: BlockCache(self.plan.block_cache),
+        }
+        return {**extra_args, "model_options": {**options, "transformer_options": transformer_options}}
 
     def _fresh(self, seed: int | None, state: Streams) -> NoiseSource:
         """The noise that is added on the way, of each picture as if it were alone."""

@@ -5,6 +5,7 @@ Usage: path_runs.py PACK_ROOT GOLDEN_VARIANT_FOLDER...
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -279,6 +280,9 @@ class Variant:
 
         seen = []
         network = whole.model
+        exact = sampled(self.latent("joint", 1), plan=diagonal)
+        cached = [sampled(self.latent("joint", 1), plan=replace(diagonal, block_cache=share)) for share in (1e-6, 0.5)]
+        found["block cache"] = [max(map(error, result, exact)) for result in cached]
 
         def preparing(model, total):
             return lambda step, x0, x, _total: seen.append((step, x0, network.preview.depth, total))
