@@ -264,6 +264,7 @@ class Variant:
         import comfy.model_management
         import comfy.utils
         import latent_preview
+        from pack_under_test.mforce_core.model.block_cache import BlockCache
         from pack_under_test.nodes.host import core_sampler
 
         found = {}
@@ -281,7 +282,12 @@ class Variant:
         seen = []
         network = whole.model
         exact = sampled(self.latent("joint", 1), plan=diagonal)
-        cached = [sampled(self.latent("joint", 1), plan=replace(diagonal, block_cache=share)) for share in (1e-6, 0.5)]
+        cached = [sampled(self.latent("joint", 1), plan=replace(diagonal, block_cache=1e-6))]
+        rest = BlockCache.rest
+        # A model with random weights changes too much between steps: here everything is near enough.
+        BlockCache.rest = lambda cache, first, key: setattr(cache, "threshold", 1e9) or rest(cache, first, key)
+        cached.append(sampled(self.latent("joint", 1), plan=replace(diagonal, block_cache=0.5)))
+        BlockCache.rest = rest
         found["block cache"] = [max(map(error, result, exact)) for result in cached]
 
         def preparing(model, total):
