@@ -190,7 +190,7 @@ def _with_session(gr: Any, call: Callable[[str], Any]) -> Callable[[Any], Any]:
     return handle
 
 
-def _fast(path: str) -> dict[str, str]:
+def _fast(path: str) -> dict[str, Any]:
     """The solver and the path of ``--fast``."""
     return {"sampler": FAST_SAMPLER, "path": f"{path} sigma={FAST_SIGMA}"}
 

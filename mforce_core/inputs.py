@@ -62,8 +62,8 @@ def with_starts(given: Given, settings: Settings, picture: PictureInput | None, 
     Raises:
         ValueError: one of them cannot be used, is missing, or covers another part of the canvas.
     """
-    for name, start in (("image", picture), ("depth", depth)):
-        if (start is None) != (getattr(settings, f"{name}_strength") is None):
+    for name, content in (("image", picture), ("depth", depth)):
+        if (content is None) != (getattr(settings, f"{name}_strength") is None):
             raise ValueError(f"`start_{name}` and `{name}_strength` go together: one of them is missing.")
     starts = [] if picture is None else [take_picture(picture, settings)]
     starts += [] if depth is None else [take_depth(depth, settings)]

@@ -179,8 +179,8 @@ class Pipeline:
         Raises:
             ValueError: impossible settings, or the model gave nothing that can be used.
         """
-        files = {"start_image": _path(start_image), "start_depth": _path(start_depth)}
-        job = self.job("joint", prompt, tilt=None if settings.get("path") else tilt, **files, **settings)
+        settings |= {"start_image": _path(start_image), "start_depth": _path(start_depth)}
+        job = self.job("joint", prompt, tilt=None if settings.get("path") else tilt, **settings)
         return self.generate([job], [with_starts(Given(), job, start_image, start_depth)], progress)[0]
 
     def i2d(
@@ -213,8 +213,8 @@ class Pipeline:
         Raises:
             ValueError: as in `joint`, or the picture cannot be read.
         """
-        files = {"input": _path(image), "start_depth": _path(start_depth)}
-        job = self.job("i2d", prompt, original_size=original_size, **files, **settings)
+        settings |= {"input": _path(image), "start_depth": _path(start_depth)}
+        job = self.job("i2d", prompt, original_size=original_size, **settings)
         return self.generate([job], [with_starts(take_picture(image, job), job, None, start_depth)], progress)[0]
 
     def d2i(

@@ -47,7 +47,9 @@ def check_path(settings: Settings) -> None:
 
 def _spec_of(settings: Settings) -> PathSpec:
     strengths = {"start_rgb": settings.image_strength, "start_depth": settings.depth_strength}
-    starts = {name: strength for name, strength in strengths.items() if strength is not None and strength < 1}
+    starts: dict[str, Any] = {
+        name: strength for name, strength in strengths.items() if strength is not None and strength < 1
+    }
     spec = _whole_path(settings)
     if any(getattr(spec, name) is not None for name in starts):
         raise ValueError("it has a start of its own, which the strength of the start decides: leave it out of the path")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -276,7 +276,7 @@ RayGpus = Annotated[float, typer.Option(help="GPUs that Ray sets aside for an ac
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=FILES)]
 
 
-def model_files(model: str, text_encoder: Path | None, vae: Path | None) -> dict[str, str | None]:
+def model_files(model: str, text_encoder: Path | None, vae: Path | None) -> dict[str, Any]:
     """Settings of the model's files, absolute, so that a rerun or a process in another folder finds them."""
     return {
         "model": model if model == BUILT_IN else str(Path(model).absolute()),

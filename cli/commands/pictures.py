@@ -180,7 +180,8 @@ def rerun(
         before = generation.read_metadata(metadata)
         settings = Settings.from_dict(before["settings"])
         moved = {"input": new_input, "mask": new_mask, "start_image": start_image, "start_depth": start_depth}
-        settings = replace(settings, **{name: str(path.absolute()) for name, path in moved.items() if path is not None})
+        here: dict[str, Any] = {name: str(path.absolute()) for name, path in moved.items() if path is not None}
+        settings = replace(settings, **here)
         generation.check_inputs(before, settings)
         settings, parts = generation.prepare(settings)
         output = output or default_output("rerun")
