@@ -11,7 +11,7 @@ import typer
 from ...mforce_core.release import STEPS
 from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
-from . import options, students, study_of_sampling, study_of_video, study_of_views, training
+from . import options, students, study_of_full_size, study_of_sampling, study_of_video, study_of_views, training
 from .default_command import DefaultCommandGroup
 from .shared_options import shared_options
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     cls=DefaultCommandGroup,
     help="Train a grid of sizes, budgets and recipes (the default: mforce study scaling) or students of few steps "
     "(distillation), or study paths through the noise levels (trajectories, conditioning, sampling) and depth of clips "
-    "(video), or views around the corner (views).",
+    "(video), views around the corner (views), or depth at full size (full-size).",
     rich_markup_mode="rich",
 )
 app.command("grid")(training.study)
@@ -28,6 +28,7 @@ app.command("sampling")(study_of_sampling.sampling)
 app.command("distillation")(students.distillation)
 app.command("video")(study_of_video.video)
 app.command("views")(study_of_views.views)
+app.command("full-size")(study_of_full_size.full_size)
 
 STUDY = "Study"
 

@@ -1,0 +1,49 @@
+"""``mforce study full-size``: depth at full size against enlarged depth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...mforce_core.settings import BUILT_IN, Settings
+from ..errors import report_errors
+from . import options
+
+
+def full_size(
+    factors: Annotated[
+        str, typer.Option(help="How many times larger pictures are than what the model works at, on a side.")
+    ] = "2,4",
+    count: Annotated[int, typer.Option(help="Scenes for each factor.", min=2)] = 32,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Also compare noise levels that tiles start at.")] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows to this file.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of scenes and noise.")] = 1_000_000,
+    size: options.Size = None,
+    model: options.Model = BUILT_IN,
+    text_encoder: options.TextEncoder = None,
+    vae: options.Vae = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    debug: options.Debug = False,
+) -> None:
+    """Compare depth that is refined in tiles with enlarged depth, on rendered scenes: edges, all pixels, seams."""
+    with report_errors(debug):
+        from ..full_size import run_study
+
+        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
+        settings = Settings(
+            "joint", "", seed=seed, size=options.parse_size(size), model=model, text_encoder=words, vae=autoencoder,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        run_study(settings, _whole_numbers(factors), count, json_file, sweep=sweep)
+
+
+def _whole_numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= 2 for part in parts):
+        raise ValueError(f"--factors are whole numbers from 2 on, separated by commas, got {text!r}.")
+    return [int(part) for part in parts]

@@ -1,0 +1,50 @@
+"""Run the study of depth at full size and print its table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..benchmarks.machine import describe
+from ..evaluation.full_size_study import study_full_size
+from ..mforce_core.pipeline import Pipeline
+from ..mforce_core.settings import Settings
+from .generation import prepare
+from .progress import say
+
+
+def run_study(
+    settings: Settings, factors: Sequence[int], count: int, json_file: Path | None, *, sweep: bool
+) -> dict[str, Any]:
+    """The rows of `study_full_size` for every factor, said as they are known; a sweep also compares strengths.
+
+    Raises:
+        ValueError: a folder that is not there, or a model that works on pictures that are not square.
+    """
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise ValueError(f"The folder of {json_file} does not exist: make it first.")
+    settings, parts = prepare(settings)
+    if settings.canvas[0] != settings.canvas[1]:
+        raise ValueError("A study of full size needs a square `size`: the scenes are square.")
+    pipeline = Pipeline(settings, parts, (), say)
+    found: dict[str, Any] = {
+        "model_files": pipeline.model_files,
+        "machine": describe(pipeline.device),
+        "seed": settings.seed,
+        "size": settings.canvas[0],
+        "rows": [],
+    }
+    for factor in factors:
+        for row in study_full_size(pipeline, factor, count, settings.seed, sweep=sweep, say=say):
+            found["rows"].append(row)
+            say(_line(row))
+            if json_file is not None:
+                json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _line(row: dict[str, Any]) -> str:
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float))
+    return f"{row['factor']} times, {row['name']}: {numbers}"
