@@ -26,6 +26,7 @@ from .depth_of_field import MFDepthOfField
 from .depth_passes import MFDepthPasses
 from .depth_to_geometry import MFDepthToGeometry
 from .depth_to_image_latent import MFDepthToImageLatent
+from .depth_upscale import MFDepthUpscale
 from .empty_latent import MFEmptyLatent
 from .encode_depth import MFEncodeDepth
 from .example_scene import MFExampleScene
@@ -67,6 +68,7 @@ NODES: list[type[io.ComfyNode]] = [
     MFTilt,
     MFDepthCompletion,
     MFVideoDepth,
+    MFDepthUpscale,
     MFSplitLatent,
     MFMergeLatent,
     MFLatentFromBatch,

@@ -201,12 +201,17 @@ def test_missing_depth_stays_missing_and_is_not_asked_for(scene):
 
 def test_what_cannot_be_refined_is_refused_in_a_sentence(scene):
     pixels, _, coarse = scene
-    with pytest.raises(ValueError, match="larger than the picture"):
-        refine_depth(pixels[:20], coarse, lambda *_: coarse, Tiling((16, 16)))
     with pytest.raises(ValueError, match="no valid pixel"):
         refine_depth(pixels, coarse * torch.nan, lambda *_: coarse, Tiling((16, 16)))
     with pytest.raises(ValueError, match="`overlap`"):
         Tiling((16, 16), 0.95)
+
+
+def test_depth_that_is_larger_than_its_picture_is_made_smaller():
+    refined = refine_depth(
+        np.zeros((20, 30, 3), np.uint8), torch.full((64, 16), 3.0), lambda _, start: start, Tiling((16, 16))
+    )
+    np.testing.assert_allclose(refined, np.full((20, 30), 3.0), rtol=1e-5)
 
 
 def test_progress_that_raises_ends_the_work(scene):

@@ -81,7 +81,8 @@ def refine_depth(
 
     Args:
         picture: (H, W, 3) uint8, which may be a memory map.
-        coarse: (h, w) depth of the whole picture, NaN where unknown; no larger than it on either side.
+        coarse: (h, w) depth of the whole picture, NaN where unknown; made smaller where a side is longer than the
+            picture's.
         see: the model.
         tiling: the tiles.
         out: (H, W) float32 to write into, for example a memory map; None makes one.
@@ -91,12 +92,10 @@ def refine_depth(
         ``out``: depth in the unit of ``coarse``, NaN where that has none.
 
     Raises:
-        ValueError: a map that is larger than the picture, or without any depth.
+        ValueError: a map without any depth.
     """
     full = (picture.shape[0], picture.shape[1])
-    if coarse.shape[0] > full[0] or coarse.shape[1] > full[1]:
-        height, width = coarse.shape
-        raise ValueError(f"The depth is {width}x{height} and larger than the picture, {full[1]}x{full[0]}.")
+    coarse = resample_depth(coarse[None], (min(coarse.shape[0], full[0]), min(coarse.shape[1], full[1])))[0]
     if coarse.isnan().all():
         raise ValueError("The depth has no valid pixel to start from.")
     if out is None:
@@ -140,11 +139,8 @@ def refine_placed(
         (H, W), NaN where the picture was cut off.
     """
     top, left, height, width = placement.crop
-    # Where the canvas is larger than the picture, its depth has nothing to add on that side.
-    size = min(placement.size[0], height), min(placement.size[1], width)
-    coarse = resample_depth(placement.without_bars(depth)[None], size)[0]
     shown = picture[top : top + height, left : left + width]
-    refined = refine_depth(shown, coarse, see, tiling, progress=progress)
+    refined = refine_depth(shown, placement.without_bars(depth), see, tiling, progress=progress)
     return placement.uncut(torch.from_numpy(refined), torch.nan).numpy()
 
 

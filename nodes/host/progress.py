@@ -10,6 +10,13 @@ from typing import TypeVar
 
 import comfy.model_management
 import comfy.utils
+from PIL import Image
+from torch import Tensor
+
+from ...mforce_core.depth.preview import depth_preview
+
+#: Longest side of a preview in pixels.
+_LARGEST_PREVIEW = 512
 
 T = TypeVar("T")
 #: Takes the share of a thing that is done.
@@ -50,3 +57,25 @@ def with_inner_progress(things: Sequence[T]) -> Iterator[tuple[T, Advance]]:
         advance(0.0)
         yield thing, advance
         bar.update_absolute((number + 1) * _PARTS)
+
+
+class TileProgress:
+    """The bar of work on many tiles, which shows the depth of the tile that was made last.
+
+    Args:
+        total: tiles.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.bar, self.total, self.done = comfy.utils.ProgressBar(total), total, 0
+
+    def report(self, depth: Tensor) -> None:
+        """Note that a map (h, w) is made.
+
+        Raises:
+            InterruptProcessingException: the person pressed the button that stops a run.
+        """
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.done += 1
+        colors = Image.fromarray(depth_preview(depth[None])[0])
+        self.bar.update_absolute(self.done, self.total, ("JPEG", colors, _LARGEST_PREVIEW))
