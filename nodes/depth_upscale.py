@@ -82,7 +82,9 @@ class MFDepthUpscale(Node):
                     default=DEPTH_STEPS,
                     min=1,
                     max=1000,
-                    tooltip="Steps of depth from noise; a tile takes the part of them that is its strength, at least 2.",
+                    tooltip=(
+                        "Steps of depth from noise; a tile takes the part of them that is its strength, at least 2."
+                    ),
                 ),
                 io.Int.Input(
                     "tile",
@@ -90,7 +92,9 @@ class MFDepthUpscale(Node):
                     min=PATCH_SIZE,
                     max=4096,
                     step=PATCH_SIZE,
-                    tooltip="Side of a tile, in multiples of 16 pixels: 128 for nano, about 512 for the released model.",
+                    tooltip=(
+                        "Side of a tile, in multiples of 16 pixels: 128 for nano, about 512 for the released model."
+                    ),
                 ),
                 io.Float.Input(
                     "overlap",

@@ -36,7 +36,7 @@ class MFExampleScene(Node):
                 )
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The picture, 128x128."),
+                io.Image.Output(display_name="image", tooltip="The picture, 128x128 or as its name says."),
                 io.Image.Output(display_name="depth", tooltip="Its exact depth: far is bright, black is unknown."),
                 io.String.Output(display_name="caption", tooltip="What the picture shows."),
             ],
