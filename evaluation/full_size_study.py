@@ -4,8 +4,10 @@ Every scene is rendered at a multiple of the model's size. The model sees it mad
 several ways, and refined in tiles. Measured against the exact depth, after scaling by the median:
 
 - ``absrel``: over all pixels; ``band``: in the four pixels around every edge of the exact depth.
-- ``seam``: steps of the error across the lines on which tiles begin and end, over steps elsewhere, both away from
-  edges; 1 where nothing shows that there are tiles.
+- ``seam``: steps of the error across the lines on which tiles begin and end, over steps across the other borders of
+  these tiles' tokens, both away from edges; 1 where nothing shows that there are tiles. Taken of every second tile,
+  whose tokens end on lines of their own.
+- ``token_seam``: steps of the error across the borders of all tiles' tokens over steps inside of them.
 - ``..._ratio``: over the same of the enlarged map, which is what image to depth gives without ``full_size``.
 """
 
@@ -24,11 +26,12 @@ from ..mforce_core.depth.resampling import enlarge_depth
 from ..mforce_core.full_size.refine import Tiling, refine_depth, shrink
 from ..mforce_core.full_size.snapping import snap_edges
 from ..mforce_core.full_size.tile_model import TileModel
+from ..mforce_core.full_size.tiles import plan_tiles
 from ..mforce_core.pipeline import Pipeline
+from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.settings import DEPTH_STEPS, TILE_OVERLAP, TILE_STRENGTH
 from ..scenes import render, sample_layouts
 from . import intervals
-from .appearance import seam_steps
 from .metrics import abs_rel, align_median, edge_band
 
 #: The way that the others are held against.
@@ -80,10 +83,8 @@ def ways_of(pipeline: Pipeline, factor: int, side: int, seed: int, *, sweep: boo
     size = (factor * side, factor * side)
 
     def tiles(strength: float, snap: bool, picture: Any, coarse: Tensor) -> Tensor:
-        model = TileModel(
-            pipeline.model, pipeline.autoencoder, pipeline.features([""]), strength=strength, steps=DEPTH_STEPS,
-            solver="euler", seed=seed,
-        )  # fmt: skip
+        networks = pipeline.networks("")
+        model = TileModel(networks, strength=strength, steps=DEPTH_STEPS, solver="euler", seed=seed)
         tiling = Tiling((side, side), TILE_OVERLAP, together=4, snap=snap)
         return torch.from_numpy(refine_depth(picture, coarse, model, tiling))
 
@@ -109,18 +110,35 @@ def _interpolated(size: tuple[int, int], mode: str, _: Any, coarse: Tensor) -> T
 
 
 def _measures(made: Tensor, exact: Tensor, seconds: float, side: int) -> Tensor:
-    """absrel, band, steps across the borders of tiles, steps elsewhere, seconds; (5,)."""
+    """absrel, band, seconds, and steps across borders of tiles, other tokens, all tokens, elsewhere; (7,)."""
     aligned, band = align_median(made, exact), edge_band(exact)
     error = (aligned.log() - exact.log()).masked_fill(band, torch.nan)
-    # Tiles begin and end on these lines: their sides are multiples of it, as is what they are apart.
-    apart = round(side * (1 - TILE_OVERLAP))
-    steps = (seam_steps(error, apart) + seam_steps(error.mT, apart))[0] / 2
+    borders, tokens = _lines(exact.shape[-1], side)
+    of_all = torch.arange(1, exact.shape[-1]) % (PATCH_SIZE // 2) == 0
+    steps = [
+        torch.cat([across[..., lines].flatten() for across in _steps(error)]).nanmean()
+        for lines in (borders, tokens & ~borders, of_all, ~of_all)
+    ]
     overall, edges = abs_rel(aligned, exact), abs_rel(aligned, exact.where(band, torch.nan))
-    return torch.stack([overall[0], edges[0], steps[0], steps[1], torch.tensor(seconds)])
+    return torch.stack([overall[0], edges[0], torch.tensor(seconds), *steps])
+
+
+def _steps(error: Tensor) -> tuple[Tensor, Tensor]:
+    """Absolute differences of neighbors in a row and in a column, both (1, n, width - 1)."""
+    return error.diff(dim=2).abs(), error.mT.diff(dim=2).abs()
+
+
+def _lines(whole: int, side: int) -> tuple[Tensor, Tensor]:
+    """Which differences in a row, (whole - 1,) bool, are across borders of moved tiles, and of their tokens."""
+    places = torch.arange(1, whole)
+    lefts = {tile.left for tile in plan_tiles((whole, whole), (side, side), TILE_OVERLAP)}
+    moved = {left for left in lefts if left % PATCH_SIZE}
+    borders = torch.tensor(sorted({*moved, *(left + side for left in moved)}))
+    return torch.isin(places, borders), places % PATCH_SIZE == PATCH_SIZE // 2
 
 
 def _row(measured: Tensor, reference: Tensor) -> Row:
-    """Means over scenes (count, 5) and ratios to the enlarged map's, with intervals."""
+    """Means over scenes (count, 7) and ratios to the enlarged map's, with intervals."""
     edged = measured[:, 1].isfinite()  # a scene may have no edge
     band, before = measured[edged, 1], reference[edged, 1]
     columns = {
@@ -128,7 +146,8 @@ def _row(measured: Tensor, reference: Tensor) -> Row:
         "absrel_ratio": intervals.ratio(torch.stack((measured[:, 0], reference[:, 0]), dim=1)),
         "band": intervals.mean(band),
         "band_ratio": intervals.ratio(torch.stack((band, before), dim=1)),
-        "seam": intervals.ratio(measured[:, 2:4]),
-        "seconds": intervals.mean(measured[:, 4]),
+        "seam": intervals.ratio(measured[:, 3:5]),
+        "token_seam": intervals.ratio(measured[:, 5:7]),
+        "seconds": intervals.mean(measured[:, 2]),
     }
     return intervals.as_json(columns)

@@ -27,12 +27,11 @@ from .encoders.autoencoder_files import load_autoencoder
 from .encoders.familiarity import UNFAMILIAR, load_familiarity
 from .encoders.patch_autoencoder import PatchAutoencoder
 from .encoders.text import encode_prompts
-from .full_size.refine import Tiling, refine_placed
-from .full_size.tile_model import TileModel
+from .full_size.of_settings import full_size_depth, larger_pair
+from .full_size.tile_model import Networks
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture, with_starts
 from .model.block_cache import BlockCache
 from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
-from .picture.placement import Placement
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .resolving import resolve
 from .results.provenance import identify, input_files, versions
@@ -174,7 +173,7 @@ class Pipeline:
                 `depth_strength` say (0.2 changes little, 0.9 nearly all); by default both start from noise.
             progress: called with (step, steps) after every denoising step; what it raises ends the run.
             settings: other fields of `Settings`: seed, steps, sampler, path (instead of tilt), cfg, cfg_interval,
-                refine_depth, guidance, size, fov, edge_threshold, remove_outliers.
+                enlarge (so many times larger), refine_depth, guidance, size, fov, edge_threshold, remove_outliers.
 
         Raises:
             ValueError: impossible settings, or the model gave nothing that can be used.
@@ -443,12 +442,16 @@ class Pipeline:
         if given.original is not None and placement is not None:
             image = given.original
             if job.full_size:
-                depth = self._at_full_size(job, placement, image, depth, progress)
+                depth = full_size_depth(
+                    self.networks(job.prompt), job, depth, placement, image, self._together, progress
+                )
             else:
                 depth = placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
             if spread is not None:
                 known = torch.from_numpy(spread).nan_to_num(1.0)  # no trust where there is no depth
                 spread = placement.restore_image(known[None, None])[0, 0].numpy()
+        elif job.enlarge > 1:
+            image, depth = larger_pair(self.networks(job.prompt), job, image, depth, self._together, progress)
         elif placement is not None:
             image, depth = (np.ascontiguousarray(array[placement.content]) for array in (image, depth))
             spread = None if spread is None else np.ascontiguousarray(spread[placement.content])
@@ -463,17 +466,14 @@ class Pipeline:
         }
         return Result(image, depth, job, origin, spread)
 
-    def _at_full_size(
-        self, job: Settings, placement: Placement, picture: np.ndarray, depth: np.ndarray, progress: Progress | None
-    ) -> np.ndarray:
-        """Depth (H, W) of a picture (H, W, 3) from that of its placement, NaN where it was cut off."""
-        model = TileModel(
-            self.model, self.autoencoder, self.features([job.prompt]), strength=job.strength, steps=job.steps,
-            solver=job.sampler, seed=job.seed,
-        )  # fmt: skip
-        side = (job.tile, job.tile) if job.tile else job.canvas[::-1]
-        tiling = Tiling(side, job.overlap, 1 if self.device.type == "cpu" else _TOGETHER)
-        return refine_placed(torch.from_numpy(depth), placement, picture, model, tiling, progress=progress)
+    def networks(self, prompt: str) -> Networks:
+        """What makes tiles for a prompt."""
+        return Networks(self.model, self.autoencoder, self.features([prompt]), self.features([""]))
+
+    @property
+    def _together(self) -> int:
+        """Tiles that are sampled together."""
+        return 1 if self.device.type == "cpu" else _TOGETHER
 
     @cached_property
     def model_files(self) -> dict[str, dict[str, Any]]:

@@ -22,8 +22,9 @@ STRENGTH = 0.6
 #: A fast rollout: second-order multistep over steps that are denser at both ends of the path than the release's.
 FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7
 
-#: Tiles of depth at full size: how much of one its neighbor covers, and the noise level that it starts at.
-TILE_OVERLAP, TILE_STRENGTH = 0.5, 0.15
+#: Tiles of depth at full size: how much of one its neighbor covers, and the noise level that it starts at. A picture
+#: that is made larger has details yet to be made, and starts at more noise.
+TILE_OVERLAP, TILE_STRENGTH, PAIR_STRENGTH = 0.5, 0.15, 0.4
 #: Settings that name a file which is read.
 FILES = ("input", "mask", "start_image", "start_depth")
 
@@ -43,9 +44,11 @@ class Settings:
         size: (width, height) of the model's canvas in pixels; None: what the model was trained for.
         original_size: the result of i2d has the input's own size instead.
         full_size: depth at the input's own size is refined by the model tile by tile, see `full_size.refine`.
-        tile: side of its tiles in pixels; None: the model's canvas.
+        enlarge: how many times larger than the canvas, on a side, picture and depth of joint mode become; they are
+            refined together tile by tile.
+        tile: side of the tiles in pixels; None: the model's canvas.
         overlap: share of a tile that the next one covers, too.
-        strength: noise level that tiles start at, from the enlarged depth.
+        strength: noise level that tiles start at, from what was enlarged; None: the mode's.
         tilt: log2 of alpha, in joint mode.
         ensemble: of so many depth maps of a picture the median is taken, and their spread is kept, in mode i2d.
         align_shift: align the maps of an ensemble by an offset, too, not in scale alone.
@@ -91,9 +94,10 @@ class Settings:
     fit: str = "pad"
     original_size: bool = False
     full_size: bool = False
+    enlarge: float = 1.0
     tile: int | None = None
     overlap: float = TILE_OVERLAP
-    strength: float = TILE_STRENGTH
+    strength: float | None = None
     input: str | None = None
     mask: str | None = None
     disparity: bool = False
@@ -181,11 +185,13 @@ class Settings:
             raise ValueError(
                 "`full_size` is for depth at a picture's own size: it goes with mode i2d and `original_size`."
             )
+        if not 1 <= self.enlarge <= 64 or (self.enlarge > 1 and self.mode != "joint"):
+            raise ValueError(f"`enlarge` is 1 to 64 times, for mode joint, got {self.enlarge:g} for {self.mode}.")
         if self.tile is not None and (self.tile < PATCH_SIZE or self.tile % PATCH_SIZE):
             raise ValueError(f"`tile` must be a multiple of {PATCH_SIZE}, got {self.tile}.")
         if not 0 <= self.overlap <= 0.9:
             raise ValueError(f"`overlap` must lie between 0 and 0.9, got {self.overlap}.")
-        if not 0 < self.strength <= 1:
+        if self.strength is not None and not 0 < self.strength <= 1:
             raise ValueError(f"`strength` must be above 0 and at most 1, got {self.strength}.")
         unknown = sorted(set(self.also) - set(DEPTH_FORMS))
         if unknown:

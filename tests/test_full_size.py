@@ -17,6 +17,7 @@ from mforce.mforce_core.depth.resampling import enlarge_depth, resample_depth
 from mforce.mforce_core.full_size.enlarged import EnlargedDepth
 from mforce.mforce_core.full_size.low_band import hold_low_band
 from mforce.mforce_core.full_size.refine import Tiling, count_tiles, ladder, refine_depth, shrink
+from mforce.mforce_core.full_size.refine_both import refine_both
 from mforce.mforce_core.full_size.snapping import snap_edges, snap_rows
 from mforce.mforce_core.full_size.tiles import Blend, plan_tiles
 from mforce.scenes import render, sample_layouts
@@ -42,7 +43,13 @@ def test_tiles_cover_every_pixel_and_overlap_as_asked(height, width, tall, wide,
         assert (tile.height, tile.width) == (min(tall, height), min(wide, width))
     assert covered.min() >= 1
     tops = sorted({tile.top for tile in tiles})
-    assert all(after - before <= max(1, tall * (1 - overlap)) + 1 for before, after in pairwise(tops))
+    assert all(after - before <= max(1, tall * (1 - overlap)) + 9 for before, after in pairwise(tops))
+    assert tiles == sorted(tiles, key=lambda tile: (tile.top, tile.left))
+
+
+def test_tokens_of_overlapping_tiles_end_on_lines_of_their_own():
+    lefts = sorted({tile.left for tile in plan_tiles((128, 512), (128, 128), 0.5)})
+    assert [left % 16 for left in lefts] == [0, 8, 0, 8, 0, 8, 0]
 
 
 @settings(max_examples=20, deadline=None)
@@ -289,6 +296,40 @@ def test_a_cropped_and_a_small_picture_at_full_size(nano, scene):
     assert nano.i2d(pixels[:50, :30], steps=1, full_size=True).depth.shape == (50, 30)
 
 
+def test_a_picture_and_its_depth_made_larger(nano):
+    prompt, steps = "a red sphere on a wooden floor", []
+    options = {"steps": 2, "seed": 3, "size": (64, 48)}
+    small = nano.joint(prompt, **options)
+    pair = nano.joint(prompt, **options, enlarge=2.0, strength=0.5, progress=lambda *step: steps.append(step))
+    assert pair.image.shape == (96, 128, 3)
+    assert pair.depth.shape == (96, 128)
+    assert steps[-1] == (9, 9)
+    enlarged = np.asarray(Image.fromarray(small.image).resize((128, 96), Image.Resampling.BICUBIC)).astype(float)
+    # The same picture, with details of its own.
+    assert 1 < np.abs(pair.image - enlarged).mean() < 30
+    coarse = [
+        np.asarray(Image.fromarray(pixels).resize((4, 3), Image.Resampling.BOX)) for pixels in (pair.image, small.image)
+    ]
+    assert np.abs(coarse[0].astype(float) - coarse[1]).mean() < 6
+    ratio = pair.depth / enlarge_depth(torch.from_numpy(small.depth)[None], (96, 128))[0].numpy()
+    assert 0.9 < np.nanmedian(ratio) < 1.1
+
+
+def test_a_pair_keeps_its_colors_and_its_depth_from_tile_to_tile():
+    picture = np.random.default_rng(0).integers(90, 160, (32, 32, 3), np.uint8)
+    depth = torch.full((32, 32), 2.0)
+    numbers = iter(range(99))
+
+    def make(colors, start):
+        number = next(numbers)  # every tile in another light and another unit
+        return (colors + 0.05 * (number % 3)).clamp(0, 1), start * (1 + number)
+
+    larger, far = refine_both(picture, depth, (64, 64), make, Tiling((32, 32), 0.5))
+    expected = np.asarray(Image.fromarray(picture).resize((64, 64), Image.Resampling.BICUBIC))
+    assert np.abs(larger.astype(float) - expected).max() <= 2
+    np.testing.assert_allclose(far, np.full((64, 64), 2.0), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
@@ -296,6 +337,7 @@ def test_a_cropped_and_a_small_picture_at_full_size(nano, scene):
         ({"tile": 100}, "`tile` must be a multiple of 16"),
         ({"overlap": 1.0}, "`overlap` must lie"),
         ({"strength": 0.0}, "`strength` must be above 0"),
+        ({"enlarge": 2.0}, "`enlarge` is 1 to 64 times, for mode joint"),
     ],
 )
 def test_impossible_settings_are_named(nano, scene, wrong, sentence):

@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from ...mforce_core.release import SAMPLERS, STEPS
-from ...mforce_core.settings import BUILT_IN, FAST_SAMPLER, FAST_SIGMA, FAST_STEPS, STRENGTH, check_grid
+from ...mforce_core.settings import (
+    BUILT_IN,
+    FAST_SAMPLER,
+    FAST_SIGMA,
+    FAST_STEPS,
+    PAIR_STRENGTH,
+    STRENGTH,
+    TILE_STRENGTH,
+    check_grid,
+)
 
 SAMPLING, INPUT, TILES, CLOUD, FILES = "Sampling", "Input", "Full size", "Point cloud", "Model and files"
 
@@ -165,6 +174,13 @@ FullSize = Annotated[
         rich_help_panel=TILES,
     ),
 ]
+Enlarge = Annotated[
+    float,
+    typer.Option(
+        help="Make picture and depth so many times larger on a side, with details that are sampled in tiles.",
+        rich_help_panel=TILES,
+    ),
+]
 Tile = Annotated[
     int | None,
     typer.Option(
@@ -175,9 +191,19 @@ Tile = Annotated[
 ]
 Overlap = Annotated[float, typer.Option(help="Share of a tile that the next one covers, too.", rich_help_panel=TILES)]
 Strength = Annotated[
-    float,
+    float | None,
     typer.Option(
-        help="Noise level that tiles start at: higher invents more, lower keeps more of the enlarged depth.",
+        help="Noise level that tiles start at: higher makes more anew, lower keeps more of what was enlarged. "
+        f"Default: {TILE_STRENGTH}.",
+        show_default=False,
+        rich_help_panel=TILES,
+    ),
+]
+TileStrength = Annotated[
+    float | None,
+    typer.Option(
+        help=f"Noise level that tiles of --enlarge start at: higher makes more anew. Default: {PAIR_STRENGTH}.",
+        show_default=False,
         rich_help_panel=TILES,
     ),
 ]

@@ -19,7 +19,6 @@ from ...mforce_core.settings import (
     FILES,
     STRENGTH,
     TILE_OVERLAP,
-    TILE_STRENGTH,
     Settings,
 )
 from ..errors import report_errors
@@ -38,6 +37,10 @@ def joint(
     start_depth: options.StartDepth = None,
     strength: options.StartStrength = None,
     fit: options.Fit = "pad",
+    enlarge: options.Enlarge = 1.0,
+    tile: options.Tile = None,
+    overlap: options.Overlap = TILE_OVERLAP,
+    tile_strength: options.TileStrength = None,
     **shared: Any,
 ) -> None:
     """Text to image, depth and point cloud."""
@@ -47,8 +50,9 @@ def joint(
         tilted = None if shared["path"] else tilt
         starts = _starts(strength, "--strength", start_image=start_image, start_depth=start_depth)
         settings = _settings(
-            "joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, fit=fit, **starts, **shared
-        )
+            "joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, fit=fit, enlarge=enlarge, tile=tile,
+            overlap=overlap, strength=tile_strength, **starts, **shared,
+        )  # fmt: skip
         _generate(settings, shared)
 
 
@@ -76,7 +80,7 @@ def i2d(
     full_size: options.FullSize = False,
     tile: options.Tile = None,
     overlap: options.Overlap = TILE_OVERLAP,
-    strength: options.Strength = TILE_STRENGTH,
+    strength: options.Strength = None,
     ray: options.Ray = 0,
     ray_gpus: options.RayGpus = 0,
     **shared: Any,

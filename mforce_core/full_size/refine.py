@@ -32,9 +32,9 @@ Progress = Callable[[int, int], None]
 #: Largest factor between one size and the next.
 _FACTOR = 2.0
 #: Standard deviation of the Gaussian above which a tile's frequencies are its own, in pixels of the smaller map.
-_HELD = 4.0
+HELD = 2.0
 #: Pixels of the smaller map by which its edges may be wrong.
-_SNAPPED = 2.0
+SNAPPED = 2.0
 #: Rows of a picture that are made smaller together, and the reach of the filter in pixels of the smaller picture.
 _ROWS, _REACH = 128, 4
 
@@ -111,15 +111,15 @@ def refine_depth(
         for batch in batches(plan, tiling.together):
             start = torch.stack([enlarged[tile] for tile in batch])
             colors = [torch.from_numpy(np.array(shown[tile.place])).movedim(-1, 0) / 255 for tile in batch]
-            fine = hold_low_band(_seen(see, torch.stack(colors), start), start, _HELD * factor)
+            fine = hold_low_band(_seen(see, torch.stack(colors), start), start, HELD * factor)
             for tile, values in zip(batch, fine, strict=True):
                 blend.add(tile, values.log())
                 done += 1
                 if progress is not None:
                     progress(done, total)
-        _as_depth(blend.finish())
+        as_depth(blend.finish())
         if tiling.snap:
-            snap_rows(blend.out, shown, round(_SNAPPED * factor))
+            snap_rows(blend.out, shown, round(SNAPPED * factor))
         coarse = torch.from_numpy(blend.out)
     return out
 
@@ -185,7 +185,7 @@ def _seen(see: See, colors: Tensor, start: Tensor) -> Tensor:
     return fine
 
 
-def _as_depth(logarithm: np.ndarray) -> None:
+def as_depth(logarithm: np.ndarray) -> None:
     """The exponential in place, some rows at a time: a memory map is not held as a whole."""
     for top in range(0, len(logarithm), _ROWS):
         np.exp(logarithm[top : top + _ROWS], out=logarithm[top : top + _ROWS])

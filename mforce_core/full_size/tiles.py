@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..release import PATCH_SIZE
 
 Size = tuple[int, int]
 
@@ -37,7 +40,7 @@ def plan_tiles(size: Size, side: Size, overlap: float) -> list[Tile]:
     Args:
         size: (height, width) of the picture.
         side: (height, width) of a tile; a picture that is smaller on a side has smaller tiles.
-        overlap: the least share of a tile that its neighbor covers, too, 0 to below 1.
+        overlap: share of a tile that its neighbor covers, too, to half a token; 0 to below 1.
     """
     height, width = (min(one, whole) for one, whole in zip(side, size, strict=True))
     tops, lefts = _starts(size[0], height, overlap), _starts(size[1], width, overlap)
@@ -45,10 +48,18 @@ def plan_tiles(size: Size, side: Size, overlap: float) -> list[Tile]:
 
 
 def _starts(whole: int, side: int, overlap: float) -> list[int]:
-    """Evenly spaced, the first at the beginning, the last ending at the end."""
+    """Evenly spaced, the first at the beginning, the last ending at the end.
+
+    Every second one is moved by half a token, so that the tokens of overlapping tiles do not end on the same lines:
+    what steps there are between tokens fade into each other.
+    """
     spare = whole - side
     count = 1 + math.ceil(spare / max(1, math.floor(side * (1 - overlap))))
-    return [round(number * spare / max(1, count - 1)) for number in range(count)]
+    even = [round(number * spare / max(1, count - 1)) for number in range(count)]
+    gaps = [after - before for before, after in pairwise(even)]
+    # Before the next one begins, and before the one before ends; the last stays where it is.
+    moved = min([PATCH_SIZE // 2, *(gap - 1 for gap in gaps), *(side - gap for gap in gaps)])
+    return [min(start + moved * (number % 2), spare) for number, start in enumerate(even)]
 
 
 class Blend:
