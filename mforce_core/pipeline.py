@@ -450,11 +450,11 @@ class Pipeline:
             if spread is not None:
                 known = torch.from_numpy(spread).nan_to_num(1.0)  # no trust where there is no depth
                 spread = placement.restore_image(known[None, None])[0, 0].numpy()
-        elif job.enlarge > 1:
-            image, depth = larger_pair(self.networks(job.prompt), job, image, depth, self._together, progress)
         elif placement is not None:
             image, depth = (np.ascontiguousarray(array[placement.content]) for array in (image, depth))
             spread = None if spread is None else np.ascontiguousarray(spread[placement.content])
+        if job.enlarge > 1:
+            image, depth = larger_pair(self.networks(job.prompt), job, image, depth, self._together, progress)
         notes = [*given.notes, *self._unfamiliar(given)]
         origin = {
             "model_files": self.model_files,

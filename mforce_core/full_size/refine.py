@@ -169,7 +169,7 @@ def shrink(picture: np.ndarray, size: Size) -> np.ndarray:
         last = min(picture.shape[0], math.ceil((bottom + _REACH) * scale))
         rows = Image.fromarray(np.array(picture[first:last]))
         box = (0.0, top * scale - first, float(picture.shape[1]), bottom * scale - first)
-        small[top:bottom] = rows.resize((width, bottom - top), Image.Resampling.LANCZOS, box=box)
+        small[top:bottom] = np.asarray(rows.resize((width, bottom - top), Image.Resampling.LANCZOS, box=box))
     return small
 
 
