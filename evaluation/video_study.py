@@ -126,7 +126,10 @@ class VideoStudy:
         for name, measured in found.items():
             values = {key: torch.tensor([row[key] for row in measured]) for key in measured[0]}
             estimates = {key: intervals.mean(column) for key, column in values.items()}
-            yield {"name": name, "clips": count, "frames": frames, **intervals.as_json(estimates)}
+            row = {"name": name, "clips": count, "frames": frames, **intervals.as_json(estimates)}
+            if count == 1:
+                del row["intervals"]
+            yield row
 
     def _clip(self, pictures: Tensor, truth: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
         """Variants, the independent frames first, on a clip (T, 3, H, W) with its exact depth (T, H, W)."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, max_pool2d
 
 #: Share of the pixels that change their place in the color histogram, from which on two frames are different shots.
-#: Found on rendered clips, see docs/video.md: a slow walk stays below half of it, nearly every cut is above it.
+#: Between frames of walks (0.074 at most) and cuts between rooms (0.271 at least) of rendered clips, see docs/video.md.
 CUT = 0.2
 
 _SIDE, _BINS = 64, 16
