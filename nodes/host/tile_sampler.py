@@ -51,9 +51,9 @@ class TileSampler:
     ) -> None:
         self.model, self.positive, self.vae = model, positive, vae
         self.seed, self.together, self.report, self.number = seed, together, report, 0
-        spec = tile_path(strength)
-        path = spec.build(tile_steps(steps, strength), model.model.diffusion_model.schedule)
-        self.settings = Settings(plan=PathPlan(spec, path, "euler"))
+        schedule = model.model.diffusion_model.schedule
+        plan = PathPlan.of(tile_path(strength), tile_steps(steps, strength), "euler", schedule)
+        self.settings = Settings(plan=plan)
 
     def __call__(self, pictures: Tensor, start: Tensor) -> Tensor:
         """Maps (B, h, w) of pictures (B, 3, h, w) in [0, 1], from maps (B, h, w)."""

@@ -1,5 +1,6 @@
 """MF Depth Upscale in a running ComfyUI: what the library makes of the same tiles, errors, and stopping it."""
 
+import math
 import threading
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from mforce import Pipeline
 from mforce.mforce_core.full_size.refine import Tiling, refine_depth
 from mforce.mforce_core.full_size.tile_model import TileModel
+from mforce.mforce_core.model.tokens import latents_to_tokens
 
 from .test_execution import EXAMPLES, Scene, pixels, saved_depth
 
@@ -34,7 +36,17 @@ def refining(object_info, fit="keep aspect", **options):
     return scene, coarse, upscaled
 
 
-def test_depth_at_full_size_is_what_the_library_makes(server, object_info):
+def core_noise(rgb_shape, depth_shape, seeds):
+    """Tokens of the noise that core draws for a square tile: each stream as (1, C, h, w), one after the other."""
+    side, streams = math.isqrt(rgb_shape[1]), []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        shapes = [(1, shape[2], side, side) for shape in (rgb_shape, depth_shape)]
+        streams.append([latents_to_tokens(torch.randn(shape, generator=generator)) for shape in shapes])
+    return tuple(torch.cat(parts) for parts in zip(*streams, strict=True))
+
+
+def test_depth_at_full_size_is_what_the_library_makes(server, object_info, monkeypatch):
     scene, coarse, upscaled = refining(object_info)
     before = scene.save_depth(coarse)
     after, colors = scene.save_depth(upscaled[0]), scene.save_image(upscaled[1])
@@ -43,6 +55,7 @@ def test_depth_at_full_size_is_what_the_library_makes(server, object_info):
     assert made.shape == (HEIGHT, WIDTH)
     assert pixels(outcome, colors).shape == (HEIGHT, WIDTH, 3)
 
+    monkeypatch.setattr("mforce.mforce_core.full_size.tile_model.draw_noise", core_noise)
     nano = Pipeline.load("nano", device="cpu")
     model = TileModel(nano.networks(""), strength=0.3, steps=4, solver="euler", seed=5)
     small = torch.from_numpy(saved_depth(outcome, before).astype(np.float32))
