@@ -157,6 +157,16 @@ def test_a_rollout_ends_where_its_predictions_are_corrected_to(nano):
             assert torch.allclose(one, other, atol=1e-5)
 
 
+def test_every_prediction_is_held(nano, monkeypatch):
+    held = []
+    for name in ("correct_rgb", "correct_depth"):
+        monkeypatch.setattr(Hold, name, lambda self, clean, name=name: held.append(name) or clean)
+    PipelineFill(nano, FillSettings(steps=3, resample=1, depth_steps=2))(Seen.of(a_world().see(place(right=0.3))))
+    # Three steps, two of them once more; then two in which the picture is finished.
+    assert held.count("correct_rgb") == 5
+    assert held.count("correct_depth") == 5 + 2
+
+
 def test_a_filled_view_keeps_what_is_known(nano):
     steps = []
     filler = PipelineFill(nano, FillSettings(steps=2, depth_steps=1), lambda: steps.append(1))
