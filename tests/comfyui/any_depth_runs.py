@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from node_calls import message, run
 from pack_loading import load_pack
 
 
@@ -32,17 +33,6 @@ def main(root: Path, work: Path) -> None:
         (work / name).mkdir()
         getattr(folder_paths, f"set_{name}_directory")(str(work / name))
     results = {}
-
-    def run(node, **given):
-        inputs = [entry for entry in node.define_schema().inputs if getattr(entry, "default", None) is not None]
-        return node.execute(**{**{entry.id: entry.default for entry in inputs}, **given}).args
-
-    def message(node, **given) -> str:
-        try:
-            run(node, **given)
-        except ValueError as problem:
-            return str(problem)
-        return ""
 
     size = (48, 64)
     rows, columns = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in size), indexing="ij")

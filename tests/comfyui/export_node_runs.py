@@ -9,6 +9,7 @@ import unittest.mock
 from importlib.util import find_spec
 from pathlib import Path
 
+from node_calls import defaults, message, run
 from pack_loading import load_pack
 
 
@@ -39,25 +40,11 @@ def main(root: Path, work: Path) -> None:
         getattr(folder_paths, f"set_{name}_directory")(str(work / name))
     results = {}
 
-    def defaults(node, given):
-        inputs = [entry for entry in node.define_schema().inputs if getattr(entry, "default", None) is not None]
-        return {**{entry.id: entry.default for entry in inputs}, **given}
-
-    def run(node, **given):
-        return node.execute(**defaults(node, given)).args
-
     def saved(node, **given):
         node.hidden = type("Hidden", (), {"prompt": {"1": {}}, "extra_pnginfo": {"workflow": {"nodes": []}}})
         ui = node.execute(**defaults(node, given)).ui
         files = ui.get("depth_files") or ui["files"]
         return [work / "output" / file["subfolder"] / file["filename"] for file in files]
-
-    def message(node, **given) -> str:
-        try:
-            run(node, **given)
-        except ValueError as problem:
-            return str(problem)
-        return ""
 
     size = (48, 64)
     rows, columns = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in size), indexing="ij")

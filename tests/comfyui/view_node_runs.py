@@ -8,6 +8,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
+from node_calls import message, run
 from pack_loading import load_pack
 
 
@@ -34,17 +35,6 @@ def main(root: Path) -> None:
     image = torch.rand(1, *size, 3, generator=torch.Generator().manual_seed(0))
     geometry = make_geometry(depth[None], valid[None], image, 50.0)
     results = {}
-
-    def run(node, **given):
-        inputs = [entry for entry in node.define_schema().inputs if getattr(entry, "default", None) is not None]
-        return node.execute(**{**{entry.id: entry.default for entry in inputs}, **given}).args
-
-    def message(node, **given) -> str:
-        try:
-            run(node, **given)
-        except ValueError as problem:
-            return str(problem)
-        return ""
 
     def cloud(file):
         return read_ply(file.get_data().getvalue())
