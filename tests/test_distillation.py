@@ -213,6 +213,15 @@ def test_jumps_are_drawn_as_configured() -> None:
     assert all(torch.equal(a, b) for a, b in zip(jumps, again, strict=True))
 
 
+def test_a_sample_without_depth_is_trained_only_while_its_depth_is_noise() -> None:
+    paths = JumpPaths(DistillationConfig(), RecipeConfig(), Schedule())
+    batch = Batch(torch.zeros(400, 1, 1), torch.zeros(400, 1, 1), torch.zeros(400, 1, 1), (1, 1))
+    levels = paths.draw(batch, [row_generator(0, 0, row) for row in range(400)]).levels
+    moves, noise = (levels[:, -1] < levels[:, 0]).any(1), levels[:, 0, 1] == 1
+    assert torch.equal(moves, noise)
+    assert 0 < noise.float().mean() < 1
+
+
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_joint_samples_are_on_the_models_own_path_as_often_as_configured(share: float) -> None:
     settings = DistillationConfig(

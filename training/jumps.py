@@ -55,10 +55,12 @@ class JumpPaths:
     def draw(self, batch: Batch, rows: Sequence[torch.Generator]) -> Jumps:
         """Jumps for a batch, each a function of its row's generator.
 
-        A sample without any measured depth is always joint.
+        A sample without any measured depth is always joint, and stays where it is, which trains nothing, unless its
+        depth is still all noise.
         """
         assert batch.depth is not None
-        tasks = draw_tasks(self.recipe, ~(batch.depth > 0).flatten(1).any(1), rows)
+        unknown = ~(batch.depth > 0).flatten(1).any(1)
+        tasks = draw_tasks(self.recipe, unknown, rows)
         drawn = torch.stack([torch.rand(5, generator=row) for row in rows])
         path = torch.where(tasks.i2d, 0, torch.where(tasks.d2i, 1, self.joint_path(drawn[:, 0])))
         number = (drawn[:, 1] * self.config.steps).long().clamp(max=self.config.steps - 1)
@@ -70,7 +72,9 @@ class JumpPaths:
         empty = (drawn[:, 4] < _EMPTY_CAPTION) & tasks.i2d
         rgb = torch.stack([torch.randn(batch.rgb.shape[1:], generator=row) for row in rows])
         depth = torch.stack([torch.randn(batch.depth.shape[1:], generator=row) for row in rows])
-        return Jumps(rgb, depth, self.levels[path[:, None], places], cfg, empty)
+        levels = self.levels[path[:, None], places]
+        idle = unknown & (levels[:, 0, 1] < 1)
+        return Jumps(rgb, depth, torch.where(idle[:, None, None], levels[:, :1], levels), cfg, empty)
 
     def joint_path(self, draw: Tensor) -> Tensor:
         """Index of the path for uniform draws (B,).
