@@ -221,8 +221,8 @@ def compare(
     teacher: Subject, students: Mapping[str, tuple[Subject, Distilled | None]], steps: Sequence[int], counts: Counts, *,
     teacher_steps: int, reference: Path | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The teacher's row, then those of the teacher itself without guidance, and of every student, at every number of
-    steps.
+    """The teacher's row, then those of the teacher itself without guidance on the first student's path, and of every
+    student, at every number of steps.
 
     Args:
         students: models by name, with how each asks to be run.
@@ -231,7 +231,8 @@ def compare(
     inputs, ways = Inputs(teacher, counts), released(teacher_steps)
     own = Measured(kept(teacher, ways, inputs, reference), inputs, teacher)
     rows = [row("teacher", ways, own, None)]
-    for name, (student, distilled) in {"teacher, no guidance": (teacher, None), **students}.items():
+    first = next((distilled for _, distilled in students.values()), None)
+    for name, (student, distilled) in {"teacher, no guidance": (teacher, first), **students}.items():
         for number in steps:
             few = in_few(distilled, number)
             rows.append(row(name, few, Measured(make(student, few, inputs), inputs, teacher), own))
