@@ -61,7 +61,7 @@ def one_view(pipeline: Pipeline, count: int, seed: int) -> Iterator[Row]:
         truth = _render(layout, moved, len(seen.known))
         methods = _methods(pipeline, seen, seed + number)
         methods["stretched"] = Seen.of(stretched.see(there)).as_it_is
-        found = {name: _measured(make(), truth, seen.known) for name, make in methods.items()}
+        found = {name: measures_in_holes(make(), truth, seen.known) for name, make in methods.items()}
         for name, measures in found.items():
             measures["psnr_gain"] = measures["psnr"] - found["background"]["psnr"]
             measures["absrel_saved"] = found["background"]["absrel"] - measures["absrel"]
@@ -90,7 +90,7 @@ def along_a_path(pipeline: Pipeline, count: int, seed: int) -> Iterator[Row]:
                 if known.all():
                     continue
                 truth = _render(layout, moved, len(known))
-                values = _measured(found.view, truth, known)
+                values = measures_in_holes(found.view, truth, known)
                 values["bias"] = float((found.view.depth / truth.depth).log()[~known].mean())
                 for measure, value in values.items():
                     measures[measure].append(value)
@@ -159,7 +159,8 @@ def _picture_first(pipeline: Pipeline, seen: Seen, seed: int) -> Filled:
     return seen.finished(view.color, (depth * scale).nan_to_num(float(seen.depth.median())))
 
 
-def _measured(view: Filled, truth: Filled, known: Tensor) -> dict[str, float]:
+def measures_in_holes(view: Filled, truth: Filled, known: Tensor) -> dict[str, float]:
+    """The measures of a view against the true one where it is not known, (H, W) bool; see the head of this module."""
     holes = ~known
     error = (view.color - truth.color).square().mean(-1)[holes].mean()
     return {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from mforce.evaluation.view_study import camera_of, world_of
+from mforce.evaluation.view_study import camera_of, measures_in_holes, world_of
 from mforce.mforce_core import Pipeline, sample
 from mforce.mforce_core.explore.filling import FillSettings, PipelineFill
 from mforce.mforce_core.explore.hold import Hold, fill_path
@@ -203,6 +203,24 @@ def test_walking_leaves_no_hole_and_no_view_without_one_is_filled():
 def test_a_camera_inside_the_wall_is_refused():
     with pytest.raises(ValueError, match=r"camera 1 sees only 0% .* inside a wall"):
         extend(a_world(), place(forward=5.0), lambda *_: None)
+
+
+def test_measures_count_holes_alone():
+    generator = torch.Generator().manual_seed(0)
+    color = 0.2 + 0.6 * torch.rand(SIZE, SIZE, 3, generator=generator)
+    truth = Filled(color, 2 + torch.rand(SIZE, SIZE, generator=generator))
+    known = torch.ones(SIZE, SIZE, dtype=torch.bool)
+    known[:, 90:] = False
+    perfect = measures_in_holes(truth, truth, known)
+    assert [perfect[name] for name in ("sharpness", "absrel", "seam")] == pytest.approx([1, 0, 0])
+    hole = ~known
+    off = Filled(color + 0.1 * hole[..., None], truth.depth * (1 + 0.25 * hole))
+    found = measures_in_holes(off, truth, known)
+    assert found["psnr"] == pytest.approx(20, abs=0.01)
+    assert found["absrel"] == pytest.approx(0.25)
+    assert found["seam"] == pytest.approx(float(torch.tensor(1.25).log()))
+    elsewhere = Filled(color + 0.1 * known[..., None], truth.depth)
+    assert measures_in_holes(elsewhere, truth, known)["psnr"] > 100
 
 
 def test_routes_go_where_they_are_called():
