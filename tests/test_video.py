@@ -81,6 +81,30 @@ def test_a_chain_goes_on_where_the_picture_stayed_and_starts_again_in_time():
     assert len(model.starts) == 20 + 3 + 3  # in frames 8 to 10 and 16 to 18 there are two
 
 
+class Lasting:
+    """A model whose depth from noise has another scale every time, which what goes on from it keeps."""
+
+    def __init__(self):
+        self.scale = 1.0
+
+    def __call__(self, pictures, start=None, level=1.0):
+        if start is not None:
+            return start
+        self.scale *= 1.5
+        return torch.full((len(pictures), *pictures.shape[2:]), self.scale)
+
+
+def test_where_chains_meet_there_is_no_seam():
+    found = depths(still(40, noise=1.0), Lasting(), carry=0.5, anchor_every=10, overlap=4, one_scale=False)
+    levels = found[:, 0, 0].log() / np.log(1.5)
+    assert levels[0] == pytest.approx(1)
+    steps = levels.diff()
+    assert steps.max() == pytest.approx(1 / 5, abs=1e-3)  # of the way from chain to chain, in four frames and the next
+    assert steps.min() >= -1e-6
+    assert levels[-1] > 3
+    assert depths(still(40, noise=1.0), Lasting(), carry=0.5, anchor_every=10).log().std() < 1e-5  # in one scale
+
+
 def test_a_chain_does_not_go_on_where_nearly_everything_changed():
     model = Moody()
     generator = torch.Generator().manual_seed(0)

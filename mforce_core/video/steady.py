@@ -206,9 +206,8 @@ class Steadier:
         if state.rising is None:
             return state.chain
         state.faded += 1
-        # Both are of the same picture: every pixel says what their scales are.
-        factor = scale_between(state.rising, state.chain, torch.ones_like(weight)) or 1.0
-        depth = blend(state.chain, factor * state.rising, state.faded / (how.overlap + 1))
+        # In scale as in shape: a step from the one scale to the other at the end would be seen.
+        depth = blend(state.chain, state.rising, state.faded / (how.overlap + 1))
         if state.faded == how.overlap:
             state.chain, state.rising, state.age, state.faded = state.rising, None, how.overlap - 1, 0
         return depth
