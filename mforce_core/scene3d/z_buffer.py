@@ -68,7 +68,7 @@ def triangles_of(quads: Quads, size: tuple[int, int]) -> Triangles:
 
 def at_once(device: torch.device) -> int:
     """Quads or samples to look at together: what the caches of a CPU hold, and what keeps another device busy."""
-    return 1 << 15 if device.type == "cpu" else 1 << 21
+    return 1 << 16 if device.type == "cpu" else 1 << 21
 
 
 def draw(buffer: Tensor, triangles: Triangles, near: Tensor, size: tuple[int, int], *, first_number: int) -> None:
