@@ -37,7 +37,7 @@ from .metrics import abs_rel, align_median, edge_band
 #: The way that the others are held against.
 ENLARGED = "enlarged"
 #: Strengths that a sweep compares with the default.
-STRENGTHS = (0.15, 0.3, 0.6, 1.0)
+STRENGTHS = (0.05, 0.3, 0.6, 1.0)
 
 #: From the picture (H, W, 3) uint8 and the model's map (h, w) to a map (H, W).
 Enlarge = Callable[[Any, Tensor], Tensor]

@@ -24,7 +24,7 @@ FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7
 
 #: Tiles of depth at full size: how much of one its neighbor covers, and the noise level that it starts at. A picture
 #: that is made larger has details yet to be made, and starts at more noise.
-TILE_OVERLAP, TILE_STRENGTH, PAIR_STRENGTH = 0.5, 0.05, 0.4
+TILE_OVERLAP, TILE_STRENGTH, PAIR_STRENGTH = 0.5, 0.15, 0.4
 #: Settings that name a file which is read.
 FILES = ("input", "mask", "start_image", "start_depth")
 

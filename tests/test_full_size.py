@@ -19,7 +19,9 @@ from mforce.mforce_core.full_size.low_band import hold_low_band
 from mforce.mforce_core.full_size.refine import Tiling, count_tiles, ladder, refine_depth, shrink
 from mforce.mforce_core.full_size.refine_both import refine_both
 from mforce.mforce_core.full_size.snapping import snap_edges, snap_rows
+from mforce.mforce_core.full_size.tile_model import tile_path, tile_steps
 from mforce.mforce_core.full_size.tiles import Blend, plan_tiles
+from mforce.mforce_core.release import MIN_DEPTH_TIME
 from mforce.scenes import render, sample_layouts
 
 SIDE = st.integers(1, 90)
@@ -159,6 +161,14 @@ def test_sizes_grow_by_two_at_most():
     assert ladder((96, 128), (768, 1024)) == [(192, 256), (384, 512), (768, 1024)]
     assert ladder((128, 128), (128, 128)) == [(128, 128)]
     assert ladder((96, 128), (100, 140)) == [(100, 140)]
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.15, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [1, 4, 50])
+def test_tiles_take_no_step_that_leaves_noise_behind(strength, steps):
+    levels = tile_path(strength).build(tile_steps(steps, strength)).depth
+    assert levels[0] == pytest.approx(strength)
+    assert levels[-2] > MIN_DEPTH_TIME - 1e-3  # the release divides by at least this
 
 
 class Truth:

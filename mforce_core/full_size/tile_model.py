@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from ..depth.codec import decode_depth, encode_depth, fill_missing, mean_depth
 from ..model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..model.transformer import ModalityForcingTransformer
-from ..release import CFG, PATCH_SIZE, Mode
+from ..release import CFG, MIN_DEPTH_TIME, PATCH_SIZE, Mode
 from ..sampling.guidance import Guidance
 from ..sampling.noise import draw_noise
 from ..sampling.path import NoisePath
@@ -130,8 +130,12 @@ def tile_path(strength: float) -> PathSpec:
 
 
 def tile_steps(steps: int, strength: float) -> int:
-    """Steps of a tile, where a rollout from noise alone takes so many."""
-    return min(steps, max(_FEWEST_STEPS, math.ceil(steps * strength)))
+    """Steps of a tile, where a rollout from noise alone takes so many.
+
+    None begins below the noise level that steps are divided by at least, from which a step would leave noise behind.
+    """
+    most = max(1, math.floor(strength / MIN_DEPTH_TIME + 1e-6))
+    return min(steps, most, max(_FEWEST_STEPS, math.ceil(steps * strength)))
 
 
 def _check_strength(strength: float) -> None:
