@@ -169,8 +169,9 @@ class Pipeline:
             prompt: what to show.
             tilt: log2 of alpha: above 0 the image resolves before the depth, 0 both together, below 0 depth first.
                 A distilled model takes its own path unless a tilt or a path is given that is not the default.
-            start_image, start_depth: what a stream starts from, with as much noise as the settings `image_strength` and
-                `depth_strength` say (0.2 changes little, 0.9 nearly all); by default both start from noise.
+            start_image: what the picture starts from, with as much noise as the setting `image_strength` says (0.2
+                changes little, 0.9 nearly all); by default noise alone.
+            start_depth: the same for the depth, and `depth_strength`.
             progress: called with (step, steps) after every denoising step; what it raises ends the run.
             settings: other fields of `Settings`: seed, steps, sampler, path (instead of tilt), cfg, cfg_interval,
                 enlarge (so many times larger), refine_depth, guidance, size, fov, edge_threshold, remove_outliers.

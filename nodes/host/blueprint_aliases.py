@@ -19,12 +19,11 @@ _BLUEPRINTS = Path(__file__).resolve().parents[2] / "subgraphs"
 
 def add_blueprint_aliases() -> None:
     """Let the list carry ``search_aliases`` for this pack's blueprints, unless ComfyUI gives them itself."""
-    manager = getattr(getattr(PromptServer, "instance", None), "subgraph_manager", None)
-    listed = getattr(manager, "get_custom_node_subgraphs", None)
-    if (
-        listed is None
-    ):  # a script with ComfyUI's modules and no server, or a ComfyUI that lists blueprints in another way
+    manager: Any = getattr(getattr(PromptServer, "instance", None), "subgraph_manager", None)
+    # Not there: a script with ComfyUI's modules and no server, or a ComfyUI that lists blueprints in another way.
+    if not hasattr(manager, "get_custom_node_subgraphs"):
         return
+    listed = manager.get_custom_node_subgraphs
 
     async def with_aliases(*args: Any, **kwargs: Any) -> dict[str, Any]:
         entries = await listed(*args, **kwargs)
