@@ -10,11 +10,14 @@ from ..evaluation.depth.alignment import Limits
 from ..evaluation.depth.example import Example, checked
 from ..evaluation.stamps import file_facts, stamp_of
 from ..training.data.folders import Files
-from ..training.data.sample import decode_files
+from ..training.data.sample import decode_files, role_of
 from ..training.data.shards import FolderShard, find_shards
 
 #: Name of the data set on the command line.
 KEY = "files"
+
+#: What depth can be measured by.
+_DEPTH = ("depth", "points")
 
 
 class OwnFiles:
@@ -36,7 +39,7 @@ class OwnFiles:
         self._files: dict[str, Files] = {
             key: files for shard in shards if isinstance(shard, FolderShard) for key, files in shard.samples
         }
-        self.names = [key for key, files in self._files.items() if len(files) > 1]
+        self.names = [key for key, files in self._files.items() if any(role_of(end) in _DEPTH for end, _ in files)]
         if not self.names:
             raise ValueError(f"No picture in {path} has depth: mforce data check says what is missing.")
         self.title, self.limits, self.sharp = path.absolute().name, Limits(), False

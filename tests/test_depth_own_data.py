@@ -71,6 +71,7 @@ def test_a_folder_of_own_files_is_scored_as_the_training_data_are_read(tmp_path:
         (tmp_path / "maps").mkdir(exist_ok=True)
         np.save(tmp_path / "maps" / f"{number}.npy", np.where(values > 5, 1.1, 0.9) * values + (values == 0))
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(folder / "alone.jpg")
+    (folder / "alone.txt").write_text("a caption, and no depth")
     np.save(folder / "2.depth.npy", np.zeros((20, 30), np.float32))
     options = ("--data", folder, "--predictions", tmp_path / "maps", "--align", "none", "-o", tmp_path / "out")
     run("eval", "depth", "files", *options, code=1)
