@@ -42,6 +42,15 @@ def test_cells_of_other_pictures_are_farther() -> None:
     assert far.low < far.value < far.high
 
 
+@pytest.mark.parametrize("count", [8, 64])
+def test_the_distance_lies_in_its_interval(count: int) -> None:
+    """Resamples have some pictures twice and are farther from everything: plain percentiles lie above the value."""
+    generator = torch.Generator().manual_seed(0)
+    real, made = torch.randn(2, count, 16, 8, generator=generator) + torch.randn(2, count, 1, 8, generator=generator)
+    found = cell_distance(made, real)
+    assert 0 <= found.low < found.value < found.high
+
+
 def test_spread_is_the_mean_over_pairs() -> None:
     pictures = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0))  # three seeds of two prompts
     for prompt, found in enumerate(spread(pictures, 3)):
