@@ -14,6 +14,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from mforce.cli.app import app
+from mforce.cli.commands.students import _named
 from mforce.evaluation.distillation import spread
 from mforce.evaluation.frechet import cell_distance, frechet
 from mforce.mforce_core.model.config import ConfigError
@@ -93,6 +94,15 @@ def test_a_model_against_itself_and_a_broken_one(tmp_path: Path) -> None:
     other = CliRunner().invoke(app, [str(w) for w in (*words, "--reference", kept, "--seed", 7)])
     assert other.exit_code == 2
     assert "remove it" in " ".join(other.output.split())
+
+
+def test_students_of_one_name_are_refused_and_those_of_runs_have_the_run_s(tmp_path: Path) -> None:
+    named = [tmp_path / name for name in ("one/model", "two/model/model.safetensors", "three.safetensors")]
+    assert list(_named(named)) == ["one", "two", "three.safetensors"]
+    twice = [str(tmp_path / name / "model") for name in ("a/run", "b/run")]
+    result = CliRunner().invoke(app, ["eval", "distilled", *twice])
+    assert result.exit_code == 2
+    assert "would both be called run" in " ".join(result.output.split())
 
 
 def test_every_study_of_the_package_is_valid() -> None:

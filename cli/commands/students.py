@@ -51,13 +51,29 @@ def distilled(
         rows = evaluate_students(
             Settings("joint", "", model=teacher, seed=seed, device=device, dtype=dtype, text_encoder=words,
                 vae=autoencoder),
-            {student.name if student.name != "model" else student.absolute().parent.name: student
-                for student in students},
+            _named(students),
             numbers,
             Counts(prompts, scenes, min(varied, scenes), seeds),
             teacher_steps=teacher_steps, reference=reference, json_file=json_file,
         )  # fmt: skip
         print(table(rows))
+
+
+def _named(students: list[Path]) -> dict[str, Path]:
+    """Students by the names of their folders or files; those of a run's ``model`` by that of the run.
+
+    Raises:
+        ValueError: two of one name.
+    """
+    named: dict[str, Path] = {}
+    for student in students:
+        place = student.absolute()
+        place = place.parent if place.name == "model.safetensors" else place
+        name = place.parent.name if place.name == "model" else place.name
+        if name in named:
+            raise ValueError(f"{named[name]} and {student} would both be called {name}: rename one of them.")
+        named[name] = student
+    return named
 
 
 def distillation(
