@@ -268,6 +268,14 @@ def test_opengl_matrices_are_y_up_and_opencv_ones_y_down():
     assert torch.equal(camera.lens, LENS)
 
 
+def test_the_horizontal_angle_of_a_file_is_a_lens():
+    """transforms.json of synthetic scenes for NeRFs has nothing but this angle, once for all frames."""
+    wide = intrinsics_from_fov(96, 128, 90.0)
+    text = json.dumps({"camera_angle_x": torch.pi / 2, "frames": [{"transform_matrix": torch.eye(4).tolist()}]})
+    lenses, _ = read_json(text, intrinsics_from_fov(96, 128, 40.0))
+    assert torch.allclose(lenses[0], wide)
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -285,6 +293,7 @@ def test_opengl_matrices_are_y_up_and_opencv_ones_y_down():
             ),
             "lens of camera 1",
         ),
+        (json.dumps([{"world_to_camera": torch.eye(4).tolist(), "camera_angle_x": 4}]), "camera 1 .camera_angle_x."),
     ],
 )
 def test_cameras_that_cannot_be_used_are_named(text, sentence):

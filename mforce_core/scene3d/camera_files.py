@@ -19,6 +19,9 @@ from torch import Tensor
 _FILM = 36.0
 _CENTERED = 1e-4  # of the picture's size: a hundredth of a pixel of a small one
 
+#: The horizontal angle of view in radians: all that many a transforms.json says of its lens.
+_ANGLE = "camera_angle_x"
+
 #: Whose axes the matrices of a JSON file are in, and how each of them is called there.
 OPENGL, OPENCV = CONVENTIONS = ("OpenGL", "OpenCV")
 _MATRIX = {OPENGL: "transform_matrix", OPENCV: "world_to_camera"}
@@ -160,7 +163,7 @@ def _matrix(values: Any, number: int) -> Tensor:
 def _lens(frame: dict[str, Any], own: Tensor, number: int) -> Tensor:
     names = ("fl_x", "fl_y", "cx", "cy", "w", "h")
     if not all(name in frame for name in names):
-        return own
+        return _lens_of_angle(frame[_ANGLE], own, number) if _ANGLE in frame else own
     try:
         focal_x, focal_y, center_x, center_y, width, height = (float(frame[name]) for name in names)
         lens = torch.tensor(
@@ -171,6 +174,15 @@ def _lens(frame: dict[str, Any], own: Tensor, number: int) -> Tensor:
     except (TypeError, ValueError, ZeroDivisionError):
         raise ValueError(f"the lens of camera {number + 1} ({', '.join(names)}) cannot be used.") from None
     return lens
+
+
+def _lens_of_angle(angle: Any, own: Tensor, number: int) -> Tensor:
+    """A centered lens of a horizontal angle in radians, with square pixels in pictures of the own lens's shape."""
+    if not isinstance(angle, (int, float)) or not 0 < angle < math.pi:
+        raise ValueError(f"the lens of camera {number + 1} ({_ANGLE}) cannot be used.")
+    focal = 0.5 / math.tan(angle / 2)
+    tall = float(own[1, 1] / own[0, 0])
+    return torch.tensor([[focal, 0.0, 0.5], [0.0, focal * tall, 0.5], [0.0, 0.0, 1.0]])
 
 
 def write_usd(path: Path, cameras: CameraPath, first_frame: int, frames_per_second: float) -> None:
