@@ -84,6 +84,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
     """
     gr = _gradio()
     runs = Runs(pipeline, folder)
+    few = pipeline.distilled
 
     def handler(start: Callable[..., Result], inputs: list[Any], ticket: Any) -> Callable[..., Any]:
         meter = gr.Progress()
@@ -107,7 +108,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
     def tab(
         name: str, inputs: list[Any], start: Callable[..., Result], examples: list[list[Any]], usual: int = FAST_STEPS
     ) -> None:
-        steps = gr.Slider(1, 100, value=usual, step=1, label="Steps")
+        steps = gr.Slider(1, 100, value=usual if few is None else few.steps, step=1, label="Steps")
         seed = gr.Number(_RANDOM, precision=0, label="Seed (-1: another one each time)")
         with gr.Row():
             go = gr.Button("Run", variant="primary", elem_id=f"{name}-run")
@@ -134,7 +135,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
             tab(
                 "joint",
                 [prompt, tilt],
-                lambda words, lean, **more: pipeline.joint(words, **_fast(f"tilt log2_alpha={lean:g}"), **more),
+                lambda words, lean, **more: pipeline.joint(words, **_tilted(pipeline, lean), **more),
                 [[words, LOG2_ALPHA] for words in _PROMPTS],
             )
         with gr.Tab("Picture to depth"):
@@ -152,7 +153,9 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
             tab(
                 "d2i",
                 [depth, text],
-                lambda file, words, **more: pipeline.d2i(_given(file, "a depth file"), words, **_fast("d2i"), **more),
+                lambda file, words, **more: pipeline.d2i(
+                    _given(file, "a depth file"), words, **_fast(pipeline, "d2i"), **more
+                ),
                 [[str(path), _REPAINT] for path in _scenes("_depth")],
             )
     page.queue(default_concurrency_limit=1)
@@ -190,9 +193,14 @@ def _with_session(gr: Any, call: Callable[[str], Any]) -> Callable[[Any], Any]:
     return handle
 
 
-def _fast(path: str) -> dict[str, Any]:
-    """The solver and the path of ``--fast``."""
-    return {"sampler": FAST_SAMPLER, "path": f"{path} sigma={FAST_SIGMA}"}
+def _tilted(pipeline: Pipeline, tilt: float) -> dict[str, Any]:
+    """How text becomes picture and depth; a model of few steps has its own path at the usual tilt."""
+    return _fast(pipeline, f"tilt log2_alpha={tilt:g}") or {"tilt": tilt}
+
+
+def _fast(pipeline: Pipeline, path: str) -> dict[str, Any]:
+    """The solver and the path of ``--fast``; nothing for a model of few steps, which is fast as it was made."""
+    return {} if pipeline.distilled else {"sampler": FAST_SAMPLER, "path": f"{path} sigma={FAST_SIGMA}"}
 
 
 def _given(value: Any, what: str) -> Any:

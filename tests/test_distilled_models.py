@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,11 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from mforce import Pipeline
+from mforce.cli import web_app
 from mforce.cli.app import app
+from mforce.mforce_core.explore.filling import FillSettings, PipelineFill
 from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
+from mforce.mforce_core.release import CFG, LOG2_ALPHA
 from mforce.mforce_core.rollout_settings import fitted, needless_guidance
 from mforce.mforce_core.settings import Settings
 from mforce.mforce_core.weights.checkpoint import read_header
@@ -71,6 +75,18 @@ def test_the_pipeline_does_too(model: Path) -> None:
     assert said == []
     pipeline.joint("a red sphere", steps=1, cfg=2.0)
     assert len(said) == 1
+
+
+def test_views_are_filled_and_the_page_runs_it_as_it_was_made(model: Path) -> None:
+    few, other = Pipeline.load(model), Pipeline.load("nano")
+    filling = FillSettings("a red sphere")
+    assert [PipelineFill(one, filling).cfg for one in (few, other)] == [1.0, CFG["joint"]]
+    assert PipelineFill(few, replace(filling, cfg=2.0)).cfg == 2.0
+    for tilt, path in ((LOG2_ALPHA, PATH), (3.0, None)):
+        job = few.job("joint", "a red sphere", steps=3, **web_app._tilted(few, tilt))
+        assert (job.sampler, job.path) == ("euler", path)
+    assert other.job("joint", "a red sphere", **web_app._tilted(other, 3.0)).path == "tilt log2_alpha=3 sigma=1.7"
+    assert few.job("d2i", "a red sphere", **web_app._fast(few, "d2i")).path is None
 
 
 def test_other_models_are_run_as_before() -> None:

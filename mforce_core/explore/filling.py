@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..model.tokens import latents_to_tokens, tokens_to_latents
 from ..pipeline import Pipeline
-from ..release import CFG, PATCH_SIZE, Mode
+from ..release import PATCH_SIZE, Mode
 from ..sampling.path import NoisePath
 from ..sampling.path_spec import PathSpec
 from ..sampling.rollout import sample
@@ -28,7 +28,7 @@ class FillSettings:
 
     Attributes:
         prompt: what the scene shows; without one there is no guidance.
-        cfg: scale of guidance towards the prompt; None: the release's.
+        cfg: scale of guidance towards the prompt; None: the release's, or none for a model of few steps.
         seed: of the first view; those of the others count on.
         steps: in which both streams are made.
         noise: level at which they start from the background, 0 to 1.
@@ -56,7 +56,7 @@ class PipelineFill:
 
     def __init__(self, pipeline: Pipeline, settings: FillSettings, progress: Callable[[], None] | None = None) -> None:
         self.pipeline, self.settings, self.progress = pipeline, settings, progress
-        self.cfg = (CFG["joint"] if settings.cfg is None else settings.cfg) if settings.prompt else 1.0
+        self.cfg = pipeline.job("joint", settings.prompt, cfg=settings.cfg).cfg if settings.prompt else 1.0
         schedule = pipeline.model.schedule
         self.path = fill_path(settings.noise, settings.resample).build(settings.steps, schedule)
         self.depth_path = PathSpec("i2d").build(settings.depth_steps, schedule) if settings.depth_steps else None
