@@ -30,8 +30,10 @@ def add_blueprint_aliases() -> None:
         for entry in entries.values():
             path = Path(entry["path"])
             if "search_aliases" not in entry["info"] and path.parent.resolve() == _BLUEPRINTS:
-                extra = json.loads(path.read_text(encoding="utf-8"))["extra"]
-                entry["info"]["search_aliases"] = extra["BlueprintSearchAliases"]
+                # A file of a user's own beside them may lack the words, and must not take the list down with it.
+                extra = json.loads(path.read_text(encoding="utf-8")).get("extra", {})
+                if words := extra.get("BlueprintSearchAliases"):
+                    entry["info"]["search_aliases"] = words
         return dict(entries)
 
     manager.get_custom_node_subgraphs = with_aliases

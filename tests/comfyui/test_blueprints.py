@@ -1,10 +1,11 @@
 """The blueprints: what ComfyUI serves, what the frontend expects of them, and that each runs as one node."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from .host import PACK
+from .host import PACK, find_installation
 from .record_object_info import RECORD
 from .test_server import check_outputs, shortened
 from .workflow_prompt import all_nodes, flattened, node_inputs, subgraphs_of, to_prompt
@@ -12,6 +13,7 @@ from .write_blueprints import ALIASES, BLUEPRINTS, files
 
 FILES = sorted(BLUEPRINTS.glob("*.json"))
 NODES = json.loads(RECORD.read_text(encoding="utf-8"))
+HERE = Path(__file__).parent
 OLD = sorted((PACK / "tests" / "comfyui" / "data" / "workflows_0_2").glob("*.json"))
 
 
@@ -78,6 +80,14 @@ def test_comfyui_serves_them(server):
         assert listed[mine[path.stem]]["info"]["search_aliases"] == ALIASES[path.stem]
         served = server.get(f"/global_subgraphs/{mine[path.stem]}")
         assert json.loads(served["data"]) == json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_file_without_search_words_leaves_the_list_as_it_is(tmp_path):
+    for name, extra in {"ours": {"BlueprintSearchAliases": ["depth"]}, "bare": {}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"nodes": [], "extra": extra}))
+    (tmp_path / "own.json").write_text(json.dumps({"nodes": []}))
+    found = json.loads(find_installation().run(HERE / "blueprint_alias_runs.py", PACK, tmp_path))
+    assert found == {"ours": {"search_aliases": ["depth"]}, "bare": {}, "own": {}}
 
 
 SOURCES = {"image": ["scene", 0], "depth": ["scene", 1], "mask": ["mask", 0], "valid": ["mask", 0]}
