@@ -210,7 +210,8 @@ class MFExplore(Node):
         world.add(own, Filled(footage.pictures[0], torch.where(valid, depth, torch.zeros_like(depth))))
         walked = [extend(world, camera, fill, number) for number, camera in enumerate(with_progress(way(views)))]
         pictures = torch.stack([frame(world, camera)[0] for camera in with_progress(way(frames))])
-        if route == STEREO and layout != BOTH_EYES and len(pictures) == 2:
+        of_the_route = camera_info is None and not cameras.strip()
+        if of_the_route and route == STEREO and layout != BOTH_EYES:
             pictures = compose(pictures[0], pictures[1], layout)[None]
         color, depths, lenses, places = (
             torch.stack(maps)

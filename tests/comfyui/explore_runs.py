@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from node_calls import message, run
 from pack_loading import load_pack
 
 FEW = {"steps": 2, "depth_steps": 1}
@@ -37,19 +38,11 @@ def main(root: Path) -> None:
     given = {"model": model, "positive": empty, "negative": empty, "vae": vae, **FEW}
     results = {"silent": []}
 
-    def run(node, **own):
-        inputs = [entry for entry in node.define_schema().inputs if getattr(entry, "default", None) is not None]
-        return node.execute(**{**{entry.id: entry.default for entry in inputs}, **own}).args
-
     def fill(node, **own):
         return run(node, **{**given, **own})
 
-    def message(node, **own) -> str:
-        try:
-            fill(node, **own)
-        except ValueError as problem:
-            return str(problem)
-        return ""
+    def refusal(node, **own):
+        return message(node, **{**given, **own})
 
     def points(file):
         return read_ply(file.get_data().getvalue()).points
@@ -80,7 +73,7 @@ def main(root: Path) -> None:
     merged = MFMergePointClouds.execute({"point_cloud0": old, "point_cloud1": new}).args[0]
     results["merged"] = len(points(merged)) == len(points(old)) + len(points(new))
     still = run(MFRenderView, geometry=geometry, orbit_right=0.0)
-    results["no_hole"] = message(MFExtendView, geometry=still[2], holes=still[1])
+    results["no_hole"] = refusal(MFExtendView, geometry=still[2], holes=still[1])
 
     # A walk, its cloud and its clip.
     clip_of_walk, views, cloud, _ = fill(
@@ -97,23 +90,26 @@ def main(root: Path) -> None:
     matrix[0, 3] = 0.5
     cameras = json.dumps({"frames": [{"transform_matrix": matrix.tolist()}]})
     found = fill(MFExplore, geometry=geometry, cameras=cameras)
+    twice = json.dumps({"frames": json.loads(cameras)["frames"] * 2})
+    beside = fill(MFExplore, geometry=geometry, route="stereo", layout="side by side", cameras=twice)[0]
+    results["json_for_stereo"] = list(beside.shape)
     results["json"] = [list(found[0].shape), found[1]["extrinsics"][0, :3, 3].tolist()]
     aimed = {"position": {"x": 0.4, "y": 0.0, "z": 0.0}, "target": {"x": 0.4, "y": 0.0, "z": -4.0}, "fov": 53.0}
     found = fill(MFExplore, geometry=geometry, camera_info=aimed, viewer="mesh or splat", views=2, frames=2)
     results["aimed"] = found[1]["extrinsics"][:, 0, 3].tolist()
 
     # Sentences.
-    results["inside"] = message(MFExplore, geometry=geometry, amplitude=2.5, views=1)
-    results["bad_json"] = message(MFExplore, geometry=geometry, cameras="{")
-    results["no_depth"] = message(MFExtendView, geometry={"points": geometry["points"]})
+    results["inside"] = refusal(MFExplore, geometry=geometry, amplitude=2.5, views=1)
+    results["bad_json"] = refusal(MFExplore, geometry=geometry, cameras="{")
+    results["no_depth"] = refusal(MFExtendView, geometry={"points": geometry["points"]})
     nothing = {**geometry, "mask": torch.zeros_like(depth, dtype=torch.bool)}
-    results["nothing_known"] = message(MFExtendView, geometry=nothing)
-    results["odd_size"] = message(
+    results["nothing_known"] = refusal(MFExtendView, geometry=nothing)
+    results["odd_size"] = refusal(
         MFExtendView, geometry=make_geometry(depth[:, :100], depth[:, :100] > 0, image[:, :100], 60.0)
     )
     both = {name: torch.cat([value, value]) for name, value in geometry.items()}
-    results["two_maps"] = message(MFExplore, geometry=both)
-    results["foreign_model"] = message(MFExtendView, geometry=view, model=type("Model", (), {"model": None})())
+    results["two_maps"] = refusal(MFExplore, geometry=both)
+    results["foreign_model"] = refusal(MFExtendView, geometry=view, model=type("Model", (), {"model": None})())
     comfy.model_management.interrupt_current_processing()
     try:
         fill(MFExplore, geometry=geometry, route="to the right")

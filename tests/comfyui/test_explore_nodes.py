@@ -51,6 +51,7 @@ def test_cameras_come_from_json_and_from_a_viewer(results):
     shape, place = results["json"]
     assert shape == [1, 112, 128, 3]
     assert place == pytest.approx([-0.5, 0, 0], abs=1e-6)
+    assert results["json_for_stereo"] == [2, 112, 128, 3]  # in place of the route, so there are no eyes to put together
     assert results["aimed"] == pytest.approx([-0.2, -0.4], abs=1e-4)
 
 
