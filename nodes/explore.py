@@ -146,7 +146,7 @@ class MFExplore(Node):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The clip, for Create Video; of stereo both eyes."),
+                io.Image.Output(display_name="image", tooltip="The clip, for Create Video; for stereo, both eyes."),
                 Geometry.Output(
                     display_name="geometry",
                     tooltip="The filled views with their cameras, for MF Save Camera and To Point Cloud (maps: all).",

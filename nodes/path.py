@@ -116,11 +116,13 @@ class MFPath(Node):
                     advanced=True,
                     tooltip="Noise of the depth at the start. Below 1 the latent's depth is kept in part.",
                 ),
-                _shift_input("mu", SHIFT_MU, "Above 0: more of the steps at high noise. 1.1 is the model's own value."),
+                _shift_input(
+                    "mu", SHIFT_MU, "Above 0: more of the steps at high noise. At 1.1, the model's own value is used."
+                ),
                 _shift_input(
                     "sigma",
                     SHIFT_SIGMA,
-                    "Below 1: more of the steps at middle noise. 1 is the model's own value.",
+                    "Below 1: more of the steps at middle noise. At 1, the model's own value is used.",
                 ),
                 _shift_input("depth_mu", SHIFT_MU, "As mu, for depth, where it has a schedule of its own."),
                 _shift_input("depth_sigma", SHIFT_SIGMA, "As sigma, for depth, where it has a schedule of its own."),

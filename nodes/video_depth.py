@@ -45,7 +45,7 @@ class MFVideoDepth(Node):
             ],
             inputs=[
                 io.Model.Input("model", tooltip="From Load MF Model, with or without LoRA."),
-                io.Conditioning.Input("positive", tooltip="What the clip shows; an empty prompt does."),
+                io.Conditioning.Input("positive", tooltip="What the clip shows; an empty prompt will do."),
                 io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
                 io.MultiType.Input(
                     "clip",
@@ -95,7 +95,7 @@ class MFVideoDepth(Node):
                     min=2,
                     max=100_000,
                     advanced=True,
-                    tooltip="With carry: after so many frames depth is made anew from noise.",
+                    tooltip="With carry: after this many frames depth is made anew from noise.",
                 ),
                 io.Int.Input(
                     "overlap",
@@ -103,7 +103,7 @@ class MFVideoDepth(Node):
                     min=1,
                     max=1000,
                     advanced=True,
-                    tooltip="With carry: over so many frames the new depth takes the place of the old.",
+                    tooltip="With carry: over this many frames the new depth takes the place of the old.",
                 ),
                 io.Boolean.Input(
                     "flow",

@@ -34,13 +34,13 @@ def explore(
     amplitude: Annotated[
         float | None,
         typer.Option(min=0.0, max=5.0, help="How far, as a fraction of the distance to the middle of the scene. "
-                     "Default: 0.3; of stereo, between the eyes, 0.03.", show_default=False, rich_help_panel=WAY),
+                     "Default: 0.3; for stereo, between the eyes, 0.03.", show_default=False, rich_help_panel=WAY),
     ] = None,
     views: Annotated[int, typer.Option(min=1, max=64, help="Views that are filled.", rich_help_panel=WAY)] = 8,
     frames: Annotated[int, typer.Option(min=1, max=4096, help="Length of the clip.", rich_help_panel=WAY)] = 48,
     layout: Annotated[
         str,
-        typer.Option(help="Of stereo: side by side, half side by side, over under, half over under or anaglyph (red "
+        typer.Option(help="For stereo: side by side, half side by side, over under, half over under or anaglyph (red "
                      "cyan).", rich_help_panel=WAY),
     ] = "side by side",
     cameras: Annotated[
@@ -63,12 +63,12 @@ def explore(
     ] = FILL_NOISE,
     resample: Annotated[
         int,
-        typer.Option(min=0, max=20, help="Take the first half of the steps so often again, from new noise.",
+        typer.Option(min=0, max=20, help="Repeat the first half of the steps this many times, from new noise.",
                      rich_help_panel=FILLING),
     ] = 0,
     depth_steps: Annotated[
         int,
-        typer.Option(min=0, help="Steps of the depth that is made once more from the finished view; 0: not.",
+        typer.Option(min=0, help="Steps of the depth that is made once more from the finished view; 0 leaves that out.",
                      rich_help_panel=FILLING),
     ] = DEPTH_STEPS,
     seed: options.Seed = 0,
@@ -85,7 +85,7 @@ def explore(
     """Walk into a picture: what comes into view is made, picture and depth together.
 
     Writes the filled views with their depth and cameras (OpenGL and OpenCV), the scene as scene.ply and a clip without
-    holes; for stereo both eyes.
+    holes; for stereo, both eyes.
     """
     with report_errors(debug):
         from ...mforce_core.explore.filling import FillSettings

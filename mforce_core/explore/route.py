@@ -32,7 +32,7 @@ def route_cameras(route: str, count: int, amplitude: float, own: Camera, pivot: 
             the picture's own. swing, orbit, dolly, spiral: clips that end where they begin, see `path_moves`. stereo:
             the left and the right eye.
         count: of cameras; stereo has two.
-        amplitude: how far the way goes, as a fraction of the distance to the pivot; of stereo between the eyes.
+        amplitude: how far the way goes, as a fraction of the distance to the pivot; for stereo, between the eyes.
         own: the picture's camera.
         pivot: (3,) what it looks at.
 
