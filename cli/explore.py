@@ -61,7 +61,8 @@ class Way:
     def places(self, count: int, own: Camera, depth: Tensor) -> list[Camera]:
         """So many cameras, for a picture's camera and its depth (H, W)."""
         if self.cameras is not None:
-            return cameras_of(*read_json(read_text(self.cameras), own.lens))
+            height, width = depth.shape
+            return cameras_of(*read_json(read_text(self.cameras), own.lens, (height, width)))
         pivot = torch.tensor([0.0, 0.0, float(depth[depth > 0].median())])
         return route_cameras(self.route, count, self.amplitude, own, pivot)
 

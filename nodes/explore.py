@@ -197,7 +197,7 @@ class MFExplore(Node):
 
         def way(count: int) -> list[Camera]:
             if cameras.strip():
-                return cameras_of(*read_json(cameras, lens))
+                return cameras_of(*read_json(cameras, lens, size))
             if camera_info is not None:
                 shot = shot_of(
                     camera_info, viewer_stage(footage.depth, footage.valid, footage.cameras, None, viewer, point_cloud)

@@ -251,7 +251,7 @@ def test_cameras_come_back_from_json(tmp_path, convention):
     write_json(tmp_path / "c.json", path, 1, "view", convention)
     text = (tmp_path / "c.json").read_text()
     assert json.loads(text)["convention"].startswith(convention)
-    again = cameras_of(*read_json(text, LENS * 2))
+    again = cameras_of(*read_json(text, LENS * 2, (SIZE, SIZE)))
     for one, other in zip(cameras, again, strict=True):
         assert torch.allclose(one.pose.rotation, other.pose.rotation, atol=1e-5)
         assert torch.allclose(one.pose.position, other.pose.position, atol=1e-5)
@@ -260,10 +260,10 @@ def test_cameras_come_back_from_json(tmp_path, convention):
 
 def test_opengl_matrices_are_y_up_and_opencv_ones_y_down():
     up = [[1, 0, 0, 0], [0, 1, 0, 0.3], [0, 0, 1, -2], [0, 0, 0, 1]]  # 0.3 up, 2 ahead
-    (camera,) = cameras_of(*read_json(json.dumps({"frames": [{"transform_matrix": up}]}), LENS))
+    (camera,) = cameras_of(*read_json(json.dumps({"frames": [{"transform_matrix": up}]}), LENS, (SIZE, SIZE)))
     assert camera.pose.position.tolist() == pytest.approx([0, -0.3, 2])
     down = [[1, 0, 0, 0], [0, 1, 0, 0.3], [0, 0, 1, -2]]  # the world's origin lies 0.3 below and 2 behind
-    (camera,) = cameras_of(*read_json(json.dumps([{"world_to_camera": down}]), LENS))
+    (camera,) = cameras_of(*read_json(json.dumps([{"world_to_camera": down}]), LENS, (SIZE, SIZE)))
     assert camera.pose.position.tolist() == pytest.approx([0, -0.3, 2])
     assert torch.equal(camera.lens, LENS)
 
@@ -272,8 +272,20 @@ def test_the_horizontal_angle_of_a_file_is_a_lens():
     """transforms.json of synthetic scenes for NeRFs has nothing but this angle, once for all frames."""
     wide = intrinsics_from_fov(96, 128, 90.0)
     text = json.dumps({"camera_angle_x": torch.pi / 2, "frames": [{"transform_matrix": torch.eye(4).tolist()}]})
-    lenses, _ = read_json(text, intrinsics_from_fov(96, 128, 40.0))
+    lenses, _ = read_json(text, intrinsics_from_fov(96, 128, 40.0), (96, 128))
     assert torch.allclose(lenses[0], wide)
+
+
+def test_of_a_camera_of_another_shape_what_does_not_fit_is_cut_off():
+    """The middle of a wide picture, and of a tall one, whose centers are shifted, as pixels of the views have it."""
+    for (width, height), (view_width, view_height) in (((1920, 1080), (128, 128)), ((1080, 1920), (96, 64))):
+        lens = {"fl_x": 1200, "fl_y": 1100, "cx": width / 2 + 54, "cy": height / 2 - 27, "w": width, "h": height}
+        text = json.dumps([{"world_to_camera": torch.eye(4).tolist(), **lens}])
+        (found,), _ = read_json(text, LENS, (view_height, view_width))
+        pixels = torch.tensor([view_width, view_height, 1.0])[:, None] * found
+        scale = max(view_width / width, view_height / height)
+        wanted = [[1200 * scale, 0, view_width / 2 + 54 * scale], [0, 1100 * scale, view_height / 2 - 27 * scale]]
+        assert torch.allclose(pixels[:2], torch.tensor(wanted))
 
 
 @pytest.mark.parametrize(
@@ -293,9 +305,9 @@ def test_the_horizontal_angle_of_a_file_is_a_lens():
             ),
             "lens of camera 1",
         ),
-        (json.dumps([{"world_to_camera": torch.eye(4).tolist(), "camera_angle_x": 4}]), "camera 1 .camera_angle_x."),
+        (json.dumps([{"world_to_camera": torch.eye(4).tolist(), "camera_angle_x": 4}]), "lens of camera 1"),
     ],
 )
 def test_cameras_that_cannot_be_used_are_named(text, sentence):
     with pytest.raises(ValueError, match=sentence):
-        read_json(text, LENS)
+        read_json(text, LENS, (SIZE, SIZE))

@@ -107,11 +107,12 @@ def write_json(path: Path, cameras: CameraPath, first_frame: int, name: str, con
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(text: str, own_lens: Tensor) -> tuple[Tensor, Tensor]:
+def read_json(text: str, own_lens: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Cameras of JSON that :func:`write_json` wrote, or of a ``transforms.json`` of NeRF tools.
 
     Args:
         own_lens: (3, 3), for cameras without one.
+        size: (height, width) of the views; of cameras with pictures of another shape what does not fit is cut off.
 
     Returns:
         Lenses (F, 3, 3), normalized, and extrinsics (F, 4, 4) in OpenCV's axes.
@@ -139,7 +140,7 @@ def read_json(text: str, own_lens: Tensor) -> tuple[Tensor, Tensor]:
                 f"camera {number + 1} has neither {_MATRIX[OPENGL]} (OpenGL) nor {_MATRIX[OPENCV]} (OpenCV)."
             )
         places.append(place.float())
-        lenses.append(_lens({**shared, **frame}, own_lens, number))
+        lenses.append(_lens({**shared, **frame}, own_lens, size, number))
     return torch.stack(lenses), torch.stack(places)
 
 
@@ -160,29 +161,34 @@ def _matrix(values: Any, number: int) -> Tensor:
     return matrix
 
 
-def _lens(frame: dict[str, Any], own: Tensor, number: int) -> Tensor:
+def _lens(frame: dict[str, Any], own: Tensor, size: tuple[int, int], number: int) -> Tensor:
     names = ("fl_x", "fl_y", "cx", "cy", "w", "h")
-    if not all(name in frame for name in names):
-        return _lens_of_angle(frame[_ANGLE], own, number) if _ANGLE in frame else own
+    view_height, view_width = size
     try:
-        focal_x, focal_y, center_x, center_y, width, height = (float(frame[name]) for name in names)
+        if all(name in frame for name in names):
+            focal_x, focal_y, center_x, center_y, width, height = (float(frame[name]) for name in names)
+        elif _ANGLE in frame:
+            shape = (frame["w"], frame["h"]) if "w" in frame and "h" in frame else (view_width, view_height)
+            width, height = map(float, shape)
+            focal_x = focal_y = 0.5 * width / math.tan(float(frame[_ANGLE]) / 2)
+            center_x, center_y = width / 2, height / 2
+        else:
+            return own
+        # By how much either side is longer than that of a view of the same scale.
+        across = max(1.0, width * view_height / (height * view_width))
+        down = max(1.0, height * view_width / (width * view_height))
         lens = torch.tensor(
-            [[focal_x / width, 0.0, center_x / width], [0.0, focal_y / height, center_y / height], [0.0, 0.0, 1.0]]
+            [
+                [across * focal_x / width, 0.0, 0.5 + across * (center_x / width - 0.5)],
+                [0.0, down * focal_y / height, 0.5 + down * (center_y / height - 0.5)],
+                [0.0, 0.0, 1.0],
+            ]
         )
         if not (lens.isfinite().all() and lens[0, 0] > 0 and lens[1, 1] > 0):
             raise ValueError
     except (TypeError, ValueError, ZeroDivisionError):
-        raise ValueError(f"the lens of camera {number + 1} ({', '.join(names)}) cannot be used.") from None
+        raise ValueError(f"the lens of camera {number + 1} ({', '.join(names)} or {_ANGLE}) cannot be used.") from None
     return lens
-
-
-def _lens_of_angle(angle: Any, own: Tensor, number: int) -> Tensor:
-    """A centered lens of a horizontal angle in radians, with square pixels in pictures of the own lens's shape."""
-    if not isinstance(angle, (int, float)) or not 0 < angle < math.pi:
-        raise ValueError(f"the lens of camera {number + 1} ({_ANGLE}) cannot be used.")
-    focal = 0.5 / math.tan(angle / 2)
-    tall = float(own[1, 1] / own[0, 0])
-    return torch.tensor([[focal, 0.0, 0.5], [0.0, focal * tall, 0.5], [0.0, 0.0, 1.0]])
 
 
 def write_usd(path: Path, cameras: CameraPath, first_frame: int, frames_per_second: float) -> None:
