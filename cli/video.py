@@ -152,7 +152,7 @@ def _make_depth(
         advance(progress.done, max(progress.done, video.count))
         for batch in batches(_placed(frames, settings, first=progress.done == 0), steadier.how.batch):
             placement = batch[0][1]
-            for frame in steadier(torch.stack([picture for picture, _ in batch])):
+            for frame in steadier(torch.stack([picture for picture, _ in batch]), placement.content):
                 _write_frame(output, frame, placement, settings, files, progress)
             _save(output, order, progress, steadier.state)
             advance(progress.done, max(progress.done, video.count))

@@ -23,7 +23,7 @@ from mforce.mforce_core.depth.files import read_depth
 from mforce.mforce_core.picture.placement import LETTERBOX, place
 from mforce.mforce_core.video.files import VideoReader, VideoWriter
 from mforce.mforce_core.video.frame_depth import FrameDepth
-from mforce.mforce_core.video.steady import Steadier, Steadiness, steady_depth
+from mforce.mforce_core.video.steady import Steadier, Steadiness
 from mforce.scenes import sample_layouts
 
 RATE = 12
@@ -80,7 +80,9 @@ def test_a_clip_becomes_depth_files_and_videos(clip, tmp_path):
     job = pipeline.job("i2d", "", steps=1, size=(64, 48))
     fit = place(SHAPE, (48, 64), LETTERBOX)
     placed = torch.stack([torch.from_numpy(fit.place_photo(Image.fromarray(one))) for one in frames()])
-    wanted = steady_depth(placed.movedim(-1, 1).float() / 255, FrameDepth(pipeline, job), Steadiness(batch=4))
+    steadier, wanted = Steadier(FrameDepth(pipeline, job), Steadiness(batch=4)), []
+    for batch in (placed.movedim(-1, 1).float() / 255).split(4):
+        wanted += steadier(batch, fit.content)
     names = [f"depth.{number:06d}.png" for number in range(1, 13)]
     assert list(depth_files(out)) == names
     for name, frame in zip(names, wanted, strict=True):
@@ -105,11 +107,11 @@ def test_a_clip_becomes_depth_files_and_videos(clip, tmp_path):
 def test_a_stopped_run_leaves_whole_frames_and_is_resumed_to_the_bit(clip, tmp_path, monkeypatch):
     usual, calls = Steadier.__call__, []
 
-    def stopping(self, pictures):
+    def stopping(self, pictures, content):
         calls.append(len(pictures))
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return usual(self, pictures)
+        return usual(self, pictures, content)
 
     order = [clip, *OPTIONS, "--carry", "0.5", "--sequence", "exr"]
     out = tmp_path / "out"

@@ -71,6 +71,35 @@ def test_a_cut_starts_a_shot_and_a_scale_of_its_own():
     assert not any(one.starts_shot for one in list(steady_depth(torch.cat(shots), Moody(), Steadiness(cut=1.5)))[1:])
 
 
+def test_bars_say_nothing_about_cuts_scale_and_change():
+    content = (slice(20, 44), slice(0, 64))
+
+    def barred(frames):
+        whole = torch.zeros(len(frames), 3, 64, 64)
+        whole[(..., *content)] = frames
+        return whole
+
+    rooms = [render_clip(sample_layouts(1, 7, number), 1, number, 64)[0][..., 20:44, :] for number in range(4)]
+    found = Steadier(Moody(), Steadiness(cut=0.25))(barred(torch.cat(rooms)), content)
+    assert [one.starts_shot for one in found] == [True] * 4
+
+    generator = torch.Generator().manual_seed(0)
+    model = Moody()
+    Steadier(model, Steadiness(carry=0.5))(barred(torch.rand(3, 3, 24, 64, generator=generator)), content)
+    assert [start for _, start, _ in model.starts] == [None] * 3
+
+    def two_scales(pictures, start=None, level=1.0):  # a wall that keeps its depth, between bars that do not
+        depth = torch.full((len(pictures), 64, 64), next(bars))
+        depth[(..., *content)] = 2.0
+        return depth
+
+    bars, frames = iter([1.0, 5.0]), torch.rand(1, 3, 24, 64, generator=generator).repeat(2, 1, 1, 1)
+    frames[1, ..., :4] = 0
+    scaled = Steadier(two_scales, Steadiness(batch=1))
+    first, second = (scaled(frame[None], content)[0] for frame in barred(frames))
+    assert torch.equal(first.depth[content], second.depth[content])
+
+
 def test_a_chain_goes_on_where_the_picture_stayed_and_starts_again_in_time():
     model = Moody()
     depths(still(20, noise=1.0), model, carry=0.5, anchor_every=8, overlap=3)

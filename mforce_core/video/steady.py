@@ -27,6 +27,11 @@ from .scale import blend, scale_between
 
 #: Where more of the picture changed than this, a frame does not start from the depth of the one before it.
 _MOST_CHANGED = 0.7
+#: Rows and columns of the canvas that show the clip; the rest of it is bars.
+Content = tuple[slice, slice]
+_ALL: Content = (slice(None), slice(None))
+#: The same as an index of pictures and maps.
+_Part = tuple[Any, ...]
 #: Pictures and maps of a state.
 _MAPS = ("picture", "depth", "chain", "rising")
 
@@ -150,8 +155,11 @@ class Steadier:
         self.state = State() if state is None else state
         self._warp = FlowWarp() if how.flow else None
 
-    def __call__(self, pictures: Tensor) -> list[SteadyFrame]:
+    def __call__(self, pictures: Tensor, content: Content = _ALL) -> list[SteadyFrame]:
         """Depth of the next frames (B, 3, H, W) in [0, 1] on the CPU.
+
+        Args:
+            content: the part in which frames are compared: bars are the same in every frame, whatever it shows.
 
         Raises:
             ValueError: they have another size than those before them.
@@ -166,34 +174,34 @@ class Steadier:
             before = [last, *pictures[:-1]]
             new = [one for one, other in zip(pictures, before, strict=True) if not _equal(one, other)]
             fresh = iter(self.depth_of(torch.stack(new))) if new else fresh
-        return [self._next(picture, fresh) for picture in pictures]
+        return [self._next(picture, fresh, (..., *content)) for picture in pictures]
 
-    def _next(self, picture: Tensor, fresh: Iterator[Tensor]) -> SteadyFrame:
+    def _next(self, picture: Tensor, fresh: Iterator[Tensor], content: _Part) -> SteadyFrame:
         state = self.state
         if _equal(picture, state.picture):
             assert state.depth is not None
             return SteadyFrame(state.depth, False)
-        weight = None
-        if state.picture is not None and shot_distance(state.picture, picture) < self.how.cut:
-            weight = steadiness(state.picture, picture)
+        weight, seen = None, picture[content]
+        if state.picture is not None and shot_distance(state.picture[content], seen) < self.how.cut:
+            weight = steadiness(state.picture[content], seen)
         if self.how.carry:
-            depth = self._carried(picture, weight)
+            depth = self._carried(picture, weight, content)
         else:
             depth = next(fresh)
         if weight is None:
             state.factor = 1.0
-        elif self.how.one_scale and camera_rests(picture, weight):
+        elif self.how.one_scale and camera_rests(seen, weight):
             assert state.depth is not None
-            state.factor = scale_between(depth, state.depth, weight) or state.factor
+            state.factor = scale_between(depth[content], state.depth[content], weight) or state.factor
         depth = state.factor * depth
         state.picture, state.depth = picture, depth
         return SteadyFrame(depth, weight is None)
 
-    def _carried(self, picture: Tensor, weight: Tensor | None) -> Tensor:
+    def _carried(self, picture: Tensor, weight: Tensor | None, content: _Part) -> Tensor:
         """Depth that goes on from that of the frame before, where so much of the picture is the same."""
         state, how = self.state, self.how
         if weight is not None and self._warp is not None:
-            weight = self._follow(self._warp, picture)
+            weight = self._follow(self._warp, picture, content)
         if weight is None or state.chain is None or float((weight == 0).float().mean()) > _MOST_CHANGED:
             state.chain, state.rising, state.age, state.faded = self.depth_of(picture[None])[0], None, 0, 0
             return state.chain
@@ -215,7 +223,7 @@ class Steadier:
     def _going_on(self, picture: Tensor, depth: Tensor) -> Tensor:
         return self.depth_of(picture[None], depth[None], self.how.carry)[0]
 
-    def _follow(self, warp: FlowWarp, picture: Tensor) -> Tensor:
+    def _follow(self, warp: FlowWarp, picture: Tensor, content: _Part) -> Tensor:
         """Move the chains along the flow to the next picture; how far each of its pixels is known from the last."""
         state = self.state
         assert state.picture is not None
@@ -223,7 +231,7 @@ class Steadier:
         known, *moved = warp(state.picture, picture, state.picture, *(getattr(state, name) for name in names))
         for name, depth in zip(names, moved, strict=True):
             setattr(state, name, torch.where(depth.isnan(), getattr(state, name), depth))
-        return steadiness(known.where(known.isfinite(), -1.0), picture)
+        return steadiness(known.where(known.isfinite(), -1.0)[content], picture[content])
 
 
 def steady_depth(frames: Iterable[Tensor], depth_of: DepthOf, how: Steadiness = STEADY) -> Iterator[SteadyFrame]:

@@ -141,7 +141,7 @@ def depth_of_clip(clip: Clip, depth_of: ClipDepth, how: Steadiness, width: int, 
         fitted = torch.cat([fit_image(frame, placement) for frame in batch]).cpu()
         if clip.count == 1 or (not pictures and how.batch > 1 and len(fitted) == 1):
             raise ValueError("a clip needs two frames or more; for one picture use MF Image to Depth Latent.")
-        found = steadier(rearrange(fitted, "b h w c -> b c h w"))
+        found = steadier(rearrange(fitted, "b h w c -> b c h w"), placement.content)
         pictures.append(fitted)
         maps += [frame.depth for frame in found]
         bar.update_absolute(len(maps), max(len(maps), clip.count))
