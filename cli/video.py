@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -100,8 +100,13 @@ def run_video(
     if overwrite:
         _remove(output)
     elif (output / MARKER).is_file():
-        if json.loads(read_text(output / MARKER)).get("order") != order:
+        found = json.loads(read_text(output / MARKER))
+        if found.get("order") != order:
             raise ValueError(f"The folder {output} holds depth of another clip or of other settings: add `overwrite`.")
+        if found.get("files") != asdict(files):
+            raise ValueError(
+                f"The folder {output} is of another --sequence, --side-by-side or --colors: add `overwrite`."
+            )
         say("All frames were there already.")
         return output
     progress, state = _resumed(output, order)
@@ -120,6 +125,7 @@ def run_video(
         "format": 1,
         "kind": "video",
         "order": order,
+        "files": asdict(files),
         "frames": progress.done,
         "shots_start_at": progress.cuts,
         "unit": "relative, larger is farther, one scale for each shot",
@@ -173,14 +179,14 @@ def _placed(frames: Iterator[np.ndarray], settings: Settings, *, first: bool) ->
 def _write_frame(
     output: Path, frame: SteadyFrame, placement: Placement, settings: Settings, files: Files, progress: Progress
 ) -> None:
-    depth = frame.depth[None]
+    depth = placement.without_bars(frame.depth[None])
     known = depth.isfinite()
     if not known.any():
         raise ValueError(f"Frame {progress.done + 1} came out without depth: the model does not fit `size`.")
     if progress.step is None:
         progress.step = FAR_LIMIT * float(depth[known].median()) / LEVELS
     low, high = percentile_range(torch.where(known, 1 / depth, 0.0), known, _CLIPPED)[0].tolist()
-    whole = placement.restore_depth(depth) if settings.original_size else placement.without_bars(depth)
+    whole = placement.restore_depth(frame.depth[None]) if settings.original_size else depth
     progress.done += 1
     progress.ranges.append((low, high))
     if frame.starts_shot:

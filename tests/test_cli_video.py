@@ -17,13 +17,15 @@ import av
 from typer.testing import CliRunner
 
 from mforce import Pipeline
+from mforce.cli import video
 from mforce.cli.app import app
 from mforce.evaluation.clips import render_clip
 from mforce.mforce_core.depth.files import read_depth
 from mforce.mforce_core.picture.placement import LETTERBOX, place
+from mforce.mforce_core.settings import Settings
 from mforce.mforce_core.video.files import VideoReader, VideoWriter
 from mforce.mforce_core.video.frame_depth import FrameDepth
-from mforce.mforce_core.video.steady import Steadier, Steadiness
+from mforce.mforce_core.video.steady import Steadier, Steadiness, SteadyFrame
 from mforce.scenes import sample_layouts
 
 RATE = 12
@@ -104,6 +106,21 @@ def test_a_clip_becomes_depth_files_and_videos(clip, tmp_path):
     assert np.abs(pair[0][:, :65].astype(float) - frames()[0]).mean() < 8
 
 
+def test_depth_on_bars_decides_neither_range_nor_step(tmp_path):
+    fit = place((32, 64), (64, 64), LETTERBOX)
+    depth = torch.full((64, 64), 0.01)
+    depth[fit.content] = 2.0
+    (tmp_path / "depth").mkdir()
+    progress = video.Progress()
+    settings = Settings("i2d", "", original_size=True)
+    video._write_frame(tmp_path, SteadyFrame(depth, True), fit, settings, video.Files(), progress)
+    assert progress.ranges == [(0.5, 0.5)]
+    assert progress.step == pytest.approx(video.FAR_LIMIT * 2 / video.LEVELS)
+    depth[fit.content] = torch.nan
+    with pytest.raises(ValueError, match="Frame 2 came out without depth"):
+        video._write_frame(tmp_path, SteadyFrame(depth, False), fit, settings, video.Files(), progress)
+
+
 def test_a_stopped_run_leaves_whole_frames_and_is_resumed_to_the_bit(clip, tmp_path, monkeypatch):
     usual, calls = Steadier.__call__, []
 
@@ -140,6 +157,10 @@ def test_a_stopped_run_leaves_whole_frames_and_is_resumed_to_the_bit(clip, tmp_p
     again = run(*order, "--output", out)
     assert again.exit_code == 0
     assert "All frames were there already" in again.output
+    for other in (["--side-by-side"], ["--colors", "magma"]):
+        refused = run(*order, *other, "--output", out)
+        assert refused.exit_code == 2
+        assert "is of another --sequence, --side-by-side or --colors" in " ".join(refused.output.split())
     assert run(clip, *OPTIONS, "--output", out).exit_code == 2
 
 
