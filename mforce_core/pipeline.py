@@ -203,7 +203,7 @@ class Pipeline:
             start_depth: as in `joint`, with `depth_strength`.
             progress: as in `joint`; with full_size it counts the tiles after the steps.
             settings: as in `joint`; full_size, for depth that is refined at the picture's own size, with tile, overlap
-                and strength; ensemble, for the median of several maps and where they disagree; follow, for depth
+                and tile_strength; ensemble, for the median of several maps and where they disagree; follow, for depth
                 that follows the picture loosely; and fit: "pad" letterboxes a picture of another shape, "crop" cuts its
                 middle.
 

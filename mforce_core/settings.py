@@ -48,7 +48,7 @@ class Settings:
             refined together tile by tile.
         tile: side of the tiles in pixels; None: the model's canvas.
         overlap: share of a tile that the next one covers, too.
-        strength: noise level that tiles start at, from what was enlarged; None: the mode's.
+        tile_strength: noise level that tiles start at, from what was enlarged; None: the mode's.
         tilt: log2 of alpha, in joint mode.
         ensemble: of so many depth maps of a picture the median is taken, and their spread is kept, in mode i2d.
         align_shift: align the maps of an ensemble by an offset, too, not in scale alone.
@@ -97,7 +97,7 @@ class Settings:
     enlarge: float = 1.0
     tile: int | None = None
     overlap: float = TILE_OVERLAP
-    strength: float | None = None
+    tile_strength: float | None = None
     input: str | None = None
     mask: str | None = None
     disparity: bool = False
@@ -191,8 +191,11 @@ class Settings:
             raise ValueError(f"`tile` must be a multiple of {PATCH_SIZE}, got {self.tile}.")
         if not 0 <= self.overlap <= 0.9:
             raise ValueError(f"`overlap` must lie between 0 and 0.9, got {self.overlap}.")
-        if self.strength is not None and not 0 < self.strength <= 1:
-            raise ValueError(f"`strength` must be above 0 and at most 1, got {self.strength}.")
+        if self.tile_strength is not None and not 0 < self.tile_strength <= 1:
+            raise ValueError(f"`tile_strength` must be above 0 and at most 1, got {self.tile_strength}.")
+        for name, usual in (("tile", None), ("overlap", TILE_OVERLAP), ("tile_strength", None)):
+            if getattr(self, name) != usual and not (self.full_size or self.enlarge > 1):
+                raise ValueError(f"`{name}` is for `full_size` and `enlarge`: leave it out, or ask for one of them.")
         unknown = sorted(set(self.also) - set(DEPTH_FORMS))
         if unknown:
             raise ValueError(f"`also` must be of {', '.join(DEPTH_FORMS)}, got {', '.join(unknown)}.")

@@ -101,6 +101,10 @@ def test_a_run_can_start_from_content_and_be_repeated(picture, tmp_path) -> None
         (["joint", "x", "--start-image", "p.png", "--path", "tilt start_rgb=0.5"], "has a start of its own"),
         (["joint", "x", "--start-image", "p.png", "--path", "levels 1,1 1,0 0,0"], "levels has no start_rgb"),
         (["i2d", "p.png", "p.png", "--start-depth", "z.npy"], "--start-depth goes with one picture"),
+        (["i2d", "p.png", "--strength", 0.5], "--strength goes with --start-depth"),
+        (["i2d", "p.png", "--tile-strength", 0.5], "--tile-strength is for --full-size and --enlarge"),
+        (["joint", "x", "--tile", 64], "--tile is for --full-size and --enlarge"),
+        (["joint", "x", "--overlap", 0.3], "--overlap is for --full-size and --enlarge"),
     ],
 )
 def test_starts_that_cannot_be_are_refused(arguments, message) -> None:

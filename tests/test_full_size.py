@@ -310,7 +310,7 @@ def test_a_picture_and_its_depth_made_larger(nano):
     prompt, steps = "a red sphere on a wooden floor", []
     options = {"steps": 2, "seed": 3, "size": (64, 48)}
     small = nano.joint(prompt, **options)
-    pair = nano.joint(prompt, **options, enlarge=2.0, strength=0.5, progress=lambda *step: steps.append(step))
+    pair = nano.joint(prompt, **options, enlarge=2.0, tile_strength=0.5, progress=lambda *step: steps.append(step))
     assert pair.image.shape == (96, 128, 3)
     assert pair.depth.shape == (96, 128)
     assert steps[-1] == (9, 9)
@@ -346,7 +346,7 @@ def test_a_pair_keeps_its_colors_and_its_depth_from_tile_to_tile():
         ({"original_size": False}, "`original_size`"),
         ({"tile": 100}, "`tile` must be a multiple of 16"),
         ({"overlap": 1.0}, "`overlap` must lie"),
-        ({"strength": 0.0}, "`strength` must be above 0"),
+        ({"tile_strength": 0.0}, "`tile_strength` must be above 0"),
         ({"enlarge": 2.0}, "`enlarge` is 1 to 64 times, for mode joint"),
     ],
 )

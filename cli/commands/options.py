@@ -84,16 +84,7 @@ StartStrength = Annotated[
     float | None,
     typer.Option(
         "--strength",
-        help="Noise on what is started from: 0.2 changes little, 0.9 nearly all. "
-        f"Default: {STRENGTH} for --start-image and --start-depth.",
-        show_default=False,
-        rich_help_panel=SAMPLING,
-    ),
-]
-DepthStrength = Annotated[
-    float | None,
-    typer.Option(
-        help=f"Noise on --start-depth: 0.2 changes little, 0.9 nearly all. Default: {STRENGTH}.",
+        help=f"Noise on what a --start-... gives: 0.2 changes little, 0.9 nearly all. Default: {STRENGTH}.",
         show_default=False,
         rich_help_panel=SAMPLING,
     ),
@@ -190,19 +181,11 @@ Tile = Annotated[
     ),
 ]
 Overlap = Annotated[float, typer.Option(help="Share of a tile that the next one covers, too.", rich_help_panel=TILES)]
-Strength = Annotated[
-    float | None,
-    typer.Option(
-        help="Noise level that tiles start at: higher makes more anew, lower keeps more of what was enlarged. "
-        f"Default: {TILE_STRENGTH}.",
-        show_default=False,
-        rich_help_panel=TILES,
-    ),
-]
 TileStrength = Annotated[
     float | None,
     typer.Option(
-        help=f"Noise level that tiles of --enlarge start at: higher makes more anew. Default: {PAIR_STRENGTH}.",
+        help="Noise level that tiles start at: higher makes more anew, lower keeps more of what was enlarged. "
+        f"Default: {TILE_STRENGTH} for --full-size, {PAIR_STRENGTH} for --enlarge.",
         show_default=False,
         rich_help_panel=TILES,
     ),

@@ -48,10 +48,10 @@ def joint(
         if fast:
             shared |= _fast(f"tilt log2_alpha={tilt}", shared["given"])
         tilted = None if shared["path"] else tilt
-        starts = _starts(strength, "--strength", start_image=start_image, start_depth=start_depth)
+        starts = _starts(strength, start_image=start_image, start_depth=start_depth)
         settings = _settings(
             "joint", prompt, source=None, tilt=tilted, refine_depth=refine_depth, fit=fit, enlarge=enlarge, tile=tile,
-            overlap=overlap, strength=tile_strength, **starts, **shared,
+            overlap=overlap, tile_strength=tile_strength, **starts, **shared,
         )  # fmt: skip
         _generate(settings, shared)
 
@@ -67,7 +67,7 @@ def i2d(
     follow: options.Follow = None,
     steps: options.DepthSteps = DEPTH_STEPS,
     start_depth: options.StartDepth = None,
-    depth_strength: options.DepthStrength = None,
+    strength: options.StartStrength = None,
     fit: options.Fit = "pad",
     original_size: Annotated[
         bool,
@@ -80,7 +80,7 @@ def i2d(
     full_size: options.FullSize = False,
     tile: options.Tile = None,
     overlap: options.Overlap = TILE_OVERLAP,
-    strength: options.Strength = None,
+    tile_strength: options.TileStrength = None,
     ray: options.Ray = 0,
     ray_gpus: options.RayGpus = 0,
     **shared: Any,
@@ -97,11 +97,11 @@ def i2d(
 
         one = Path(images[0]) if len(images) == 1 and not is_several(images[0]) else None
         devices = shared["device"].split(",")
-        starts = _starts(depth_strength, "--depth-strength", start_depth=start_depth)
+        starts = _starts(strength, start_depth=start_depth)
         settings = _settings(
             "i2d", prompt, source=one, ensemble=ensemble, align_shift=align_shift, follow=follow, steps=steps,
-            fit=fit, original_size=original_size, full_size=full_size, tile=tile, overlap=overlap, strength=strength,
-            **starts, **{**shared, "device": devices[0]},
+            fit=fit, original_size=original_size, full_size=full_size, tile=tile, overlap=overlap,
+            tile_strength=tile_strength, **starts, **{**shared, "device": devices[0]},
         )  # fmt: skip
         if start_depth is not None and one is None:
             raise ValueError("--start-depth goes with one picture: give one, or leave it out.")
@@ -158,7 +158,7 @@ def d2i(
             follow = None  # it is in the path
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, follow=follow,
-            fit=fit, **_starts(strength, "--strength", start_image=start_image), **shared,
+            fit=fit, **_starts(strength, start_image=start_image), **shared,
         )  # fmt: skip
         _generate(settings, shared)
 
@@ -226,11 +226,11 @@ def _fast(usual: str, given: set[str]) -> dict[str, Any]:
     return {**chosen, "given": given | set(chosen)}
 
 
-def _starts(strength: float | None, option: str, **files: Path | None) -> dict[str, Any]:
+def _starts(strength: float | None, **files: Path | None) -> dict[str, Any]:
     """Settings of the streams that start from the content of a file."""
     given = {name: file for name, file in files.items() if file is not None}
     if strength is not None and not given:
-        raise ValueError(f"{option} goes with {' or '.join('--' + name.replace('_', '-') for name in files)}.")
+        raise ValueError(f"--strength goes with {' or '.join('--' + name.replace('_', '-') for name in files)}.")
     levels = {f"{name.removeprefix('start_')}_strength": STRENGTH if strength is None else strength for name in given}
     return {**given, **levels}
 

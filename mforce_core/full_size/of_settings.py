@@ -56,7 +56,7 @@ def _tiling(job: Settings, together: int) -> Tiling:
 
 def _of_tiles(job: Settings, strength: float) -> Mapping[str, Any]:
     return {
-        "strength": strength if job.strength is None else job.strength,
+        "strength": strength if job.tile_strength is None else job.tile_strength,
         "steps": job.steps,
         "solver": job.sampler,
         "seed": job.seed,
