@@ -10,8 +10,10 @@ import torch
 
 from ..evaluation import intervals
 from ..evaluation.depth.alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Limits, formula
+from ..evaluation.depth.predictors import FromFiles
+from ..evaluation.images.estimates import MADE, REAL, SavedEstimates
 from ..evaluation.images.libraries import FID_SETTINGS, clip_scores, distances
-from ..evaluation.images.maker import MADE, REAL, ImageJob, PictureMaker, open_pairs
+from ..evaluation.images.maker import ImageJob, PictureMaker, open_pairs
 from ..evaluation.optional import need
 from ..evaluation.report import write_report
 from ..evaluation.table import Table
@@ -55,6 +57,11 @@ def evaluate_images(
     pairs = open_pairs(job.pairs)
     names = pairs.names[:first]
     table = Table(job.output, _settings(job, len(names)), overwrite=overwrite)
+    if overwrite:
+        _keep(job.output / MADE, [])
+    saved = SavedEstimates(job.estimator, job.output, pairs.names) if isinstance(job.estimator, FromFiles) else None
+    if saved is not None:
+        table.drop_changed({name: saved.stamp(REAL, name) + saved.stamp(MADE, name) for name in names})
     todo = [index for index, name in enumerate(names) if name not in table.rows]
     try:
         with progress_bar("d2i") as advance:
@@ -66,6 +73,12 @@ def evaluate_images(
         table.close()
     for row in table.failures[:10]:
         say(f"Not made: {row.name}: {row.reason}.")
+    if saved is not None and (waiting := [row.name for row in table.failures if _is_there(job, row.name)]):
+        raise ValueError(
+            f"{len(waiting)} of {len(names)} pictures wait for a map, the first is {waiting[0]}: estimate depth of the "
+            f"pictures in {job.output / REAL} and {job.output / MADE}, save it under their names in "
+            f"{saved.folder / REAL} and {saved.folder / MADE}, and run the command again."
+        )
     if len(table.failures) == len(names):
         raise ValueError("No picture could be made.")
     settings = job.settings
@@ -89,6 +102,11 @@ def evaluate_images(
         facts.append(f"CLIP score by {clip}: {estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})")
         extra["clip"] = estimate.value
     return write_report(job.output, f"Depth to image on {pairs.title}", facts, table, extra)
+
+
+def _is_there(job: ImageJob, name: str) -> bool:
+    """Whether a picture could be read and was written down for an estimator."""
+    return (job.output / REAL / f"{name}.png").is_file()
 
 
 def _keep(folder: Path, names: Sequence[str]) -> None:

@@ -140,6 +140,44 @@ def test_torch_fidelity_gets_the_two_folders(tmp_path: Path, monkeypatch: pytest
     assert np.isfinite(found["kid"])
 
 
+def test_saved_maps_judge_pictures_when_they_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, maps = tmp_path / "out", tmp_path / "maps"
+    options = ("--scenes", 2, "--predictions", maps, "--align", "none", "--steps", 1, "--device", "cpu", "-o", out)
+    names, random = ("scene_00000", "scene_00001"), np.random.default_rng(0)
+
+    def refused(*more: object) -> str:
+        return " ".join(run("eval", "d2i", *options, *more, code=2).split()).replace("│", "")
+
+    def save(folder: str, name: str, values: np.ndarray) -> None:
+        (maps / folder).mkdir(parents=True, exist_ok=True)
+        np.save(maps / folder / f"{name}.npy", values)
+
+    assert "2 of 2 pictures wait for a map, the first is scene_00000" in refused()
+    assert sorted(path.stem for path in (out / "real").iterdir()) == list(names)
+    height, width = np.asarray(Image.open(out / "real" / f"{names[0]}.png")).shape[:2]
+    seen = random.uniform(1, 5, (2, height, width))
+    for name, depth in zip(names, seen, strict=True):
+        save("real", name, depth)
+    assert "2 of 2 pictures wait" in refused()
+    made = {name: (out / "made" / f"{name}.png").stat().st_mtime_ns for name in names}
+    save("made", names[0], 1.25 * seen[0])
+    assert "1 of 2 pictures wait for a map, the first is scene_00001" in refused()
+    save("made", names[1], 0.5 * seen[1])
+    run("eval", "d2i", *options)
+    rows = (out / "pictures.csv").read_text().splitlines()
+    found = {row.split(",")[0]: float(row.split(",")[rows[0].split(",").index("absrel")]) for row in rows[1:]}
+    assert found == {names[0]: pytest.approx(0.25), names[1]: pytest.approx(0.5)}
+    # The pictures are those that the maps were made of, not made anew.
+    assert made == {name: (out / "made" / f"{name}.png").stat().st_mtime_ns for name in names}
+    save("made", names[1], 0.75 * seen[1])  # a map that has changed is scored again
+    run("eval", "d2i", *options)
+    assert summary(out)["absrel"] == pytest.approx(0.25)
+    save("real", names[1], 2 * seen[1])  # of another depth another picture is made, and the old map is not of it
+    assert "scene_00001.npy is older than" in refused()
+    assert made[names[1]] < (out / "made" / f"{names[1]}.png").stat().st_mtime_ns
+    assert "exclude each other" in refused("--estimator", "moge:x")
+
+
 def test_fid_compares_the_pictures_of_this_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 

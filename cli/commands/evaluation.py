@@ -242,6 +242,15 @@ def d2i(
             rich_help_panel=PREDICTION,
         ),
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Saved maps instead of an estimator, in its folders real and made, under the names of the pictures "
+            "that the run writes into folders of these names. The run says when they are needed.",
+            show_default=False,
+            rich_help_panel=PREDICTION,
+        ),
+    ] = None,
     kind: Annotated[
         str, typer.Option(help="What the estimator predicts: depth or disparity.", rich_help_panel=PREDICTION)
     ] = "depth",
@@ -285,7 +294,7 @@ def d2i(
 ) -> None:
     """Make pictures from the depth of real ones: FID, KID, CLIP score, and whether they have that depth."""
     with report_errors(debug):
-        from ...evaluation.depth.predictors import FromModel, FromPeer
+        from ...evaluation.depth.predictors import FromFiles, FromModel, FromPeer, PredictorSpec
         from ...evaluation.images.maker import ImageJob, PairSpec
         from ...mforce_core.results.folder import default_output
         from ..generation import prepare
@@ -295,6 +304,8 @@ def d2i(
 
         if kind not in ("depth", "disparity"):
             raise ValueError(f"--kind is depth or disparity, not {kind}.")
+        if predictions is not None and peer is not None:
+            raise ValueError("--predictions and --estimator exclude each other.")
         places = options.parse_devices(devices)
         settings, parts = prepare(
             Settings(
@@ -302,8 +313,11 @@ def d2i(
                 size=options.parse_size(size), device=places[0], **options.model_files(model, text_encoder, vae),
             )
         )  # fmt: skip
-        own = FromModel(replace(settings, mode="i2d", cfg=CFG["i2d"]), parts)
-        estimator = own if peer is None else FromPeer(peer, "disparity" if kind == "disparity" else "depth")
+        estimator: PredictorSpec = FromModel(replace(settings, mode="i2d", cfg=CFG["i2d"]), parts)
+        if peer is not None:
+            estimator = FromPeer(peer, "disparity" if kind == "disparity" else "depth")
+        if predictions is not None:
+            estimator = FromFiles(predictions.absolute(), "disparity" if kind == "disparity" else "depth")
         pairs = PairSpec(
             None if listing is None else listing.absolute(), None if data is None else data.absolute(), scene_count
         )

@@ -53,16 +53,21 @@ class SavedPredictions:
 
     def predict(self, example: Example) -> np.ndarray:
         """The map of a picture, (h, w) float, NaN where there is none; raises ValueError."""
-        return read_prediction(self._find(example.name), self.kind)
+        return self.read(self.find(example.name))
+
+    def read(self, path: Path) -> np.ndarray:
+        """A map as its numbers are; see `read_prediction`."""
+        return read_prediction(path, self.kind)
 
     def stamp(self, name: str) -> str:
         """A mark of the map of a picture, empty where there is none."""
         try:
-            return stamp_of(file_facts(self._find(name)))
+            return stamp_of(file_facts(self.find(name)))
         except ValueError:
             return ""
 
-    def _find(self, name: str) -> Path:
+    def find(self, name: str) -> Path:
+        """The file of a picture's map; raises ValueError where there is none, or several."""
         for candidate in _candidates(name):
             if candidate in self._files:
                 return self._files[candidate]

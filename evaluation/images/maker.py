@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ...mforce_core.inputs import take_depth
 from ...mforce_core.picture.placement import CROP, place
@@ -16,15 +17,15 @@ from ...mforce_core.pipeline import Pipeline
 from ...mforce_core.settings import Settings
 from ...mforce_core.weights.parts import Parts
 from ..depth.alignment import Kind, Limits, align
-from ..depth.example import Example
 from ..depth.metrics import depth_errors
-from ..depth.predictors import PredictorSpec, open_predictor
+from ..depth.predictors import PredictorSpec
 from ..seeds import picture_seed
 from ..table import Row
+from .estimates import MADE, REAL, open_estimates
 from .pairs import ListedPairs, Pair, Pairs, RenderedPairs
 
-#: Folders of the real and the made pictures, of one size and under one name, as the libraries of FID want them.
-REAL, MADE = "real", "made"
+#: In a made picture's file: the stamp of the saved map that it was made from.
+_MADE_FROM = "made_from"
 
 #: Measures of how the depth is followed.
 _MEASURES = ("absrel", "delta1", "rmse")
@@ -55,7 +56,7 @@ class ImageJob:
         pairs: real pictures.
         settings: resolved, of mode d2i.
         parts: where the networks are.
-        estimator: sees depth in real and in made pictures.
+        estimator: sees depth in real and in made pictures; of saved maps the folder in which ``real`` and ``made`` lie.
         alignment: of the one to the other, see `ALIGNMENTS`; both are taken as they come from the estimator.
         far_to_near: of an estimator of disparity: how many times farther its least is than its most.
         output: folder of the pictures.
@@ -77,27 +78,40 @@ class PictureMaker:
         say = say or (lambda text: None)
         self.job = job
         self.pairs = open_pairs(job.pairs)
-        self.estimator = open_predictor(job.estimator, device, say)
+        self.estimates = open_estimates(job.estimator, job.output, self.pairs.names, device, say)
         self.pipeline = Pipeline(replace(job.settings, device=device), job.parts, [], say)
 
     def __call__(self, index: int) -> Row:
-        """A picture that cannot be used has a reason instead of measures."""
-        name = self.pairs.names[index]
+        """A picture that cannot be used, or whose depth was not saved yet, has a reason instead of measures."""
+        name, estimates = self.pairs.names[index], self.estimates
         try:
             pair = self._cropped(self.pairs.read(index))
-            seen = self.estimator.predict(_example(pair.name, pair.image))
-            depth = pair.depth if pair.depth is not None else as_depth(seen, self.estimator.kind, self.job.far_to_near)
-            settings = replace(self.job.settings, prompt=pair.caption, seed=picture_seed(self.job.settings.seed, name))
-            (result,) = self.pipeline.generate([settings], [take_depth(depth, settings)])
-            for folder, pixels in ((REAL, pair.image), (MADE, result.image)):
-                self._save(folder, name, pixels)
-            again = self.estimator.predict(_example(pair.name, result.image))
+            self._save(REAL, name, pair.image)
+            seen = estimates.of(REAL, name, pair.image)
+            depth = pair.depth if pair.depth is not None else as_depth(seen, estimates.kind, self.job.far_to_near)
+            again = estimates.of(MADE, name, self._made(pair, depth))
             mask = np.isfinite(seen) & (seen > 0)
             aligned = align(self.job.alignment, again, seen, mask, Limits(), "depth")
             errors = depth_errors(aligned, seen, mask)
         except (ValueError, OSError) as error:
             return Row(name, {}, " ".join(str(error).split()))
-        return Row(name, {measure: errors[measure] for measure in _MEASURES})
+        stamp = estimates.stamp(REAL, name) + estimates.stamp(MADE, name)
+        return Row(name, {measure: errors[measure] for measure in _MEASURES}, stamp=stamp)
+
+    def _made(self, pair: Pair, depth: np.ndarray) -> np.ndarray:
+        """The picture (H, W, 3) made from depth; one that an earlier run made from the same saved map is kept."""
+        stamp = self.estimates.stamp(REAL, pair.name)
+        path = self.job.output / MADE / f"{pair.name}.png"
+        if stamp and path.is_file():
+            with Image.open(path) as kept:
+                kept.load()
+                if kept.info.get(_MADE_FROM) == stamp:
+                    return np.asarray(kept.convert("RGB"))
+        seed = picture_seed(self.job.settings.seed, pair.name)
+        settings = replace(self.job.settings, prompt=pair.caption, seed=seed)
+        (result,) = self.pipeline.generate([settings], [take_depth(depth, settings)])
+        self._save(MADE, pair.name, result.image, stamp)
+        return result.image
 
     def _cropped(self, pair: Pair) -> Pair:
         """The middle of the picture, and of its depth, in the shape and at the size of the model's canvas."""
@@ -107,11 +121,14 @@ class PictureMaker:
         depth = None if pair.depth is None else placement.place_depth(torch.from_numpy(pair.depth)[None])[0].numpy()
         return replace(pair, image=image, depth=depth)
 
-    def _save(self, folder: str, name: str, pixels: np.ndarray) -> None:
+    def _save(self, folder: str, name: str, pixels: np.ndarray, made_from: str = "") -> None:
         path = self.job.output / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.part")
-        Image.fromarray(pixels).save(partial, format="PNG")
+        text = PngInfo()
+        if made_from:
+            text.add_text(_MADE_FROM, made_from)
+        Image.fromarray(pixels).save(partial, format="PNG", pnginfo=text)
         partial.replace(path)
 
 
@@ -122,8 +139,3 @@ def as_depth(seen: np.ndarray, kind: Kind, far_to_near: float) -> np.ndarray:
     low, high = np.nanmin(seen), np.nanmax(seen)
     share = (seen - low) / max(high - low, 1e-12)
     return 1 / (share * (1 - 1 / far_to_near) + 1 / far_to_near)
-
-
-def _example(name: str, image: np.ndarray) -> Example:
-    shape = image.shape[:2]
-    return Example(name, image, np.ones(shape, np.float32), np.ones(shape, bool))
