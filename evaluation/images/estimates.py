@@ -1,4 +1,4 @@
-"""Depth as an estimator sees it in real and in made pictures: of one that runs here, or saved by one that ran elsewhere."""
+"""Depth as an estimator sees it in real and in made pictures: one that runs here, or saved maps of another."""
 
 from __future__ import annotations
 
