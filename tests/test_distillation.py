@@ -283,9 +283,20 @@ def test_what_cannot_be_distilled_is_refused_in_a_sentence(data: Path, base: Pat
         Trainer(config("distill", data, tmp_path / "a", base=picture_alone), join("cpu"))
     with pytest.raises(ConfigError, match=r"no recipe\.terms"):
         config("distill", data, tmp_path, base=base, **{"recipe.terms": '["losses.py:far"]'})
-    made = config("distill", data, tmp_path / "b", base=base, **{"distillation.path": "tilt restart=0.9,0.5,1"})
-    with pytest.raises(ValueError, match="without rising"):
-        Trainer(made, join("cpu"))
+
+
+@pytest.mark.parametrize("path", ["tilt restart=0.9,0.5,1", "i2d", "points 0.5,1 0,0", "points 1,1 0,0.2"])
+def test_paths_that_do_not_lead_from_noise_to_clean_are_refused(path: str) -> None:
+    for settings in (DistillationConfig(path=path), DistillationConfig(other_paths=("tilt", path))):
+        with pytest.raises(ValueError, match="from noise to clean without rising"):
+            JumpPaths(settings, RecipeConfig(), Schedule())
+
+
+def test_a_scale_up_to_1_is_no_guidance_as_in_sampling() -> None:
+    batch = Batch(torch.zeros(40, 1, 1), torch.ones(40, 1, 1), torch.zeros(40, 1, 1), (1, 1))
+    paths = JumpPaths(DistillationConfig(cfg=0.5, i2d_cfg=2.0), RecipeConfig(), Schedule())
+    jumps = paths.draw(batch, [row_generator(0, 0, row) for row in range(40)])
+    assert set(jumps.cfg.tolist()) == {1.0, 2.0}
 
 
 def test_settings_of_the_run_are_kept(data: Path, base: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..mforce_core.model.config import Schedule
+from ..mforce_core.sampling.path import PURE_NOISE
 from ..mforce_core.sampling.path_spec import PathSpec
 from .config import DistillationConfig, RecipeConfig
 from .recipe import Batch, draw_tasks
@@ -40,7 +41,7 @@ class JumpPaths:
     """The paths of all tasks in fine steps, from which jumps are drawn.
 
     Raises:
-        ValueError: a path that cannot be read, rises, or cannot be refined.
+        ValueError: a path that cannot be read, rises, does not lead from noise to clean, or cannot be refined.
     """
 
     def __init__(self, config: DistillationConfig, recipe: RecipeConfig, schedule: Schedule) -> None:
@@ -48,7 +49,8 @@ class JumpPaths:
         specs = [PathSpec.parse(text) for text in ("i2d", "d2i", config.path, *config.other_paths)]
         built = [spec.build(config.steps * PARTS, schedule).tensors() for spec in specs]
         paths = [torch.stack(pair, dim=-1) for pair in built]
-        if any((path.diff(dim=0) > 0).any() for path in paths):
+        ends = all((path[0] >= PURE_NOISE).all() and (path[-1] == 0).all() for path in paths[2:])
+        if not ends or any((path.diff(dim=0) > 0).any() for path in paths):
             raise ValueError("distillation.path and other_paths must lead from noise to clean without rising")
         self.levels = torch.stack(paths)  # (paths, S * PARTS + 1, 2)
 
@@ -68,7 +70,8 @@ class JumpPaths:
         start = number * PARTS + torch.where(drawn[:, 2] < self.config.between, inside, 0)
         end = (number + 1) * PARTS
         places = torch.cat([teacher_places(start, end, self.config), end[:, None]], dim=1)
-        cfg = torch.where(tasks.i2d, self.config.i2d_cfg, self.config.cfg)
+        # Sampling has guidance above 1 alone.
+        cfg = torch.where(tasks.i2d, self.config.i2d_cfg, self.config.cfg).clamp(min=1)
         empty = (drawn[:, 4] < _EMPTY_CAPTION) & tasks.i2d
         rgb = torch.stack([torch.randn(batch.rgb.shape[1:], generator=row) for row in rows])
         depth = torch.stack([torch.randn(batch.depth.shape[1:], generator=row) for row in rows])
