@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..mforce_core.model.config import Distilled
 from ..mforce_core.settings import BUILT_IN
 from ..mforce_core.weights.checkpoint import read_header
 from ..mforce_core.weights.parts import model_path
@@ -52,8 +53,8 @@ def describe_lora(path: Path) -> dict[str, Any]:
         JSON-able: ``layers`` (their number), ``rank`` and ``alpha`` (layers by value; an alpha that is not stored
         equals the rank), ``targets`` (layers by the end of their name), ``width`` of the transformer (0 where no block
         is targeted), ``double_blocks`` and ``single_blocks`` that it must have at least, ``fits`` (models of this width
-        with as many blocks), ``bytes``, ``parameters``, ``dtypes``, ``distilled`` (steps
-        and path that a model is made for by it, else None), ``problems`` (sentences).
+        with as many blocks), ``bytes``, ``parameters``, ``dtypes``, ``distilled`` (steps and path
+        with which a model is to be run that it is added to, else None), ``problems`` (sentences).
 
     Raises:
         CheckpointError: the file is damaged.
@@ -61,11 +62,16 @@ def describe_lora(path: Path) -> dict[str, Any]:
     with open_tensors(path) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
         dtypes = Counter(file.get_slice(name).get_dtype() for name in shapes if not name.endswith(_ALPHA))
-        distilled = (file.metadata() or {}).get("distilled")
+        text = (file.metadata() or {}).get("distilled")
         alphas = {name.removesuffix(_ALPHA): float(file.get_tensor(name)) for name in shapes if name.endswith(_ALPHA)}
     down, up = _halves(shapes, _DOWN), _halves(shapes, _UP)
     layers = sorted(down.keys() & up.keys())
     problems = [f"{layer} has only one half of its pair" for layer in sorted(down.keys() ^ up.keys())]
+    try:
+        distilled = None if text is None else Distilled.from_dict(json.loads(text))
+    except ValueError as error:
+        distilled = None
+        problems.append(f"how a model is to be run with it is not readable: {error}")
     problems += [
         f"{layer} has halves of rank {down[layer][0]} and {up[layer][1]}"
         for layer in layers
@@ -90,7 +96,7 @@ def describe_lora(path: Path) -> dict[str, Any]:
         "parameters": sum(down[layer][0] * (down[layer][1] + up[layer][0]) for layer in layers),
         "bytes": path.stat().st_size,
         "dtypes": dict(dtypes.most_common()),
-        "distilled": None if distilled is None else json.loads(distilled),
+        "distilled": None if distilled is None else vars(distilled),
         "problems": problems,
     }
 

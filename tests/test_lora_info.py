@@ -80,6 +80,16 @@ def test_what_is_broken_and_what_fits_nothing_is_said(tmp_path: Path) -> None:
     assert json.loads(result.output)["rank"] == {"4": 1}
 
 
+@pytest.mark.parametrize("text", ["{", '{"steps": 4}', "4", '{"steps": "4", "path": ""}'])
+def test_a_damaged_word_on_few_steps_is_a_problem(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.safetensors"
+    pair = {"img_in.lora_A.weight": torch.zeros(2, 8), "img_in.lora_B.weight": torch.zeros(8, 2)}
+    save_file(pair, path, metadata={"distilled": text})
+    result = CliRunner().invoke(app, ["info", str(path)])
+    assert result.exit_code == 1
+    assert "is not readable" in " ".join(result.output.split())
+
+
 def test_a_model_is_no_lora() -> None:
     assert not is_lora(Path(__file__).parent.parent / "models" / "nano" / "model.safetensors")
     assert not is_lora(Path(__file__).parent)
