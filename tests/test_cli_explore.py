@@ -95,5 +95,14 @@ def test_mistakes_are_named_and_nothing_is_left(given, tmp_path, arguments, sent
     assert not list(tmp_path.iterdir())
 
 
-def test_a_picture_that_is_not_there(tmp_path):
-    assert run(tmp_path / "gone.png", "-o", tmp_path / "none") == (2, f"Error: {tmp_path / 'gone.png'} does not exist.")
+@pytest.mark.parametrize("missing", ["picture", "depth", "cameras"])
+def test_files_that_are_not_there_are_named_before_a_model_is_loaded(given, tmp_path, monkeypatch, missing):
+    monkeypatch.setattr("mforce.cli.explore.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
+    gone = tmp_path / "gone"
+    files = {"picture": given / "picture.png", "depth": given / "depth.npy"} | {missing: gone}
+    options = [part for name in ("depth", "cameras") if name in files for part in (f"--{name}", files[name])]
+    assert run(files["picture"], *options, "-o", tmp_path / "none") == (2, f"Error: {gone} does not exist.")
+
+
+def test_a_field_of_view_of_zero_is_no_default(given, tmp_path):
+    assert run(given / "picture.png", "--fov", 0, "-o", tmp_path / "none")[0] == 2

@@ -23,8 +23,8 @@ def explore(
     ] = None,
     fov: Annotated[
         float | None,
-        typer.Option(help="Horizontal field of view of the picture in degrees. Default: the result's, else 65.",
-                     show_default=False, rich_help_panel=options.INPUT),
+        typer.Option(min=1.0, max=170.0, help="Horizontal field of view of the picture in degrees. Default: the "
+                     "result's, else 65.", show_default=False, rich_help_panel=options.INPUT),
     ] = None,
     route: Annotated[
         str,
@@ -99,8 +99,9 @@ def explore(
             raise ValueError(f"--route is one of: {', '.join(ROUTES)}.")
         if layout not in LAYOUTS:
             raise ValueError(f"--layout is one of: {', '.join(LAYOUTS)}.")
-        if not source.exists():
-            raise ValueError(f"{source} does not exist.")
+        for path in (source, depth, cameras):
+            if path is not None and not path.exists():
+                raise ValueError(f"{path} does not exist.")
         usual = 0.03 if route == STEREO else 0.3
         way = Way(route, usual if amplitude is None else amplitude, views, frames, layout, cameras)
         words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
