@@ -51,6 +51,13 @@ FEED: dict[str, dict[str, Any]] = {
             **{"density": 1, "batch_index": 0, "max_points": 10_000},
         },
     },
+    "clip": {"class_type": "RepeatImageBatch", "inputs": {"image": ["scene", 0], "amount": 2}},
+    "nothing": {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 64, "height": 64}},
+    "hole": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 16, "height": 16}},
+    "holes": {
+        "class_type": "MaskComposite",
+        "inputs": {"destination": ["nothing", 0], "source": ["hole", 0], "x": 24, "y": 24, "operation": "add"},
+    },
 }
 #: What is linked to an input of a type.
 LINKS: dict[str, list[Any]] = {
@@ -78,6 +85,8 @@ VALUES: dict[tuple[str, str], Any] = {
     ("MFSampler", "steps"): 2,
     ("MFRenderView", "frames"): 2,
     ("MFRenderView", "path"): "swing",
+    ("MFVideoDepth", "clip"): ["clip", 0],
+    ("MFExtendView", "holes"): ["holes", 0],
 }
 _MEMBERS = {"point_clouds": ("point_clouds.point_cloud0", "point_clouds.point_cloud1")}
 

@@ -305,6 +305,22 @@ def test_what_a_moved_camera_sees_is_filled_and_joins_the_cloud(server, object_i
     assert list((server.base / "output").rglob("explored*.ply"))
 
 
+def test_depth_of_a_clip_and_at_the_size_of_its_picture(server, object_info):
+    scene = Scene(object_info, text="")
+    clip = scene.add("ImageBatch", image1=scene.example[0], image2=scene.add("ImageInvert", image=scene.example[0])[0])
+    inputs = {"model": scene.model, "positive": scene.positive, "vae": scene.vae, "steps": 2}
+    steady = scene.add("MFVideoDepth", **inputs, clip=clip[0])
+    maps = scene.add("MFDepthDetokenize", depth=steady[0])
+    first = scene.add("ImageFromBatch", image=maps[1], batch_index=0, length=1)
+    small = scene.add("ImageScale", image=scene.example[1], width=64, height=64, upscale_method="area", crop="disabled")
+    fine = scene.add("MFDepthUpscale", **inputs, image=scene.example[0], depth=small[0], tile=128)
+    saved = [scene.save_depth(maps[0]), scene.save_depth(fine[0]), scene.save_image(first[0])]
+    outcome = scene.graph.run(server)
+    frames = [np.load(path) for path in outcome.files(saved[0], "depth_files")]
+    assert abs_rel(frames[0], exact_depth()) < 0.1
+    assert saved_depth(outcome, saved[1]).shape == exact_depth().shape
+
+
 def test_queue_and_cache(server, object_info):
     def prompt(text):
         scene = Scene(object_info, text)
