@@ -126,6 +126,15 @@ def test_another_tar_of_the_same_name_is_not_taken_for_the_one_that_was_encoded(
         ShardEncoder(settings(), out)(find_shards([str(folder)])[0])
 
 
+def test_a_tar_that_is_gone_after_it_was_encoded_stays_encoded(tars, tmp_path):
+    folder, out = tmp_path / "tars", tmp_path / "out"
+    shutil.copytree(tars, folder)
+    shard = find_shards([str(folder)])[0]
+    made = ShardEncoder(settings(), out)(shard)
+    Path(shard.location).unlink()
+    assert ShardEncoder(settings(), out)(shard).rows == made.rows > 0
+
+
 def test_a_shard_that_cannot_be_reached_is_tried_again(tars, tmp_path, monkeypatch):
     missing = TarShard(str(tars / "scenes-00007.tar"))
     result = ShardEncoder(settings(), tmp_path)(missing)

@@ -147,7 +147,7 @@ class ShardEncoder:
                 continue
             facts = json.loads(metadata["facts"])
             wanted = self._facts_of(shard)
-            if not facts.get("samples"):  # earlier versions noted nothing of tars
+            if not facts.get("samples") or not wanted["samples"]:  # of tars of earlier versions, or that are gone
                 facts["samples"] = wanted["samples"]
             if facts != wanted:
                 changed = sorted(key for key in {*facts, *wanted} if facts.get(key) != wanted.get(key))
