@@ -150,7 +150,12 @@ class MFDepthUpscale(Node):
         tiling = Tiling((tile, tile), overlap, ENCODED_TOGETHER, follow_edges)
         small, full = (maps.shape[1], maps.shape[2]), (pictures.shape[1], pictures.shape[2])
         bar = TileProgress(len(maps) * count_tiles(small, full, tiling))
-        options = {"strength": strength, "steps": steps, "together": tiles_at_once, "report": bar.report}
+        options: dict[str, Any] = {
+            "strength": strength,
+            "steps": steps,
+            "together": tiles_at_once,
+            "report": bar.report,
+        }
         refined = []
         for number, (picture, coarse) in enumerate(zip(pictures, torch.where(valid, maps, torch.nan), strict=True)):
             pixels = (picture.cpu().clamp(0, 1) * 255).round().byte().numpy()
