@@ -34,6 +34,7 @@ def test_measures_of_depth_that_is_known():
 
 
 def test_the_tables_of_a_model(tmp_path, monkeypatch):
+    pytest.importorskip("cv2")  # one of the variants follows the flow
     monkeypatch.setattr(video_study, "SHORT", 3)
     monkeypatch.setattr(video_study, "LONG", 3)
     monkeypatch.setattr(video_study, "_ROOMS", 3)
