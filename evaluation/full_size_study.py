@@ -83,7 +83,7 @@ def ways_of(pipeline: Pipeline, factor: int, side: int, seed: int, *, sweep: boo
     size = (factor * side, factor * side)
 
     def tiles(strength: float, snap: bool, picture: Any, coarse: Tensor) -> Tensor:
-        networks = pipeline.networks("")
+        networks = pipeline.networks("", pipeline.settings.guidance)
         model = TileModel(networks, strength=strength, steps=DEPTH_STEPS, solver="euler", seed=seed)
         tiling = Tiling((side, side), TILE_OVERLAP, together=4, snap=snap)
         return torch.from_numpy(refine_depth(picture, coarse, model, tiling))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -439,13 +439,11 @@ class Pipeline:
     ) -> Result:
         assert image is not None
         assert depth is not None
-        placement = given.placement
+        placement, networks = given.placement, partial(self.networks, job.prompt, job.guidance)
         if given.original is not None and placement is not None:
             image = given.original
             if job.full_size:
-                depth = full_size_depth(
-                    self.networks(job.prompt), job, depth, placement, image, self._together, progress
-                )
+                depth = full_size_depth(networks(), job, depth, placement, image, self._together, progress)
             else:
                 depth = placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
             if spread is not None:
@@ -455,7 +453,7 @@ class Pipeline:
             image, depth = (np.ascontiguousarray(array[placement.content]) for array in (image, depth))
             spread = None if spread is None else np.ascontiguousarray(spread[placement.content])
         if job.enlarge > 1:
-            image, depth = larger_pair(self.networks(job.prompt), job, image, depth, self._together, progress)
+            image, depth = larger_pair(networks(), job, image, depth, self._together, progress)
         notes = [*given.notes, *self._unfamiliar(given)]
         origin = {
             "model_files": self.model_files,
@@ -467,9 +465,9 @@ class Pipeline:
         }
         return Result(image, depth, job, origin, spread)
 
-    def networks(self, prompt: str) -> Networks:
-        """What makes tiles for a prompt."""
-        return Networks(self.model, self.autoencoder, self.features([prompt]), self.features([""]))
+    def networks(self, prompt: str, guidance: float | None = None) -> Networks:
+        """What makes tiles for a prompt; with the scale for a model that embeds one."""
+        return Networks(self.model, self.autoencoder, self.features([prompt]), self.features([""]), guidance)
 
     @property
     def _together(self) -> int:

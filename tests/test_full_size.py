@@ -19,8 +19,10 @@ from mforce.mforce_core.full_size.low_band import hold_low_band
 from mforce.mforce_core.full_size.refine import Tiling, count_tiles, ladder, refine_depth, shrink
 from mforce.mforce_core.full_size.refine_both import refine_both
 from mforce.mforce_core.full_size.snapping import snap_edges, snap_rows
-from mforce.mforce_core.full_size.tile_model import tile_path, tile_steps
+from mforce.mforce_core.full_size.tile_model import Networks, TileModel, tile_path, tile_steps
 from mforce.mforce_core.full_size.tiles import Blend, plan_tiles
+from mforce.mforce_core.model.config import Architecture
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.release import MIN_DEPTH_TIME
 from mforce.scenes import render, sample_layouts
 
@@ -295,6 +297,28 @@ def test_image_to_depth_at_full_size(nano, scene):
     ratio = first.depth / plain.depth
     assert 0.9 < np.nanmedian(ratio) < 1.1
     assert np.nanmean(np.abs(ratio - 1)) > 1e-3
+
+
+def test_tiles_take_the_guidance_that_a_model_embeds():
+    architecture = Architecture(
+        in_channels=8, depth_channels=256, context_in_dim=12, hidden_size=32, num_heads=2, axes_dim=(4, 4, 4, 4),
+        depth_double=1, depth_single=1, depth_decoder_num_layers=1, use_guidance_embed=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model, text = ModalityForcingTransformer(architecture), torch.randn(1, 3, architecture.context_in_dim)
+    for parameter in model.parameters():  # some are 0 at first
+        torch.nn.init.normal_(parameter, std=0.2)
+
+    class Autoencoder:
+        def encode(self, image):
+            return torch.ones(len(image), architecture.in_channels, image.shape[2] // 16, image.shape[3] // 16)
+
+    def made(guidance):
+        networks = Networks(model, Autoencoder(), text, text, guidance)
+        tiles = TileModel(networks, strength=1.0, steps=1, solver="euler", seed=0)
+        return tiles(torch.rand(1, 3, 32, 32), torch.ones(1, 32, 32)).nan_to_num()
+
+    assert not torch.equal(made(1.0), made(4.0))
 
 
 def test_a_cropped_and_a_small_picture_at_full_size(nano, scene):

@@ -36,12 +36,19 @@ class Autoencoder(Protocol):
 
 @dataclass(frozen=True)
 class Networks:
-    """What makes tiles: the transformer, the autoencoder that belongs to it, and features (1, T, C) of the texts."""
+    """What makes tiles.
+
+    Attributes:
+        model, autoencoder: the transformer, and the autoencoder that belongs to it.
+        text, null_text: features (1, T, C) of the prompt and of the empty one.
+        guidance: scale for a model that embeds one.
+    """
 
     model: ModalityForcingTransformer
     autoencoder: Autoencoder
     text: Tensor
     null_text: Tensor
+    guidance: float | None = None
 
 
 class _Tiles:
@@ -66,6 +73,7 @@ class _Tiles:
         made, depth = sample(
             networks.model, networks.text.expand(len(start), -1, -1), grid, mode=mode, cfg=self.cfg, rgb=rgb,
             depth=tokens, null_text=networks.null_text, noise=noise, seed=seeds, path=self.path, solver=self.solver,
+            guidance=networks.guidance,
         )  # fmt: skip
         maps = decode_depth(tokens_to_patches(depth, grid)).cpu() * mean_depth(start).float()[:, None, None]
         return tokens_to_latents(made, grid), maps
