@@ -34,10 +34,9 @@ def full_size(
     with report_errors(debug):
         from ..full_size import run_study
 
-        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
         settings = Settings(
-            "joint", "", seed=seed, size=options.parse_size(size), model=model, text_encoder=words, vae=autoencoder,
-            device=device, dtype=dtype,
+            "joint", "", seed=seed, size=options.parse_size(size), device=device, dtype=dtype,
+            **options.model_files(model, text_encoder, vae),
         )  # fmt: skip
         run_study(settings, _whole_numbers(factors), count, json_file, sweep=sweep)
 

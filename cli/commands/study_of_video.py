@@ -33,9 +33,8 @@ def video(
     with report_errors(debug):
         from ..video_study import run_video_study
 
-        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
         settings = Settings(
-            "i2d", "", seed=seed, steps=steps, cfg=CFG["i2d"], size=options.parse_size(size), model=model,
-            text_encoder=words, vae=autoencoder, device=device, dtype=dtype,
+            "i2d", "", seed=seed, steps=steps, cfg=CFG["i2d"], size=options.parse_size(size),
+            device=device, dtype=dtype, **options.model_files(model, text_encoder, vae),
         )  # fmt: skip
         run_video_study(settings, only.split(","), clips, json_file)

@@ -98,12 +98,11 @@ def video(
             raise ValueError(f"--sequence is one of {', '.join(FORMS)} or none, got {form!r}.")
         if colors not in (GRAY, *COLORMAPS):
             raise ValueError(f"--colors is one of {', '.join((GRAY, *COLORMAPS))}, got {colors!r}.")
-        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
         settings = Settings(
             "i2d", prompt, seed=seed, steps=steps, cfg=CFG["i2d"], sampler=sampler, guidance=guidance,
             size=parse_size(size), fit=fit, original_size=original_size, input=str(clip.absolute()),
-            model=model if model == BUILT_IN else str(Path(model).absolute()), text_encoder=words, vae=autoencoder,
             device=device, dtype=dtype, compile=compile, cuda_graph=cuda_graph,
+            **options.model_files(model, text_encoder, vae),
         )  # fmt: skip
         how = Steadiness(carry, anchor_every, overlap, one_scale, flow, CUT if cut is None else cut, batch)
         files = Files("png" if form == "none" else form, form != "none", side_by_side, colors)
