@@ -83,7 +83,8 @@ class MFDepthUpscale(Node):
                     min=1,
                     max=1000,
                     tooltip=(
-                        "Steps of depth from noise; a tile takes the part of them that is its strength, at least 2."
+                        "Steps of depth from noise; a tile takes the part of them that is its strength: at least 2,"
+                        " at most 20 x strength."
                     ),
                 ),
                 io.Int.Input(
