@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import comfy.model_management
@@ -23,7 +24,6 @@ from .host.footage import footage_of
 from .host.geometry import Geometry, geometry_of_cameras
 from .host.node import Node
 from .host.point_clouds import CLOUD, SCENE, ply_file, viewer_camera, viewer_stage
-from .host.progress import with_progress
 from .host.shared_inputs import (
     edge_softness_input,
     edge_threshold_input,
@@ -208,8 +208,11 @@ class MFExplore(Node):
         threshold = edge_threshold or scaled_edge_threshold(max(size) / footage.enlarged)
         world = World(edge_threshold=threshold, softness=edge_softness)
         world.add(own, Filled(footage.pictures[0], torch.where(valid, depth, torch.zeros_like(depth))))
-        walked = [extend(world, camera, fill, number) for number, camera in enumerate(with_progress(way(views)))]
-        pictures = torch.stack([frame(world, camera)[0] for camera in with_progress(way(frames))])
+        to_fill, to_show = way(views), way(frames)
+        progress = fill.progress(len(to_fill), len(to_show))
+        fill_view = partial(fill.view, progress)
+        walked = [extend(world, camera, fill_view, n) for n, camera in enumerate(progress.views(to_fill))]
+        pictures = torch.stack([frame(world, camera)[0] for camera in progress.rest(to_show)])
         of_the_route = camera_info is None and not cameras.strip()
         if of_the_route and route == STEREO and layout != BOTH_EYES:
             pictures = compose(pictures[0], pictures[1], layout)[None]

@@ -27,7 +27,6 @@ from .host.geometry import (
 from .host.images import match_mask, resize_image
 from .host.node import Node
 from .host.point_clouds import ply_file
-from .host.progress import with_progress
 from .host.view_filling import Filling, check_view_size, filling_inputs
 
 
@@ -116,10 +115,10 @@ class MFExtendView(Node):
         cameras = geometry_cameras(geometry, depth, 0.0)
         places = geometry.get("extrinsics", torch.eye(4).expand(len(depth), 4, 4))
         world = World(edge_threshold=scaled_edge_threshold(max(depth.shape[1:]) / float(geometry.get("enlarged", 1.0))))
-        filled = []
-        for number, camera in zip(with_progress(range(len(seen))), cameras_of(cameras, places), strict=True):
+        filled, progress = [], fill.progress(len(seen))
+        for number, camera in zip(progress.views(range(len(seen))), cameras_of(cameras, places), strict=True):
             one = seen[number]
-            filled.append(fill(one, number) if has_holes(one) else one.as_it_is())
+            filled.append(fill.view(progress, one, number) if has_holes(one) else one.as_it_is())
             world.add(camera, filled[-1], one.holes)
         made, whole = (torch.stack(maps) for maps in zip(*((view.color, view.depth) for view in filled), strict=True))
         found: dict[str, Any] = geometry_of_cameras(whole, whole > 0, made, cameras)

@@ -218,10 +218,11 @@ def sample_latent(
     seed: int,
     refine_depth: bool = False,
     same_noise: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Everything MF Sampler does: task, noise, one run, and for joint tasks another that refines the depth.
 
-    With ``same_noise`` every picture of a batch has the noise of the first.
+    With ``same_noise`` every picture of a batch has the noise of the first. ``progress`` stands in for its own bar.
 
     Raises:
         ValueError: inputs that do not fit together.
@@ -237,16 +238,16 @@ def sample_latent(
     noise = draw_noise(task.rgb, task.depth, seeds)
     whole = settings.refining(schedule)
     total = settings.run_steps + whole.run_steps * (refine + (first is not None))
-    report = latent_preview.prepare_callback(model, total)
+    report = progress or latent_preview.prepare_callback(model, total)
     done = 0
 
     def sample_one(task: Task, settings: Settings) -> tuple[Tensor, Tensor]:
         nonlocal done
 
-        def progress(step: int, x0: Any, x: Any, _steps: int) -> None:
+        def advance(step: int, x0: Any, x: Any, _steps: int) -> None:
             report(done + step, x0, x, total)
 
-        streams = run(model, positive, negative, task, noise, settings, seeds, progress)
+        streams = run(model, positive, negative, task, noise, settings, seeds, advance)
         done += settings.run_steps
         return streams
 

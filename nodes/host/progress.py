@@ -1,15 +1,17 @@
 """Work on a number of things in ComfyUI: with its progress bar, until it is interrupted.
 
-Relies on: ``comfy.utils.ProgressBar`` and ``comfy.model_management.throw_exception_if_processing_interrupted``.
+Relies on: ``comfy.utils.ProgressBar``, ``comfy.model_management.throw_exception_if_processing_interrupted`` and
+``latent_preview.prepare_callback``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import comfy.model_management
 import comfy.utils
+import latent_preview
 from PIL import Image
 from torch import Tensor
 
@@ -79,3 +81,47 @@ class TileProgress:
         self.done += 1
         colors = Image.fromarray(depth_preview(depth[None])[0])
         self.bar.update_absolute(self.done, self.total, ("JPEG", colors, _LARGEST_PREVIEW))
+
+
+class ViewProgress:
+    """One bar over the sampling steps of many views and over what follows them, with the sampler's previews.
+
+    Args:
+        model: whose steps are shown.
+        views: that are made, one after the other.
+        steps: of a view.
+        after: further steps of the bar, after the last view.
+    """
+
+    def __init__(self, model: Any, views: int, steps: int, after: int = 0) -> None:
+        self.steps, self.total = steps, views * steps + after
+        self._bar = comfy.utils.ProgressBar(self.total)
+        self._with_preview = latent_preview.prepare_callback(model, self.total)
+
+    def each(self, things: Sequence[T], steps: int, first: int = 0) -> Iterator[T]:
+        """The things one after the other, each of so many steps of the bar, from step ``first`` on.
+
+        Raises:
+            InterruptProcessingException: the person pressed the button that stops a run.
+        """
+        for number, thing in enumerate(things):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            yield thing
+            self._bar.update_absolute(first + (number + 1) * steps)
+
+    def views(self, things: Sequence[T]) -> Iterator[T]:
+        """The views or their cameras, for each of which `sampling` may move the bar further."""
+        return self.each(things, self.steps)
+
+    def rest(self, things: Sequence[T]) -> Iterator[T]:
+        """What follows the views, one step of the bar each."""
+        return self.each(things, 1, self.total - len(things))
+
+    def sampling(self, view: int, done: int = 0) -> Callable[[int, Any, Any, int], None]:
+        """A sampler callback for a view of which ``done`` steps are made."""
+        first = view * self.steps + done
+
+        def report(step: int, x0: Any, x: Any, _steps: int) -> None:
+            self._with_preview(first + step, x0, x, self.total)
+
+        return report

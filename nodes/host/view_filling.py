@@ -23,6 +23,7 @@ from .joint_latent import joint
 from .joint_model import check_joint
 from .path_plan import PathPlan
 from .picture_noise import SEEDS
+from .progress import ViewProgress
 
 
 def filling_inputs() -> list[io.Input]:
@@ -92,8 +93,12 @@ class Filling:
     def __post_init__(self) -> None:
         check_joint(self.model)
 
-    def __call__(self, seen: Seen, number: int = 0) -> Filled:
-        """Fill a view, as `mforce_core.explore.walk.Fill` does.
+    def progress(self, views: int, after: int = 0) -> ViewProgress:
+        """The bar over so many views, and over so many steps after them."""
+        return ViewProgress(self.model, views, self.steps + self.depth_steps, after)
+
+    def view(self, progress: ViewProgress, seen: Seen, number: int = 0) -> Filled:
+        """Fill a view; with a bar of `progress` it is a `mforce_core.explore.walk.Fill`.
 
         Raises:
             ValueError: its sides are no multiples of 16, or the VAE is another model's.
@@ -103,15 +108,17 @@ class Filling:
         plan = PathPlan.of(fill_path(self.noise, 0), self.steps, "euler", self.model.model.diffusion_model.schedule)
         start = joint(hold.rgb, hold.depth_latents())
         settings = Settings(cfg=self.cfg, plan=plan)
-        rgb, depth = sample_latent(
-            self._held(_HeldView(hold)), self.positive, self.negative, start, JOINT, settings, seed
-        )
+        held, report = self._held(_HeldView(hold)), progress.sampling(number)
+        rgb, depth = sample_latent(held, self.positive, self.negative, start, JOINT, settings, seed, progress=report)
         view = seen.finished(self._decode(rgb), hold.depth_of(depth)[0].cpu())
         if self.depth_steps:
             frozen = joint(self._encode(view.color), hold.depth_latents(), freeze_rgb=True)
             guided = self._held(Correction(hold.depth, hold.valid))
             settings = Settings(steps=self.depth_steps)
-            _, depth = sample_latent(guided, self.negative, self.negative, frozen, IMAGE_TO_DEPTH, settings, seed)
+            report = progress.sampling(number, self.steps)
+            _, depth = sample_latent(
+                guided, self.negative, self.negative, frozen, IMAGE_TO_DEPTH, settings, seed, progress=report
+            )
             view = seen.finished(view.color, hold.depth_of(depth)[0].cpu())
         return view
 

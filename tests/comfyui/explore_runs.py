@@ -16,6 +16,7 @@ FEW = {"steps": 2, "depth_steps": 1}
 def main(root: Path) -> None:
     load_pack(root)
     import comfy.model_management
+    import comfy.utils
     import torch
     from pack_under_test.mforce_core.scene3d.point_cloud_files import read_ply
     from pack_under_test.nodes.explore import MFExplore
@@ -110,11 +111,33 @@ def main(root: Path) -> None:
     both = {name: torch.cat([value, value]) for name, value in geometry.items()}
     results["two_maps"] = refusal(MFExplore, geometry=both)
     results["foreign_model"] = refusal(MFExtendView, geometry=view, model=type("Model", (), {"model": None})())
-    comfy.model_management.interrupt_current_processing()
+    short = {"geometry": geometry, "route": "to the right", "views": 4, "frames": 2}
+
+    # Every view that is filled moves one bar, and so do the frames of the clip.
+    moved = []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: moved.append((value, total)))
+    usual = fill(MFExplore, **short)
+    comfy.utils.set_progress_bar_global_hook(None)
+    results["bar"] = {"values": [value for value, _ in moved], "totals": sorted({total for _, total in moved})}
+
+    # The model is interrupted in the third view: that ends the walk, and the next one is as if nothing had been.
+    each = FEW["steps"] + FEW["depth_steps"]
+    calls, whole = [], given["model"]
+
+    def stopping(apply, passed):
+        calls.append(passed)
+        if len(calls) == 2 * each + 1:
+            comfy.model_management.interrupt_current_processing()
+        return apply(passed["input"], passed["timestep"], **passed["c"])
+
+    given["model"] = whole.clone()
+    given["model"].set_model_unet_function_wrapper(stopping)
     try:
-        fill(MFExplore, geometry=geometry, route="to the right")
+        fill(MFExplore, **short)
     except comfy.model_management.InterruptProcessingException:
-        results["interrupted"] = True
+        results["interrupted after"] = len(calls)
+    given["model"] = whole
+    results["after it"] = bool(torch.equal(fill(MFExplore, **short)[0], usual[0]))
     print(json.dumps(results))
 
 

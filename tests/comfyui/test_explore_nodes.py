@@ -72,5 +72,14 @@ def test_mistakes_are_named_in_a_sentence(results, case, sentence):
     assert results[case].startswith(sentence), results[case]
 
 
-def test_a_walk_can_be_interrupted(results):
-    assert results["interrupted"]
+def test_a_walk_has_one_bar_from_its_first_view_to_its_last_frame(results):
+    values, total = results["bar"]["values"], 4 * (2 + 1) + 2
+    assert results["bar"]["totals"] == [total]
+    assert values == sorted(values)
+    assert set(range(1, 4 * (2 + 1) + 1)) <= set(values)
+    assert values[-1] == total
+
+
+def test_a_walk_that_is_interrupted_in_a_later_view_ends_there_and_the_next_one_is_whole(results):
+    assert results["interrupted after"] == 2 * (2 + 1) + 1
+    assert results["after it"]
