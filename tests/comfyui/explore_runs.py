@@ -115,6 +115,8 @@ def main(root: Path) -> None:
 
     # Every view that is filled moves one bar, and so do the frames of the clip.
     moved = []
+    comfy.utils.PROGRESS_THROTTLE_MIN_INTERVAL = 0.0  # core leaves out what comes too soon
+    comfy.utils.PROGRESS_THROTTLE_MIN_PERCENT = 0.0
     comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, node_id=None: moved.append((value, total)))
     usual = fill(MFExplore, **short)
     comfy.utils.set_progress_bar_global_hook(None)
