@@ -31,6 +31,7 @@ from .image_fit import fit_image, place
 from .joint_latent import Latent, empty_stream, joint
 from .nano_parts import warn_of_unfamiliar
 from .path_plan import PathPlan
+from .progress import depth_on_node
 
 #: Frames a second of frames that come without.
 USUAL_RATE = 24.0
@@ -127,7 +128,7 @@ class ClipResult:
 
 
 def depth_of_clip(clip: Clip, depth_of: ClipDepth, how: Steadiness, width: int, height: int, fit: str) -> ClipResult:
-    """Steady depth of a clip, with ComfyUI's progress bar, until it is interrupted.
+    """Steady depth of a clip, with ComfyUI's progress bar and the depth made last, until it is interrupted.
 
     Raises:
         ValueError: a single frame, frames of changing sizes, or no depth.
@@ -144,7 +145,7 @@ def depth_of_clip(clip: Clip, depth_of: ClipDepth, how: Steadiness, width: int, 
         found = steadier(rearrange(fitted, "b h w c -> b c h w"), placement.content)
         pictures.append(fitted)
         maps += [frame.depth for frame in found]
-        bar.update_absolute(len(maps), max(len(maps), clip.count))
+        bar.update_absolute(len(maps), max(len(maps), clip.count), depth_on_node(maps[-1]))
     if placement is None:
         raise ValueError("the clip has no frame.")
     depth = torch.stack(maps)

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import comfy.model_management
 import comfy.utils
 import latent_preview
+import torch
 from PIL import Image
 from torch import Tensor
 
-from ...mforce_core.depth.preview import depth_preview
+from .depth_pictures import preview
 
 #: Longest side of a preview in pixels.
 _LARGEST_PREVIEW = 512
@@ -61,6 +62,13 @@ def with_inner_progress(things: Sequence[T]) -> Iterator[tuple[T, Advance]]:
         bar.update_absolute((number + 1) * _PARTS)
 
 
+def depth_on_node(depth: Tensor) -> tuple[str, Image.Image, int]:
+    """A map (h, w), NaN where there is none, as progress bars take a picture to show on the node."""
+    known = depth.isfinite().cpu()
+    colors = preview(torch.where(known, depth.cpu(), 1.0)[None], known[None])[0]
+    return "JPEG", Image.fromarray((255 * colors).round().byte().numpy()), _LARGEST_PREVIEW
+
+
 class TileProgress:
     """The bar of work on many tiles, which shows the depth of the tile that was made last.
 
@@ -79,8 +87,7 @@ class TileProgress:
         """
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.done += 1
-        colors = Image.fromarray(depth_preview(depth[None])[0])
-        self.bar.update_absolute(self.done, self.total, ("JPEG", colors, _LARGEST_PREVIEW))
+        self.bar.update_absolute(self.done, self.total, depth_on_node(depth))
 
 
 class ViewProgress:
