@@ -24,7 +24,7 @@ from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.release import FOV_DEGREES
 from ..mforce_core.results.folder import MARKER, output_folder
 from ..mforce_core.scene3d.camera_files import OPENCV, CameraPath, read_json, write_json
-from ..mforce_core.scene3d.camera_path import Pose
+from ..mforce_core.scene3d.camera_path import Pose, middle_point
 from ..mforce_core.scene3d.densify import solid_density
 from ..mforce_core.scene3d.point_cloud import intrinsics_from_fov
 from ..mforce_core.scene3d.point_cloud_files import to_ply
@@ -59,11 +59,11 @@ class Way:
     cameras: Path | None = None
 
     def places(self, count: int, own: Camera, depth: Tensor) -> list[Camera]:
-        """So many cameras, for a picture's camera and its depth (H, W)."""
+        """``count`` cameras, for a picture's camera and its depth (H, W)."""
         if self.cameras is not None:
             height, width = depth.shape
             return cameras_of(*read_json(read_text(self.cameras), own.lens, (height, width)))
-        pivot = torch.tensor([0.0, 0.0, float(depth[depth > 0].median())])
+        pivot = middle_point(depth, depth > 0, own.lens)
         return route_cameras(self.route, count, self.amplitude, own, pivot)
 
 

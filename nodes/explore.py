@@ -15,7 +15,7 @@ from ..mforce_core.explore.view import Filled
 from ..mforce_core.explore.walk import extend, frame
 from ..mforce_core.explore.world import Camera, World
 from ..mforce_core.scene3d.camera_files import read_json
-from ..mforce_core.scene3d.camera_path import Pose
+from ..mforce_core.scene3d.camera_path import Pose, middle_point
 from ..mforce_core.scene3d.densify import solid_density
 from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
 from ..mforce_core.scene3d.stereo import LAYOUTS, compose
@@ -33,7 +33,7 @@ from .host.shared_inputs import (
     viewer_camera_output,
 )
 from .host.view_filling import Filling, check_view_size, filling_inputs
-from .host.views import middle_point, own_shot
+from .host.views import own_shot
 
 BOTH_EYES = "two pictures"
 

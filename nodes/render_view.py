@@ -8,7 +8,7 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.scene3d.camera_path import PATHS, Move, combine, path_moves
+from ..mforce_core.scene3d.camera_path import PATHS, Move, combine, middle_point, path_moves
 from ..mforce_core.scene3d.viewer import seen_by, shot_of
 from .host.geometry import (
     Geometry,
@@ -30,7 +30,7 @@ from .host.shared_inputs import (
     other_fov_input,
     picture_to_show_input,
 )
-from .host.views import Footage, middle_point, own_shot, render_frames, shots
+from .host.views import Footage, own_shot, render_frames, shots
 
 
 class MFRenderView(Node):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from plyfile import PlyData
 
@@ -14,6 +15,10 @@ import av
 from typer.testing import CliRunner
 
 from mforce.cli.app import app
+from mforce.cli.explore import Way
+from mforce.mforce_core.explore.world import Camera
+from mforce.mforce_core.scene3d.camera_path import Pose
+from mforce.mforce_core.scene3d.point_cloud import intrinsics_from_fov
 
 FEW = ("--steps", 1, "--depth-steps", 0, "--views", 2, "--frames", 3, "--size", "64x48")
 
@@ -38,7 +43,7 @@ def test_a_walk_writes_views_cameras_a_cloud_and_a_clip(given, tmp_path):
     out = tmp_path / "walk"
     code, said = run(
         given / "picture.png", "--depth", given / "depth.npy", "--fov", 60, "--route", "to the right",
-        "--amplitude", 0.2, "-o", out, *FEW,
+        "--amplitude", 0.4, "-o", out, *FEW,
     )  # fmt: skip
     assert code == 0, said
     assert Image.open(out / "view.0002.png").size == (64, 48)
@@ -46,7 +51,7 @@ def test_a_walk_writes_views_cameras_a_cloud_and_a_clip(given, tmp_path):
     assert depth.shape == (48, 64)
     assert np.isfinite(depth).all()
     frames = json.loads((out / "transforms.json").read_text())["frames"]
-    # 0.8 is a fifth of the distance to the scene; OpenGL's matrices hold the place, OpenCV's its opposite.
+    # 0.8 is 0.4 of the distance to what is in the middle; OpenGL's matrices hold the place, OpenCV's its opposite.
     assert [frame["transform_matrix"][0][3] for frame in frames] == pytest.approx([0.4, 0.8], rel=1e-3)
     assert frames[0]["fl_x"] == pytest.approx(0.5 * 64 / np.tan(np.radians(30)), rel=1e-5)
     other = json.loads((out / "cameras_opencv.json").read_text())["frames"]
@@ -83,7 +88,7 @@ def test_both_eyes_of_a_picture_whose_depth_is_made(given, tmp_path):
     [
         (("--route", "moonwalk"), "--route is one of: walk in"),
         (("--layout", "round"), "--layout is one of: side by side"),
-        (("--amplitude", 2.5), "camera 1 sees only 0% of its view filled: it stands inside a wall"),
+        (("--amplitude", 5), "camera 1 sees only 0% of its view filled: it stands inside a wall"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_left(given, tmp_path, arguments, sentence):
@@ -106,3 +111,11 @@ def test_files_that_are_not_there_are_named_before_a_model_is_loaded(given, tmp_
 
 def test_a_field_of_view_of_zero_is_no_default(given, tmp_path):
     assert run(given / "picture.png", "--fov", 0, "-o", tmp_path / "none")[0] == 2
+
+
+def test_a_way_is_measured_by_the_depth_in_the_middle_of_the_picture():
+    depth = torch.full((40, 60), 10.0)
+    depth[16:24, 24:36] = 2.0
+    own = Camera(Pose(torch.eye(3), torch.zeros(3)), intrinsics_from_fov(40, 60))
+    (last,) = Way("to the right", 0.5, 1, 2, "side by side").places(1, own, depth)
+    torch.testing.assert_close(last.pose.position, torch.tensor([1.0, 0.0, 0.0]))

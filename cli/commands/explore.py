@@ -33,7 +33,7 @@ def explore(
     ] = "walk in",
     amplitude: Annotated[
         float | None,
-        typer.Option(min=0.0, max=5.0, help="How far, as a fraction of the distance to the middle of the scene. "
+        typer.Option(min=0.0, max=5.0, help="How far, as a fraction of the distance to what is in the middle. "
                      "Default: 0.3; for stereo, between the eyes, 0.03.", show_default=False, rich_help_panel=WAY),
     ] = None,
     views: Annotated[int, typer.Option(min=1, max=64, help="Views that are filled.", rich_help_panel=WAY)] = 8,

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+#: Share of the picture's size, to either side of its middle, whose median depth a camera aims at.
+_MIDDLE = 0.1
+
 PATHS = ("still", "swing", "orbit", "dolly", "spiral")
 
 
@@ -100,3 +103,18 @@ def _turn(yaw: float, pitch: float, roll: float) -> Tensor:
     about_z = [[math.cos(c), -math.sin(c), 0.0], [math.sin(c), math.cos(c), 0.0], [0.0, 0.0, 1.0]]
     yawed, pitched, rolled = (torch.tensor(matrix, dtype=torch.float64) for matrix in (about_y, about_x, about_z))
     return yawed @ pitched @ rolled
+
+
+def middle_point(depth: Tensor, valid: Tensor, intrinsics: Tensor) -> Tensor:
+    """The point (3,) in camera axes behind the picture's center, at the median depth around there.
+
+    Args:
+        depth: (H, W), with valid (H, W) bool.
+        intrinsics: (3, 3), normalized by the picture's size.
+    """
+    height, width = depth.shape
+    rows, columns = (slice(int(side * (0.5 - _MIDDLE)), int(side * (0.5 + _MIDDLE)) + 1) for side in (height, width))
+    middle = depth[rows, columns][valid[rows, columns]]
+    distance = (middle if len(middle) else depth[valid]).median()
+    focal, center = intrinsics.diagonal()[:2], intrinsics[:2, 2]
+    return torch.cat([(0.5 - center) / focal, torch.ones(1)]) * distance

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ...mforce_core.scene3d.camera_path import middle_point
 from ...mforce_core.scene3d.stereo import eye_cameras
-from .views import Footage, Given, middle_point, render_frames
+from .views import Footage, Given, render_frames
 
 
 def render_eyes(

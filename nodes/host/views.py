@@ -12,12 +12,10 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...mforce_core.scene3d.camera_path import Move, Pose
+from ...mforce_core.scene3d.camera_path import Move, Pose, middle_point
 from ...mforce_core.scene3d.point_cloud import scaled_edge_threshold
 from ...mforce_core.scene3d.viewer import Shot, between, extrinsics_of, moved, seen_by
 from .progress import with_progress
-
-_MIDDLE = 0.1  # of the picture's size: the area whose median depth the camera aims at
 
 
 @dataclass(frozen=True)
@@ -180,18 +178,3 @@ def render_frames(
 def own_shot(camera: Tensor, pivot: Tensor) -> Shot:
     """The shot of the camera (3, 3) that took a picture, aimed at (3,) pivot."""
     return Shot(Pose(torch.eye(3), torch.zeros(3)), float(pivot[2]), float(camera[1, 1]))
-
-
-def middle_point(depth: Tensor, valid: Tensor, intrinsics: Tensor) -> Tensor:
-    """The point (3,) in camera axes behind the picture's center, at the median depth around there.
-
-    Args:
-        depth: (H, W), with valid (H, W) bool.
-        intrinsics: (3, 3), normalized by the picture's size.
-    """
-    height, width = depth.shape
-    rows, columns = (slice(int(side * (0.5 - _MIDDLE)), int(side * (0.5 + _MIDDLE)) + 1) for side in (height, width))
-    middle = depth[rows, columns][valid[rows, columns]]
-    distance = (middle if len(middle) else depth[valid]).median()
-    focal, center = intrinsics.diagonal()[:2], intrinsics[:2, 2]
-    return torch.cat([(0.5 - center) / focal, torch.ones(1)]) * distance

@@ -83,9 +83,21 @@ class Page:
         self._search_box.wait_for()
 
     def offered(self, words: str) -> list[str]:
-        """What the open search offers for words, best first."""
+        """What the open search offers for words, best first, once the list has come to rest."""
+        before = self._options()
         self._search_box.fill(words)
-        self.page.wait_for_timeout(2500)  # the list comes in parts
+        rested, last = 0, before
+        for _ in range(100):
+            self.page.wait_for_timeout(300)
+            found = self._options()
+            # The list of other words is no answer, unless it stays for long: two words may find the same.
+            rested = rested + 1 if found == last else 0
+            last = found
+            if rested >= (4 if found != before else 20):
+                break
+        return last
+
+    def _options(self) -> list[str]:
         return [text.partition("\n")[0] for text in self.page.get_by_role("option").all_inner_texts()]
 
     def search(self, words: str, name: str, x: float, y: float) -> None:
