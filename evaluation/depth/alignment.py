@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -59,16 +60,26 @@ def median(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: 
     return prediction * np.median(truth[mask] / prediction[mask])
 
 
+def _samples(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest_samples`, kept for the next alignment of the picture."""
+    return _samples_of(mask.tobytes(), mask.shape)
+
+
+@lru_cache(maxsize=1)
+def _samples_of(pixels: bytes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    return nearest_samples(np.frombuffer(pixels, bool).reshape(shape))
+
+
 def moge_scale(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
     """MoGe's scale-invariant depth: least weighted deviations of ``s p`` on its samples, weight 1 / truth."""
-    rows, columns = nearest_samples(mask)
+    rows, columns = _samples(mask)
     x, y = prediction[rows, columns], truth[rows, columns]
     return prediction * fit_scale(x, y, 1 / y)
 
 
 def moge_affine_depth(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
     """MoGe's affine-invariant depth ("ROE"): least weighted deviations of ``s p + t`` on its samples, unclipped."""
-    rows, columns = nearest_samples(mask)
+    rows, columns = _samples(mask)
     x, y = prediction[rows, columns], truth[rows, columns]
     scale, shift = fit_scale_and_shift_as_moge(x, y, 1 / y)
     return prediction * scale + shift
@@ -76,8 +87,9 @@ def moge_affine_depth(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarra
 
 def moge_affine_disparity(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
     """MoGe's affine-invariant disparity: least squares on 1 / truth; not below the disparity of the farthest truth."""
-    scale, shift = least_squares(prediction[mask], 1 / truth[mask])
-    return 1 / np.maximum(prediction * scale + shift, 1 / truth[mask].max())
+    disparity = 1 / truth[mask]
+    scale, shift = least_squares(prediction[mask], disparity)
+    return 1 / np.maximum(prediction * scale + shift, disparity.min())
 
 
 def marigold_least_square(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:

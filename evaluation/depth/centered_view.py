@@ -6,6 +6,7 @@ pixels of the depth map are picked; pictures are interpolated in float here and 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,38 @@ def centered_view(
         intrinsics: (3, 3) float32, normalized by width and height.
         size: (h, w) of the view.
     """
+    geometry = _geometry(intrinsics.tobytes(), size)
+    height, width = geometry.shape
+    rows, columns, found = nearest_valid(mask, (height, width), middles_as_numpy)
+    filled = np.where(mask, depth, np.float32(1))
+    distance = filled[rows, columns] * geometry.rays
+    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    picked = np.where(geometry.inside, distance.take(geometry.nearest), 0) / geometry.view_rays
+    known = geometry.inside & found.take(geometry.nearest)
+    return View(_interpolate(small, geometry.grid), picked.astype(np.float32), known, geometry.target.copy())
+
+
+class _Geometry(NamedTuple):
+    """Where the pixels of a view come from, the same for all pictures of a camera.
+
+    ``shape`` (H, W) to which a picture is brought first, and its ``rays`` (H, W), distances of points at depth 1;
+    ``view_rays`` (h, w) those of the view; ``nearest`` (h, w) index of the nearest pixel, ``inside`` (h, w) whether it
+    lies in the picture; ``grid`` (h, w, 2) as PyTorch's `grid_sample` takes it; ``target`` (3, 3) the view's intrinsics.
+    """
+
+    shape: tuple[int, int]
+    rays: np.ndarray
+    view_rays: np.ndarray
+    nearest: np.ndarray
+    inside: np.ndarray
+    grid: np.ndarray
+    target: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def _geometry(camera: bytes, size: tuple[int, int]) -> _Geometry:
+    """Of the bytes of (3, 3) float32 intrinsics, and the size of the view; kept for the next picture of the camera."""
+    intrinsics = np.frombuffer(camera, np.float32).reshape(3, 3)
     turn = _turn_to_axis(np.linalg.inv(intrinsics) @ np.array([0.5, 0.5, 1.0], np.float32))
     view_width, view_height = _field_of_view(intrinsics, turn, size[1] / size[0])
     target = np.array([[1 / view_width, 0, 0.5], [0, 1 / view_height, 0.5], [0, 0, 1]], np.float32)
@@ -45,20 +78,16 @@ def centered_view(
         int(abs(1 / focal) / (view / pixels))
         for focal, view, pixels in ((intrinsics[1, 1], view_height, size[0]), (intrinsics[0, 0], view_width, size[1]))
     )
-    rows, columns, found = nearest_valid(mask, (height, width), middles_as_numpy)
-    filled = np.where(mask, depth, np.float32(1))
-    distance = filled[rows, columns] * _ray_lengths((height, width), intrinsics)
-    small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
-
     across, down, away = _transformed(size, intrinsics @ np.linalg.inv(turn) @ np.linalg.inv(target))
     x, y = (
         (at / (away + np.float32(1e-12))) * side - np.float32(0.5) for at, side in ((across, width), (down, height))
     )
     column, row = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    row, column = row.clip(0, height - 1), column.clip(0, width - 1)
-    picked = np.where(inside, distance[row, column], 0) / _ray_lengths(size, target)
-    return View(_interpolate(small, y, x), picked.astype(np.float32), inside & found[row, column], target)
+    nearest = row.clip(0, height - 1) * width + column.clip(0, width - 1)
+    grid = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
+    rays, view_rays = _ray_lengths((height, width), intrinsics), _ray_lengths(size, target)
+    return _Geometry((height, width), rays, view_rays, nearest, inside, grid, target)
 
 
 def _turn_to_axis(direction: np.ndarray) -> np.ndarray:
@@ -101,10 +130,8 @@ def _ray_lengths(size: tuple[int, int], intrinsics: np.ndarray) -> np.ndarray:
     return np.sqrt(a * a + b * b + c * c)
 
 
-def _interpolate(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _interpolate(image: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Bilinear samples (h, w, 3) uint8; black outside."""
-    height, width = image.shape[:2]
-    at = np.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], -1)
     pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
-    found = grid_sample(pixels[None], torch.from_numpy(at)[None], align_corners=False)[0]
+    found = grid_sample(pixels[None], torch.from_numpy(grid)[None], align_corners=False)[0]
     return found.round_().clamp_(0, 255).byte().permute(1, 2, 0).contiguous().numpy()

@@ -46,7 +46,14 @@ def depth_errors(
         max(p / g, g / p) < 1.25^k, SILog 100 sqrt(mean d^2 - mean(d)^2) of d = ln p - ln g, log10 the mean of
         |log10 p - log10 g|, iRMSE the RMSE of 1 / p.
     """
-    p, g = (map_[mask].astype(np.float64, copy=False) for map_ in (aligned, truth))
+    return pixel_errors(aligned[mask], truth[mask], epsilon, negative_hits=negative_hits)
+
+
+def pixel_errors(
+    aligned: np.ndarray, truth: np.ndarray, epsilon: float = 0.0, *, negative_hits: bool = False
+) -> dict[str, float]:
+    """`depth_errors` of the pixels (N,) that count."""
+    p, g = (values.astype(np.float64, copy=False) for values in (aligned, truth))
     known = np.isfinite(p)
     count, predicted = len(p), int(np.count_nonzero(known))
     if predicted < count:
@@ -74,14 +81,16 @@ def _sums(p: np.ndarray, g: np.ndarray, epsilon: float, negative_hits: bool) -> 
     Hits of delta1 to delta3, |p - g| / g, (p - g)^2 / g, (p - g)^2, d, d^2, |d|, (1 / p - 1 / g)^2.
     """
     difference = p - g
+    ratio = p / g
+    if (least := p.min()) < _LEAST_DEPTH:
+        positive = np.maximum(p, _LEAST_DEPTH)
+        logs, inverse = np.log(positive / g), (positive - g) / (positive * g)
+    else:
+        logs, inverse = np.log(ratio), difference / (p * g)
     with np.errstate(divide="ignore"):
-        ratio = p / g
         ratio = np.maximum(ratio, 1 / ratio)
-    if not negative_hits and p.min() <= 0:
+    if not negative_hits and least <= 0:
         ratio[p <= 0] = np.inf
-    positive = np.maximum(p, _LEAST_DEPTH)
-    logs = np.log(positive / g)
-    inverse = (positive - g) / (positive * g)
     absolute = np.abs(difference)
     return [
         *(float(np.count_nonzero(ratio < 1.25**k)) for k in (1, 2, 3)),

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from .alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Kind, Limits, align, formula
 from .boundaries import depth_pro_f1, moge_f1
 from .example import Example
-from .metrics import MOGE_EPSILON, depth_errors
+from .metrics import MOGE_EPSILON, pixel_errors
 from .normals import normal_errors
 
 #: Shapes of a prediction and its picture may differ by this much before they count as two pictures.
@@ -112,13 +112,14 @@ def score(
     """
     prediction = to_size(prediction, example.depth.shape).astype(np.float64)
     mask, truth = example.mask, example.depth.astype(np.float64)
+    counted = truth[mask]
     missing = 1 - float(np.isfinite(prediction[mask]).mean())
     found: dict[str, float] = {"pixels": float(mask.sum()), "missing": missing}
     first = None
     for name in wanted.alignments:
         aligned = align(name, prediction, truth, mask, limits, kind)
         first = aligned if first is None else first
-        errors = depth_errors(aligned, truth, mask, wanted.epsilon, negative_hits=wanted.negative_hits)
+        errors = pixel_errors(aligned[mask], counted, wanted.epsilon, negative_hits=wanted.negative_hits)
         found |= {f"{name}.{measure}": value for measure, value in errors.items()}
     assert first is not None
     if sharp:
