@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mforce.mforce_core import load_model
+from mforce.mforce_core.model.config import ConfigError
 from mforce.scenes import write_dataset
 from mforce.training.config import TrainConfig
 from mforce.training.config_file import read_train_config
@@ -59,6 +60,15 @@ def test_both_stages_train_from_a_stream_and_go_on_where_they_were(shards: str, 
     shutil.rmtree(parts / "checkpoints" / "step-6")
     train(config("mf", shards, parts, base=base))
     assert curve(parts) == curve(whole)
+
+
+def test_a_mixture_of_streams_is_refused_by_its_key(shards: str, tmp_path: Path) -> None:
+    mixture = "data.mixture=[{latents = 'rooms', weight = 1}]"
+    with pytest.raises(ConfigError, match="mixture needs source = encoded: a stream reads one list of shards"):
+        read_train_config(
+            Path("_small-mf"),
+            ["data.source=stream", f"data.shards=['{shards}']", f"data.autoencoder={NANO}", f"out={tmp_path}", mixture],
+        )
 
 
 def test_the_first_stage_reads_images_alone(shards: str, base: Path, tmp_path: Path) -> None:

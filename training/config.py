@@ -108,8 +108,8 @@ class DataConfig(Section):
             raise ValueError(f"source = {self.source} needs latents, a folder")
         if self.source == "stream" and self.mixture:
             raise ValueError(
-                "mixture needs source = encoded: a stream reads one list of shards without weights, and pictures of one "
-                "size; run mforce data encode first, with --buckets for several shapes"
+                "mixture needs source = encoded: a stream reads one list of shards without weights, and pictures of "
+                "one size; run mforce data encode first, with --buckets for several shapes"
             )
         names = [part.latents for part in self.mixture]
         if twice := next((name for name in names if names.count(name) > 1), None):

@@ -54,7 +54,7 @@ class _Geometry(NamedTuple):
 
     ``shape`` (H, W) to which a picture is brought first, and its ``rays`` (H, W), distances of points at depth 1;
     ``view_rays`` (h, w) those of the view; ``nearest`` (h, w) index of the nearest pixel, ``inside`` (h, w) whether it
-    lies in the picture; ``grid`` (h, w, 2) as PyTorch's `grid_sample` takes it; ``target`` (3, 3) the view's intrinsics.
+    lies in the picture; ``grid`` (h, w, 2) as PyTorch's `grid_sample` takes it; ``target`` (3, 3) its intrinsics.
     """
 
     shape: tuple[int, int]
