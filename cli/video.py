@@ -128,7 +128,7 @@ def run_video(
         "files": asdict(files),
         "frames": progress.done,
         "shots_start_at": progress.cuts,
-        "unit": "relative, larger is farther, one scale for each shot",
+        "unit": "relative, larger is farther; one scale for a shot while the camera rests",
         "png": depth_step if files.form == "png" else None,
         "video_range": dict(zip(("far", "near"), _range(progress.ranges), strict=True)),
         "model_files": pipeline.model_files,

@@ -36,7 +36,7 @@ from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .resolving import resolve
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
-from .rollout_settings import fitted, guidance_of, needless_guidance, path_of
+from .rollout_settings import check_guidance, fitted, guidance_of, needless_guidance, path_of
 from .sampling.noise import draw_noise
 from .sampling.path_spec import PathSpec
 from .sampling.rollout import sample
@@ -292,8 +292,7 @@ class Pipeline:
         first, config = jobs[0], self.model.config
         if any(replace(job, prompt=first.prompt, seed=first.seed, input=first.input) != first for job in jobs):
             raise ValueError("The jobs of a batch may differ in prompt, seed and input alone.")
-        if config.use_guidance_embed and first.guidance is None:
-            raise ValueError("This model embeds a guidance scale: give one with `guidance`, for example 4.")
+        check_guidance(config, first)
         if (sentence := needless_guidance(self.distilled, first.cfg)) is not None:
             self.say(sentence)
         # A replayed graph counts nothing: what ran is what has run since the model was loaded.

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from .model.config import Distilled, Schedule
+from .model.config import Distilled, ModelConfig, Schedule
 from .sampling.guidance import Guidance
 from .sampling.path import PURE_NOISE, NoisePath
 from .sampling.path_spec import PathSpec
@@ -89,6 +89,12 @@ def fitted(settings: Settings, distilled: Distilled | None, given: Collection[st
     if settings.mode == "joint" and not {"tilt", "path"} & set(given):
         changes |= {"tilt": None, "path": distilled.path}
     return replace(settings, **changes)
+
+
+def check_guidance(config: ModelConfig, settings: Settings) -> None:
+    """Raises ValueError where a model wants a guidance scale as an input and the settings have none."""
+    if config.use_guidance_embed and settings.guidance is None:
+        raise ValueError("This model embeds a guidance scale: give one with `guidance`, for example 4.")
 
 
 def needless_guidance(distilled: Distilled | None, cfg: float) -> str | None:

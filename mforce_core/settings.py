@@ -161,8 +161,9 @@ class Settings:
                 raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
         if not 0 <= self.block_cache < 1:
             raise ValueError(f"`block_cache` must be from 0 to below 1, got {self.block_cache}.")
-        if self.block_cache and self.cuda_graph:
-            raise ValueError("`block_cache` and `cuda_graph` exclude each other: leave one of them out.")
+        if self.block_cache and (self.cuda_graph or self.compile):
+            # A graph repeats what it recorded; compiled code would be compiled again for every count of the cache.
+            raise ValueError("`block_cache` excludes `cuda_graph` and `compile`: leave one of them out.")
         if not 1 <= self.ensemble <= 100:
             raise ValueError(f"`ensemble` must be a number from 1 to 100, got {self.ensemble}.")
         if self.ensemble > 1 and self.mode != "i2d":

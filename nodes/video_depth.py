@@ -30,8 +30,8 @@ class MFVideoDepth(Node):
             display_name="MF Video Depth",
             category="image/geometry estimation",
             description=(
-                "Depth of a clip that does not flicker: one noise for all frames, one scale for each shot, cuts found."
-                " The clip may be of any length: frames are worked on some at a time."
+                "Depth of a clip that does not flicker: one noise for all frames, one scale while the camera rests,"
+                " cuts found. The clip may be of any length: frames are worked on some at a time."
             ),
             search_aliases=[
                 "modality forcing",
@@ -135,7 +135,7 @@ class MFVideoDepth(Node):
             outputs=[
                 io.Latent.Output(
                     display_name="depth",
-                    tooltip="The depth stream of all frames in one scale, for Depth Detokenize and MF Restore Size.",
+                    tooltip="The depth stream of all frames, for Depth Detokenize and MF Restore Size.",
                 ),
                 io.Image.Output(display_name="image", tooltip="The frames at the size that is used."),
                 io.Image.Output(

@@ -101,5 +101,6 @@ def test_what_excludes_a_cache_is_said(model) -> None:
         BlockCache(1.5)
     with pytest.raises(ValueError, match="exclude each other"):
         sample(model, torch.zeros(1, 5, 48), GRID, cfg=1.0, block_cache=BlockCache(0.1), cuda_graph=True)
-    with pytest.raises(ValueError, match="`block_cache` and `cuda_graph` exclude"):
-        Settings("joint", "", block_cache=0.1, cuda_graph=True)
+    for fixed in ({"cuda_graph": True}, {"compile": True}):
+        with pytest.raises(ValueError, match="`block_cache` excludes `cuda_graph` and `compile`"):
+            Settings("joint", "", block_cache=0.1, **fixed)

@@ -3,8 +3,10 @@
 import json
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +22,7 @@ from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
 from mforce.mforce_core.release import CFG, LOG2_ALPHA
 from mforce.mforce_core.rollout_settings import fitted, needless_guidance
 from mforce.mforce_core.settings import Settings
+from mforce.mforce_core.video.files import VideoWriter
 from mforce.mforce_core.weights.checkpoint import read_header
 from mforce.mforce_core.weights.parts import model_path
 
@@ -54,6 +57,27 @@ def test_the_command_line_takes_its_steps_path_and_no_guidance(model: Path, tmp_
     made = settings_of(tmp_path / "b")
     assert [made[name] for name in ("steps", "cfg", "path")] == [3, 1.0, None]
     assert "Identical" in run("rerun", tmp_path / "a", "--output", tmp_path / "c")
+
+
+def test_a_clip_is_made_in_its_steps(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    with VideoWriter(tmp_path / "clip.mp4", Fraction(12)) as clip:
+        for shade in (60, 200):
+            clip.write(np.full((32, 32, 3), shade, np.uint8))
+    for words, steps in (((), 3), (("--steps", 2), 2)):
+        run(
+            "video",
+            tmp_path / "clip.mp4",
+            "--model",
+            model,
+            "--size",
+            "32x32",
+            "--output",
+            tmp_path / f"{steps}",
+            *words,
+        )
+        made = json.loads((tmp_path / f"{steps}/metadata.json").read_text())["order"]["settings"]
+        assert [made[name] for name in ("steps", "cfg")] == [steps, 1.0]
 
 
 def test_what_a_person_asks_for_counts(model: Path, tmp_path: Path) -> None:

@@ -65,7 +65,11 @@ def video(
         typer.Option("--original-size/--working-size", help="Depth at the clip's own size, or the model's.",
                      rich_help_panel=RESULT),
     ] = True,
-    steps: options.DepthSteps = DEPTH_STEPS,
+    steps: Annotated[
+        int | None,
+        typer.Option(help=f"Denoising steps of a frame. Default: {DEPTH_STEPS}, or those of a model of few steps.",
+                     show_default=False, rich_help_panel=options.SAMPLING),
+    ] = None,
     sampler: options.Sampler = SAMPLERS[0],
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
@@ -92,6 +96,7 @@ def video(
         from ...mforce_core.results.folder import default_output
         from ...mforce_core.video.changes import CUT
         from ...mforce_core.video.steady import Steadiness
+        from ..generation import fit_to_model
         from ..video import FORMS, GRAY, Files, run_video
 
         if form not in (*FORMS, "none"):
@@ -99,11 +104,13 @@ def video(
         if colors not in (GRAY, *COLORMAPS):
             raise ValueError(f"--colors is one of {', '.join((GRAY, *COLORMAPS))}, got {colors!r}.")
         settings = Settings(
-            "i2d", prompt, seed=seed, steps=steps, cfg=CFG["i2d"], sampler=sampler, guidance=guidance,
+            "i2d", prompt, seed=seed, steps=DEPTH_STEPS if steps is None else steps, cfg=CFG["i2d"], sampler=sampler,
+            guidance=guidance,
             size=parse_size(size), fit=fit, original_size=original_size, input=str(clip.absolute()),
             device=device, dtype=dtype, compile=compile, cuda_graph=cuda_graph,
             **options.model_files(model, text_encoder, vae),
         )  # fmt: skip
+        settings = fit_to_model(settings, () if steps is None else ("steps",))
         how = Steadiness(carry, anchor_every, overlap, one_scale, flow, CUT if cut is None else cut, batch)
         files = Files("png" if form == "none" else form, form != "none", side_by_side, colors)
         print(run_video(clip, settings, how, output or default_output("video"), files, overwrite=overwrite))

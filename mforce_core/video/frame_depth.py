@@ -9,7 +9,7 @@ from ..depth.codec import decode_depth, encode_depth, fill_missing
 from ..model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_patches
 from ..pipeline import Pipeline
 from ..release import PATCH_SIZE
-from ..rollout_settings import guidance_of
+from ..rollout_settings import check_guidance, guidance_of
 from ..sampling.noise import draw_noise
 from ..sampling.rollout import sample
 from ..settings import Settings
@@ -22,9 +22,13 @@ class FrameDepth:
     Args:
         pipeline: the model.
         job: settings of image to depth, from ``pipeline.job``: prompt, seed, steps, sampler, guidance and size.
+
+    Raises:
+        ValueError: the model embeds a guidance scale, and the settings have none.
     """
 
     def __init__(self, pipeline: Pipeline, job: Settings) -> None:
+        check_guidance(pipeline.model.config, job)
         self.pipeline, self.job = pipeline, job
         width, height = job.canvas
         self.grid = height // PATCH_SIZE, width // PATCH_SIZE
