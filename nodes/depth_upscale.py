@@ -71,7 +71,7 @@ class MFDepthUpscale(Node):
                 io.Float.Input(
                     "strength",
                     default=TILE_STRENGTH,
-                    min=0.01,
+                    min=0.05,
                     max=1.0,
                     step=0.01,
                     round=0.001,
