@@ -113,17 +113,20 @@ def main(root: Path, work: Path) -> None:
     sharp = run(MFDepthOfField, geometry=geometry, focus=1.5, strength=0.1)[0][0]
     results["in_focus"] = float((sharp - image[0])[18:30, 26:38].abs().max())
     results["out_of_focus"] = float((sharp - image[0])[36:].abs().mean())
-    comfy.model_management.interrupt_current_processing()
-    seen = []
-    comfy.utils.set_progress_bar_global_hook(
-        lambda value, *_, **__: seen.append(value) or comfy.model_management.interrupt_current_processing(value > 30)
-    )
-    comfy.model_management.interrupt_current_processing(False)
+    # The first question comes before the frame; a later one that is answered with yes lies within it.
+    checks, ask = [], comfy.model_management.throw_exception_if_processing_interrupted
+
+    def interrupt_at_the_third() -> None:
+        checks.append(None)
+        comfy.model_management.interrupt_current_processing(len(checks) == 3)
+        ask()
+
+    comfy.model_management.throw_exception_if_processing_interrupted = interrupt_at_the_third
     try:
         run(MFDepthOfField, geometry=geometry, focus=1.5, strength=0.3, largest=0.3)
     except comfy.model_management.InterruptProcessingException:
-        results["stopped_within_a_frame"] = max(seen)
-    comfy.utils.set_progress_bar_global_hook(None)
+        results["stopped_within_a_frame"] = len(geometry["depth"]) == 1
+    comfy.model_management.throw_exception_if_processing_interrupted = ask
     clear = run(MFFog, geometry=geometry, density=0.0)[0]
     results["clear"] = float((clear - image).abs().max())
     thick = run(MFFog, geometry=batch, density=5.0, color="#ff0000")[0]
