@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
-from .model.config import Distilled, ModelConfig, Schedule
+from .model.config import Architecture, Distilled, Schedule
 from .sampling.guidance import Guidance
 from .sampling.path import PURE_NOISE, NoisePath
 from .sampling.path_spec import PathSpec
@@ -91,7 +91,7 @@ def fitted(settings: Settings, distilled: Distilled | None, given: Collection[st
     return replace(settings, **changes)
 
 
-def check_guidance(config: ModelConfig, settings: Settings) -> None:
+def check_guidance(config: Architecture, settings: Settings) -> None:
     """Raises ValueError where a model wants a guidance scale as an input and the settings have none."""
     if config.use_guidance_embed and settings.guidance is None:
         raise ValueError("This model embeds a guidance scale: give one with `guidance`, for example 4.")
