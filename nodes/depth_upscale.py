@@ -19,7 +19,7 @@ from .host.images import to_rgb
 from .host.joint_model import check_joint
 from .host.node import Node
 from .host.progress import TileProgress
-from .host.shared_inputs import geometry_output
+from .host.shared_inputs import geometry_output, seed_input
 from .host.tile_sampler import ENCODED_TOGETHER, TileSampler
 
 #: By how much the proportions of depth and picture may differ: a canvas of few cells cannot keep them exactly.
@@ -60,14 +60,7 @@ class MFDepthUpscale(Node):
                         " depth model, or an IMAGE that holds raw depth. One map per picture."
                     ),
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise; the same seed and settings give the same depth.",
-                ),
+                seed_input("Seed of the noise; the same seed and settings give the same depth."),
                 io.Float.Input(
                     "strength",
                     default=TILE_STRENGTH,

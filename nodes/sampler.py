@@ -13,7 +13,7 @@ from .host.core_sampler import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELE
 from .host.joint_latent import Latent, joint, single_streams
 from .host.node import Node
 from .host.path_plan import PathPlan, PathSocket
-from .host.shared_inputs import control_strength_input, tilt_input
+from .host.shared_inputs import control_strength_input, seed_input, tilt_input
 
 
 class MFSampler(Node):
@@ -52,16 +52,9 @@ class MFSampler(Node):
                         "Decides the task: MF Empty Latent, MF Image to Depth Latent or MF Depth to Image Latent."
                     ),
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip=(
-                        "Seed of the starting noise. The same seed and settings give the same result; picture i of a"
-                        " batch, counted from 0, has seed + i."
-                    ),
+                seed_input(
+                    "Seed of the starting noise. The same seed and settings give the same result; picture i of a"
+                    " batch, counted from 0, has seed + i."
                 ),
                 io.Combo.Input(
                     "mode",

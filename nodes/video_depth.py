@@ -16,7 +16,7 @@ from .host.clip_depth import Clip, ClipDepth, depth_of_clip
 from .host.images import gray_image
 from .host.joint_model import check_joint
 from .host.node import Node
-from .host.shared_inputs import fit_inputs
+from .host.shared_inputs import fit_inputs, seed_input
 
 #: Percent of the clip's pixels beyond either end of the pictures' range.
 _CLIPPED = 1.0
@@ -53,14 +53,7 @@ class MFVideoDepth(Node):
                     tooltip="The frames: a VIDEO, which is read frame by frame, or an IMAGE batch in its order.",
                 ),
                 *fit_inputs(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise that all frames start from.",
-                ),
+                seed_input("Seed of the noise that all frames start from."),
                 io.Int.Input(
                     "steps",
                     default=DEPTH_STEPS,

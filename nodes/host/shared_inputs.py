@@ -34,6 +34,11 @@ def size_input(name: str, verb: str) -> io.Input:
     )
 
 
+def seed_input(tooltip: str) -> io.Input:
+    """The seed of noise, which the frontend can change after every run."""
+    return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
+
+
 def fit_inputs() -> list[io.Input]:
     """Width, height and fit, for a node that takes pictures or depth maps of any size."""
     return [

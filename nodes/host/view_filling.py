@@ -24,6 +24,7 @@ from .joint_model import check_joint
 from .path_plan import PathPlan
 from .picture_noise import SEEDS
 from .progress import ViewProgress
+from .shared_inputs import seed_input
 
 
 def filling_inputs() -> list[io.Input]:
@@ -33,14 +34,7 @@ def filling_inputs() -> list[io.Input]:
         io.Conditioning.Input("positive", tooltip="What the scene shows; an empty prompt will do."),
         io.Conditioning.Input("negative", tooltip="An empty prompt, which the model was trained with."),
         io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=SEEDS - 1,
-            control_after_generate=True,
-            tooltip="Seed of what is made; further views count on from it.",
-        ),
+        seed_input("Seed of what is made; further views count on from it."),
         io.Int.Input(
             "steps", default=FILL_STEPS, min=1, max=1000, tooltip="Sampling steps in which picture and depth are made."
         ),
