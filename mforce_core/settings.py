@@ -19,6 +19,9 @@ DEPTH_FORMS = ("npz", "pfm", "tiff", "tiff16")
 DEPTH_STEPS = 4
 #: Noise at the start of what starts from content, as in the image-to-image pipeline for FLUX of diffusers.
 STRENGTH = 0.6
+#: More levels and restarts of a path than this are a mistake, or an attack on the memory.
+MAX_STEPS = 10_000
+
 #: A fast rollout: second-order multistep over steps that are denser at both ends of the path than the release's.
 FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7
 
@@ -131,6 +134,8 @@ class Settings:
             raise ValueError(f"The mode {self.mode} does not go with the input file {self.input}.")
         if self.steps < 1:
             raise ValueError(f"`steps` must be at least 1, got {self.steps}.")
+        if self.steps > MAX_STEPS:
+            raise ValueError(f"`steps` must be at most {MAX_STEPS:,}, got {self.steps:,}.")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"`seed` must be a number from 0 to 2^64 - 1, got {self.seed}.")
         if not (math.isfinite(self.cfg) and self.cfg >= 0):

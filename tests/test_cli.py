@@ -459,7 +459,7 @@ def test_study_names_its_studies_and_its_mistakes(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_leaves_nothing_behind(model, tmp_path):
     process = subprocess.Popen(
-        command("joint", "ball", "--model", model, "--steps", 100000, "-o", tmp_path / "a" / "out"),
+        command("joint", "ball", "--model", model, "--steps", 10000, "-o", tmp_path / "a" / "out"),
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

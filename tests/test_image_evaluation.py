@@ -173,7 +173,7 @@ def test_saved_maps_judge_pictures_when_they_are_there(tmp_path: Path, monkeypat
     run("eval", "d2i", *options)
     assert summary(out)["absrel"] == pytest.approx(0.25)
     save("real", names[1], 2 * seen[1])  # of another depth another picture is made, and the old map is not of it
-    assert "scene_00001.npy is older than" in refused()
+    assert "scene_00001.npyisolderthan" in refused().replace(" ", "")  # long lines are wrapped
     assert made[names[1]] < (out / "made" / f"{names[1]}.png").stat().st_mtime_ns
     assert "exclude each other" in refused("--estimator", "moge:x")
 

@@ -164,6 +164,7 @@ def test_a_saved_result_agrees_with_itself_and_with_the_command_line(nano, tmp_p
 def test_settings_are_checked_by_their_own_names(nano):
     for settings, message in (
         ({"steps": 0}, "`steps` must be at least 1"),
+        ({"steps": 10_001}, "`steps` must be at most 10,000"),
         ({"size": (40, 32)}, "Use `size` 32x32"),
         ({"device": "cpu"}, "device cannot change"),
     ):

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..model.config import Schedule
 from ..release import LOG2_ALPHA, Mode
+from ..settings import MAX_STEPS
 from .curves import Curve, Point, clipped, even_places, hurried, place_of, polyline
 from .path import NoisePath
 from .schedule import released_levels, shift, tilt
@@ -223,15 +224,12 @@ _LIMITS = {
     "start_depth": (0, 1),
 }
 
-#: More levels and restarts than this are a mistake, or an attack on the memory.
-_MOST = 10_000
-
 
 def _order(steps: int, restarts: Sequence[Restart]) -> list[int]:
     """Numbers of the levels in the order in which they are passed."""
     turns = [(round(after * steps), round(back_to * steps), times) for after, back_to, times in restarts]
-    if steps + sum((end - begin + 1) * times for end, begin, times in turns) > _MOST:
-        raise ValueError(f"a path has at most {_MOST:,} steps, restarts included")
+    if steps + sum((end - begin + 1) * times for end, begin, times in turns) > MAX_STEPS:
+        raise ValueError(f"a path has at most {MAX_STEPS:,} steps, restarts included")
     order, reached = [0], 0
     for end, begin, times in turns:
         order += [*range(reached + 1, end + 1), *list(range(begin, end + 1)) * times]
@@ -244,7 +242,7 @@ def _checked_points(points: Any, *, may_rise: bool) -> tuple[Point, ...]:
         isinstance(point, (list, tuple)) and len(point) == 2 and all(_is_number(value) for value in point)
         for point in points
     )
-    if not pairs or not 2 <= len(points) <= _MOST:
+    if not pairs or not 2 <= len(points) <= MAX_STEPS:
         raise ValueError(f"points of a path must be two or more pairs of RGB and depth levels, got {str(points)[:60]}")
     checked = tuple((float(rgb), float(depth)) for rgb, depth in points)
     if not all(0 <= level <= 1 for point in checked for level in point):
