@@ -104,10 +104,9 @@ def explore(
                 raise ValueError(f"{path} does not exist.")
         usual = 0.03 if route == STEREO else 0.3
         way = Way(route, usual if amplitude is None else amplitude, views, frames, layout, cameras)
-        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
         settings = Settings(
             "i2d", "", seed=seed, steps=DEPTH_STEPS, cfg=1.0, size=options.parse_size(size), device=device, dtype=dtype,
-            model=model if model == BUILT_IN else str(Path(model).absolute()), text_encoder=words, vae=autoencoder,
+            **options.model_files(model, text_encoder, vae),
         )  # fmt: skip
         filling = FillSettings(prompt, cfg, seed, steps, noise, resample, depth_steps)
         output = output or default_output("explore")

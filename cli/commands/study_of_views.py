@@ -33,10 +33,8 @@ def views(
         from ..generation import load_pipeline, prepare
         from ..progress import say
 
-        words, autoencoder = (None if path is None else str(path.absolute()) for path in (text_encoder, vae))
-        settings = Settings(
-            "joint", "", seed=seed, model=model, text_encoder=words, vae=autoencoder, device=device, dtype=dtype
-        )
+        files = options.model_files(model, text_encoder, vae)
+        settings = Settings("joint", "", seed=seed, device=device, dtype=dtype, **files)
         settings, parts = prepare(settings)
         pipeline = load_pipeline([settings], parts)
         tables: dict[str, object] = {"model_files": pipeline.model_files, "seed": seed}

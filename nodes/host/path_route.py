@@ -12,11 +12,10 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
+from ...mforce_core.settings import MAX_STEPS
 from .path_plan import read_path
 
 ROUTE = "/mforce/path"
-#: Steps that a picture of a path needs at most, and more than anybody looks at.
-_MOST_STEPS = 10_000
 
 
 def add_path_route() -> None:
@@ -37,8 +36,8 @@ def answer(values: Any) -> dict[str, list[float]]:
         ValueError: values that make no path.
     """
     try:
-        if not 1 <= values["steps"] <= _MOST_STEPS:
-            raise ValueError(f"steps must be from 1 to {_MOST_STEPS}.")
+        if not 1 <= values["steps"] <= MAX_STEPS:
+            raise ValueError(f"steps must be from 1 to {MAX_STEPS}.")
         path = read_path(values).build(values["steps"])
     except (KeyError, TypeError, AttributeError) as problem:
         raise ValueError("this is not what the widgets of MF Path hold.") from problem

@@ -8,6 +8,7 @@ import sys
 from fractions import Fraction
 from pathlib import Path
 
+import node_calls
 from pack_loading import load_pack
 
 SIDE = 64
@@ -30,18 +31,13 @@ def main(root: Path, folder: Path) -> None:
     positive = text.encode_from_tokens_scheduled(text.tokenize(""))
     results = {}
 
+    given = {"model": model, "positive": positive, "vae": vae, "width": SIDE, "height": SIDE, "steps": 2}
+
     def run(clip, **options):
-        inputs = MFVideoDepth.define_schema().inputs
-        given = {entry.id: entry.default for entry in inputs if getattr(entry, "default", None) is not None}
-        given |= {"model": model, "positive": positive, "vae": vae, "clip": clip, "width": SIDE, "height": SIDE}
-        return MFVideoDepth.execute(**given | {"steps": 2} | options).args
+        return node_calls.run(MFVideoDepth, **{**given, "clip": clip, **options})
 
     def message(clip, **options) -> str:
-        try:
-            run(clip, **options)
-        except ValueError as problem:
-            return str(problem)
-        return ""
+        return node_calls.message(MFVideoDepth, **{**given, "clip": clip, **options})
 
     def maps(latent):
         return MFDepthDetokenize.execute(latent).args[4][..., 0]
@@ -95,19 +91,18 @@ def main(root: Path, folder: Path) -> None:
     # The model is asked twice and then interrupted: that ends the run, and the next one works.
     calls = []
 
-    def stopping(apply, given):
-        calls.append(given)
+    def stopping(apply, asked):
+        calls.append(asked)
         if len(calls) == 3:
             comfy.model_management.interrupt_current_processing()
-        return apply(given["input"], given["timestep"], **given["c"])
+        return apply(asked["input"], asked["timestep"], **asked["c"])
 
-    usual, model = model, model.clone()
-    model.set_model_unet_function_wrapper(stopping)
+    interrupted = model.clone()
+    interrupted.set_model_unet_function_wrapper(stopping)
     try:
-        run(frames, frames_at_once=2)
+        run(frames, frames_at_once=2, model=interrupted)
     except comfy.model_management.InterruptProcessingException:
         results["interrupted after"] = len(calls)
-    model = usual
     results["after it"] = len(run(frames)[1])
     print(json.dumps(results))
 
