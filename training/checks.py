@@ -64,7 +64,7 @@ def check_base(config: TrainConfig) -> None:
     has_depth = found["depth_channels"] > 0
     if config.stage == "distill" and not has_depth:
         raise ConfigError(f"base: {config.base} has no depth stream: stage distill needs a Modality Forcing model")
-    depth_only = ("depth_channels", "depth_decoder_num_layers", "cross_stream_timestep_mixing")
+    depth_only = ("depth_channels", "depth_decoder_num_layers", "cross_stream_timestep_mixing", "depth_lapped")
     for key, value in wanted.items():
         if (has_depth or key not in depth_only) and found[key] != value:
             raise ConfigError(f"architecture.{key} is {value}, but the base {config.base} has {found[key]}")

@@ -69,6 +69,8 @@ class ArchitectureConfig(Section):
         "velocity", paper="velocity; clean in the scaling study (eq. 9)"
     )
     """What the RGB output is; ``clean`` latents are trained by the velocity that they imply."""
+    depth_lapped: bool = _key(Architecture.depth_lapped, paper="false")
+    """Depth patches overlap, which leaves no steps at their borders; for models from scratch."""
 
 
 class MixturePart(Section):

@@ -55,7 +55,8 @@ class Architecture:
 
     ``depth_channels == 0`` is a plain FLUX.2 text-to-image model without a depth stream. ``num_kv_heads`` below
     ``num_heads`` is grouped-query attention, 0 is as many as those. ``rgb_prediction`` is what the weights were trained
-    to give; no tensor tells it. ``depth_double == 0`` is a transformer of one sequence.
+    to give; no tensor tells it, nor ``depth_lapped``: depth patches that overlap (:mod:`.lapped`) in place of cut ones.
+    ``depth_double == 0`` is a transformer of one sequence.
     """
 
     in_channels: int = RGB_CHANNELS
@@ -73,6 +74,7 @@ class Architecture:
     cross_stream_timestep_mixing: bool = True
     num_kv_heads: int = 0
     rgb_prediction: str = "velocity"
+    depth_lapped: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _LIMITS.items():
@@ -84,7 +86,7 @@ class Architecture:
             value = getattr(self, name)
             if not (_is_number(value) and 0 < value <= most):
                 raise ConfigError(f"architecture.{name} must be a number above 0 up to {most:g}, got {_short(value)}")
-        for name in ("use_guidance_embed", "cross_stream_timestep_mixing"):
+        for name in ("use_guidance_embed", "cross_stream_timestep_mixing", "depth_lapped"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"architecture.{name} must be true or false, got {_short(getattr(self, name))}")
         if self.rgb_prediction not in RGB_PREDICTIONS:
@@ -105,6 +107,8 @@ class Architecture:
             )
         if self.has_depth and math.isqrt(self.depth_channels) ** 2 != self.depth_channels:
             raise ConfigError(f"depth_channels {self.depth_channels} is not the area of a square patch")
+        if self.depth_lapped and self.has_depth and self.depth_patch_size % 2:
+            raise ConfigError(f"depth_lapped needs patches of an even side, not of {self.depth_patch_size} pixels")
 
     @property
     def head_dim(self) -> int:

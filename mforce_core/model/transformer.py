@@ -16,6 +16,7 @@ from ..release import MIN_DEPTH_TIME
 from .block_cache import BlockCache
 from .blocks import DoubleStreamBlock, FinalLayer, SingleStreamBlock, run_single_blocks
 from .config import Architecture, Schedule
+from .lapped import LappedPatches
 from .modulation import (
     ModulationProjection,
     Modulations,
@@ -84,6 +85,7 @@ class ModalityForcingTransformer(nn.Module):
         self.double_blocks = nn.ModuleList(DoubleStreamBlock(config, **factory) for _ in range(config.depth_double))
         self.single_blocks = nn.ModuleList(SingleStreamBlock(config, **factory) for _ in range(config.depth_single))
         self.final_layer = FinalLayer(size, config.in_channels, **factory)
+        self.lapped = LappedPatches(config.depth_patch_size) if config.has_depth and config.depth_lapped else None
         if not config.has_depth:
             return
 
@@ -149,6 +151,8 @@ class ModalityForcingTransformer(nn.Module):
             if depth is not None and t_depth is None:
                 raise ValueError("depth tokens need their noise level t_depth")
             modulations = self.modulations(t_rgb, None if depth is None else t_depth, guidance, dtype=dtype)
+        if depth is not None and self.lapped is not None:
+            depth = self.lapped.lap(depth, grid)
         streams = [
             self.txt_in(text.to(dtype)),  # (B, T, C)
             self.img_in(rgb.to(dtype)),  # (B, N, C)
@@ -168,7 +172,8 @@ class ModalityForcingTransformer(nn.Module):
         if modulations.decoder is not None:
             segments = [Segment(image, unpack_single(modulations.decoder))]
             x = run_single_blocks(self.depth_decoder_blocks, x, segments, table[:, length + image :])
-        return velocity, self.depth_final_layer(x.float(), modulations.depth_final)
+        clean = self.depth_final_layer(x.float(), modulations.depth_final)
+        return velocity, clean if self.lapped is None else self.lapped.unlap(clean, grid)
 
     def _trunk(
         self,

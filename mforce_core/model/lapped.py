@@ -1,0 +1,78 @@
+"""Depth patches that overlap: an orthogonal change of basis between a depth map and what the tokens hold.
+
+A token that is a square cut out of the map leaves a step at the square's border wherever its level is a little off, and
+every network's levels are. Here each token's numbers belong to a window of twice the patch's side, which fades into its
+neighbors' windows, as in the lapped transforms of image coding (Malvar & Staelin, 1989). The change of basis is
+orthogonal: it keeps squared errors and white noise as they are, needs no more numbers than pixels, and is undone by
+its transpose. The model applies it to the depth that comes in and undoes it on the depth that goes out, so nothing
+outside the model sees it.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .tokens import patches_to_tokens, patchify, tokens_to_patches, unpatchify
+
+
+def border_filter(side: int) -> np.ndarray:
+    """Orthogonal matrix (p, p) float64 for the p pixels around a border of patches, p / 2 on each side of it.
+
+    The pre-filter of the lapped orthogonal transform in the time domain: Tran, Liang & Tu, "Lapped transform via
+    time-domain pre- and post-filtering", IEEE Transactions on Signal Processing 51 (2003). Sums of pixels that mirror
+    each other stay as they are, so a constant stays constant; their differences are rotated by ``C2^T S4``, of the
+    cosine transform II and the sine transform IV. ``p`` is even.
+    """
+    half = side // 2
+    row, column = np.arange(half)[:, None], np.arange(half)[None] + 0.5
+    cosine2 = np.sqrt(2 / half) * np.cos(np.pi / half * row * column)
+    cosine2[0] /= np.sqrt(2)
+    sine4 = np.sqrt(2 / half) * np.sin(np.pi / half * (row + 0.5) * column)
+
+    # Sums above differences; both are ordered by the distance from the border, the pixels from left to right.
+    mirror, same = np.eye(half)[::-1], np.eye(half)
+    butterfly = np.block([[mirror, same], [mirror, -same]]) / np.sqrt(2)
+    rotated = np.block([[same, np.zeros((half, half))], [np.zeros((half, half)), cosine2.T @ sine4]])
+    return butterfly.T @ rotated @ butterfly
+
+
+class LappedPatches:
+    """The change of basis of one model, for patches of one side; its matrix is kept for each device."""
+
+    def __init__(self, side: int) -> None:
+        self._filter = border_filter(side).tolist()
+        self._kept: dict[torch.device, Tensor] = {}
+
+    def lap(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Depth tokens of cut patches -> of overlapping ones, (B, h * w, p * p) -> float32 on the grid (h, w)."""
+        return _filtered(tokens.float(), grid, self._matrix(tokens.device))
+
+    def unlap(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Inverse of :meth:`lap`."""
+        return _filtered(tokens.float(), grid, self._matrix(tokens.device).mT)
+
+    def _matrix(self, device: torch.device) -> Tensor:
+        if torch.compiler.is_compiling():  # the tracer would take what is kept for a constant
+            return torch.tensor(self._filter, device=device)
+        matrix = self._kept.get(device)
+        if matrix is None:
+            with torch.inference_mode(False):  # training may follow in the same process
+                matrix = torch.tensor(self._filter, device=device)
+            if type(matrix) is Tensor:  # not a fake one, of a tracer
+                self._kept[device] = matrix
+        return matrix
+
+
+def _filtered(tokens: Tensor, grid: tuple[int, int], matrix: Tensor) -> Tensor:
+    """The matrix on the pixels around every inner border, along rows and along columns (which commute)."""
+    maps = unpatchify(tokens_to_patches(tokens, grid))
+    maps = _along_width(maps, matrix)
+    maps = _along_width(maps.mT, matrix).mT
+    return patches_to_tokens(patchify(maps, len(matrix)))
+
+
+def _along_width(maps: Tensor, matrix: Tensor) -> Tensor:
+    """(B, H, W) -> (B, H, W): blocks of p columns that straddle the borders; p / 2 at both ends stay as they are."""
+    half, borders = len(matrix) // 2, maps.shape[-1] // len(matrix) - 1
+    left, inner, right = maps.tensor_split((half, maps.shape[-1] - half), dim=-1)
+    return torch.cat([left, (inner.unflatten(-1, (borders, len(matrix))) @ matrix.mT).flatten(-2), right], dim=-1)
