@@ -84,6 +84,8 @@ def fill(model: ModalityForcingTransformer, base: Mapping[str, Tensor], depth_st
     Raises:
         ConfigError: the base holds a value that is not finite.
     """
+    for marker in model.buffers():
+        marker.fill_(1)
     decoder_blocks = model.config.depth_decoder_num_layers
     for name, parameter in model.named_parameters():
         value = starting_value(name, parameter.shape, base, decoder_blocks, depth_start, seed)

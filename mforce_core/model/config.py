@@ -18,6 +18,9 @@ TIME_FREQUENCIES = 256
 #: What the RGB output can be: the velocity eps - x_0, or the clean latents x_0 that imply one.
 RGB_PREDICTIONS = ("velocity", "clean")
 
+#: A tensor of one number that models with ``depth_lapped`` have, whatever the number.
+LAPPED_MARKER = "depth_lapped"
+
 
 class ConfigError(ValueError):
     """A configuration or checkpoint that does not describe a Modality Forcing model."""
@@ -55,8 +58,8 @@ class Architecture:
 
     ``depth_channels == 0`` is a plain FLUX.2 text-to-image model without a depth stream. ``num_kv_heads`` below
     ``num_heads`` is grouped-query attention, 0 is as many as those. ``rgb_prediction`` is what the weights were trained
-    to give; no tensor tells it, nor ``depth_lapped``: depth patches that overlap (:mod:`.lapped`) in place of cut ones.
-    ``depth_double == 0`` is a transformer of one sequence.
+    to give; no tensor tells it. ``depth_lapped`` is depth patches that overlap (:mod:`.lapped`) in place of cut
+    ones. ``depth_double == 0`` is a transformer of one sequence.
     """
 
     in_channels: int = RGB_CHANNELS
@@ -301,4 +304,5 @@ def infer_architecture(shapes: Mapping[str, Sequence[int]]) -> Architecture:
         use_guidance_embed="guidance_in.in_layer.weight" in shapes,
         cross_stream_timestep_mixing="cross_alpha_img" in shapes,
         num_kv_heads=0 if kv_heads == heads else kv_heads,
+        depth_lapped=LAPPED_MARKER in shapes,
     )

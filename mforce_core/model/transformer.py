@@ -15,7 +15,7 @@ from ...kernels import Segment
 from ..release import MIN_DEPTH_TIME
 from .block_cache import BlockCache
 from .blocks import DoubleStreamBlock, FinalLayer, SingleStreamBlock, run_single_blocks
-from .config import Architecture, Schedule
+from .config import LAPPED_MARKER, Architecture, Schedule
 from .lapped import LappedPatches
 from .modulation import (
     ModulationProjection,
@@ -85,9 +85,13 @@ class ModalityForcingTransformer(nn.Module):
         self.double_blocks = nn.ModuleList(DoubleStreamBlock(config, **factory) for _ in range(config.depth_double))
         self.single_blocks = nn.ModuleList(SingleStreamBlock(config, **factory) for _ in range(config.depth_single))
         self.final_layer = FinalLayer(size, config.in_channels, **factory)
-        self.lapped = LappedPatches(config.depth_patch_size) if config.has_depth and config.depth_lapped else None
+        self.lapped: LappedPatches | None = None
         if not config.has_depth:
             return
+        if config.depth_lapped:
+            self.lapped = LappedPatches(config.depth_patch_size)
+            # A file of the weights alone, without its configuration, must tell it, too.
+            self.register_buffer(LAPPED_MARKER, torch.ones(1, device=device, dtype=dtype))
 
         self.depth_in = operations.Linear(config.depth_channels, size, **linear)
         self.time_in_depth = TimeEmbedder(size, **factory)
