@@ -22,8 +22,7 @@ from ...mforce_core.model.config import Schedule
 from ...mforce_core.release import CFG, LOG2_ALPHA, MIN_DEPTH_TIME, STEPS, Mode
 from ...mforce_core.sampling.schedule import rollout_times
 from ...mforce_core.sampling.solvers import SOLVERS
-from .depth_latent import fill_anew
-from .joint_latent import Latent, freeze_mask, split
+from .joint_latent import JointLatent, Latent, freeze_mask, split
 from .joint_model import check_joint
 from .noise_levels import JointModelSampling
 from .notices import notice
@@ -228,6 +227,7 @@ def sample_latent(
         ValueError: inputs that do not fit together.
     """
     check_joint(model)
+    latent = JointLatent(latent)  # alive while it is sampled, so that the run finds what it says about its depth
     task = read_task(latent, mode)
     schedule = model.model.diffusion_model.schedule
     settings = settings.on_the_way_of(task.mode, schedule)
@@ -254,12 +254,7 @@ def sample_latent(
     if first is not None:
         content = sample_one(first, whole)
         task = replace(task, rgb=content[0], depth=content[1])
-    given = task
-    if settings.plan is not None and task.depth.any():
-        task = replace(task, depth=fill_anew(task.depth, latent, noise.unbind()[1]))
     rgb, depth = sample_one(task, settings)
-    if task.mode == DEPTH_TO_IMAGE:
-        depth = given.depth
     if refine:
         depth = sample_one(_refining(task, rgb), whole)[1]
     return rgb, depth

@@ -16,6 +16,7 @@ Relies on: ``comfy.nested_tensor.NestedTensor``, which core's samplers take as s
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakValueDictionary
 
 import comfy.model_management
 import torch
@@ -63,6 +64,11 @@ class JointSamples(NestedTensor):
 class JointLatent(dict[str, Any]):
     """A LATENT that stays joint in the hands of core's samplers, which copy it and put plain nested tensors in."""
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> JointLatent:
+        latent = super().__new__(cls, *args, **kwargs)
+        _ALIVE[id(latent)] = latent
+        return latent
+
     def __setitem__(self, name: str, value: Any) -> None:
         if name == "samples" and type(value) is NestedTensor:
             value = JointSamples(value.unbind())
@@ -76,6 +82,21 @@ class JointLatent(dict[str, Any]):
 
     def __ror__(self, other: Latent) -> JointLatent:  # type: ignore[override]
         return JointLatent({**other, **self})
+
+
+#: Core's sampler nodes hand on the streams of a LATENT without what it says about them, but hold it while they sample.
+_ALIVE: WeakValueDictionary[int, JointLatent] = WeakValueDictionary()
+
+
+def record_of_stream(depth: Tensor) -> Latent:
+    """What the joint LATENT that holds exactly this depth stream says about its depth; {} where there is none."""
+    for latent in list(_ALIVE.values()):
+        record, samples = depth_record(latent), latent.get("samples")
+        if record and samples is not None and samples.is_nested:
+            held = samples.unbind()[-1]
+            if held.shape == depth.shape and torch.equal(held.to(depth), depth):
+                return record
+    return {}
 
 
 def empty_stream(batch: int, channels: int, height: int, width: int) -> Tensor:

@@ -12,10 +12,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import comfy.patcher_extension
+import comfy.utils
 import torch
 from torch import Tensor
 
 from ...mforce_core.rollout_settings import needless_guidance
+from .depth_latent import fill_anew
+from .joint_latent import record_of_stream
 from .notices import notice
 from .path_sampler import PathSampler
 from .regions import pack_regions
@@ -63,6 +66,9 @@ def around_run(executor: Any, *args: Any, latent_shapes: list[Any], **kwargs: An
     sentence = needless_guidance(patcher.model.model_config.distilled, getattr(guider, "cfg", 1.0))
     if sentence is not None:
         notice(sentence)
+    given = run.latent_image
+    if isinstance(run.sampler, PathSampler):
+        run = run._replace(latent_image=_with_noise_in_holes(given, run.noise, latent_shapes))
     guider.conds = {kind: pack_regions(conds, latent_shapes) for kind, conds in guider.conds.items()}
     model = patcher.model
     run = run._replace(callback=model.preview.watch(run.callback, latent_shapes, model.run.alpha))
@@ -72,7 +78,20 @@ def around_run(executor: Any, *args: Any, latent_shapes: list[Any], **kwargs: An
         return out
     # A sampler's arithmetic brings masked-out values back only to rounding.
     kept = (run.denoise_mask == 0).to(out.device)
-    return torch.where(kept, run.latent_image.to(out), out)
+    return torch.where(kept, given.to(out), out)
+
+
+def _with_noise_in_holes(latent_image: Tensor, noise: Tensor, shapes: list[Any]) -> Tensor:
+    """A packed latent with the run's own noise in the pixels whose depth was not measured.
+
+    A path mixes what is given with this noise. A run that goes on without noise finds it there already.
+    """
+    rgb, depth = comfy.utils.unpack_latents(latent_image, shapes)
+    fresh = comfy.utils.unpack_latents(noise, shapes)[1]
+    if not (depth.any() and fresh.any()):
+        return latent_image
+    filled = fill_anew(depth, record_of_stream(depth), fresh)
+    return comfy.utils.pack_latents([rgb, filled])[0]
 
 
 def finish_denoising(executor: Any, *args: Any, **kwargs: Any) -> Tensor:

@@ -69,7 +69,7 @@ class Variant:
         rgb, depth = rgb if mode == "i2d" else 0 * rgb, depth if mode == "d2i" else 0 * depth
         return joint(rgb, depth, freeze_rgb=mode == "i2d", freeze_depth=mode == "d2i")
 
-    def advanced(self, latent, noise, sampler, cfg, sigmas=None):
+    def advanced(self, latent, noise, sampler, cfg, sigmas=None, conditioning=None):
         """Both outputs of core's SamplerCustomAdvanced."""
         import comfy.samplers
         from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
@@ -81,7 +81,7 @@ class Variant:
                 return noise
 
         guider = comfy.samplers.CFGGuider(self.model)
-        guider.set_conds(*self.conditioning)
+        guider.set_conds(*(conditioning or self.conditioning))
         guider.set_cfg(cfg)
         sigmas = sampler.sigmas if sigmas is None else sigmas
         return SamplerCustomAdvanced.execute(Given(), guider, sampler, sigmas, latent)[:2]
@@ -336,7 +336,38 @@ class Variant:
         hook.remove()
         found["holes"] = max(error(state[missing], states[0][missing]) for state in states)
         found["holes unchanged"] = self.torch.equal(out[1], depth)
+        found["holes in advanced"] = {
+            name: self.holes_in_advanced(holes | record, sampled, plan(**spec))
+            for name, spec in {
+                "strict": {"kind": "d2i"},
+                "loose": {"kind": "d2i", "log2_alpha": -4.0},
+                "started from": {"kind": "tilt", "log2_alpha": 0.0, "start_depth": 0.6},
+            }.items()
+        }
         return found
+
+    def holes_in_advanced(self, latent, sampled, plan):
+        """How far core's sampler is from MF Sampler on depth with holes, and MF Sampler from depth without."""
+        from pack_under_test.nodes.host.core_sampler import draw_noise
+        from pack_under_test.nodes.host.joint_latent import JointSamples, split
+        from pack_under_test.nodes.host.path_sampler import PathSampler
+
+        if plan.spec.kind == "tilt":
+            latent = latent.copy()
+            del latent["noise_mask"]
+        wanted = sampled(latent, plan=plan)
+        conditioning = [[[text[:1], *rest]] for ((text, *rest),) in self.conditioning]
+        noise = draw_noise(*split(latent), [7])
+        outputs = self.advanced(latent, noise, PathSampler(plan), 2.5, conditioning=conditioning)
+        streams = outputs[0]["samples"].unbind()
+        rgb, depth = split(latent)
+        whole = latent | {"samples": JointSamples([rgb, depth + 1e-6])}  # nothing is known of this other depth
+        del whole["depth_valid"]
+        return {
+            "equal": all(map(self.torch.equal, streams, wanted)),
+            "seen": error(sampled(whole, plan=plan)[0], wanted[0]),
+            "record": "depth_valid" in outputs[0],
+        }
 
 
 def tokens(latent):

@@ -96,6 +96,14 @@ def test_holes_of_given_depth_are_the_same_noise_at_every_level(results):
     assert results["v2"]["holes unchanged"]
 
 
+@pytest.mark.parametrize("conditioning", ["strict", "loose", "started from"])
+def test_holes_of_given_depth_are_the_same_noise_in_cores_sampler(results, conditioning):
+    found = results["v2"]["holes in advanced"][conditioning]
+    assert found["equal"]
+    assert found["seen"] > 1e-3  # the holes decide something
+    assert found["record"]
+
+
 def test_sigmas_can_be_split(results):
     assert results["v2"]["split"] <= 1e-5
 
