@@ -132,7 +132,7 @@ class MFLoadModel(Node):
 
         dtype, fp8_matmul = _WEIGHT_DTYPES[weight_dtype]
         if model_name == NANO:
-            model = load_joint_model(str(nano_parts.FOLDER), dtype, fp8_matmul)
+            model = load_joint_model(str(nano_parts.FOLDER), dtype, fp8_matmul, dequantized=True)
             clip, autoencoder = nano_parts.load_clip(), nano_parts.load_vae()
         else:
             path = find_checkpoint(model_name)

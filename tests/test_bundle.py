@@ -29,12 +29,33 @@ VAE = "autoencoder.safetensors"
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
+def plain(tmp_path_factory):
+    """The built-in model in float32, however many bits its own file has, with its parts."""
     if not (NANO / "model.safetensors").is_file():
         pytest.skip("the built-in model's weights are not in models/nano")
+    folder = tmp_path_factory.mktemp("plain")
+    save_model(load_model(NANO, dtype=torch.float32), folder, dtype=torch.float32, image_size=(128, 128))
+    for name in ("text_encoder.safetensors", VAE):
+        (folder / name).symlink_to(NANO / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(plain, tmp_path_factory):
     out = tmp_path_factory.mktemp("bundle") / "nano.safetensors"
-    convert_model(NANO, out, to="fp32", bundle=True)
+    convert_model(plain, out, to="fp32", bundle=True)
     return out
+
+
+def test_the_built_in_model_goes_into_one_file_as_it_is_stored(tmp_path):
+    if not (NANO / "model.safetensors").is_file():
+        pytest.skip("the built-in model's weights are not in models/nano")
+    convert_model(NANO, tmp_path / "nano.safetensors", bundle=True)
+    stored, written = read_header(NANO), read_header(tmp_path / "nano.safetensors")
+    assert (written.architecture, written.dtypes) == (stored.architecture, stored.dtypes)
+    found, expected = load_model(tmp_path / "nano.safetensors").state_dict(), load_model(NANO).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert find_parts(str(tmp_path / "nano.safetensors")).trained_size() == find_parts("nano").trained_size()
 
 
 def test_all_parts_come_back(bundle):
@@ -73,10 +94,8 @@ def test_a_bundle_and_its_folder_make_the_same_picture_and_depth(bundle):
     assert np.array_equal(made[0].depth, made[1].depth)
 
 
-def test_parts_are_named_and_keep_their_precision(tmp_path):
+def test_parts_are_named_and_keep_their_precision(plain, tmp_path):
     """One after the other, into files of different precision, by their paths."""
-    if not (NANO / "model.safetensors").is_file():
-        pytest.skip("the built-in model's weights are not in models/nano")
     words = load_text_encoder(NANO)
     moved = tmp_path / "elsewhere"
     moved.mkdir()
@@ -85,22 +104,20 @@ def test_parts_are_named_and_keep_their_precision(tmp_path):
     save_file(halved, moved / "my_vae.safetensors")
     out = tmp_path / "out.safetensors"
     parts = {"text_encoder": moved / "my_words.safetensors", "vae": moved / "my_vae.safetensors"}
-    convert_model(NANO, out, to="int8", **parts)
+    convert_model(plain, out, to="int8", **parts)
     stored = load_file(out)
     assert torch.equal(stored["text_encoders.words.word_embedding.weight"], words.table)
     for name, tensor in halved.items():
         assert stored[f"vae.{name}"].dtype == torch.bfloat16
         assert torch.equal(stored[f"vae.{name}"], tensor)
     with pytest.raises(ConversionError, match="is the file that is converted"):
-        convert_model(NANO, moved / "my_vae.safetensors", overwrite=True, **parts)
+        convert_model(plain, moved / "my_vae.safetensors", overwrite=True, **parts)
 
 
 @pytest.mark.parametrize("how", ["fp8", "int8", "older names"])
-def test_a_quantized_model_is_bundled_as_it_is(how, tmp_path):
-    if not (NANO / "model.safetensors").is_file():
-        pytest.skip("the built-in model's weights are not in models/nano")
+def test_a_quantized_model_is_bundled_as_it_is(how, plain, tmp_path):
     source, out = tmp_path / "quantized.safetensors", tmp_path / "everything.safetensors"
-    convert_model(NANO, source, to="int8" if how == "int8" else "fp8")
+    convert_model(plain, source, to="int8" if how == "int8" else "fp8")
     if how == "older names":
         tensors = {name.replace(".weight_scale", ".scale_weight"): value for name, value in load_file(source).items()}
         tensors = {name: value for name, value in tensors.items() if not name.endswith(".comfy_quant")}

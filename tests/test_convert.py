@@ -82,12 +82,12 @@ class TestModel:
         convert_model(first, second, to="fp32")
         assert first.read_bytes() == second.read_bytes()
 
-    @pytest.mark.parametrize(("to", "limits"), [("fp8", (0.05, 0.01)), ("int8", (0.02, 0.004))])
-    def test_errors_of_eight_bits_on_the_built_in_model(self, to, limits, tmp_path):
-        """Of the RGB velocity and the clean depth, relative; measured: fp8 3.5% and 0.5%, int8 1.0% and 0.1%."""
+    @pytest.mark.parametrize(("to", "limits"), [("fp8", (0.02, 0.02)), ("int8", (0.007, 0.006))])
+    def test_errors_of_eight_bits(self, to, limits, tmp_path):
+        """Of the RGB velocity and the clean depth, relative; measured: fp8 1.4% and 1.5%, int8 0.5% and 0.4%."""
         out = tmp_path / f"{to}.safetensors"
-        convert_model(NANO, out, to=to)
-        wanted = forward(NANO, torch.float32)
+        convert_model(GOLDEN, out, to=to)
+        wanted = forward(GOLDEN, torch.float32)
         for found, reference, limit in zip(forward(out, torch.float32), wanted, limits, strict=True):
             assert 1e-4 < error(found, reference) < limit
 

@@ -33,6 +33,7 @@ __all__ = [
     "load_model",
     "open_safetensors",
     "read_header",
+    "read_weights",
     "save_model",
     "weight_files",
 ]
@@ -197,7 +198,7 @@ def load_model(
     wanted = {name: tensor.dtype for name, tensor in model.state_dict().items()}
     try:
         # Without a cast or a move the parameter stays a view of the mapped file.
-        state = {name: weight.to(device, wanted[name]) for name, weight in _read_weights(header)}
+        state = {name: weight.to(device, wanted[name]) for name, weight in read_weights(header)}
     except QuantizationError as error:
         raise CheckpointError(f"{path}: {error}") from None
     model.load_state_dict(state, assign=True)
@@ -377,8 +378,12 @@ def _unpacked(shape: tuple[int, ...], stored_as: str | None) -> tuple[int, ...]:
     return (shape[0], 2 * shape[1]) if stored_as in quantization.PACKED and len(shape) == 2 else shape
 
 
-def _read_weights(header: CheckpointHeader) -> Iterator[tuple[str, Tensor]]:
-    """Every weight once, file by file; those of quantized layers as float32."""
+def read_weights(header: CheckpointHeader) -> Iterator[tuple[str, Tensor]]:
+    """Every weight once, file by file; those of quantized layers as float32.
+
+    Raises:
+        QuantizationError: a format other than scaled fp8 and int8.
+    """
     beside = {
         name: layer for layer in header.quantized for name in (f"{layer}.{suffix}" for suffix in quantization.SCALES)
     }

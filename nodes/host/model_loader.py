@@ -16,13 +16,16 @@ import comfy.utils
 import torch
 
 from ...mforce_core.weights.checkpoint import CheckpointError, check_tensors, read_header
+from ...mforce_core.weights.checkpoint import read_weights as dequantized_weights
 from ...mforce_core.weights.parts import declared_size
 from .joint_model import JointModelConfig
 from .sampler_wrappers import add_run_wrappers
 from .weights import assign_quantized_weights, assign_weights, read_weights
 
 
-def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bool = False) -> Any:
+def load_joint_model(
+    path: str, dtype: torch.dtype | None = None, fp8_matmul: bool = False, dequantized: bool = False
+) -> Any:
     """Load a Modality Forcing checkpoint as a ModelPatcher.
 
     Args:
@@ -30,6 +33,7 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
         dtype: of the weights in memory, possibly an 8-bit float; None leaves the choice to ComfyUI. Quantized
             checkpoints stay as they are.
         fp8_matmul: multiply in 8-bit floats where the device can.
+        dequantized: turn quantized layers into plain ones, for a model whose 8 bits only keep its file small.
 
     Raises:
         CheckpointError, ConfigError: truncated or foreign file, tensors missing, extra or of the wrong shape.
@@ -45,7 +49,10 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
     if problems:
         raise CheckpointError(f"{Path(path).name} does not hold the model it should: {'; '.join(problems)}.")
 
-    tensors = read_weights(header, fp8_matmul=fp8_matmul)
+    if dequantized and header.quantized:
+        tensors = dict(dequantized_weights(header))
+    else:
+        tensors = read_weights(header, fp8_matmul=fp8_matmul)
     config = JointModelConfig(
         architecture, header.config.schedule, declared_size(path, header.metadata), header.config.distilled
     )
@@ -64,7 +71,7 @@ def load_joint_model(path: str, dtype: torch.dtype | None = None, fp8_matmul: bo
     model.to(offload_device)
     patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
     add_run_wrappers(patcher)
-    patcher.cached_patcher_init = (load_joint_model, (path, dtype, fp8_matmul))
+    patcher.cached_patcher_init = (load_joint_model, (path, dtype, fp8_matmul, dequantized))
     return patcher
 
 

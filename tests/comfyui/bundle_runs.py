@@ -28,8 +28,9 @@ def main(root: Path, folder: Path) -> None:
 
 
 def nano_in_every_form(root, folder):
-    """Differences in picture and depth from the built-in model; None without its weights."""
+    """Differences in picture and depth from the built-in model, of its weights in float32; None without them."""
     import torch
+    from pack_under_test.mforce_core.weights.checkpoint import load_model, save_model
     from pack_under_test.mforce_core.weights.convert import convert_model
     from pack_under_test.nodes.empty_latent import MFEmptyLatent
     from pack_under_test.nodes.host.model_files import checkpoint_names
@@ -39,8 +40,11 @@ def nano_in_every_form(root, folder):
     source = root / "models" / "nano"
     if not (source / "model.safetensors").is_file():
         return None
-    convert_model(source, folder / "bundle.safetensors", to="fp32", bundle=True)
-    shutil.copytree(source, folder / "copy")
+    plain = folder / "copy"
+    shutil.copytree(source, plain)
+    # Its own file may hold 8 bits, which Load MF Model turns into floats for the built-in model alone.
+    save_model(load_model(source, dtype=torch.float32), plain, dtype=torch.float32, image_size=(128, 128))
+    convert_model(plain, folder / "bundle.safetensors", to="fp32", bundle=True)
     listed = checkpoint_names()
     found = {}
     for name in (NANO, "bundle.safetensors", "copy"):

@@ -44,6 +44,14 @@ def main(root: Path, checkpoint: Path, folder: Path) -> None:
             "quantized": type(model.model.diffusion_model.single_blocks[0].linear1.weight).__name__,
             "depth_head": str(model.model.diffusion_model.depth_final_layer.linear.weight.dtype),
         }
+    for name in ("fp8", "int8"):
+        model = load_joint_model(str(files[name]), dequantized=True)
+        alone = core_forward(load_model(files[name], dtype=torch.float32), inputs)
+        results[f"dequantized {name}"] = {
+            "against_core": error(forward(model), alone),
+            "bytes": model.model_size(),
+            "quantized": type(model.model.diffusion_model.single_blocks[0].linear1.weight).__name__,
+        }
     for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
         model = load_joint_model(str(files["bf16"]), dtype)
         results[str(dtype)] = {"error": error(forward(model), wanted), "bytes": model.model_size()}
@@ -244,7 +252,7 @@ def bundled_parts(root, folder):
     source = root / "models" / "nano"
     if not (source / "model.safetensors").is_file():
         return None
-    convert_model(source, folder / "nano-bundle.safetensors", to="fp32", bundle=True)
+    convert_model(source, folder / "nano-bundle.safetensors", bundle=True)
     latent = torch.randn(1, 128, 2, 2, generator=torch.Generator().manual_seed(0))
     found = []
     for name in (NANO, "nano-bundle.safetensors"):

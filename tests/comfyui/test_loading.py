@@ -42,6 +42,15 @@ def test_errors_of_eight_bits(runs):
     assert max(found["bytes"] for found in unscaled) < runs["fp8"]["bytes"] < 0.55 * runs["fp32"]["bytes"]
 
 
+@pytest.mark.parametrize("name", ["fp8", "int8"])
+def test_eight_bits_that_only_keep_a_file_small_are_floats_in_memory(runs, name):
+    """As the built-in model is loaded."""
+    found = runs[f"dequantized {name}"]
+    assert found["quantized"] == "Parameter"
+    assert found["bytes"] == runs["fp32"]["bytes"]
+    assert max(found["against_core"]) == 0
+
+
 def test_fast_fp8_multiplies_in_eight_bits_and_the_default_does_not(runs):
     assert runs["fast"] == [False, True]
 

@@ -27,7 +27,7 @@ def main(root: Path, folder: Path) -> None:
     from pack_under_test.nodes.image_to_depth_latent import MFImageToDepthLatent
     from pack_under_test.nodes.video_depth import MFVideoDepth
 
-    model, vae, text = load_joint_model(str(FOLDER)), load_vae(), load_clip()
+    model, vae, text = load_joint_model(str(FOLDER), dequantized=True), load_vae(), load_clip()
     positive = text.encode_from_tokens_scheduled(text.tokenize(""))
     results = {}
 
