@@ -14,6 +14,7 @@ from .host.joint_latent import Latent, joint, single_streams
 from .host.node import Node
 from .host.path_plan import PathPlan, PathSocket
 from .host.shared_inputs import control_strength_input, seed_input, tilt_input
+from .host.starting_noise import ALWAYS, FOR_DEPTH, NEVER
 
 
 class MFSampler(Node):
@@ -54,7 +55,7 @@ class MFSampler(Node):
                 ),
                 seed_input(
                     "Seed of the starting noise. The same seed and settings give the same result; picture i of a"
-                    " batch, counted from 0, has seed + i."
+                    " batch, counted from 0, has seed + i, unless same_noise gives all of them one."
                 ),
                 io.Combo.Input(
                     "mode",
@@ -128,14 +129,16 @@ class MFSampler(Node):
                     " more as a hint of the layout.",
                     optional=True,
                 ),
-                io.Boolean.Input(
+                io.Combo.Input(
                     "same_noise",
-                    default=False,
+                    options=[FOR_DEPTH, ALWAYS, NEVER],
+                    default=FOR_DEPTH,
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "Start every picture of a batch from the noise of the first. Turn it on for the frames of a"
-                        " video, so that their depth flickers less; off, pictures of a batch differ."
+                        "When all pictures of a batch start from one noise. image to depth: depth of the frames of a"
+                        " video flickers less then. always: in every mode. never: each has a noise of its own. Repeats"
+                        " of one picture from MF Repeat Latent differ in any case."
                     ),
                 ),
                 PathSocket.Input(
@@ -172,7 +175,7 @@ class MFSampler(Node):
         i2d_cfg: float = CFG["i2d"],
         denoise: float = 1.0,
         control_strength: float = 1.0,
-        same_noise: bool = False,
+        same_noise: str = NEVER,  # of prompts from before there was a choice
         path: PathPlan | None = None,
     ) -> io.NodeOutput:
         settings = Settings(steps, cfg, i2d_cfg, tilt, sampler_name, scheduler, denoise, control_strength, path)

@@ -11,7 +11,7 @@ from typing import Any
 import comfy.utils
 from torch import Tensor
 
-from .joint_latent import PER_SAMPLE, JointSamples, Latent
+from .joint_latent import PER_SAMPLE, REPEATS, JointSamples, Latent
 
 
 def take_pictures(latent: Latent, start: int, length: int) -> Latent:
@@ -30,14 +30,15 @@ def take_pictures(latent: Latent, start: int, length: int) -> Latent:
 
 
 def repeat_pictures(latent: Latent, amount: int) -> Latent:
-    """The whole batch of a LATENT ``amount`` times; where places in a batch are noted, repeats get new ones."""
+    """The whole batch of a LATENT ``amount`` times, each picture with its turn as ``repeat_index``.
+
+    Where places in a batch are noted, repeats get new ones.
+    """
     batch = latent["samples"].shape[0]
     repeated = _pick(latent, list(range(batch)) * amount)
     if "batch_index" in latent:
-        known = latent["batch_index"]
-        offset = max(known) - min(known) + 1
-        repeated["batch_index"] = [place + turn * offset for turn in range(amount) for place in known]
-    return repeated
+        repeated["batch_index"] = _counted_on(latent["batch_index"], amount)
+    return repeated | {REPEATS: _counted_on(latent.get(REPEATS, [0] * batch), amount)}
 
 
 def _pick(latent: Latent, places: list[int]) -> Latent:
@@ -51,7 +52,15 @@ def _pick(latent: Latent, places: list[int]) -> Latent:
 
     if "noise_mask" in latent:
         picked["noise_mask"] = _each_stream(latent["noise_mask"], of_those)
+    if REPEATS in latent:
+        picked[REPEATS] = [latent[REPEATS][place] for place in places]
     return picked | {name: of_those(latent[name]) for name in PER_SAMPLE & latent.keys()}
+
+
+def _counted_on(places: list[int], amount: int) -> list[int]:
+    """Places ``amount`` times, as core's RepeatLatentBatch counts them on."""
+    offset = max(places) - min(places) + 1
+    return [place + turn * offset for turn in range(amount) for place in places]
 
 
 def _each_stream(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -25,13 +25,14 @@ from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
 from ...mforce_core.video.files import VideoReader
 from ...mforce_core.video.going_on import path_from
 from ...mforce_core.video.steady import Steadier, Steadiness, batches
-from .core_sampler import IMAGE_TO_DEPTH, Settings, draw_noise, read_task, run
+from .core_sampler import IMAGE_TO_DEPTH, Settings, read_task, run
 from .depth_latent import decode_stream, encode_stream
 from .image_fit import fit_image, place
 from .joint_latent import Latent, empty_stream, joint
 from .nano_parts import warn_of_unfamiliar
 from .path_plan import PathPlan
 from .progress import depth_on_node
+from .starting_noise import draw_noise
 
 #: Frames a second of frames that come without.
 USUAL_RATE = 24.0

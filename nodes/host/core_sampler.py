@@ -1,7 +1,7 @@
 """Everything MF Sampler does: the task of a joint latent, and one or more runs of a core sampler over it.
 
-Relies on: ``comfy.samplers`` (CFGGuider, sampler_object, KSampler's schedules) and ``comfy.sample.prepare_noise`` with
-nested tensors, ``latent_preview.prepare_callback``.
+Relies on: ``comfy.samplers`` (CFGGuider, sampler_object, KSampler's schedules) and
+``latent_preview.prepare_callback``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import comfy.sample
 import comfy.samplers
 import comfy.utils
 import latent_preview
@@ -28,7 +27,8 @@ from .noise_levels import JointModelSampling
 from .notices import notice
 from .path_plan import PathPlan, control_path
 from .path_sampler import PathSampler
-from .picture_noise import SEEDS, with_picture_noise
+from .picture_noise import with_picture_noise
+from .starting_noise import NEVER, batch_seeds, draw_noise
 
 AUTO = "auto"
 JOINT: Mode = "joint"
@@ -216,12 +216,12 @@ def sample_latent(
     settings: Settings,
     seed: int,
     refine_depth: bool = False,
-    same_noise: bool = False,
+    same_noise: str = NEVER,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Everything MF Sampler does: task, noise, one run, and for joint tasks another that refines the depth.
 
-    With ``same_noise`` every picture of a batch has the noise of the first. ``progress`` stands in for its own bar.
+    ``same_noise`` is an option of `.starting_noise`; ``progress`` stands in for its own bar.
 
     Raises:
         ValueError: inputs that do not fit together.
@@ -233,8 +233,7 @@ def sample_latent(
     settings = settings.on_the_way_of(task.mode, schedule)
     first = _missing_content(task, settings)
     refine = refine_depth and task.mode == JOINT
-    places = [0] * task.rgb.shape[0] if same_noise else latent.get("batch_index")
-    seeds = picture_seeds(task.rgb.shape[0], seed, places)
+    seeds = batch_seeds(latent, task.mode, seed, same_noise)
     noise = draw_noise(task.rgb, task.depth, seeds)
     whole = settings.refining(schedule)
     total = settings.run_steps + whole.run_steps * (refine + (first is not None))
@@ -258,22 +257,6 @@ def sample_latent(
     if refine:
         depth = sample_one(_refining(task, rgb), whole)[1]
     return rgb, depth
-
-
-def picture_seeds(batch: int, seed: int, batch_index: Sequence[int] | None = None) -> list[int]:
-    """The seeds of a batch's pictures, counted on from that of the first.
-
-    Args:
-        batch_index: the pictures' places in the batch that they were taken from, as core notes them in a LATENT.
-    """
-    return [(seed + place) % SEEDS for place in (range(batch) if batch_index is None else batch_index)]
-
-
-def draw_noise(rgb: Tensor, depth: Tensor, seeds: Sequence[int]) -> NestedTensor:
-    """Starting noise for the streams of a batch, in which every picture has that of a single one with its seed."""
-    one = NestedTensor([rgb[:1], depth[:1]])
-    draws = [comfy.sample.prepare_noise(one, seed).unbind() for seed in seeds]
-    return NestedTensor([torch.cat(streams) for streams in zip(*draws, strict=True)])
 
 
 def _frozen(mode: Mode, rgb: Tensor, depth: Tensor) -> Task:

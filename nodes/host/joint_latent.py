@@ -28,6 +28,9 @@ from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
 #: Where the latents' nodes are in the menu.
 CATEGORY = "model/latent/modality forcing"
 
+#: Which repeat of its picture each picture of a batch is, by a node of this pack; core's own entry is ``batch_index``.
+REPEATS = "repeat_index"
+
 #: What a LATENT may say about its depth, and the part of it that has one entry per sample.
 DEPTH_RECORD = frozenset({"depth_valid", "depth_scale", "placement"})
 PER_SAMPLE = DEPTH_RECORD - {"placement"}
@@ -150,7 +153,7 @@ def split(latent: Latent) -> tuple[Tensor, Tensor]:
 
 def single_streams(latent: Latent, rgb: Tensor, depth: Tensor) -> tuple[Latent, Latent]:
     """Two plain LATENTs that keep what belongs to each from the joint one they come from."""
-    shared = {key: latent[key] for key in ("batch_index",) if key in latent}
+    shared = {key: latent[key] for key in ("batch_index", REPEATS) if key in latent}
     return {"samples": rgb, **shared}, {"samples": depth, **shared, **depth_record(latent)}
 
 

@@ -14,7 +14,7 @@ from ...mforce_core.picture.placement import STRETCH
 from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
 from .depth_latent import decode_stream, encode_stream
 from .image_fit import fit_depth, place
-from .joint_latent import Latent, depth_record, depth_stream, empty_stream, joint, split
+from .joint_latent import REPEATS, Latent, depth_record, depth_stream, empty_stream, joint, split
 
 
 def merge_latents(rgb: Latent | None, depth: Latent | None, *, keep_rgb: bool, keep_depth: bool) -> Latent:
@@ -42,8 +42,9 @@ def merge_latents(rgb: Latent | None, depth: Latent | None, *, keep_rgb: bool, k
 
     latent = joint(picture, stream) | record
     for source in (rgb, depth):
-        if source is not None and "batch_index" in source:
-            latent["batch_index"] = source["batch_index"]
+        for places in ("batch_index", REPEATS):
+            if source is not None and len(source.get(places, ())) == len(picture):
+                latent[places] = source[places]
     masks = [_mask(picture, rgb, depth, keep_rgb), _mask(stream, depth, rgb, keep_depth)]
     if any(mask is not None for mask in masks):
         filled = zip(masks, (picture, stream), strict=True)

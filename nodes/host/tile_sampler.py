@@ -14,9 +14,10 @@ from torch import Tensor
 from ...mforce_core.depth.codec import decode_depth, encode_depth, fill_missing, mean_depth
 from ...mforce_core.full_size.tile_model import on_grid, tile_path, tile_steps
 from ...mforce_core.model.tokens import latents_to_patches, patches_to_latents
-from .core_sampler import IMAGE_TO_DEPTH, Settings, Task, draw_noise, picture_seeds, run
+from .core_sampler import IMAGE_TO_DEPTH, Settings, Task, run
 from .joint_latent import freeze_mask
 from .path_plan import PathPlan
+from .starting_noise import draw_noise, picture_seeds
 
 #: Tiles that are encoded together, so that model and VAE change places in memory once for all of them.
 ENCODED_TOGETHER = 16

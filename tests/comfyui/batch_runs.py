@@ -16,6 +16,7 @@ def main(root: Path) -> None:
     from comfy.nested_tensor import NestedTensor
     from pack_under_test.nodes.depth_detokenize import MFDepthDetokenize
     from pack_under_test.nodes.host.joint_latent import joint
+    from pack_under_test.nodes.host.starting_noise import ALWAYS, FOR_DEPTH, NEVER, batch_seeds
     from pack_under_test.nodes.latent_from_batch import MFLatentFromBatch
     from pack_under_test.nodes.repeat_latent import MFRepeatLatent
 
@@ -55,7 +56,7 @@ def main(root: Path) -> None:
     }
     results["like_core"] = {
         name: all(same(take(latent, *part), core_take(latent, *part)[0]) for part in ((0, 1), (1, 2), (-1, 1), (2, 9)))
-        and same(repeat(latent, 3), core_repeat(latent, 3)[0])
+        and same(repeat(latent, 3), core_repeat(latent, 3)[0] | {"repeat_index": sorted([0, 1, 2] * 4)})
         for name, latent in plain.items()
     }
 
@@ -65,10 +66,29 @@ def main(root: Path) -> None:
     wanted |= {"noise_mask": NestedTensor([masks[1:3], masks[:1]]), "batch_index": [1, 2], "placement": "where it was"}
     results["joint_part"] = same(two, wanted)
     results["part_of_a_part"] = take(two, 1, 1)["batch_index"] == [2]
+    clip = {"samples": rgb[:2]}
+    results["repeats_of_repeats"] = repeat(repeat(clip, 2), 2)["repeat_index"] == [0, 0, 1, 1, 2, 2, 3, 3]
+    results["a_repeat"] = take(repeat(clip, 3), 3, 3)["repeat_index"] == [1, 2, 2]
+    results["seeds"] = {
+        f"{name}, {mode}": batch_seeds(latent, mode, 5, when)
+        for name, latent, mode, when in (
+            ("clip", take(whole, 1, 3), "i2d", FOR_DEPTH),
+            ("members of a clip", repeat(clip, 2), "i2d", FOR_DEPTH),
+            ("member", take(repeat(clip, 2), -1, 1), "i2d", FOR_DEPTH),
+            ("batch", whole, "joint", FOR_DEPTH),
+            ("batch", whole, "d2i", FOR_DEPTH),
+            ("members", repeat(take(whole, 0, 1), 3), "joint", FOR_DEPTH),
+            ("part, always", take(whole, 1, 3), "joint", ALWAYS),
+            ("members, always", repeat(take(whole, 0, 1), 3), "d2i", ALWAYS),
+            ("part, never", take(whole, 1, 3), "i2d", NEVER),
+            ("cut by another node", repeat(clip, 2) | {"samples": rgb[:3]}, "i2d", FOR_DEPTH),
+        )
+    }
     doubled = repeat(nested, 2)
     results["repeated_record"] = {name: len(doubled[name]) for name in record}
     back = [take(doubled, start, 4) for start in (0, 4)]
-    results["repeats"] = all(same(part | {"batch_index": 0}, nested | {"batch_index": 0}) for part in back)
+    no_places = {"batch_index": 0, "repeat_index": 0}
+    results["repeats"] = all(same(part | no_places, nested | no_places) for part in back)
     results["untouched"] = same(nested, whole | {"noise_mask": NestedTensor([masks, masks[:1]])})
 
     def message(call) -> str:

@@ -190,7 +190,7 @@ class Variant:
         def plan(solver="euler", **spec):
             return PathPlan.of(PathSpec.from_dict(spec), STEPS, solver)
 
-        def sampled(latent, same_noise=False, refine=False, **settings):
+        def sampled(latent, same_noise="never", refine=False, **settings):
             settings = Settings(**{"steps": STEPS, "cfg": 2.5, **settings})
             return sample_latent(self.model, positive, negative, latent, "auto", settings, 7, refine, same_noise)
 
@@ -213,13 +213,13 @@ class Variant:
         pair = sampled(self.latent("joint"), plan=noisy)
         second = sampled(self.latent("joint", 1) | {"batch_index": [1]}, plan=noisy)
         found["picture in a batch"] = max(error(a[1:2], b) for a, b in zip(pair, second, strict=True))
-        same = [sampled(self.latent("joint"), plan=noisy, same_noise=on)[0] for on in (True, False)]
+        same = [sampled(self.latent("joint"), plan=noisy, same_noise=when)[0] for when in ("always", "never")]
         found["same noise"] = [equal(streams[0], streams[1]) for streams in same]
 
         counted = []
         comfy.utils.set_progress_bar_global_hook(lambda value, total, *_, **__: counted.append((value, total)))
         refining = plan("dpmpp_2m", kind="tilt", restarts=[[0.5, 0.0, 1]])
-        twice = [sampled(self.latent("joint", 1), True, True, steps=3, plan=refining, **extra)
+        twice = [sampled(self.latent("joint", 1), refine=True, steps=3, plan=refining, **extra)
                  for extra in ({}, {"sampler_name": "lms", "scheduler": "karras"})]  # fmt: skip
         found["progress"] = list(counted[-1])
         second = plan("dpmpp_2m", kind="i2d")

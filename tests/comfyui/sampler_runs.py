@@ -21,10 +21,11 @@ def main(root: Path, folder: Path) -> None:
     from comfy.nested_tensor import NestedTensor
     from pack_under_test.mforce_core.sampling.rollout import sample
     from pack_under_test.mforce_core.weights.checkpoint import load_model
-    from pack_under_test.nodes.host.core_sampler import Settings, draw_noise, sample_latent
+    from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
     from pack_under_test.nodes.host.joint_latent import joint
     from pack_under_test.nodes.host.model_loader import load_joint_model
     from pack_under_test.nodes.host.noise_levels import JointModelSampling
+    from pack_under_test.nodes.host.starting_noise import draw_noise
     from pack_under_test.nodes.sampler import MFSampler
     from safetensors.torch import load_file
 

@@ -31,6 +31,23 @@ def test_what_a_joint_latent_notes_goes_with_its_pictures(results):
     assert results["arithmetic"]
 
 
+def test_frames_share_a_noise_and_repeats_of_a_picture_do_not(results):
+    assert results["repeats_of_repeats"]
+    assert results["a_repeat"]
+    assert results["seeds"] == {
+        "clip, i2d": [5, 5, 5],
+        "members of a clip, i2d": [5, 5, 6, 6],
+        "member, i2d": [6],
+        "batch, joint": [5, 6, 7, 8],
+        "batch, d2i": [5, 6, 7, 8],
+        "members, joint": [5, 6, 7],
+        "part, always, joint": [5, 5, 5],
+        "members, always, d2i": [5, 6, 7],
+        "part, never, i2d": [6, 7, 8],
+        "cut by another node, i2d": [5, 5, 5],
+    }
+
+
 def test_latents_that_do_not_fit_say_so(results):
     assert "no picture 4 in a batch of 4" in results["no_such_picture"]
     assert "holds 2 depth maps, but what it notes about depth is of 4" in results["cut_by_core"]
@@ -62,6 +79,25 @@ def same(found, wanted):
     for ones, others in zip(found, wanted, strict=True):
         assert len(ones) == len(others)
         assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ones, others, strict=True))
+
+
+def test_frames_of_a_batch_have_one_noise_and_so_one_depth_where_they_are_the_same(server, object_info):
+    scene = Scene(object_info, "")
+    frames = scene.add("RepeatImageBatch", image=scene.example[0], amount=2)[0]
+    clip = scene.add("MFImageToDepthLatent", image=frames, vae=scene.vae, width=128, height=128, fit="stretch")[0]
+    conds = {"model": scene.model, "positive": scene.positive, "negative": scene.negative, "latent": clip}
+    made = {}
+    for when in ("image to depth", "never", "left out"):
+        sampler = scene.add("MFSampler", **conds, seed=4, steps=2, same_noise=when)
+        if when == "left out":  # as in a prompt of 0.2
+            del scene.graph.prompt[sampler.name]["inputs"]["same_noise"]
+        made[when] = scene.save_depth(scene.add("MFDepthDetokenize", depth=sampler[1])[0])
+    outcome = scene.graph.run(server)
+    maps = {when: [np.load(path) for path in outcome.files(node, "depth_files")] for when, node in made.items()}
+    assert np.array_equal(*maps["image to depth"])
+    assert np.array_equal(maps["never"][0], maps["image to depth"][0])
+    assert not np.allclose(*maps["never"], rtol=1e-3)
+    same([maps["left out"]], [maps["never"]])
 
 
 @pytest.mark.parametrize("sampler", ["KSampler", "MFSampler"])

@@ -51,7 +51,7 @@ def main(root: Path, folder: Path) -> None:
     depth, pictures, shown, fps = run(frames, one_scale=False, frames_at_once=4)
     latent = MFImageToDepthLatent.execute(frames, vae, SIDE, SIDE, "keep aspect").args[0]
     settings = Settings(steps=2)
-    sampled = sample_latent(model, positive, positive, latent, "auto", settings, 0, same_noise=True)[1]
+    sampled = sample_latent(model, positive, positive, latent, "auto", settings, 0, same_noise="image to depth")[1]
     wanted = maps({"samples": sampled, "depth_valid": latent["depth_valid"]})
     known = (wanted > 0) & (maps(depth) > 0)
     results["same as the sampler"] = float((maps(depth) / wanted - 1)[known].abs().max())
