@@ -35,6 +35,24 @@ def seam_steps(maps: Tensor, cell: int = PATCH_SIZE) -> Tensor:
     return torch.stack([step[..., kind].flatten(1).nanmean(1) for kind in (border, ~border)], dim=1)
 
 
+def column_steps(maps: Tensor, cell: int = PATCH_SIZE) -> Tensor:
+    """Mean absolute difference of horizontal neighbors by their place in a token, the last one across its border.
+
+    The largest of the means over many pictures, by their mean, finds a grid wherever in the tokens its lines are.
+
+    Args:
+        maps: as in :func:`seam_steps`, three tokens wide or more: those at both ends, which lap over no border
+            outward, are left out.
+        cell: pixels along the side of a token.
+
+    Returns:
+        (B, cell).
+    """
+    step, _ = _horizontal_steps(maps, cell)
+    inner = step[..., cell : (maps.shape[-1] // cell - 1) * cell]
+    return inner.unflatten(-1, (-1, cell)).flatten(1, -2).nanmean(1)
+
+
 def sharpness(maps: Tensor, cell: int = PATCH_SIZE) -> Tensor:
     """Mean of the largest 5% of the absolute differences of horizontal neighbors inside tokens, (B, ..., H, W) -> (B,).
 

@@ -38,6 +38,16 @@ def ratio(values: Tensor) -> Estimate:
     return _bootstrapped(tuple(values.unbind(1)), lambda a, b, axis=-1: np.mean(a, axis) / np.mean(b, axis))
 
 
+def unevenness(values: Tensor) -> Estimate:
+    """Largest of the means of several measures of the same pictures, (B, N), by the mean of these means."""
+
+    def largest(*columns: np.ndarray, axis: int = -1) -> np.ndarray:
+        means = np.stack([np.mean(column, axis) for column in columns])
+        return means.max(0) / means.mean(0)
+
+    return _bootstrapped(tuple(values.unbind(1)), largest)
+
+
 def _bootstrapped(columns: tuple[Tensor, ...], statistic: object) -> Estimate:
     arrays = tuple(column.double().numpy() for column in columns)
     value = float(statistic(*arrays))  # type: ignore[operator]

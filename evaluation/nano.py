@@ -31,7 +31,7 @@ from ..mforce_core.release import LOG2_ALPHA, NANO_SIZE, PATCH_SIZE, STEPS, Mode
 from ..scenes import SceneLayout, captions, render, sample_layouts
 from ..scenes.vocabulary import COLOR_HUES, COLORS, FLOORS, SHAPES
 from . import intervals
-from .appearance import dominant_hue, object_mask, roundness, seam_steps, sharpness
+from .appearance import column_steps, dominant_hue, object_mask, roundness, seam_steps, sharpness
 from .intervals import Estimate
 from .judge import ShapeJudge, load_judge, lone_objects
 from .metrics import abs_rel, align_median, constant_depth, delta1, edge_band
@@ -117,7 +117,7 @@ class Rollouts:
 
 class Columns:
     """Measures picture by picture: (B,) where their mean counts, bool where the share of True does, (B, 2) where the
-    ratio of two means does."""
+    ratio of two means does, (B, N) where the largest of N means by their mean does."""
 
     def __init__(self) -> None:
         self._parts: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -133,8 +133,9 @@ class Columns:
         return aligned
 
     def add_look(self, name: str, maps: Tensor, rendered: Tensor) -> None:
-        """Seams and sharpness of pictures, or of log depth, beside those of renders; (B, ..., H, W)."""
+        """Seams, grid and sharpness of pictures, or of log depth, (B, ..., H, W); sharpness beside that of renders."""
         self.add(f"{name}_seam", seam_steps(maps))
+        self.add(f"{name}_grid", column_steps(maps))
         self.add(f"{name}_sharpness", torch.stack((sharpness(maps), sharpness(rendered)), dim=1))
 
     def estimates(self) -> dict[str, Estimate]:
@@ -145,7 +146,9 @@ class Columns:
 def _estimate(values: Tensor) -> Estimate:
     if values.dtype == torch.bool:
         return intervals.share(values)
-    return intervals.mean(values) if values.ndim == 1 else intervals.ratio(values)
+    if values.ndim == 1:
+        return intervals.mean(values)
+    return intervals.ratio(values) if values.shape[1] == 2 else intervals.unevenness(values)
 
 
 def evaluate_nano(
@@ -218,6 +221,8 @@ def _measure_scenes(run: Rollouts, columns: Columns, layout: SceneLayout, seed: 
     columns.add_errors("d2i", run.image_to_depth(made, seed), reference)
     columns.add("renders_rgb_seam", seam_steps(rendered))
     columns.add("renders_depth_seam", seam_steps(reference.log()))
+    columns.add("renders_rgb_grid", column_steps(rendered))
+    columns.add("renders_depth_grid", column_steps(reference.log()))
 
 
 def _measure_prompts(run: Rollouts, columns: Columns, judge: ShapeJudge, prompts: list[Prompt], seed: int) -> None:

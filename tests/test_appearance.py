@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from mforce.evaluation import intervals
-from mforce.evaluation.appearance import dominant_hue, object_mask, roundness, seam_steps, sharpness
+from mforce.evaluation.appearance import column_steps, dominant_hue, object_mask, roundness, seam_steps, sharpness
 from mforce.evaluation.judge import load_judge, lone_objects
 from mforce.evaluation.nano import HUES, object_prompts
 from mforce.mforce_core.encoders.words import WordTextEncoder
@@ -27,6 +27,14 @@ def test_seams_show_where_tokens_differ_by_a_step() -> None:
     assert seam_ratio(ramp + tokens) == pytest.approx(1.5, rel=1e-3)
     shifted = (ramp + tokens)[..., 8:]
     assert seam_ratio(shifted) < 1.1  # the same steps, but inside tokens
+
+
+@pytest.mark.parametrize("shift", [0, 5, 8])
+def test_a_grid_shows_wherever_in_the_tokens_it_lies(shift: int) -> None:
+    ramp = torch.linspace(0, 1, 96).repeat(2, 3, 8, 1)
+    stairs = 1 / 95 * ((torch.arange(96) + shift) // 16)
+    assert intervals.unevenness(column_steps(ramp)).value == pytest.approx(1, rel=1e-3)
+    assert intervals.unevenness(column_steps(ramp + stairs)).value == pytest.approx(2 / (17 / 16), rel=1e-3)
 
 
 def test_seams_leave_unknown_pixels_out() -> None:
