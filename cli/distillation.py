@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..benchmarks.machine import describe
-from ..evaluation.distillation import Counts, compare
+from ..evaluation.distillation import Counts, Student, compare
 from ..evaluation.sampling_subject import Subject
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
+from ..mforce_core.weights.parts import Parts
+from ..mforce_core.whole_file import whole_file
 from ..training.distillation_study import read_distillation_study, students, train_students
 from .generation import prepare
 from .progress import say
@@ -39,7 +42,7 @@ def evaluate_students(
     settings: Settings, models: Mapping[str, Path], steps: Sequence[int], counts: Counts, *,
     teacher_steps: int, reference: Path | None, json_file: Path | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Rows of `compare`, also written to ``json_file``.
+    """Rows of `compare`, also written to ``json_file``, which holds those so far while the others are made.
 
     Args:
         settings: of the teacher, with the seed of scenes and noise.
@@ -52,18 +55,24 @@ def evaluate_students(
         if file is not None and not file.absolute().parent.is_dir():
             raise ValueError(f"The folder of {file} does not exist: make it first.")
     settings, parts = prepare(settings)
-    teacher = Subject(Pipeline(settings, parts, (), say), settings.seed)
-    subjects = {}
+    words, vae = str(parts.text_encoder), str(parts.vae)
+    opened = {}
     for name, model in models.items():
-        words, vae = str(parts.text_encoder), str(parts.vae)
         own, found = prepare(replace(settings, model=str(model), text_encoder=words, vae=vae))
-        student = Subject(Pipeline(own, found, (), say), settings.seed)
-        subjects[name] = (student, student.pipeline.distilled)
-    rows = compare(teacher, subjects, steps, counts, teacher_steps=teacher_steps, reference=reference)
-    if json_file is not None:
-        found_here = {"machine": describe(teacher.pipeline.device), "seed": settings.seed, "counts": vars(counts)}
-        json_file.write_text(json.dumps({**found_here, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        opened[name] = Student(partial(_load, own, found), found.header().config.distilled)
+    teacher = _load(settings, parts)
+    found_here = {"machine": describe(teacher.pipeline.device), "seed": settings.seed, "counts": vars(counts)}
+    rows = []
+    for row in compare(teacher, opened, steps, counts, teacher_steps=teacher_steps, reference=reference):
+        rows.append(row)
+        if json_file is not None:
+            with whole_file(json_file) as unfinished:
+                unfinished.write_text(json.dumps({**found_here, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     return rows
+
+
+def _load(settings: Settings, parts: Parts) -> Subject:
+    return Subject(Pipeline(settings, parts, (), say), settings.seed)
 
 
 def run_distillation_study(config: Path, overrides: Sequence[str], only: str, device: str) -> Path:

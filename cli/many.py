@@ -76,6 +76,10 @@ def run_many(
     _check_output(output)
     jobs = [Job(name, str(path.absolute())) for name, path in pictures.items()]
     first = replace(settings, input=jobs[0].picture, device=devices[0])
+    if ray_workers:
+        # What Ray sets aside for an actor. An actor that loaded PyTorch before Ray said so would take every core, and
+        # note other threads in its results than its neighbors.
+        first = replace(first, threads=settings.threads or 1)
     # An actor's machine may have a device that this one has not.
     prepared = [prepare(replace(first, device="cpu" if ray_workers else device)) for device in devices]
     output.mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,10 @@ squared difference: a student that collapsed makes one picture of a prompt.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import combinations
@@ -33,6 +34,7 @@ from torch import Tensor
 
 from ..mforce_core.model.config import Distilled
 from ..mforce_core.release import CFG, LOG2_ALPHA
+from ..mforce_core.whole_file import whole_file
 from ..scenes.vocabulary import SHAPES
 from . import intervals
 from .appearance import dominant_hue, object_mask, roundness, seam_steps
@@ -203,7 +205,10 @@ def kept(subject: Subject, ways: Ways, inputs: Inputs, file: Path | None) -> Mad
             return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
     made = make(subject, ways, inputs)
     if file is not None:
-        save_file({name: tensor.contiguous() for name, tensor in made.items()}, file, metadata={"made_of": digest})
+        with whole_file(file) as partial:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in made.items()}, partial, metadata={"made_of": digest}
+            )
     return made
 
 
@@ -217,26 +222,35 @@ def row(name: str, ways: Ways, measured: Measured, teacher: Measured | None) -> 
     return line
 
 
+class Student(NamedTuple):
+    """A model that is loaded when its turn comes, and how it asks to be run."""
+
+    load: Callable[[], Subject]
+    distilled: Distilled | None
+
+
 def compare(
-    teacher: Subject, students: Mapping[str, tuple[Subject, Distilled | None]], steps: Sequence[int], counts: Counts, *,
+    teacher: Subject, students: Mapping[str, Student], steps: Sequence[int], counts: Counts, *,
     teacher_steps: int, reference: Path | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> Iterator[dict[str, Any]]:  # fmt: skip
     """The teacher's row, then those of the teacher itself without guidance on the first student's path, and of every
-    student, at every number of steps.
+    student, at every number of steps, each as soon as it is known. Beside the teacher one student is in memory.
 
     Args:
-        students: models by name, with how each asks to be run.
+        students: models by name.
         reference: file that keeps what the teacher made.
     """
     inputs, ways = Inputs(teacher, counts), released(teacher_steps)
     own = Measured(kept(teacher, ways, inputs, reference), inputs, teacher)
-    rows = [row("teacher", ways, own, None)]
-    first = next((distilled for _, distilled in students.values()), None)
-    for name, (student, distilled) in {"teacher, no guidance": (teacher, first), **students}.items():
+    yield row("teacher", ways, own, None)
+    first = next((student.distilled for student in students.values()), None)
+    for name, student in {"teacher, no guidance": Student(lambda: teacher, first), **students}.items():
+        subject = student.load()
         for number in steps:
-            few = in_few(distilled, number)
-            rows.append(row(name, few, Measured(make(student, few, inputs), inputs, teacher), own))
-    return rows
+            few = in_few(student.distilled, number)
+            yield row(name, few, Measured(make(subject, few, inputs), inputs, teacher), own)
+        del subject
+        gc.collect()  # a model and what counts its calls hold each other
 
 
 def _estimate(name: str, column: Tensor) -> Estimate:

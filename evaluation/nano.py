@@ -26,8 +26,10 @@ import torch
 from torch import Tensor
 
 from ..mforce_core import decode_depth, encode_depth, load_autoencoder, load_model, load_text_encoder, sample
+from ..mforce_core.model.config import Distilled
 from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.release import LOG2_ALPHA, NANO_SIZE, PATCH_SIZE, STEPS, Mode
+from ..mforce_core.sampling.path_spec import PathSpec
 from ..scenes import SceneLayout, captions, render, sample_layouts
 from ..scenes.vocabulary import COLOR_HUES, COLORS, FLOORS, SHAPES
 from . import intervals
@@ -38,6 +40,7 @@ from .metrics import abs_rel, align_median, constant_depth, delta1, edge_band
 
 GRID = (NANO_SIZE // PATCH_SIZE, NANO_SIZE // PATCH_SIZE)
 BATCH = 32
+_RELEASED = {"log2_alpha": LOG2_ALPHA}
 HUES = torch.tensor(list(COLOR_HUES.values()))
 
 Progress = Callable[[int, int], None]
@@ -68,9 +71,20 @@ class Rollouts:
     """The model's three tasks at the evaluation's settings; counts denoising steps as they are done."""
 
     def __init__(
-        self, model: Path, text_encoder: Path, autoencoder: Path, *, steps: int, device: str, step: Callable[[], None]
+        self,
+        model: Path,
+        text_encoder: Path,
+        autoencoder: Path,
+        *,
+        steps: int,
+        distilled: Distilled | None,
+        device: str,
+        step: Callable[[], None],
     ) -> None:
         self.model = load_model(model, device=device, dtype=torch.float32)
+        few = distilled is not None
+        self._joint = {"path": PathSpec.parse(distilled.path).build(steps, self.model.schedule)} if few else _RELEASED
+        self._cfg = 1.0 if few else None
         self.text_encoder = load_text_encoder(text_encoder)
         self.autoencoder = load_autoencoder(autoencoder, device=device)
         self.steps, self.device, self._step = steps, device, step
@@ -78,7 +92,7 @@ class Rollouts:
 
     def joint(self, prompts: list[str], seed: int) -> tuple[Tensor, Tensor]:
         """RGB tokens and depth maps (B, H, W)."""
-        tokens, depth = self._run(self.text_encoder.encode(prompts), "joint", seed, log2_alpha=LOG2_ALPHA)
+        tokens, depth = self._run(self.text_encoder.encode(prompts), "joint", seed, **self._joint)
         return tokens, self._maps(depth)
 
     def image_to_depth(self, tokens: Tensor, seed: int) -> Tensor:
@@ -105,6 +119,7 @@ class Rollouts:
             GRID,
             mode=mode,
             steps=self.steps,
+            cfg=self._cfg,
             null_text=self._null,
             seed=seed,
             callback=lambda *_: self._step(),
@@ -159,6 +174,7 @@ def evaluate_nano(
     scenes: int = 256,
     seed: int = 1_000_000,
     steps: int = STEPS,
+    distilled: Distilled | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -169,6 +185,7 @@ def evaluate_nano(
         scenes: number of held-out scenes; half as many pictures of a lone sphere are made, and rendered beside them.
         seed: of the scenes and of every starting noise; training uses small seeds.
         steps: Euler steps of every rollout.
+        distilled: of a model of few steps, which runs on its own path without guidance.
         progress: called with (finished, all) denoising steps.
 
     Returns:
@@ -184,7 +201,9 @@ def evaluate_nano(
         if progress is not None:
             progress(done, total)
 
-    run = Rollouts(model_path, text_encoder_path, autoencoder_path, steps=steps, device=device, step=step)
+    run = Rollouts(
+        model_path, text_encoder_path, autoencoder_path, steps=steps, distilled=distilled, device=device, step=step
+    )
     judge, columns = load_judge(), Columns()
     layout = sample_layouts(scenes, seed)
     for rows in torch.arange(scenes).split(BATCH):

@@ -23,6 +23,7 @@ from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.sampling.guidance import Guidance
 from ..mforce_core.sampling.path_spec import PathSpec
 from ..mforce_core.sampling.rollout import sample
+from ..mforce_core.whole_file import whole_file
 from ..scenes import SceneLayout, captions, render, sample_layouts
 
 #: Pictures that are sampled together.
@@ -166,5 +167,6 @@ def reference_of(subject: Subject, prompts: Sequence[str], way: Way, file: Path 
     outcome = subject.run(prompts, way)
     if file is not None:
         tensors = {"rgb": outcome.rgb.contiguous(), "depth": outcome.depth.contiguous()}
-        save_file(tensors, file, metadata={"made_of": digest})
+        with whole_file(file) as partial:
+            save_file(tensors, partial, metadata={"made_of": digest})
     return outcome

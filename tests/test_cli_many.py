@@ -162,6 +162,13 @@ def ray_of_two_processes():
     ray.shutdown()
 
 
+def test_actors_are_told_their_threads(folder, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(many, "map_items", lambda _, arguments, jobs, **options: told.append(arguments[0]) or iter(()))
+    run("i2d", folder, *OPTIONS, "--ray", 2, "-o", tmp_path / "out")
+    assert [settings.threads for settings in told] == [1]
+
+
 @pytest.fixture
 def one_thread():
     """As Ray gives an actor, and as results note it."""

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
+from mforce.cli import distillation
 from mforce.cli.app import app
 from mforce.cli.commands.students import _named
 from mforce.evaluation.distillation import spread
@@ -94,6 +96,35 @@ def test_a_model_against_itself_and_a_broken_one(tmp_path: Path) -> None:
     other = CliRunner().invoke(app, [str(w) for w in (*words, "--reference", kept, "--seed", 7)])
     assert other.exit_code == 2
     assert "remove it" in " ".join(other.output.split())
+
+
+def test_students_are_loaded_in_turn_and_rows_are_written_as_they_come(tmp_path: Path, monkeypatch) -> None:
+    """A fault in the second student costs nothing of the first, and no half file appears."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        shutil.copytree(model_path("nano"), folder)
+    alive: list[list[str]] = []
+    living: dict[str, weakref.ref] = {}
+    load = distillation._load
+
+    def watched(settings, parts):
+        alive.append([name for name, subject in living.items() if subject() is not None])
+        if settings.model.endswith("two"):
+            raise ValueError("this one cannot be loaded")
+        subject = load(settings, parts)
+        living[Path(settings.model).name] = weakref.ref(subject)
+        return subject
+
+    monkeypatch.setattr(distillation, "_load", watched)
+    table = tmp_path / "numbers.json"
+    words = ("eval", "distilled", *folders, "--steps", 1, "--teacher-steps", 1, "--prompts", 2, "--scenes", 2)
+    words = (*words, "--varied", 2, "--seeds", 2, "--json", table, "--reference", tmp_path / "teacher.safetensors")
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert "this one cannot be loaded" in " ".join(result.output.split())
+    assert alive == [[], ["nano"], ["nano"]]
+    rows = json.loads(table.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["teacher", "teacher, no guidance", "one"]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_students_of_one_name_are_refused_and_those_of_runs_have_the_run_s(tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 from mforce import Pipeline
 from mforce.cli import web_app
 from mforce.cli.app import app
+from mforce.evaluation import nano
 from mforce.mforce_core.explore.filling import FillSettings, PipelineFill
 from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
 from mforce.mforce_core.release import CFG, LOG2_ALPHA
 from mforce.mforce_core.rollout_settings import fitted, needless_guidance
+from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.settings import Settings
 from mforce.mforce_core.video.files import VideoWriter
 from mforce.mforce_core.weights.checkpoint import read_header
@@ -86,6 +88,32 @@ def test_what_a_person_asks_for_counts(model: Path, tmp_path: Path) -> None:
     made = settings_of(tmp_path / "a")
     assert [made[name] for name in ("steps", "cfg", "path", "tilt")] == [2, 3.0, None, 0]
     assert "was made for 3 steps without guidance" in " ".join(said.split())
+
+
+def test_the_demo_and_the_evaluation_do(model: Path, tmp_path: Path) -> None:
+    run("demo", "--model", model, "--output", tmp_path / "demo")
+    for folder, path in (("1-text-to-image-and-depth/001", PATH), ("2-image-to-depth", None)):
+        made = settings_of(tmp_path / "demo" / folder)
+        assert [made[name] for name in ("steps", "cfg", "path")] == [3, 1.0, path]
+    run("demo", "--model", model, "--steps", 1, "--output", tmp_path / "one")
+    assert settings_of(tmp_path / "one/3-depth-to-image")["steps"] == 1
+
+    asked: list[dict] = []
+
+    def sampled(*_: object, **options: object) -> tuple:
+        asked.append(options)
+        raise ValueError("seen enough")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nano, "sample", sampled)
+        CliRunner().invoke(app, ["eval", "--model", str(model), "--scenes", "1"])
+        rollouts = nano.Rollouts(
+            model, model, model, steps=3, distilled=Distilled(3, PATH), device="cpu", step=lambda: None
+        )
+        with pytest.raises(ValueError, match="seen enough"):
+            rollouts.joint(["a red sphere"], 0)
+    assert [(one["mode"], one["steps"], one["cfg"]) for one in asked] == [("i2d", 3, 1.0), ("joint", 3, 1.0)]
+    assert asked[1]["path"] == PathSpec.parse(PATH).build(3, rollouts.model.schedule)
 
 
 def test_the_pipeline_does_too(model: Path) -> None:

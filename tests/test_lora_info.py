@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+
+pytest.importorskip("typer")
+
 from typer.testing import CliRunner
 
 from mforce.cli.app import app

@@ -51,7 +51,7 @@ First = Annotated[
 def scenes(
     model: options.Model = BUILT_IN,
     scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
-    steps: options.Steps = STEPS,
+    steps: options.StepsOfModel = None,
     seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
     json_file: Annotated[
         Path | None,
@@ -68,8 +68,8 @@ def scenes(
         from ..tables import print_metrics
 
         files = options.model_files(model, text_encoder, vae)
-        settings = Settings("joint", "", seed=seed, steps=steps, device=device, **files)
-        metrics = run_evaluation(settings, scenes, json_file)
+        settings = Settings("joint", "", seed=seed, steps=steps or STEPS, device=device, **files)
+        metrics = run_evaluation(settings, scenes, json_file, () if steps is None else ("steps",))
         print_metrics(metrics)
 
 

@@ -22,6 +22,15 @@ from ...mforce_core.settings import (
 SAMPLING, INPUT, TILES, CLOUD, FILES = "Sampling", "Input", "Full size", "Point cloud", "Model and files"
 
 Steps = Annotated[int, typer.Option(help="Denoising steps.", rich_help_panel=SAMPLING)]
+StepsOfModel = Annotated[
+    int | None,
+    typer.Option(
+        help=f"Denoising steps. Default: {STEPS}, or those of a model of few steps.",
+        min=1,
+        show_default=False,
+        rich_help_panel=SAMPLING,
+    ),
+]
 DepthSteps = Annotated[int, typer.Option(help=f"Denoising steps; the release takes {STEPS}.", rich_help_panel=SAMPLING)]
 Cfg = Annotated[
     float | None,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ...mforce_core.release import CFG, LOG2_ALPHA, STEPS, Mode
+from ...mforce_core.release import CFG, LOG2_ALPHA, Mode
 from ...mforce_core.settings import (
     BUILT_IN,
     DEPTH_STEPS,
@@ -197,7 +197,7 @@ def rerun(
 
 
 def demo(
-    steps: options.Steps = STEPS,
+    steps: options.StepsOfModel = None,
     seed: options.Seed = 0,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
