@@ -32,6 +32,7 @@ from ..mforce_core.results.provenance import identify, versions
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
 from ..mforce_core.video.files import VideoReader, VideoWriter
+from ..mforce_core.video.flow import import_cv2
 from ..mforce_core.video.frame_depth import FrameDepth
 from ..mforce_core.video.steady import State, Steadier, Steadiness, SteadyFrame, batches
 from ..mforce_core.whole_file import whole_file
@@ -95,6 +96,8 @@ def run_video(
     """
     with VideoReader(clip):  # before the model is loaded
         pass
+    if how.flow:
+        import_cv2()
     settings, parts = prepare(settings)
     order = _order(clip, settings, how, files)
     if overwrite:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..benchmarks.machine import describe
-from ..evaluation.video_study import SECTIONS, VideoStudy
+from ..evaluation.video_study import VideoStudy, check_sections
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
 from ..mforce_core.whole_file import whole_file
@@ -21,10 +21,9 @@ def run_video_study(settings: Settings, sections: Sequence[str], clips: int, jso
 
     Raises:
         ValueError: an unknown section, or a file that cannot be written.
+        ModuleNotFoundError: OpenCV is not installed, and a section follows the flow.
     """
-    unknown = sorted(set(sections) - set(SECTIONS))
-    if unknown:
-        raise ValueError(f"A study of video has {', '.join(SECTIONS)}, not {', '.join(unknown)}.")
+    check_sections(sections)
     if json_file is not None and not json_file.absolute().parent.is_dir():
         raise ValueError(f"The folder of {json_file} does not exist: make it first.")
     settings, parts = prepare(settings)

@@ -19,13 +19,13 @@ from torch import Tensor
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.sampling.noise import draw_noise
 from ..mforce_core.video.changes import CUT, shot_distance
+from ..mforce_core.video.flow import import_cv2
 from ..mforce_core.video.frame_depth import FrameDepth
 from ..mforce_core.video.steady import Steadiness, steady_depth
 from ..scenes import sample_layouts
 from . import intervals
 from .clips import render_clip
 
-SECTIONS = ("clips", "long", "cuts")
 #: Frames of the short clips and of the long one.
 SHORT, LONG = 12, 200
 #: Rooms between which cuts are measured, and the side of their pictures.
@@ -47,6 +47,9 @@ VARIANTS: Mapping[str, tuple[bool, Steadiness]] = {
 
 #: Of them, those that the long clip is measured with.
 LASTING = (INDEPENDENT, STEADY, CARRIED)
+#: The variants of every section.
+_MEASURED: Mapping[str, Sequence[str]] = {"clips": tuple(VARIANTS), "long": LASTING, "cuts": ()}
+SECTIONS = tuple(_MEASURED)
 
 Row = dict[str, Any]
 
@@ -90,6 +93,20 @@ class _Known:
         return depth
 
 
+def check_sections(sections: Sequence[str]) -> None:
+    """See that sections can be measured, before there is a model.
+
+    Raises:
+        ValueError: an unknown section.
+        ModuleNotFoundError: one of them follows the flow, and OpenCV is not installed.
+    """
+    unknown = sorted(set(sections) - set(SECTIONS))
+    if unknown:
+        raise ValueError(f"A study of video has {', '.join(SECTIONS)}, not {', '.join(unknown)}.")
+    if any(VARIANTS[name][1].flow for section in sections for name in _MEASURED[section]):
+        import_cv2()
+
+
 class VideoStudy:
     """A loaded model and how it is measured.
 
@@ -117,7 +134,8 @@ class VideoStudy:
         if section == "cuts":
             yield from cut_distances(self.seed)
             return
-        count, frames, names = (clips, SHORT, tuple(VARIANTS)) if section == "clips" else (1, LONG, LASTING)
+        count, frames = (clips, SHORT) if section == "clips" else (1, LONG)
+        names = _MEASURED[section]
         found: dict[str, list[Row]] = {name: [] for name in names}
         for number in range(count):
             rendered = render_clip(sample_layouts(1, self.seed, number), frames, self.seed + number, self.side)

@@ -1,6 +1,7 @@
 """The study of video: what its measures say of depth that is known, and its tables on nano."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -31,6 +32,17 @@ def test_measures_of_depth_that_is_known():
     flipping = truth * torch.tensor([1.0, 1.1]).repeat(10)[:, None, None]
     assert measures(flipping, truth)["scale_jump"] == pytest.approx(0.0953, rel=1e-3)
     assert measures(flipping, truth)["scale_drift"] == pytest.approx(0, abs=1e-6)
+
+
+def test_without_opencv_nothing_begins(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setattr("mforce.cli.video_study.prepare", None)  # what loads a model would break
+    result = CliRunner().invoke(app, ["study", "video", "--only", "cuts,clips"])
+    assert result.exit_code == 2
+    assert " ".join(result.output.split()).endswith(
+        "Optical flow needs OpenCV: pip install opencv-python-headless, or the extra 'comfyui-modality-forcing[flow]'."
+    )
+    video_study.check_sections(["cuts", "long"])  # these follow no flow
 
 
 def test_the_tables_of_a_model(tmp_path, monkeypatch):

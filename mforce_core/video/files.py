@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, BinaryIO
@@ -12,6 +13,8 @@ import numpy as np
 
 #: Of H.264; 16 is hardly to be told from the source.
 _QUALITY = "16"
+#: Seconds by which a key frame is looked for farther back, the first time.
+_FARTHER = 1.0
 #: Frames a second where a file does not say.
 _USUAL_RATE = Fraction(24)
 
@@ -34,19 +37,12 @@ class VideoReader:
 
     def __init__(self, source: Path | BinaryIO, *, start: float = 0.0, duration: float = 0.0) -> None:
         self._av = import_av()
+        self._source, self._start, self._duration = source, start, duration
         self.name = source.name if isinstance(source, Path) else "The video"
         if isinstance(source, Path) and not source.is_file():
             raise ValueError(f"There is no video {source}.")
-        try:
-            self._container = self._av.open(str(source) if isinstance(source, Path) else source)
-        except self._av.error.FFmpegError as error:
-            raise ValueError(f"{self.name} is not a video that can be read ({error.strerror}).") from None
-        if not self._container.streams.video:
-            self._container.close()
-            raise ValueError(f"{self.name} has no video stream, only sound or data.")
-        stream = self._container.streams.video[0]
-        stream.thread_type = "AUTO"
-        self._stream, self._start, self._duration = stream, start, duration
+        self._container, stream = self._open()
+        self._stream = stream
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or _USUAL_RATE
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         self.count: int = stream.frames or round(length * self.rate)
@@ -61,7 +57,7 @@ class VideoReader:
         """
         size: tuple[int, ...] = ()
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in self._frames():
                 if frame.time is not None and frame.time < self._start:
                     continue
                 if self._duration and frame.time is not None and frame.time >= self._start + self._duration:
@@ -77,6 +73,61 @@ class VideoReader:
                 yield picture
         except self._av.error.FFmpegError as error:
             raise ValueError(f"{self.name} is damaged: a picture cannot be decoded ({error.strerror}).") from None
+
+    def _frames(self) -> Iterator[Any]:
+        """Decoded frames in the order in which they are shown, the first no later than ``start``."""
+        for packet in self._packets():
+            yield from packet.decode()
+
+    def _packets(self) -> Iterator[Any]:
+        """Packets from a key frame on that is shown no later than ``start``, which need none before it.
+
+        Files are searched by the order of decoding, in which a key frame comes earlier than it is shown. Where one is
+        found that is shown too late, the search goes farther back, and at last the file is read from its beginning.
+        """
+        back, moved = 0.0, False
+        while self._stream.time_base and back < self._start:
+            try:
+                self._container.seek(int((self._start - back) / self._stream.time_base), stream=self._stream)
+            except self._av.error.FFmpegError:
+                break
+            moved, packets = True, self._container.demux(self._stream)
+            first = self._key_frame(packets)
+            if first is not None:
+                return chain([first], packets)
+            back = 2 * back or _FARTHER
+        if moved:
+            self._container.close()
+            if not isinstance(self._source, Path):
+                self._source.seek(0)
+            self._container, self._stream = self._open()
+        return self._container.demux(self._stream)
+
+    def _key_frame(self, packets: Iterator[Any]) -> Any:
+        """The first key frame of packets, None unless it is shown no later than ``start``."""
+        for packet in packets:
+            if packet.is_keyframe:
+                return packet if self._by_start(packet.pts) else None
+            if packet.dts is not None and not self._by_start(packet.dts):
+                break
+        return None
+
+    def _by_start(self, time: int | None) -> bool:
+        return time is not None and float(time * self._stream.time_base) <= self._start
+
+    def _open(self) -> tuple[Any, Any]:
+        """The source's container and its first video stream."""
+        source = self._source
+        try:
+            container = self._av.open(str(source) if isinstance(source, Path) else source)
+        except self._av.error.FFmpegError as error:
+            raise ValueError(f"{self.name} is not a video that can be read ({error.strerror}).") from None
+        if not container.streams.video:
+            container.close()
+            raise ValueError(f"{self.name} has no video stream, only sound or data.")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        return container, stream
 
     def __enter__(self) -> VideoReader:
         return self

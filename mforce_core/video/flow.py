@@ -58,5 +58,8 @@ def import_cv2() -> ModuleType:
     try:
         import cv2
     except ModuleNotFoundError:
-        raise ModuleNotFoundError("Optical flow needs OpenCV: pip install opencv-python-headless.") from None
+        raise ModuleNotFoundError(
+            "Optical flow needs OpenCV: pip install opencv-python-headless, or the extra"
+            " 'comfyui-modality-forcing[flow]'."
+        ) from None
     return cv2

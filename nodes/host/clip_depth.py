@@ -32,7 +32,7 @@ from .joint_latent import Latent, empty_stream, joint
 from .nano_parts import warn_of_unfamiliar
 from .path_plan import PathPlan
 from .progress import depth_on_node
-from .starting_noise import draw_noise
+from .starting_noise import draw_noise, noise_and_depth
 
 #: Frames a second of frames that come without.
 USUAL_RATE = 24.0
@@ -95,15 +95,15 @@ class ClipDepth:
         if not self._warned:
             warn_of_unfamiliar("MF Video Depth", self.vae, rgb)
             self._warned = True
+        seeds = [self.seed] * count
         if start is None or not start.isfinite().flatten(1).any(1).all():
             level, depth = 1.0, empty_stream(count, DEPTH_CHANNELS, *wanted[2:])
+            noise = draw_noise(rgb, depth, seeds)
         else:
-            depth = encode_stream(start, start.isfinite(), self.seed).to(rgb)
+            noise, depth = noise_and_depth(rgb, start, seeds)
         schedule = self.model.model.diffusion_model.schedule
         plan = PathPlan.of(*path_from(level, self.steps, schedule), "euler", schedule)
-        seeds = [self.seed] * count
-        task = read_task(joint(rgb, depth, freeze_rgb=True), IMAGE_TO_DEPTH)
-        noise = draw_noise(rgb, depth, seeds)
+        task = read_task(joint(rgb, depth.to(rgb), freeze_rgb=True), IMAGE_TO_DEPTH)
         _, stream = run(self.model, self.positive, self.positive, task, noise, Settings(plan=plan), seeds)
         maps, valid = decode_stream(stream.cpu(), {})
         return maps.where(valid, torch.nan)

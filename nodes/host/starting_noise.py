@@ -16,6 +16,8 @@ import torch
 from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
+from ...mforce_core.depth.codec import encode_depth, fill_missing
+from ...mforce_core.model.tokens import latents_to_patches, patches_to_latents
 from ...mforce_core.release import Mode
 from .joint_latent import REPEATS, Latent
 from .picture_noise import SEEDS
@@ -50,3 +52,14 @@ def draw_noise(rgb: Tensor, depth: Tensor, seeds: Sequence[int]) -> NestedTensor
     one = NestedTensor([rgb[:1], depth[:1]])
     draws = [comfy.sample.prepare_noise(one, seed).unbind() for seed in seeds]
     return NestedTensor([torch.cat(streams) for streams in zip(*draws, strict=True)])
+
+
+def noise_and_depth(rgb: Tensor, maps: Tensor, seeds: Sequence[int]) -> tuple[NestedTensor, Tensor]:
+    """Starting noise of a batch, and the depth stream (B, 256, h, w) of maps (B, H, W) with the same noise in holes.
+
+    Mixed with another noise to any level, holes would be noise of less than full strength.
+    """
+    patches = encode_depth(maps)
+    noise = draw_noise(rgb, patches_to_latents(patches), seeds)
+    missing = latents_to_patches(noise.unbind()[1])
+    return noise, patches_to_latents(fill_missing(patches, missing)).contiguous()

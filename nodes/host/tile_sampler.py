@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...mforce_core.depth.codec import decode_depth, encode_depth, fill_missing, mean_depth
+from ...mforce_core.depth.codec import decode_depth, mean_depth
 from ...mforce_core.full_size.tile_model import on_grid, tile_path, tile_steps
-from ...mforce_core.model.tokens import latents_to_patches, patches_to_latents
+from ...mforce_core.model.tokens import latents_to_patches
 from .core_sampler import IMAGE_TO_DEPTH, Settings, Task, run
 from .joint_latent import freeze_mask
 from .path_plan import PathPlan
-from .starting_noise import draw_noise, picture_seeds
+from .starting_noise import noise_and_depth, picture_seeds
 
 #: Tiles that are encoded together, so that model and VAE change places in memory once for all of them.
 ENCODED_TOGETHER = 16
@@ -70,9 +70,7 @@ class TileSampler:
     def _sample(self, rgb: Tensor, start: Tensor) -> Tensor:
         seeds = picture_seeds(len(start), self.seed + self.number)
         self.number += len(start)
-        patches = encode_depth(start)
-        noise = draw_noise(rgb, patches_to_latents(patches), seeds)
-        depth = patches_to_latents(fill_missing(patches, latents_to_patches(noise.unbind()[1]))).contiguous()
+        noise, depth = noise_and_depth(rgb, start, seeds)
         mask = freeze_mask(rgb, depth, freeze_rgb=True, freeze_depth=False)
         task = Task(IMAGE_TO_DEPTH, rgb, depth, mask)
         _, made = run(self.model, self.positive, self.positive, task, noise, self.settings, seeds)

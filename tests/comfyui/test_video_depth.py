@@ -35,6 +35,10 @@ def test_chains_stay_near_the_depth_from_noise(results):
     assert 0 < results["carried"] < 0.2
 
 
+def test_holes_start_from_the_noise_of_the_run(results):
+    assert results["holes"] == [True, True]
+
+
 def test_videos_are_read_from_files_whole_or_in_part_and_from_pictures(results):
     difference, fps = results["video"]
     assert difference < 0.01  # colors of 8 bits

@@ -20,7 +20,9 @@ def main(root: Path, folder: Path) -> None:
     import comfy.model_management
     import torch
     from comfy_api.latest import InputImpl, Types
+    from pack_under_test.mforce_core.model.tokens import patches_to_latents, patchify
     from pack_under_test.nodes.depth_detokenize import MFDepthDetokenize
+    from pack_under_test.nodes.host import clip_depth
     from pack_under_test.nodes.host.core_sampler import Settings, sample_latent
     from pack_under_test.nodes.host.model_loader import load_joint_model
     from pack_under_test.nodes.host.nano_parts import FOLDER, load_clip, load_vae
@@ -66,6 +68,21 @@ def main(root: Path, folder: Path) -> None:
     results["still"] = bool((still == still[0]).all())
     carried = maps(run(frames, carry=0.75, anchor_every=3, overlap=1)[0])
     results["carried"] = float((carried / wanted - 1)[(carried > 0) & (wanted > 0)].abs().median())
+
+    # What a frame starts from where the depth before it has holes: the noise of the run, to the bit.
+    begun = []
+
+    def beginning(_model, _positive, _negative, task, noise, *_others):
+        begun.append((task.depth, noise.unbind()[1]))
+        return task.rgb, task.depth
+
+    kept, clip_depth.run = clip_depth.run, beginning
+    before = torch.full((1, SIDE, SIDE), 2.0)
+    before[:, 10:20, 30:40] = torch.nan
+    clip_depth.ClipDepth(model, positive, vae, 4, 3)(frames[:1].movedim(-1, 1), before, 0.5)
+    clip_depth.run = kept
+    (stream, noise), holes = begun[0], patches_to_latents(patchify(before.isnan(), 16))
+    results["holes"] = [bool((stream == noise)[holes].all()), bool((stream[~holes] == 1).all())]
 
     # Videos: of a file, a part of it, and of pictures.
     path = folder / "clip.mkv"

@@ -1,0 +1,96 @@
+"""Parts of video files are the frames that decoding all of the file gives, read from near their beginning."""
+
+import io
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+
+import av
+from av.video.frame import PictureType
+
+from mforce.mforce_core.video.files import VideoReader
+
+COUNT, SIDE = 90, 64
+#: Key frames 15 apart, three frames between two that are shown in another order than they are decoded in, and what
+#: precedes a key frame may depend on what follows it.
+X264 = {"x264-params": "keyint=15:min-keyint=15:scenecut=0:bframes=3:b-adapt=0:open-gop=1", "crf": "20"}
+#: Container and frames a second; 30000/1001 fits no round clock, and MPEG-TS does not begin at 0.
+KINDS = {
+    "mp4": ("mp4", Fraction(30000, 1001)),
+    "mkv": ("matroska", Fraction(30000, 1001)),  # in milliseconds
+    "ts": ("mpegts", Fraction(25)),
+    "mov of 12.5": ("mov", Fraction(25, 2)),
+}
+
+
+class Counted(io.BytesIO):
+    """A file that counts what is read of it."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        part = super().read(size)
+        self.taken += len(part)
+        return part
+
+
+def write(container, rate):
+    """A clip of noise, which is large for its length."""
+    file, random = io.BytesIO(), np.random.default_rng(0)
+    with av.open(file, "w", format=container) as made:
+        stream = made.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.options = SIDE, SIDE, "yuv420p", X264
+        for _ in range(COUNT):
+            picture = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        made.mux(stream.encode(None))
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def clip(request):
+    return write(*KINDS[request.param])
+
+
+def decoded(content):
+    """Times and pictures of all frames, by PyAV alone."""
+    with av.open(io.BytesIO(content)) as file:
+        frames = list(file.decode(video=0))
+        assert {PictureType(frame.pict_type).name for frame in frames} == {"I", "P", "B"}
+        return [frame.time for frame in frames], [frame.to_ndarray(format="rgb24") for frame in frames]
+
+
+def read(content, start, duration=0.0):
+    file = Counted(content)
+    with VideoReader(file, start=start, duration=duration) as video:
+        return list(video), file.taken
+
+
+def test_a_part_is_what_decoding_everything_gives(clip):
+    times, pictures = decoded(clip)
+    assert len(times) == COUNT
+    for number in range(0, COUNT, 7):  # on key frames, before and after them
+        for start in (times[number], times[number] + 0.3 / 25, times[number] - 0.3 / 25):
+            if start < 0:
+                continue
+            wanted = [picture for time, picture in zip(times, pictures, strict=True) if start <= time < start + 0.5]
+            found, _ = read(clip, start, 0.5)
+            assert len(found) == len(wanted)
+            assert all(map(np.array_equal, found, wanted))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ts"])  # which has no list of its key frames
+def test_what_lies_before_a_part_is_not_read(kind):
+    clip = write(*KINDS[kind])
+    times, pictures = decoded(clip)
+    found, taken = read(clip, times[80])
+    assert all(map(np.array_equal, found, pictures[80:]))
+    assert len(found) == COUNT - 80
+    assert taken < 0.7 * read(clip, 0.0)[1]
+
+
+def test_a_part_beyond_the_end_is_empty(clip):
+    assert read(clip, 100.0)[0] == []
