@@ -223,10 +223,24 @@ class DistillationConfig(Section):
     """The teacher's guidance in joint and depth to image."""
     i2d_cfg: float = _key(CFG["i2d"], ge=0)
     """The teacher's guidance in image to depth."""
+    scales: tuple[float, float] = (1.0, 6.0)
+    """For a base that embeds a guidance scale: every sample draws one evenly between these, which is the student's
+    input and, in place of ``cfg``, the teacher's guidance."""
+    teacher_scale: Literal["cfg", "input"] = "cfg"
+    """How such a teacher is guided at that scale: ``cfg`` by classifier-free guidance, with 1 as its own input;
+    ``input`` by its own input alone, at half the cost, where its guidance was distilled in."""
 
-    @property
-    def guided(self) -> bool:
-        return self.cfg > 1 or self.i2d_cfg > 1
+    @model_validator(mode="after")
+    def _in_order(self) -> "DistillationConfig":
+        if not 0 <= self.scales[0] <= self.scales[1]:
+            raise ValueError("scales are two numbers from 0 on, the lower one first")
+        return self
+
+    def guided(self, *, embeds: bool) -> bool:
+        """Whether the teacher needs classifier-free guidance; ``embeds`` where the base embeds a scale."""
+        if embeds and self.teacher_scale == "input":
+            return False
+        return max(self.scales[1] if embeds else self.cfg, self.i2d_cfg) > 1
 
 
 class ScaleConfig(Section):
@@ -316,8 +330,8 @@ class TrainConfig(Section):
             raise ValueError("stage distill needs a base, the model that it distills")
         if self.stage == "distill" and self.recipe.terms:
             raise ValueError("stage distill has no recipe.terms: they look at predictions of clean data")
-        if self.stage == "distill" and sizes.use_guidance_embed:
-            raise ValueError("stage distill is for models that embed no guidance scale")
+        if self.stage != "distill" and sizes.use_guidance_embed:
+            raise ValueError(f"stage {self.stage} is for models that embed no guidance scale")
         if self.stage == "t2i" and sizes.has_depth:
             raise ValueError("stage t2i has no depth stream: set depth_channels = 0")
         if self.recipe.probability_i2d + self.recipe.probability_d2i > 1:

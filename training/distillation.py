@@ -12,7 +12,8 @@ predict at the start: its own Euler step over the whole jump then ends where the
   residuals are equal but for a factor (a test).
 
 No target time enters the model, so a student has the teacher's tensors and no others: the end of a jump follows from
-its start, as all steps of a student are on one grid.
+its start, as all steps of a student are on one grid. Where these embed a guidance scale, the student gets the scale at
+which its teacher was guided (Meng et al., arXiv 2210.03142), so that one student serves all of them.
 """
 
 import torch
@@ -57,7 +58,7 @@ class Distillation:
         batch = batch._replace(text=torch.where(jumps.empty[:, None, None], self.null_text, batch.text))
         state, start, end = start_of(batch, jumps), jumps.levels[:, 0], jumps.levels[:, -1]
         wanted = self.mean_velocity(batch, jumps, state)
-        velocity, depth_x0 = self.student(*state, batch.text, *start.unbind(1), batch.grid)
+        velocity, depth_x0 = _ask(self.student, state, batch.text, start, batch.grid, jumps.scale)
         moves_rgb, moves_depth = (end < start).unbind(1)
 
         error = squared_error(velocity, wanted.rgb)
@@ -85,7 +86,7 @@ class Distillation:
         for number in range(steps if self.student_finishes else steps - 1):
             levels = jumps.levels[:, number]
             last = number == steps - 1
-            velocities = self._alone(batch, state, levels) if last else self._guided(batch, state, levels, jumps.cfg)
+            velocities = (self._alone if last else self._guided)(batch, jumps, state, levels)
             by_stream = zip(velocities, lengths[:, number].unbind(1), strict=True)
             steps_taken = [length[:, None, None] * velocity for velocity, length in by_stream]
             moved = [done + step for done, step in zip(moved, steps_taken, strict=True)]
@@ -94,18 +95,22 @@ class Distillation:
         divisors = torch.where(way < 0, way, -1).unbind(1)
         return Streams(*(done / divisor[:, None, None] for done, divisor in zip(moved, divisors, strict=True)))
 
-    def _alone(self, batch: Batch, state: Streams, levels: Tensor) -> Streams:
+    def _alone(self, batch: Batch, jumps: Jumps, state: Streams, levels: Tensor) -> Streams:
         """The student's velocities, without guidance."""
-        return _velocities(*self.student(*state, batch.text, *levels.unbind(1), batch.grid), state, levels)
+        raw = _ask(self.student, state, batch.text, levels, batch.grid, jumps.scale)
+        return _velocities(*raw, state, levels)
 
-    def _guided(self, batch: Batch, state: Streams, levels: Tensor, cfg: Tensor) -> Streams:
+    def _guided(self, batch: Batch, jumps: Jumps, state: Streams, levels: Tensor) -> Streams:
         """The teacher's velocities with classifier-free guidance on both raw predictions, as in sampling."""
+        given = jumps.teacher_scale
         if not self.guided:
-            return _velocities(*self.teacher(*state, batch.text, *levels.unbind(1), batch.grid), state, levels)
+            return _velocities(*_ask(self.teacher, state, batch.text, levels, batch.grid, given), state, levels)
         texts = torch.cat((batch.text, self.null_text.expand_as(batch.text)))
-        both = (tokens.repeat(2, 1, 1) for tokens in state)
-        raw = self.teacher(*both, texts, *levels.repeat(2, 1).unbind(1), batch.grid)
-        scale = cfg[:, None, None]
+        both = Streams(*(tokens.repeat(2, 1, 1) for tokens in state))
+        raw = _ask(
+            self.teacher, both, texts, levels.repeat(2, 1), batch.grid, None if given is None else given.repeat(2)
+        )
+        scale = jumps.cfg[:, None, None]
 
         def guide(part: Tensor) -> Tensor:
             prompted, empty = part.to(state.rgb).chunk(2)
@@ -121,6 +126,14 @@ def start_of(batch: Batch, jumps: Jumps) -> Streams:
     t_rgb, t_depth = jumps.levels[:, 0].unbind(1)
     rgb = torch.lerp(batch.rgb, jumps.rgb, t_rgb[:, None, None])
     return Streams(rgb, noisy_depth(batch.depth, jumps.depth, t_depth))
+
+
+def _ask(
+    model: Denoiser, state: Streams, text: Tensor, levels: Tensor, grid: tuple[int, int], scale: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """A model's raw predictions; ``scale`` (B,) for one that embeds it."""
+    given = () if scale is None else (scale,)
+    return model(*state, text, *levels.unbind(1), grid, *given)
 
 
 def _velocities(velocity: Tensor, depth_x0: Tensor, state: Streams, levels: Tensor) -> Streams:

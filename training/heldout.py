@@ -15,7 +15,7 @@ from ..mforce_core.depth.preview import depth_preview
 from ..mforce_core.model.config import ConfigError
 from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.model.transformer import ModalityForcingTransformer
-from ..mforce_core.release import LOG2_ALPHA
+from ..mforce_core.release import GUIDANCE, LOG2_ALPHA
 from ..mforce_core.sampling.path_spec import PathSpec
 from .batches import Source
 from .config import TrainConfig
@@ -41,6 +41,7 @@ class HeldOut:
         assert config.heldout is not None
         self.every = config.heldout.every
         self.student = config.distillation if config.stage == "distill" else None
+        self.guidance = GUIDANCE if config.sizes().use_guidance_embed else None
         self.steps = config.heldout.sampling_steps if self.student is None else self.student.steps
         self.settings, self.processes, self.folder = config.heldout, processes, config.out / SHEETS
         count = self.settings.samples
@@ -72,14 +73,15 @@ class HeldOut:
         """Depth (B, H, W) of the given images."""
         text = self.null_text.expand(len(rows), -1, -1)
         tokens = latents_to_tokens(self.latents[rows])
-        run = partial(sample, grid=self._grid, steps=self.steps, seed=int(rows[0]))
+        run = partial(sample, grid=self._grid, steps=self.steps, seed=int(rows[0]), guidance=self.guidance)
         _, depth = run(model, text, mode="i2d", rgb=tokens)
         return decode_depth(tokens_to_patches(depth, self._grid))
 
     def _shown(self, model: ModalityForcingTransformer) -> list[np.ndarray | None]:
         """Columns of the sheet: joint image and depth, and the image made from the exact depth."""
         text, depth = self.text[:_SHOWN], self.depth[:_SHOWN]
-        run = partial(sample, model, text, self._grid, steps=self.steps, null_text=self.null_text[None])
+        given = {"steps": self.steps, "null_text": self.null_text[None], "guidance": self.guidance}
+        run = partial(sample, model, text, self._grid, **given)
         if self.student is None:
             rgb, joint = run(mode="joint", log2_alpha=LOG2_ALPHA)
         else:

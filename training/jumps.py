@@ -28,6 +28,7 @@ class Jumps(NamedTuple):
 
     ``levels`` (B, n + 2, 2): noise levels of RGB and depth at the start, after each of the teacher's n steps, and at
     the end of the jump. ``cfg`` (B,) is the teacher's guidance scale, ``empty`` (B,) whose caption is the empty one.
+    ``scale`` and ``teacher_scale`` (B,) are the inputs of student and teacher that embed a guidance scale, else None.
     """
 
     rgb: Tensor
@@ -35,17 +36,24 @@ class Jumps(NamedTuple):
     levels: Tensor
     cfg: Tensor
     empty: Tensor
+    scale: Tensor | None = None
+    teacher_scale: Tensor | None = None
 
 
 class JumpPaths:
     """The paths of all tasks in fine steps, from which jumps are drawn.
 
+    Args:
+        embeds: whether the models embed a guidance scale.
+
     Raises:
         ValueError: a path that cannot be read, rises, does not lead from noise to clean, or cannot be refined.
     """
 
-    def __init__(self, config: DistillationConfig, recipe: RecipeConfig, schedule: Schedule) -> None:
-        self.config, self.recipe = config, recipe
+    def __init__(
+        self, config: DistillationConfig, recipe: RecipeConfig, schedule: Schedule, *, embeds: bool = False
+    ) -> None:
+        self.config, self.recipe, self.embeds = config, recipe, embeds
         specs = [PathSpec.parse(text) for text in ("i2d", "d2i", config.path, *config.other_paths)]
         built = [spec.build(config.steps * PARTS, schedule).tensors() for spec in specs]
         paths = [torch.stack(pair, dim=-1) for pair in built]
@@ -70,14 +78,25 @@ class JumpPaths:
         start = number * PARTS + torch.where(drawn[:, 2] < self.config.between, inside, 0)
         end = (number + 1) * PARTS
         places = torch.cat([teacher_places(start, end, self.config), end[:, None]], dim=1)
-        # Sampling has guidance above 1 alone.
-        cfg = torch.where(tasks.i2d, self.config.i2d_cfg, self.config.cfg).clamp(min=1)
         empty = (drawn[:, 4] < _EMPTY_CAPTION) & tasks.i2d
         rgb = torch.stack([torch.randn(batch.rgb.shape[1:], generator=row) for row in rows])
         depth = torch.stack([torch.randn(batch.depth.shape[1:], generator=row) for row in rows])
         levels = self.levels[path[:, None], places]
         idle = unknown & (levels[:, 0, 1] < 1)
-        return Jumps(rgb, depth, torch.where(idle[:, None, None], levels[:, :1], levels), cfg, empty)
+        levels = torch.where(idle[:, None, None], levels[:, :1], levels)
+        cfg, scale, teacher_scale = self._guidance(rows)
+        # Image to depth has a scale of its own, whatever the student is given there; none up to 1 is guidance.
+        cfg = torch.where(tasks.i2d, self.config.i2d_cfg, cfg).clamp(min=1)
+        return Jumps(rgb, depth, levels, cfg, empty, scale, teacher_scale)
+
+    def _guidance(self, rows: Sequence[torch.Generator]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """``cfg``, ``scale`` and ``teacher_scale`` of `Jumps`."""
+        none = torch.ones(len(rows))
+        if not self.embeds:
+            return none * self.config.cfg, None, None
+        low, high = self.config.scales
+        scale = low + (high - low) * torch.cat([torch.rand(1, generator=row) for row in rows])
+        return (none, scale, scale) if self.config.teacher_scale == "input" else (scale, scale, none)
 
     def joint_path(self, draw: Tensor) -> Tensor:
         """Index of the path for uniform draws (B,).

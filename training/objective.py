@@ -33,7 +33,7 @@ def objective(
             null_text,
             config.recipe,
             student_finishes=config.distillation.teacher_share < 1,
-            guided=config.distillation.guided,
+            guided=config.distillation.guided(embeds=config.sizes().use_guidance_embed),
         )
 
     def flow_matching(batch: Batch, noise: Noise, totals: Totals) -> Losses:

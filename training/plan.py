@@ -134,16 +134,18 @@ def count_costs(config: TrainConfig) -> Costs:
             torch.empty(1),
         )
         depth = torch.empty(1, count, sizes.depth_channels) if sizes.has_depth else None
+        scale = torch.empty(1) if sizes.use_guidance_embed else None
     length = config.data.text_tokens + (1 + sizes.has_depth) * count
     kept = _KeptBytes(model, {length, count})
     with FlopCounterMode(display=False) as forward, kept:
-        velocity, depth_x0 = model(rgb, depth, text, t, None if depth is None else t, grid)
+        velocity, depth_x0 = model(rgb, depth, text, t, None if depth is None else t, grid, scale)
     with FlopCounterMode(display=False) as backward:
         (velocity.float().sum() + (0 if depth_x0 is None else depth_x0.sum())).backward()
     teacher = 0.0
     if config.stage == "distill":
         jump = config.distillation
-        teacher = float(forward.get_total_flops()) * (jump.teacher_steps * (1 + jump.guided) + (jump.teacher_share < 1))
+        passes = jump.teacher_steps * (1 + jump.guided(embeds=sizes.use_guidance_embed)) + (jump.teacher_share < 1)
+        teacher = float(forward.get_total_flops()) * passes
     elif config.distils:
         with FlopCounterMode(display=False) as alone, torch.no_grad():
             model(rgb, None, text, t, None, grid)

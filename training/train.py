@@ -63,7 +63,9 @@ class Trainer:
         jumps = None
         if config.base is not None and distills:
             self.model.schedule = read_header(config.base).config.schedule
-            jumps = JumpPaths(config.distillation, config.recipe, self.model.schedule)
+            jumps = JumpPaths(
+                config.distillation, config.recipe, self.model.schedule, embeds=config.sizes().use_guidance_embed
+            )
         if config.trainable == "lora":
             add_lora(self.model, config.lora, with_depth=distills)
         freeze(self.model, config.trainable, adapters_alone=distills and config.trainable == "lora")
