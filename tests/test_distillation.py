@@ -191,6 +191,40 @@ def test_losses_are_those_of_the_mean_velocity(model: ModalityForcingTransformer
     assert errors["depth"].counted.tolist() == [False, True, False]
 
 
+def test_measured_depth_counts_under_a_clean_picture_alone(model: ModalityForcingTransformer) -> None:
+    """Counted out in numpy: of four samples one has a noisy picture, one keeps noise, one was measured in part."""
+    generator = torch.Generator().manual_seed(6)
+    batch, null_text = batch_of(4, generator), torch.randn(2, 8, generator=generator)
+    batch.depth[3, :, 4:] = 0
+    jumps = jumps_of([(0.0, 1.0), (0.0, 0.5), (0.0, 0.0)], batch, generator, cfg=1.0)
+    levels = jumps.levels.clone()
+    levels[1, :, 0] = 0.2
+    levels[2, :, 1] = torch.tensor([1.0, 0.9, 0.8])
+    jumps, student = jumps._replace(levels=levels), load_model_twin(model)
+    recipe = RecipeConfig(depth_weighting="uniform", depth_loss_weight=3)
+    plain, field = (distillation(student, model, null_text, recipe=recipe, data_weight=w) for w in (0.0, 0.5))
+    terms, without = (one(batch, jumps, Totals(4, 0)).terms for one in (field, plain))
+    predicted = student(*start_of(batch, jumps), batch.text, *levels[:, 0].unbind(1), GRID)[1].detach().numpy()
+    squared = np.square(predicted - batch.depth.numpy())
+    assert terms["data"].item() == pytest.approx(3 * 0.5 * (squared[0].mean() + squared[3, :, :4].mean()) / 4, rel=1e-5)
+    assert "data" not in without
+    assert all(torch.equal(terms[name], without[name]) for name in without)
+
+
+def test_a_student_of_data_finds_measured_depth(data: Path, base: Path, tmp_path: Path) -> None:
+    """Its teacher knows nothing; two runs on the same batches differ in this term alone."""
+    more = {"steps": 60, "batch_size": 8, "recipe.probability_i2d": 1.0, "recipe.probability_d2i": 0.0}
+    more |= {"distillation.steps": 1, "distillation.between": 0.0, "recipe.sparse_probability": 0}
+    more |= {"optimizer.learning_rate": 1e-2, "optimizer.warmup_steps": 2, "optimizer.cooldown_steps": 20}
+    more |= {"heldout.latents": data, "heldout.samples": 8, "heldout.every": 60, "optimizer.ema_decay": 0.0}
+    absrel = []
+    for weight in (0.0, 100.0):
+        out = tmp_path / f"{weight}"
+        train(config("distill", data, out, base=base, **more | {"distillation.data_weight": weight}))
+        absrel += [entry["heldout_absrel"] for entry in log(out) if "heldout_absrel" in entry]
+    assert absrel[1] < 0.7 * absrel[0]
+
+
 def load_model_twin(model: ModalityForcingTransformer) -> ModalityForcingTransformer:
     """A student that is not its teacher."""
     twin = ModalityForcingTransformer(model.config, dtype=torch.float32)

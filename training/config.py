@@ -230,6 +230,10 @@ class DistillationConfig(Section):
     """How such a teacher is guided at that scale: ``cfg`` by classifier-free guidance, with 1 as its own input;
     ``input`` by its own input alone, at half the cost, where its guidance was distilled in."""
 
+    data_weight: float = _key(0.0, ge=0)
+    """Factor, beside the teacher's, of the depth loss on measured depth, in steps that end at clean depth under a clean
+    picture: there the mean over data is what a single step is to predict."""
+
     @model_validator(mode="after")
     def _in_order(self) -> "DistillationConfig":
         if not 0 <= self.scales[0] <= self.scales[1]:

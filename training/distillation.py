@@ -23,7 +23,17 @@ from ..mforce_core.release import MIN_DEPTH_TIME
 from ..mforce_core.sampling.solvers import Streams
 from .config import RecipeConfig
 from .jumps import Jumps
-from .losses import Denoiser, Errors, Losses, Totals, gradient_error, squared_error, weighted_depth
+from .losses import (
+    Denoiser,
+    Errors,
+    Losses,
+    Totals,
+    counted_pixels,
+    depth_error,
+    gradient_error,
+    squared_error,
+    weighted_depth,
+)
 from .noise import noisy_depth
 from .recipe import Batch
 
@@ -38,6 +48,7 @@ class Distillation:
         recipe: weights of the losses.
         student_finishes: whether the teacher leaves a part of the jumps to the student.
         guided: whether any sample has guidance.
+        data_weight: of the term on measured depth; 0 leaves it out.
     """
 
     def __init__(
@@ -49,9 +60,10 @@ class Distillation:
         *,
         student_finishes: bool,
         guided: bool,
+        data_weight: float = 0.0,
     ) -> None:
         self.student, self.teacher, self.null_text, self.recipe = student, teacher, null_text, recipe
-        self.student_finishes, self.guided = student_finishes, guided
+        self.student_finishes, self.guided, self.data_weight = student_finishes, guided, data_weight
 
     def __call__(self, batch: Batch, jumps: Jumps, totals: Totals) -> Losses:
         """This batch's share of the losses of a step; a stream that stays where it is in a jump has none."""
@@ -71,11 +83,24 @@ class Distillation:
             counted = torch.ones_like(wanted_x0, dtype=torch.bool)
             matching = gradient_error(depth_x0, wanted_x0, counted, batch.grid)
             terms["gradient"] = self.recipe.gradient_weight * (matching * moves_depth).sum() / totals.rows
+        if self.data_weight:
+            weight = self.data_weight * self.recipe.depth_loss_weight
+            terms["data"] = weight * self._against_data(depth_x0, batch, start, end).sum() / totals.rows
         errors = {
             "rgb": Errors(error.detach(), start[:, 0], moves_rgb),
             "depth": Errors(by_sample.detach(), start[:, 1], moves_depth),
         }
         return Losses(terms, errors)
+
+    def _against_data(self, depth_x0: Tensor, batch: Batch, start: Tensor, end: Tensor) -> Tensor:
+        """Mean error over a sample's measured depth, (B,); 0 where the picture still has noise or depth keeps some.
+
+        Under a noisy picture many depths are right, and their mean, which data teaches, is a blur.
+        """
+        assert batch.depth is not None
+        counted = counted_pixels(batch.depth, start[:, 1]) & ((start[:, 0] == 0) & (end[:, 1] == 0))[:, None, None]
+        squared = depth_error(depth_x0, batch.depth, start[:, 1], self.recipe.depth_weighting) * counted
+        return squared.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
 
     @torch.no_grad()
     def mean_velocity(self, batch: Batch, jumps: Jumps, state: Streams) -> Streams:

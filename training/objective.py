@@ -34,6 +34,7 @@ def objective(
             config.recipe,
             student_finishes=config.distillation.teacher_share < 1,
             guided=config.distillation.guided(embeds=config.sizes().use_guidance_embed),
+            data_weight=config.distillation.data_weight,
         )
 
     def flow_matching(batch: Batch, noise: Noise, totals: Totals) -> Losses:
