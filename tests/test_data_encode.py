@@ -275,7 +275,7 @@ class TestStream:
     @staticmethod
     def open(tars, seed=5, **values) -> StreamSource:
         shards = find_shards([str(tars)])
-        return StreamSource(shards, settings(**values), batch_size=5, seed=seed, window=3)
+        return StreamSource([shards], settings(**values), batch_size=5, seed=seed, window=3)
 
     def test_an_epoch_has_every_sample_and_the_next_another_order(self, tars, encoded):
         source = self.open(tars)
@@ -304,6 +304,39 @@ class TestStream:
         for step in (3, 4, 6):
             assert same(resumed.batch(step, slice(0, 5)), batches[step])
         assert not same(self.open(tars, seed=6).batch(0, slice(0, 5)), batches[0])
+
+    def test_a_mixture_shares_rows_by_weight_and_resumes(self, tars, tmp_path):
+        """Each part comes as it would alone but for its order; every one is where it was after a stop."""
+        write_dataset(tmp_path, 7, seed=8, size=SIZE, shard_size=3, progress=False, format="webdataset")
+        parts = [find_shards([str(tars)]), find_shards([str(tmp_path)])]
+
+        def opened(weights=(3.0, 1.0), seed=5) -> StreamSource:
+            return StreamSource(parts, settings(), batch_size=5, seed=seed, weights=weights, window=4)
+
+        def places(source: StreamSource) -> list[str]:
+            return [drawn.location for drawn in source._held]
+
+        whole = opened()
+        assert len(whole) == 17
+        batches, counts = [], []
+        for step in range(12):
+            batches.append(whole.batch(step, slice(0, 5)))
+            counts.append(sum(str(tmp_path) in location for location in places(whole)))
+        assert set(counts) <= {1, 2}  # 5 / 4 of 5
+        assert sum(counts) == pytest.approx(12 * 5 / 4, abs=4)
+        resumed = opened()
+        resumed.batch(4, slice(0, 5))
+        state = json.loads(json.dumps(resumed.state_dict()))
+        assert len(state["place"]) == 1 + 2 * 4
+        other = opened()
+        other.load_state_dict(state)
+        for step in (5, 6, 11):
+            assert same(other.batch(step, slice(0, 5)), batches[step])
+        # Rows of two ranks together are the batch.
+        halves = [opened().batch(3, rows) for rows in (slice(0, 2), slice(2, 5))]
+        assert same(EncodedBatch(*(torch.cat(pair) for pair in zip(*halves, strict=True))), batches[3])
+        with pytest.raises(ValueError, match="The run read 1 data sets, and this stream has 2"):
+            other.load_state_dict({"place": [4, 0, 0, 0, 0]})
 
     def test_text_to_image_needs_no_depth_and_damage_has_a_sentence(self, tars, tmp_path):
         assert self.open(tars, depth=False).batch(0, slice(0, 2)).depth is None

@@ -1,7 +1,10 @@
 """Training straight from shards of pictures, encoded as they come."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,13 +32,17 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def config(stage: str, shards: str, out: Path, **more: object) -> TrainConfig:
+def arguments(shards: str, out: Path, **more: object) -> list[str]:
     values = {"out": out, "text_encoder": NANO, "data.source": "stream", "data.shards": [shards]}
     values |= {"data.autoencoder": NANO / "autoencoder.safetensors", "data.size": [SIZE, SIZE], "batch_size": 4}
     values |= {"architecture.hidden_size": 32, "architecture.num_heads": 1, "architecture.axes_dim": [8, 8, 8, 8]}
     values |= {"architecture.depth_single": 1, "precision": "float32", "compile": "false", "log_every": 1, "steps": 6}
     values |= {"optimizer.name": "adamw", "save_every": 3}
-    return read_train_config(Path(f"_small-{stage}"), [f"{key}={value}" for key, value in (values | more).items()])
+    return [f"{key}={value}" for key, value in (values | more).items()]
+
+
+def config(stage: str, shards: str, out: Path, **more: object) -> TrainConfig:
+    return read_train_config(Path(f"_small-{stage}"), arguments(shards, out, **more))
 
 
 def curve(out: Path) -> list[tuple[float, ...]]:
@@ -62,13 +69,37 @@ def test_both_stages_train_from_a_stream_and_go_on_where_they_were(shards: str, 
     assert curve(parts) == curve(whole)
 
 
-def test_a_mixture_of_streams_is_refused_by_its_key(shards: str, tmp_path: Path) -> None:
-    mixture = "data.mixture=[{latents = 'rooms', weight = 1}]"
-    with pytest.raises(ConfigError, match="mixture needs source = encoded: a stream reads one list of shards"):
-        read_train_config(
-            Path("_small-mf"),
-            ["data.source=stream", f"data.shards=['{shards}']", f"data.autoencoder={NANO}", f"out={tmp_path}", mixture],
-        )
+@pytest.mark.parametrize(
+    ("mixture", "sentence"),
+    [
+        ("{latents = 'rooms', weight = 1}", "source = stream needs shards, and no latents"),
+        ("{shards = ['a.tar'], weight = 1}, {shards = ['a.tar'], weight = 2}", "twice"),
+    ],
+)
+def test_a_mixture_of_streams_that_cannot_be_is_refused_by_its_key(tmp_path: Path, mixture: str, sentence: str) -> None:
+    words = ["data.source=stream", f"data.autoencoder={NANO}", f"out={tmp_path}", f"data.mixture=[{mixture}]"]
+    with pytest.raises(ConfigError, match=sentence):
+        read_train_config(Path("_small-mf"), words)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        read_train_config(Path("_small-mf"), [*words, "data.shards=['b.tar']"])
+
+
+def test_two_processes_train_on_a_mixture_of_streams_as_one(shards: str, base: Path, tmp_path: Path) -> None:
+    write_dataset(tmp_path / "more", 6, seed=9, size=SIZE, shard_size=3, progress=False, format="webdataset")
+    parts = f"[{{shards = ['{shards}'], weight = 3}}, {{shards = ['{tmp_path / 'more'}'], weight = 1}}]"
+    more = {"base": base, "data.shards": [], "data.mixture": parts}
+    train(config("mf", shards, tmp_path / "one", **more))
+    words = [part for value in arguments(shards, tmp_path / "two", **more) for part in ("--set", value)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-mf", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-4000:]
+    for ours, theirs in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3)
+    shutil.copytree(tmp_path / "one", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step-6")
+    train(config("mf", shards, tmp_path / "resumed", **more))
+    assert curve(tmp_path / "resumed") == curve(tmp_path / "one")
 
 
 def test_the_first_stage_reads_images_alone(shards: str, base: Path, tmp_path: Path) -> None:

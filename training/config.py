@@ -76,8 +76,10 @@ class ArchitectureConfig(Section):
 class MixturePart(Section):
     """One data set of a mixture, ``[[data.mixture]]`` for each; the rows of a batch are shared among them by weight."""
 
-    latents: Path
+    latents: Path | None = None
     """Folder that ``mforce data encode`` wrote, in the folder ``data.latents`` where that is given."""
+    shards: tuple[str, ...] = ()
+    """Folders, tar files or patterns instead, with ``source = "stream"``."""
     weight: float = _key(gt=0)
     """Share of the rows, over the sum of all weights."""
 
@@ -90,7 +92,7 @@ class DataConfig(Section):
     latents: Path | None = None
     """Folder that ``mforce data encode`` wrote or, with a mixture, the one that its folders lie in."""
     mixture: tuple[MixturePart, ...] = ()
-    """Several encoded data sets; also the name of a mixture, ``paper``, or a TOML file with such a list."""
+    """Several data sets; also the name of a mixture, ``paper``, or a TOML file with such a list."""
     shards: tuple[str, ...] = ()
     """Folders, tar files or patterns of a stream."""
     autoencoder: AnyPath | None = None
@@ -104,16 +106,17 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
-        if self.source == "stream" and (not self.shards or self.autoencoder is None):
+        streams = self.source == "stream"
+        if streams and (not (self.shards or self.mixture) or self.autoencoder is None):
             raise ValueError("source = stream needs shards and an autoencoder")
-        if self.source != "stream" and self.latents is None and not self.mixture:
+        if not streams and self.latents is None and not self.mixture:
             raise ValueError(f"source = {self.source} needs latents, a folder")
-        if self.source == "stream" and self.mixture:
-            raise ValueError(
-                "mixture needs source = encoded: a stream reads one list of shards without weights, and pictures of "
-                "one size; run mforce data encode first, with --buckets for several shapes"
-            )
-        names = [part.latents for part in self.mixture]
+        if streams and self.shards and self.mixture:
+            raise ValueError("shards and mixture exclude each other: give a mixture's shards in its parts")
+        wanted, other = ("shards", "latents") if streams else ("latents", "shards")
+        if any(not getattr(part, wanted) or getattr(part, other) for part in self.mixture):
+            raise ValueError(f"source = {self.source} needs {wanted}, and no {other}, in every part of a mixture")
+        names = [part.latents or part.shards for part in self.mixture]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"mixture names {twice} twice")
         return self
@@ -123,7 +126,11 @@ class DataConfig(Section):
         if self.source == "stream":
             return {}
         root = self.latents or Path()
-        return {root / part.latents: part.weight for part in self.mixture} or {root: 1.0}
+        return {root / part.latents: part.weight for part in self.mixture if part.latents} or {root: 1.0}
+
+    def streams(self) -> list[tuple[tuple[str, ...], float]]:
+        """Shards of a stream with their weights."""
+        return [(part.shards, part.weight) for part in self.mixture] or [(self.shards, 1.0)]
 
 
 class OptimizerConfig(Section):

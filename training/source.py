@@ -27,4 +27,6 @@ def open_source(config: TrainConfig, *, depth: bool, device: torch.device) -> So
     settings = EncodeSettings(
         vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size, depth=depth, device=str(device)
     )
-    return StreamSource(find_shards(list(data.shards)), settings, batch_size=config.batch_size, seed=config.seed)
+    streams = [(find_shards(list(shards)), weight) for shards, weight in data.streams()]
+    parts, shares = zip(*streams, strict=True)
+    return StreamSource(parts, settings, batch_size=config.batch_size, seed=config.seed, weights=shares)

@@ -93,8 +93,8 @@ class Order:
             state = np.random.SeedSequence((self.seed, block)).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(state[0]) >> 1)
             draw = torch.rand(2, _BLOCK, generator=generator, dtype=torch.float64)
-            shapes = torch.searchsorted(_distribution(self._shares.sum(0)), draw[0], right=True)
-            ends = torch.stack([_distribution(column) for column in self._shares.T])[shapes]  # (steps, parts)
+            shapes = torch.searchsorted(distribution(self._shares.sum(0)), draw[0], right=True)
+            ends = torch.stack([distribution(column) for column in self._shares.T])[shapes]  # (steps, parts)
             reached = (ends * self.batch_size - draw[1][:, None]).ceil().clamp(0, self.batch_size).long()
             self._recent.clear()
             self._recent[block] = shapes, reached.diff(dim=1, prepend=torch.zeros(_BLOCK, 1, dtype=torch.int64))
@@ -136,7 +136,7 @@ class _Deck:
         return self._epochs[epoch]
 
 
-def _distribution(shares: Tensor) -> Tensor:
+def distribution(shares: Tensor) -> Tensor:
     """Cumulative shares that end at exactly 1."""
     ends = torch.tensor(list(accumulate(shares.tolist())), dtype=torch.float64)
     ends = ends / ends[-1]

@@ -1,18 +1,16 @@
 """Batches straight from shards of files, for data that is seen once and not worth encoding first.
 
-Records are read in windows, and a window is shuffled as a whole. Where a run is in its data is then five numbers, and
-resuming reads one window again, not everything before it.
+Where a run is in its data is its step and four numbers for each data set; see :mod:`.windows`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,30 +18,13 @@ from ...mforce_core import load_autoencoder
 from ...mforce_core.encoders.text import open_text_encoder
 from ..batches import EncodedBatch
 from .encode import EncodeSettings, view_sample
-from .sample import Broken
-from .shards import MissingShardError, Record, Shard
-
-
-class _Place(NamedTuple):
-    """Where a window begins, as position in the epoch's order of shards and record in the shard; ``drawn`` records of
-    it have been used."""
-
-    epoch: int = 0
-    shard: int = 0
-    record: int = 0
-    drawn: int = 0
-
-
-class _Drawn(NamedTuple):
-    """A record, where it comes from and the place after it."""
-
-    record: Record
-    location: str
-    after: _Place
+from .order import distribution
+from .shards import Shard
+from .windows import Drawn, Place, Windows
 
 
 class StreamSource:
-    """Sequential batches of shards, encoded as they come; see :class:`..batches.Source`.
+    """Sequential batches of one data set or a mixture of several, encoded as they come; see :class:`..batches.Source`.
 
     Every rank reads all records and decodes and encodes its own rows, so any number of ranks sees the same batches.
     Steps in order are read once; any other step is found by reading again from the beginning or, after
@@ -51,23 +32,31 @@ class StreamSource:
     in ``broken``, by shard and key.
 
     Args:
-        shards: from :func:`.shards.find_shards`; their order is drawn anew every epoch.
+        parts: the shards of every data set, from :func:`.shards.find_shards`.
         settings: the encoders and the view of a picture. With several views, epochs take one after the other.
         batch_size: rows of a global batch.
         seed: of the order.
-        window: records that are shuffled together, and held in memory as they lie on disk.
+        weights: of the parts, among which the rows of a batch are shared; all the same by default. A share is never off
+            by more than one row.
+        window: records of a part that are shuffled together, and held in memory as they lie on disk.
 
     Raises:
         ValueError: no text encoder; encoders that cannot be opened.
     """
 
     def __init__(
-        self, shards: list[Shard], settings: EncodeSettings, *, batch_size: int, seed: int, window: int = 1024
+        self,
+        parts: Sequence[list[Shard]],
+        settings: EncodeSettings,
+        *,
+        batch_size: int,
+        seed: int,
+        weights: Sequence[float] | None = None,
+        window: int = 1024,
     ) -> None:
         if settings.text_encoder is None:
             raise ValueError("Streaming encodes captions as they come: name the text encoder.")
-        self.shards, self.settings = shards, settings
-        self.batch_size, self.seed, self.window = batch_size, seed, window
+        self.settings, self.batch_size, self.seed = settings, batch_size, seed
         self.autoencoder = load_autoencoder(settings.vae, device=settings.device)
         self.text_encoder = open_text_encoder(Path(settings.text_encoder), settings.device)
         self.null_text = self._features([""])[0]
@@ -75,15 +64,19 @@ class StreamSource:
         height, width = settings.canvas
         self.latent_shape = (self.autoencoder.latent_channels, height // factor, width // factor)
         self.broken: dict[tuple[str, str], str] = {}
+        self._parts = [
+            Windows(shards, _seed_of_part(seed, part), window, self.broken) for part, shards in enumerate(parts)
+        ]
+        self._ends = distribution(torch.tensor([1.0] * len(parts) if weights is None else list(weights)).double())
         self._step: int
-        self._held: list[_Drawn]
-        self._start: _Place
-        self._records: Iterator[_Drawn]
+        self._held: list[Drawn]
+        self._places: list[Place]
+        self._records: list[Iterator[Drawn]]
         self._rewind()
 
     @cached_property
     def _count(self) -> int:
-        return sum(not isinstance(item, Broken) for shard in self.shards for item, _ in self._read(shard))
+        return sum(part.count() for part in self._parts)
 
     def __len__(self) -> int:
         """Counted by reading all shards once."""
@@ -93,22 +86,46 @@ class StreamSource:
         if step < self._step or (step == self._step and not self._held):
             self._rewind()
         while self._step < step:
-            self._held = list(islice(self._records, self.batch_size))
+            self._held = self._drawn(self._step + 1)
             self._step += 1
         return self._encode(list(range(self.batch_size))[rows])
 
     def state_dict(self) -> dict[str, list[int]]:
-        """The place after the last batch."""
-        after = self._held[-1].after if self._held else self._start
-        return {"place": [self._step, *after]}
+        """The step, and the place in every part after it."""
+        return {"place": [self._step, *(number for place in self._places for number in place)]}
 
     def load_state_dict(self, state: dict[str, list[int]]) -> None:
-        """Continue after the batch at which the state was taken."""
-        self._step, self._held, self._start = state["place"][0], [], _Place(*state["place"][1:])
-        self._records = self._draw(self._start)
+        """Continue after the batch at which the state was taken.
+
+        Raises:
+            ValueError: it was taken of another number of parts.
+        """
+        self._step, *numbers = state["place"]
+        self._held, size = [], len(Place._fields)
+        self._places = [Place(*numbers[start : start + size]) for start in range(0, len(numbers), size)]
+        if len(self._places) != len(self._parts):
+            raise ValueError(f"The run read {len(self._places)} data sets, and this stream has {len(self._parts)}.")
+        self._records = [part.draw(place) for part, place in zip(self._parts, self._places, strict=True)]
 
     def _rewind(self) -> None:
-        self.load_state_dict({"place": [-1, *_Place()]})
+        self.load_state_dict({"place": [-1, *len(self._parts) * Place()]})
+
+    def _drawn(self, step: int) -> list[Drawn]:
+        """The next records of every part, as many as its share of this step, in mixed order."""
+        state = np.random.SeedSequence((self.seed, step)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]) >> 1)
+        # Systematic sampling: one draw shifts the borders between the parts.
+        draw = torch.rand((), generator=generator, dtype=torch.float64)
+        reached = (self._ends * self.batch_size - draw).ceil().clamp(0, self.batch_size).long()
+        counts = reached.diff(prepend=torch.zeros(1, dtype=torch.int64)).tolist()
+        held: list[Drawn] = []
+        for part, count in enumerate(counts):
+            new = list(islice(self._records[part], count))
+            self._places[part] = new[-1].after if new else self._places[part]
+            held += new
+        if len(self._parts) == 1:
+            return held
+        return [held[row] for row in torch.randperm(len(held), generator=generator).tolist()]
 
     def _encode(self, rows: list[int]) -> EncodedBatch:
         images, depths, captions = [], [], []
@@ -140,51 +157,7 @@ class StreamSource:
         (location, key), reason = next(reversed(self.broken.items()))
         raise ValueError(f"A whole batch cannot be used; the last sample of it: {location}, {key}: {reason}.")
 
-    def _draw(self, start: _Place) -> Iterator[_Drawn]:
-        """Records in the order of use."""
-        for begin, window, after in self._windows(start):
-            digest = hashlib.sha256(f"{self.seed}/{tuple(begin)}".encode()).digest()
-            generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-            order = torch.randperm(len(window), generator=generator).tolist()
-            drawn = start.drawn if begin == start._replace(drawn=0) else 0
-            for used, index in enumerate(order[drawn:], drawn + 1):
-                place = begin._replace(drawn=used) if used < len(order) else after
-                record, location = window[index]
-                yield _Drawn(record, location, place)
 
-    def _windows(self, start: _Place) -> Iterator[tuple[_Place, list[tuple[Record, str]], _Place]]:
-        """Windows with the places where they begin and where the next one does."""
-        begin = start._replace(drawn=0)
-        while True:
-            order = torch.randperm(
-                len(self.shards), generator=torch.Generator().manual_seed(self.seed * 1_000_003 + begin.epoch)
-            ).tolist()
-            epoch, first, skipped = begin.epoch, begin.shard, begin.record
-            window: list[tuple[Record, str]] = []
-            empty = begin == _Place(epoch)
-            for position in range(first, len(order)):
-                shard = self.shards[order[position]]
-                for item, number in self._read(shard):
-                    if isinstance(item, Broken) or (position == first and number < skipped):
-                        continue
-                    window.append((item, shard.location))
-                    empty = False
-                    if len(window) == self.window:
-                        after = _Place(epoch, position, number + 1)
-                        yield begin, window, after
-                        begin, window = after, []
-            if empty:
-                raise ValueError("The shards hold no sample at all: look at them with mforce data check.")
-            if window:
-                yield begin, window, _Place(epoch + 1)
-            begin = _Place(epoch + 1)
-
-    def _read(self, shard: Shard) -> Iterator[tuple[Record | Broken, int]]:
-        """What a shard holds, numbered; what is damaged is listed."""
-        try:
-            for number, item in enumerate(shard.records()):
-                if isinstance(item, Broken):
-                    self.broken[item.shard, item.key] = item.reason
-                yield item, number
-        except MissingShardError as error:
-            self.broken[shard.location, ""] = str(error)
+def _seed_of_part(seed: int, part: int) -> int:
+    """Parts have orders of their own; the first, or only one, has the run's."""
+    return seed if part == 0 else int(np.random.SeedSequence((seed, part)).generate_state(1, np.uint32)[0])
