@@ -92,7 +92,7 @@ def explore(
         settings, parts = prepare(settings)
         pipeline = load_pipeline([replace(settings, prompt=filling.prompt)], parts)
         first, own = _first_view(source, depth, fov, pipeline, settings)
-        world = World()
+        world = World(device=pipeline.device)
         world.add(own, first)
         places = way.places(way.views, own, first.depth)
         with progress_bar("explore") as advance:

@@ -161,15 +161,6 @@ class MFExplore(Node):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        vae: Any,
-        seed: int,
-        steps: int,
-        cfg: float,
-        noise: float,
-        depth_steps: int,
         geometry: dict[str, Any],
         route: str,
         views: int,
@@ -184,8 +175,9 @@ class MFExplore(Node):
         viewer: str = CLOUD,
         point_cloud: Any = None,
         cameras: str = "",
+        **filling: Any,
     ) -> io.NodeOutput:
-        fill = Filling(model, positive, negative, vae, seed, steps, cfg, noise, depth_steps)
+        fill = Filling(**filling)
         footage = footage_of(geometry, image, fov_degrees)
         if len(footage.depth) > 1:
             raise ValueError(f"the geometry holds {len(footage.depth)} maps, and a walk starts from one picture.")
@@ -206,7 +198,8 @@ class MFExplore(Node):
             return route_cameras(route, count, amplitude, own, pivot)
 
         threshold = edge_threshold or scaled_edge_threshold(max(size) / footage.enlarged)
-        world = World(edge_threshold=threshold, softness=edge_softness)
+        device = comfy.model_management.get_torch_device()
+        world = World(edge_threshold=threshold, softness=edge_softness, device=device)
         world.add(own, Filled(footage.pictures[0], torch.where(valid, depth, torch.zeros_like(depth))))
         to_fill, to_show = way(views), way(frames)
         progress = fill.progress(len(to_fill), len(to_show))

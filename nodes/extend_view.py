@@ -26,6 +26,7 @@ from .host.geometry import (
 )
 from .host.images import match_mask, resize_image
 from .host.node import Node
+from .host.notices import notice
 from .host.point_clouds import ply_file
 from .host.view_filling import Filling, check_view_size, filling_inputs
 
@@ -39,7 +40,8 @@ class MFExtendView(Node):
             category="3d",
             description=(
                 "What comes into view when the camera moves: picture and depth are made together in the holes of MF"
-                " Render View, so that new and old surfaces meet. The new points join the cloud."
+                " Render View, so that new and old surfaces meet. The new points join the cloud; each view of a batch"
+                " sees those that the views before it added."
             ),
             search_aliases=[
                 "modality forcing",
@@ -83,20 +85,12 @@ class MFExtendView(Node):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        positive: Any,
-        negative: Any,
-        vae: Any,
-        seed: int,
-        steps: int,
-        cfg: float,
-        noise: float,
-        depth_steps: int,
         geometry: dict[str, Any],
         holes: Tensor | None = None,
         image: Tensor | None = None,
+        **filling: Any,
     ) -> io.NodeOutput:
-        fill = Filling(model, positive, negative, vae, seed, steps, cfg, noise, depth_steps)
+        fill = Filling(**filling)
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
         check_view_size(*depth.shape[1:])
@@ -106,20 +100,32 @@ class MFExtendView(Node):
         pictures = resize_image(pictures, *depth.shape[1:]).float().expand(*depth.shape, 3)
         if holes is not None:
             valid = valid & ~match_mask(holes.cpu(), depth)
-        views = zip(pictures, depth, valid, strict=True)
-        seen = [
-            Seen.of(View(color, known.float(), near), f"view {n + 1}") for n, (color, near, known) in enumerate(views)
-        ]
-        if not any(map(has_holes, seen)):
-            raise ValueError("the view has no hole, so there is nothing to make; move the camera farther.")
+        views = [View(color, known.float(), near) for color, near, known in zip(pictures, depth, valid, strict=True)]
+        names = [f"view {number + 1}" for number in range(len(views))]
+        given = list(map(Seen.of, views, names))  # all of them before the first is filled
         cameras = geometry_cameras(geometry, depth, 0.0)
+        one_scene = len(views) == 1 or "extrinsics" in geometry
+        if not one_scene:
+            notice(
+                "MF Extend View: the geometry does not say where its cameras stood, so new_points has those of the"
+                " first view alone."
+            )
         places = geometry.get("extrinsics", torch.eye(4).expand(len(depth), 4, 4))
-        world = World(edge_threshold=scaled_edge_threshold(max(depth.shape[1:]) / float(geometry.get("enlarged", 1.0))))
-        filled, progress = [], fill.progress(len(seen))
-        for number, camera in zip(progress.views(range(len(seen))), cameras_of(cameras, places), strict=True):
-            one = seen[number]
+        threshold = scaled_edge_threshold(max(depth.shape[1:]) / float(geometry.get("enlarged", 1.0)))
+        world = World(edge_threshold=threshold, device=comfy.model_management.get_torch_device())
+        filled, progress = [], fill.progress(len(views))
+        for number, camera in zip(progress.views(range(len(views))), cameras_of(cameras, places), strict=True):
+            one = given[number]
+            if one_scene and world.pieces:  # what the views before this one added is known in it
+                one = Seen.of(world.completed(camera, views[number]), names[number])
             filled.append(fill.view(progress, one, number) if has_holes(one) else one.as_it_is())
-            world.add(camera, filled[-1], one.holes)
+            if one_scene or number == 0:
+                world.add(camera, filled[-1], one.holes)
+        if not any(map(has_holes, given)):
+            notice(
+                "MF Extend View: nothing comes into view, so the picture is as it was and there are no new points;"
+                " move the camera farther."
+            )
         made, whole = (torch.stack(maps) for maps in zip(*((view.color, view.depth) for view in filled), strict=True))
         found: dict[str, Any] = geometry_of_cameras(whole, whole > 0, made, cameras)
         found |= {name: geometry[name] for name in ("extrinsics", "enlarged") if name in geometry}

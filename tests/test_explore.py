@@ -95,6 +95,36 @@ def test_the_cloud_has_the_points_of_all_pieces_in_one_world():
     assert added[:, 0].max() > first.cloud().points[:, 0].max() + 0.3
 
 
+def test_what_other_views_added_is_known_in_a_view():
+    there, beyond = place(right=0.5), place(right=0.7)
+    rendered = a_world().see(beyond)
+    assert World(softness=0).completed(beyond, rendered) is rendered
+    seen, added = Seen.of(a_world().see(there)), World(softness=0)
+    added.add(there, seen.finished(seen.color, torch.full_like(seen.depth, 4.0)), seen.holes)
+    view = added.completed(beyond, rendered)
+    known = (rendered.coverage >= 1) & (rendered.depth > 0)
+    gained = (view.coverage >= 1) & (view.depth > 0) & ~known
+    assert torch.equal(view.color[known], rendered.color[known])
+    assert torch.equal(view.depth[known], rendered.depth[known])
+    assert 0.5 < gained.sum() / (~known).sum() < 0.95  # the rest comes into view only here
+    assert torch.allclose(view.depth[gained], torch.tensor(4.0), atol=0.02)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_renders_the_views_of_a_cpu():
+    there, worlds = place(right=0.5), [World(softness=2, device=torch.device(name)) for name in ("cpu", "cuda")]
+    for world in worlds:
+        world.add(HOME, box_before_a_wall())
+        seen = Seen.of(world.see(there))
+        world.add(there, seen.as_it_is(), seen.holes)
+    on_cpu, on_gpu = (world.see(place(right=0.3)) for world in worlds)
+    assert on_gpu.depth.device.type == "cpu"
+    assert (on_cpu.coverage == on_gpu.coverage).float().mean() > 0.99
+    both = (on_cpu.coverage >= 1) & (on_gpu.coverage >= 1)
+    assert torch.allclose(on_cpu.depth[both], on_gpu.depth[both], rtol=1e-3)
+    assert len(worlds[0].cloud()) == pytest.approx(len(worlds[1].cloud()), rel=0.01)
+
+
 def test_slits_along_an_outline_stay_open():
     world, new = a_world(), torch.zeros(SIZE, SIZE, dtype=torch.bool)
     new[10:60, 20:22] = True

@@ -22,9 +22,12 @@ from ..scene3d.point_cloud import (
 from ..scene3d.render_view import View, render_view
 from ..scene3d.surface import Surface, build_surface
 from ..scene3d.viewer import extrinsics_of
+from ..scene3d.z_buffer import drawing_device
 from .view import Filled
 
 _NOTHING = PointCloud(torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.uint8), None)
+
+_CPU = torch.device("cpu")
 
 #: Pixels across which new surfaces have to be at least.
 _SLIT = 3
@@ -60,10 +63,11 @@ class World:
     Args:
         edge_threshold: relative jump of depth at which a surface ends; 0 chooses by the size of the first picture.
         softness: width in pixels of the soft edges of depth and pictures.
+        device: that renders views, where it can; what goes in and comes out is on the CPU.
     """
 
-    def __init__(self, *, edge_threshold: float = 0.0, softness: int = 2) -> None:
-        self.edge_threshold, self.softness = edge_threshold, softness
+    def __init__(self, *, edge_threshold: float = 0.0, softness: int = 2, device: torch.device = _CPU) -> None:
+        self.edge_threshold, self.softness, self.device = edge_threshold, softness, drawing_device(device)
         self.pieces: list[Piece] = []
 
     def add(self, camera: Camera, view: Filled, new: Tensor | None = None) -> None:
@@ -74,15 +78,16 @@ class World:
         """
         self.edge_threshold = self.edge_threshold or scaled_edge_threshold(max(view.depth.shape))
         valid = torch.isfinite(view.depth) & (view.depth > 0)
-        depth = torch.where(valid, view.depth, torch.zeros_like(view.depth))
+        depth = torch.where(valid, view.depth, torch.zeros_like(view.depth)).to(self.device)
+        view, valid = Filled(view.color.to(self.device), depth), valid.to(self.device)
         surface = build_surface(depth, valid, edge_threshold=self.edge_threshold, softness=self.softness)
         if new is None:
-            self.pieces.append(Piece(camera, replace(view, depth=depth), surface))
+            self.pieces.append(Piece(camera, view, surface))
             return
         wide = without_slits(new)
         grown = max_pool2d(wide.float()[None, None], 3, stride=1, padding=1)[0, 0] > 0
         if grown.any():
-            self.pieces.append(Piece(camera, replace(view, depth=depth), replace(surface, valid=valid & grown)))
+            self.pieces.append(Piece(camera, view, replace(surface, valid=valid & grown.to(self.device))))
 
     def see(self, camera: Camera) -> View:
         """What a camera sees of all pieces, the nearest in front."""
@@ -96,20 +101,33 @@ class World:
             )
             for piece in self.pieces
         ]
-        return views[0] if len(views) == 1 else _together(views)
+        view = views[0] if len(views) == 1 else _together(views)
+        return View(view.color.cpu(), view.coverage.cpu(), view.depth.cpu())
+
+    def completed(self, camera: Camera, view: View) -> View:
+        """A camera's view with what the pieces show in its holes."""
+        if not self.pieces:
+            return view
+        own = self.see(camera)
+        taken = ((view.coverage < 1) | (view.depth <= 0)) & (own.coverage >= 1) & (own.depth > 0)
+        return View(
+            torch.where(taken[..., None], own.color, view.color),
+            torch.where(taken, own.coverage, view.coverage),
+            torch.where(taken, own.depth, view.depth),
+        )
 
     def cloud(self, *, density: int = 1) -> PointCloud:
         """The points of all pieces in the world's axes, y up as glTF's; density: points along the side of a pixel."""
         return merge([_NOTHING, *(self._points(piece, density) for piece in self.pieces)])
 
     def _points(self, piece: Piece, density: int) -> PointCloud:
-        camera, depth = piece.camera, piece.view.depth
+        camera, depth, color = piece.camera, piece.view.depth.cpu(), piece.view.color.cpu()
         # Edges of the whole view: at the border of what is new there is none.
-        known = piece.surface.valid & ~depth_edges(depth, self.edge_threshold)
+        known = piece.surface.valid.cpu() & ~depth_edges(depth, self.edge_threshold)
         dense, known = densify(depth, known, density)
         if not known.any():
             return _NOTHING
-        color = interpolate(piece.view.color.movedim(-1, 0)[None], dense.shape, mode="bilinear", align_corners=False)
+        color = interpolate(color.movedim(-1, 0)[None], dense.shape, mode="bilinear", align_corners=False)
         cloud = unproject(
             dense,
             intrinsics=camera.lens,

@@ -149,8 +149,10 @@ def _read_vertices(body: bytes, order: str, elements: list[tuple[str, int, list[
         if name != "vertex":
             body = body[count * kinds.itemsize :]
             continue
-        if not properties or count == 0:
+        if not properties:
             break
+        if not count:
+            return np.empty(0, kinds)
         if order:
             if len(body) < count * kinds.itemsize:
                 raise ValueError(f"the PLY file ends before its {count} vertices do.")

@@ -71,6 +71,11 @@ def at_once(device: torch.device) -> int:
     return 1 << 16 if device.type == "cpu" else 1 << 21
 
 
+def drawing_device(device: torch.device) -> torch.device:
+    """A device that draws, for work on ``device``: Apple's GPUs lack the 64-bit minimum that z-buffers need."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def draw(buffer: Tensor, triangles: Triangles, near: Tensor, size: tuple[int, int], *, first_number: int) -> None:
     """Draw quads into a z-buffer.
 

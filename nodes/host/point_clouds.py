@@ -107,7 +107,10 @@ def viewer_stage(
         ValueError: the file is no PLY, or the map gives no cloud.
     """
     if point_cloud is not None:
-        return stage_of_cloud(read_ply_file("point_cloud", point_cloud))
+        cloud = read_ply_file("point_cloud", point_cloud)
+        if not len(cloud):
+            raise ValueError("point_cloud has no point.")
+        return stage_of_cloud(cloud)
     if shown == SCENE:
         return AS_IT_IS
     count = len(depth) if shown == WORLD else 1

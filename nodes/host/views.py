@@ -131,11 +131,10 @@ def render_frames(
     from ...mforce_core.scene3d.render_view import View, render_view
     from ...mforce_core.scene3d.side_by_side import in_order
     from ...mforce_core.scene3d.surface import Surface, build_surface
+    from ...mforce_core.scene3d.z_buffer import drawing_device
 
     maps, height, width = footage.depth.shape
-    device = comfy.model_management.get_torch_device()
-    # Apple's GPUs lack the 64-bit minimum that the z-buffer needs.
-    device = torch.device("cpu") if device.type == "mps" else device
+    device = drawing_device(comfy.model_management.get_torch_device())
     threshold = edge_threshold or scaled_edge_threshold(max(height, width) / footage.enlarged)
 
     def surface_of(index: int) -> Surface:

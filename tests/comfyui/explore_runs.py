@@ -19,6 +19,7 @@ def main(root: Path) -> None:
     import comfy.utils
     import torch
     from pack_under_test.mforce_core.scene3d.point_cloud_files import read_ply
+    from pack_under_test.nodes import extend_view
     from pack_under_test.nodes.explore import MFExplore
     from pack_under_test.nodes.extend_view import MFExtendView
     from pack_under_test.nodes.host.geometry import make_geometry
@@ -74,7 +75,26 @@ def main(root: Path) -> None:
     merged = MFMergePointClouds.execute({"point_cloud0": old, "point_cloud1": new}).args[0]
     results["merged"] = len(points(merged)) == len(points(old)) + len(points(new))
     still = run(MFRenderView, geometry=geometry, orbit_right=0.0)
-    results["no_hole"] = refusal(MFExtendView, geometry=still[2], holes=still[1])
+    noticed, extend_view.notice = [], lambda sentence: noticed.append(sentence)
+    same, _, none = fill(MFExtendView, geometry=still[2], holes=still[1])
+    results["no_hole"] = [float((same - still[0]).abs().max()), len(points(none)), noticed.pop()]
+    merged = MFMergePointClouds.execute({"point_cloud0": old, "point_cloud1": none}).args[0]
+    results["merged_with_none"] = len(points(merged)) == len(points(old))
+
+    # A batch: the second view from one place has nothing left to make, one from farther on only what is beyond.
+    def batch(*moves):
+        seen = [run(MFRenderView, geometry=geometry, orbit_right=0.0, move_right=at, edge_softness=0) for at in moves]
+        places = {name: torch.cat([view[2][name] for view in seen]) for name in view if name != "enlarged"}
+        return {"geometry": places, "holes": torch.cat([view[1] for view in seen])}
+
+    one = len(points(new))
+    twice = fill(MFExtendView, **batch(0.08, 0.08))
+    results["twice"] = [len(points(twice[2])) == one, float((twice[0][0] - twice[0][1]).abs()[~known].mean())]
+    on = fill(MFExtendView, **batch(0.08, 0.12))[2]
+    results["further_on"] = len(points(on)) / one
+    apart = batch(0.08, 0.12)
+    del apart["geometry"]["extrinsics"]
+    results["no_places"] = [len(points(fill(MFExtendView, **apart)[2])) == one, noticed.pop()]
 
     # A walk, its cloud and its clip.
     clip_of_walk, views, cloud, _ = fill(

@@ -36,6 +36,24 @@ def test_new_points_join_the_cloud_where_they_belong(results):
     assert results["merged"]
 
 
+def test_a_view_without_a_hole_comes_back_with_a_note(results):
+    difference, points, note = results["no_hole"]
+    assert difference < 1e-5
+    assert points == 0
+    assert note.startswith("MF Extend View: nothing comes into view")
+    assert results["merged_with_none"]
+
+
+def test_views_of_a_batch_add_no_point_twice(results):
+    same_points, difference = results["twice"]
+    assert same_points
+    assert difference < 0.02  # seen again from the same place
+    assert 1 < results["further_on"] < 1.8
+    same_points, note = results["no_places"]
+    assert same_points
+    assert note.startswith("MF Extend View: the geometry does not say where its cameras stood")
+
+
 def test_a_walk_gives_a_clip_views_and_a_cloud(results):
     assert results["walk"] == [[3, 112, 128, 3], [2, 112, 128], [2, 4, 4]]
     assert results["walk_camera"] == pytest.approx([-0.2, -0.4], abs=1e-4)
@@ -58,7 +76,6 @@ def test_cameras_come_from_json_and_from_a_viewer(results):
 @pytest.mark.parametrize(
     ("case", "sentence"),
     [
-        ("no_hole", "MF Extend View: the view has no hole, so there is nothing to make"),
         ("inside", "MF Explore: camera 1 sees only"),
         ("bad_json", "MF Explore: the cameras are not readable JSON"),
         ("no_depth", "MF Extend View: the geometry has no depth"),
