@@ -23,6 +23,7 @@ from ..mforce_core.picture.reading import read_picture
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.release import FOV_DEGREES
 from ..mforce_core.results.folder import MARKER, output_folder
+from ..mforce_core.rollout_settings import fitted
 from ..mforce_core.scene3d.camera_files import OPENCV, CameraPath, read_json, write_json
 from ..mforce_core.scene3d.camera_path import Pose, middle_point
 from ..mforce_core.scene3d.densify import solid_density
@@ -58,13 +59,28 @@ class Way:
     layout: str
     cameras: Path | None = None
 
+    def check(self) -> None:
+        """See that the file of cameras holds some, before depth is made of a picture.
+
+        Raises:
+            ValueError: it does not.
+        """
+        if self.cameras is not None:
+            self._of_file(torch.eye(3), (1, 1))
+
     def places(self, count: int, own: Camera, depth: Tensor) -> list[Camera]:
         """``count`` cameras, for a picture's camera and its depth (H, W)."""
         if self.cameras is not None:
-            height, width = depth.shape
-            return cameras_of(*read_json(read_text(self.cameras), own.lens, (height, width)))
+            return self._of_file(own.lens, (depth.shape[0], depth.shape[1]))
         pivot = middle_point(depth, depth > 0, own.lens)
         return route_cameras(self.route, count, self.amplitude, own, pivot)
+
+    def _of_file(self, lens: Tensor, size: tuple[int, int]) -> list[Camera]:
+        assert self.cameras is not None
+        try:
+            return cameras_of(*read_json(read_text(self.cameras), lens, size))
+        except ValueError as error:
+            raise ValueError(f"{self.cameras.name}: {error}") from None
 
 
 def explore(
@@ -88,17 +104,19 @@ def explore(
     Raises:
         ValueError: a file or a camera cannot be used.
     """
+    way.check()
     with output_folder(output, overwrite=overwrite) as work:
         settings, parts = prepare(settings)
+        settings = fitted(settings, parts.header().config.distilled, ())
         pipeline = load_pipeline([replace(settings, prompt=filling.prompt)], parts)
         first, own = _first_view(source, depth, fov, pipeline, settings)
-        world = World(device=pipeline.device)
+        fill, world = PipelineFill(pipeline, filling), World(device=pipeline.device)
         world.add(own, first)
         places = way.places(way.views, own, first.depth)
         with progress_bar("explore") as advance:
-            steps = _walk(world, places, pipeline, filling, advance)
+            steps = _walk(world, places, fill, advance)
         _write(work, world, steps, way, own, first.depth)
-        record = {"source": str(source.absolute()), "filling": asdict(filling), "way": asdict(way)}
+        record = {"source": str(source.absolute()), "filling": asdict(fill.settings), "way": asdict(way)}
         (work / MARKER).write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
     return output
 
@@ -131,8 +149,7 @@ def _first_view(
 def _walk(
     world: World,
     places: list[Camera],
-    pipeline: Pipeline,
-    filling: FillSettings,
+    fill: PipelineFill,
     advance: Callable[[int, int], None],
 ) -> list[Step]:
     done = 0
@@ -142,7 +159,7 @@ def _walk(
         done += 1
         advance(min(done, total), total)
 
-    fill = PipelineFill(pipeline, filling, progress)
+    fill.progress = progress
     total = fill.steps * len(places)
     walked = []
     for number, camera in enumerate(places):

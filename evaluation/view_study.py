@@ -142,7 +142,7 @@ def _picture_first(pipeline: Pipeline, seen: Seen, seed: int) -> Filled:
     hold, (height, width) = filler.hold(seen), seen.known.shape
     grid = height // PATCH_SIZE, width // PATCH_SIZE
     text, schedule = pipeline.features([""]), pipeline.model.schedule
-    falling = PathSpec("tilt", log2_alpha=0.0).build(filler.settings.steps, schedule).rgb
+    falling = PathSpec("tilt", log2_alpha=0.0).build(filler.path.steps, schedule).rgb
 
     def held(clean: Streams) -> Streams:
         return Streams(latents_to_tokens(hold.correct_rgb(tokens_to_latents(clean.rgb, grid))), clean.depth)
@@ -152,8 +152,7 @@ def _picture_first(pipeline: Pipeline, seen: Seen, seed: int) -> Filled:
     )  # fmt: skip
     view = seen.finished(filler.decode(tokens_to_latents(rgb, grid)), seen.depth)
     tokens = latents_to_tokens(filler.encode(view.color))
-    path = PathSpec("i2d").build(filler.settings.depth_steps, schedule)
-    _, maps = sample(pipeline.model, text, grid, mode="i2d", path=path, cfg=1.0, rgb=tokens, seed=[seed])
+    _, maps = sample(pipeline.model, text, grid, mode="i2d", path=filler.depth_path, cfg=1.0, rgb=tokens, seed=[seed])
     depth = decode_depth(tokens_to_patches(maps, grid))[0].cpu()
     scale = (seen.depth / depth)[seen.known].nanmedian()
     return seen.finished(view.color, (depth * scale).nan_to_num(float(seen.depth.median())))

@@ -109,6 +109,25 @@ def test_files_that_are_not_there_are_named_before_a_model_is_loaded(given, tmp_
     assert run(files["picture"], *options, "-o", tmp_path / "none") == (2, f"Error: {gone} does not exist.")
 
 
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("no cameras", "ways.json: the cameras are not readable JSON."),
+        ('{"frames": []}', "ways.json: the cameras' JSON has no frames"),
+        (json.dumps({"k1": 0.2, "frames": [{"transform_matrix": np.eye(4).tolist()}]}), "ways.json: camera 1 bends"),
+    ],
+)
+def test_cameras_that_cannot_be_used_are_named_before_a_model_is_loaded(
+    given, tmp_path, monkeypatch, content, sentence
+):
+    monkeypatch.setattr("mforce.cli.explore.load_pipeline", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "ways.json").write_text(content)
+    code, said = run(given / "picture.png", "--cameras", tmp_path / "ways.json", "-o", tmp_path / "none")
+    assert code == 2
+    assert sentence in said
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_field_of_view_of_zero_is_no_default(given, tmp_path):
     assert run(given / "picture.png", "--fov", 0, "-o", tmp_path / "none")[0] == 2
 

@@ -23,7 +23,7 @@ from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
 from mforce.mforce_core.release import CFG, LOG2_ALPHA
 from mforce.mforce_core.rollout_settings import fitted, needless_guidance
 from mforce.mforce_core.sampling.path_spec import PathSpec
-from mforce.mforce_core.settings import Settings
+from mforce.mforce_core.settings import DEPTH_STEPS, FILL_STEPS, Settings
 from mforce.mforce_core.video.files import VideoWriter
 from mforce.mforce_core.weights.checkpoint import read_header
 from mforce.mforce_core.weights.parts import model_path
@@ -134,6 +134,9 @@ def test_views_are_filled_and_the_page_runs_it_as_it_was_made(model: Path) -> No
     filling = FillSettings("a red sphere")
     assert [PipelineFill(one, filling).cfg for one in (few, other)] == [1.0, CFG["joint"]]
     assert PipelineFill(few, replace(filling, cfg=2.0)).cfg == 2.0
+    taken = [PipelineFill(one, filling).settings for one in (few, other)]
+    assert [(one.steps, one.depth_steps) for one in taken] == [(3, 3), (FILL_STEPS, DEPTH_STEPS)]
+    assert PipelineFill(few, replace(filling, steps=7, depth_steps=0)).steps == 7
     for tilt, path in ((LOG2_ALPHA, PATH), (3.0, None)):
         job = few.job("joint", "a red sphere", steps=3, **web_app._tilted(few, tilt))
         assert (job.sampler, job.path) == ("euler", path)

@@ -1,6 +1,7 @@
 """Views around the corner: what is held, how pieces of a scene come together, and what goes wrong in a sentence."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -341,3 +342,28 @@ def test_of_a_camera_of_another_shape_what_does_not_fit_is_cut_off():
 def test_cameras_that_cannot_be_used_are_named(text, sentence):
     with pytest.raises(ValueError, match=sentence):
         read_json(text, LENS, (SIZE, SIZE))
+
+
+@pytest.mark.parametrize(
+    ("own", "shared", "said"),
+    [
+        (
+            {},
+            {"camera_model": "OPENCV", "k1": 0.03, "p2": -0.001},
+            "(k1 0.03, p2 -0.001)",
+        ),
+        ({"k4": 0.1}, {}, "(k4 0.1)"),
+        ({"camera_model": "OPENCV_FISHEYE"}, {"k1": 0.0}, "(the lens OPENCV_FISHEYE)"),
+        ({}, {"is_fisheye": True}, "(the lens fisheye)"),
+        ({}, {"camera_model": "EQUIRECTANGULAR"}, "(the lens EQUIRECTANGULAR)"),
+    ],
+)
+def test_lenses_that_bend_lines_are_refused_and_straight_ones_taken(own, shared, said):
+    """As nerfstudio writes them: of all frames in the file's head, or of each in its own."""
+    straight = {"transform_matrix": torch.eye(4).tolist(), "camera_model": "OPENCV", "k1": 0, "k2": 0.0, "p1": 0.0}
+    lenses, _ = read_json(json.dumps({"camera_model": "OPENCV", "frames": [straight]}), LENS, (SIZE, SIZE))
+    assert torch.equal(lenses[0], LENS)
+    bent = {"transform_matrix": torch.eye(4).tolist(), **own}
+    straight |= {name: 0.0 for name in shared if name in ("k1", "p2")} | {"is_fisheye": False}
+    with pytest.raises(ValueError, match="camera 2 bends straight lines " + re.escape(said)):
+        read_json(json.dumps({**shared, "frames": [straight, bent]}), LENS, (SIZE, SIZE))

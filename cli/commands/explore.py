@@ -55,7 +55,11 @@ def explore(
         typer.Option(help="Guidance towards the prompt. Default: 4; 1 without a prompt.", show_default=False,
                      rich_help_panel=FILLING),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of both streams.", rich_help_panel=FILLING)] = FILL_STEPS,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Steps of both streams. Default: {FILL_STEPS}, or those of a model of few steps.",
+                     show_default=False, rich_help_panel=FILLING),
+    ] = None,
     noise: Annotated[
         float,
         typer.Option(min=0.05, max=1.0, help="Noise over the background that a hole starts from.",
@@ -67,10 +71,11 @@ def explore(
                      rich_help_panel=FILLING),
     ] = 0,
     depth_steps: Annotated[
-        int,
-        typer.Option(min=0, help="Steps of the depth that is made once more from the finished view; 0 leaves that out.",
+        int | None,
+        typer.Option(min=0, help="Steps of the depth that is made once more from the finished view; 0 leaves that out. "
+                     f"Default: {DEPTH_STEPS}, or those of a model of few steps.", show_default=False,
                      rich_help_panel=FILLING),
-    ] = DEPTH_STEPS,
+    ] = None,
     seed: options.Seed = 0,
     size: options.Size = None,
     model: options.Model = BUILT_IN,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -30,19 +30,20 @@ class FillSettings:
         prompt: what the scene shows; without one there is no guidance.
         cfg: scale of guidance towards the prompt; None: the release's, or none for a model of few steps.
         seed: of the first view; those of the others count on.
-        steps: in which both streams are made.
+        steps: in which both streams are made; None: 10, or those of a model of few steps.
         noise: level at which they start from the background, 0 to 1.
         resample: how many times the first half of the steps is taken again from new noise.
-        depth_steps: in which the depth is made once more from the finished picture; 0 keeps that of the first pass.
+        depth_steps: in which the depth is made once more from the finished picture; 0 keeps that of the first pass,
+            None: 4, or those of a model of few steps.
     """
 
     prompt: str = ""
     cfg: float | None = None
     seed: int = 0
-    steps: int = FILL_STEPS
+    steps: int | None = None
     noise: float = FILL_NOISE
     resample: int = 0
-    depth_steps: int = DEPTH_STEPS
+    depth_steps: int | None = None
 
 
 class PipelineFill:
@@ -52,19 +53,27 @@ class PipelineFill:
         pipeline: loaded.
         settings: of the filling.
         progress: called after every step of a rollout; what it raises ends the filling.
+
+    Attributes:
+        settings: with the numbers of steps that the model takes.
     """
 
     def __init__(self, pipeline: Pipeline, settings: FillSettings, progress: Callable[[], None] | None = None) -> None:
-        self.pipeline, self.settings, self.progress = pipeline, settings, progress
+        few = pipeline.distilled
+        steps, depth_steps = (FILL_STEPS, DEPTH_STEPS) if few is None else (few.steps, few.steps)
+        steps = steps if settings.steps is None else settings.steps
+        depth_steps = depth_steps if settings.depth_steps is None else settings.depth_steps
+        self.pipeline, self.progress = pipeline, progress
+        self.settings = replace(settings, steps=steps, depth_steps=depth_steps)
         self.cfg = pipeline.job("joint", settings.prompt, cfg=settings.cfg).cfg if settings.prompt else 1.0
         schedule = pipeline.model.schedule
-        self.path = fill_path(settings.noise, settings.resample).build(settings.steps, schedule)
-        self.depth_path = PathSpec("i2d").build(settings.depth_steps, schedule) if settings.depth_steps else None
+        self.path = fill_path(settings.noise, settings.resample).build(steps, schedule)
+        self.depth_path = PathSpec("i2d").build(depth_steps, schedule) if depth_steps else None
 
     @property
     def steps(self) -> int:
         """Steps that one view takes."""
-        return self.path.steps + (self.settings.depth_steps if self.depth_path else 0)
+        return self.path.steps + (self.depth_path.steps if self.depth_path else 0)
 
     @torch.no_grad()
     def __call__(self, seen: Seen, number: int = 0) -> Filled:

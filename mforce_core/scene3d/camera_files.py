@@ -22,6 +22,12 @@ _CENTERED = 1e-4  # of the picture's size: a hundredth of a pixel of a small one
 #: The horizontal angle of view in radians: all that many a transforms.json says of its lens.
 _ANGLE = "camera_angle_x"
 
+#: What nerfstudio, instant-ngp and COLMAP call lenses that a camera matrix describes, up to the coefficients below.
+_STRAIGHT = {"PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE", "OPENCV", "FULL_OPENCV", "RADIAL", "SIMPLE_RADIAL"}
+#: Coefficients of distortion, and the flag of a fisheye lens.
+_DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+_FISHEYE = "is_fisheye"
+
 #: Whose axes the matrices of a JSON file are in, and how each of them is called there.
 OPENGL, OPENCV = CONVENTIONS = ("OpenGL", "OpenCV")
 _MATRIX = {OPENGL: "transform_matrix", OPENCV: "world_to_camera"}
@@ -118,7 +124,7 @@ def read_json(text: str, own_lens: Tensor, size: tuple[int, int]) -> tuple[Tenso
         Lenses (F, 3, 3), normalized, and extrinsics (F, 4, 4) in OpenCV's axes.
 
     Raises:
-        ValueError: no JSON, no frames, or a frame without a usable matrix or lens.
+        ValueError: no JSON, no frames, or a frame without a usable matrix or lens, or with one that bends lines.
     """
     try:
         found = json.loads(text)
@@ -140,7 +146,9 @@ def read_json(text: str, own_lens: Tensor, size: tuple[int, int]) -> tuple[Tenso
                 f"camera {number + 1} has neither {_MATRIX[OPENGL]} (OpenGL) nor {_MATRIX[OPENCV]} (OpenCV)."
             )
         places.append(place.float())
-        lenses.append(_lens({**shared, **frame}, own_lens, size, number))
+        whole = {**shared, **frame}
+        _check_straight(whole, number)
+        lenses.append(_lens(whole, own_lens, size, number))
     return torch.stack(lenses), torch.stack(places)
 
 
@@ -159,6 +167,19 @@ def _matrix(values: Any, number: int) -> Tensor:
             f"the matrix of camera {number + 1} is no rotation with a place: it scales, shears or mirrors."
         )
     return matrix
+
+
+def _check_straight(frame: dict[str, Any], number: int) -> None:
+    """Raise ValueError for a lens that bends straight lines, which no view here has."""
+    model = str(frame.get("camera_model", "PINHOLE"))
+    bent = [f"{name} {frame[name]}" for name in _DISTORTION if frame.get(name) not in (None, 0)]
+    if model not in _STRAIGHT or frame.get(_FISHEYE):
+        bent.insert(0, f"the lens {model if model not in _STRAIGHT else 'fisheye'}")
+    if bent:
+        raise ValueError(
+            f"camera {number + 1} bends straight lines ({', '.join(bent)[:80]}), and views have a pinhole camera: give"
+            " the cameras of undistorted pictures, or leave the distortion out."
+        )
 
 
 def _lens(frame: dict[str, Any], own: Tensor, size: tuple[int, int], number: int) -> Tensor:
