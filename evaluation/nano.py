@@ -40,7 +40,6 @@ from .metrics import abs_rel, align_median, constant_depth, delta1, edge_band
 
 GRID = (NANO_SIZE // PATCH_SIZE, NANO_SIZE // PATCH_SIZE)
 BATCH = 32
-_RELEASED = {"log2_alpha": LOG2_ALPHA}
 HUES = torch.tensor(list(COLOR_HUES.values()))
 
 Progress = Callable[[int, int], None]
@@ -82,9 +81,11 @@ class Rollouts:
         step: Callable[[], None],
     ) -> None:
         self.model = load_model(model, device=device, dtype=torch.float32)
-        few = distilled is not None
-        self._joint = {"path": PathSpec.parse(distilled.path).build(steps, self.model.schedule)} if few else _RELEASED
-        self._cfg = 1.0 if few else None
+        self._cfg: float | None = None
+        self._joint: dict[str, Any] = {"log2_alpha": LOG2_ALPHA}
+        if distilled is not None:
+            self._cfg = 1.0
+            self._joint = {"path": PathSpec.parse(distilled.path).build(steps, self.model.schedule)}
         self.text_encoder = load_text_encoder(text_encoder)
         self.autoencoder = load_autoencoder(autoencoder, device=device)
         self.steps, self.device, self._step = steps, device, step

@@ -28,5 +28,5 @@ def open_source(config: TrainConfig, *, depth: bool, device: torch.device) -> So
         vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size, depth=depth, device=str(device)
     )
     streams = [(find_shards(list(shards)), weight) for shards, weight in data.streams()]
-    parts, shares = zip(*streams, strict=True)
-    return StreamSource(parts, settings, batch_size=config.batch_size, seed=config.seed, weights=shares)
+    shards, shares = zip(*streams, strict=True)
+    return StreamSource(shards, settings, batch_size=config.batch_size, seed=config.seed, weights=shares)
