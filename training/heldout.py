@@ -80,8 +80,8 @@ class HeldOut:
     def _shown(self, model: ModalityForcingTransformer) -> list[np.ndarray | None]:
         """Columns of the sheet: joint image and depth, and the image made from the exact depth."""
         text, depth = self.text[:_SHOWN], self.depth[:_SHOWN]
-        given = {"steps": self.steps, "null_text": self.null_text[None], "guidance": self.guidance}
-        run = partial(sample, model, text, self._grid, **given)
+        run = partial(sample, model, text, self._grid, null_text=self.null_text[None], guidance=self.guidance)
+        run = partial(run, steps=self.steps)
         if self.student is None:
             rgb, joint = run(mode="joint", log2_alpha=LOG2_ALPHA)
         else:
