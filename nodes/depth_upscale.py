@@ -19,7 +19,7 @@ from .host.images import to_rgb
 from .host.joint_model import check_joint
 from .host.node import Node
 from .host.progress import TileProgress
-from .host.shared_inputs import geometry_output, seed_input
+from .host.shared_inputs import geometry_output, model_input, seed_input, vae_input
 from .host.tile_sampler import ENCODED_TOGETHER, TileSampler
 
 #: By how much the proportions of depth and picture may differ: a canvas of few cells cannot keep them exactly.
@@ -48,9 +48,9 @@ class MFDepthUpscale(Node):
                 "8k depth",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="From Load MF Model, with or without LoRA."),
+                model_input(),
                 io.Conditioning.Input("positive", tooltip="The prompt of the depth; an empty one will do."),
-                io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
+                vae_input(),
                 io.Image.Input("image", tooltip="The picture in its full size."),
                 io.MultiType.Input(
                     "depth",

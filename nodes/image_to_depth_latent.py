@@ -12,7 +12,7 @@ from .host.image_fit import fit_image, place
 from .host.joint_latent import CATEGORY, empty_stream, joint
 from .host.nano_parts import warn_of_unfamiliar
 from .host.node import Node
-from .host.shared_inputs import fit_inputs
+from .host.shared_inputs import fit_inputs, vae_input
 
 
 class MFImageToDepthLatent(Node):
@@ -37,7 +37,7 @@ class MFImageToDepthLatent(Node):
             ],
             inputs=[
                 io.Image.Input("image", tooltip="The picture whose depth is wanted. Transparent parts become white."),
-                io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
+                vae_input(),
                 *fit_inputs(),
             ],
             outputs=[

@@ -13,7 +13,7 @@ from .host.core_sampler import AUTO, DEPTH_TO_IMAGE, IMAGE_TO_DEPTH, JOINT, RELE
 from .host.joint_latent import Latent, joint, single_streams
 from .host.node import Node
 from .host.path_plan import PathPlan, PathSocket
-from .host.shared_inputs import control_strength_input, seed_input, tilt_input
+from .host.shared_inputs import control_strength_input, model_input, seed_input, tilt_input
 from .host.starting_noise import ALWAYS, FOR_DEPTH, NEVER
 
 
@@ -41,7 +41,7 @@ class MFSampler(Node):
                 "d2i",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="From Load MF Model, with or without LoRA."),
+                model_input(),
                 io.Conditioning.Input("positive", tooltip="What the picture should show."),
                 io.Conditioning.Input(
                     "negative",

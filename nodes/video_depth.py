@@ -16,7 +16,7 @@ from .host.clip_depth import Clip, ClipDepth, depth_of_clip
 from .host.images import gray_image
 from .host.joint_model import check_joint
 from .host.node import Node
-from .host.shared_inputs import fit_inputs, seed_input
+from .host.shared_inputs import fit_inputs, model_input, seed_input, vae_input
 
 #: Percent of the clip's pixels beyond either end of the pictures' range.
 _CLIPPED = 1.0
@@ -44,9 +44,9 @@ class MFVideoDepth(Node):
                 "image sequence",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="From Load MF Model, with or without LoRA."),
+                model_input(),
                 io.Conditioning.Input("positive", tooltip="What the clip shows; an empty prompt will do."),
-                io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
+                vae_input(),
                 io.MultiType.Input(
                     "clip",
                     types=[io.Video, io.Image],

@@ -315,6 +315,14 @@ def parse_size(text: str | None) -> tuple[int, int] | None:
     return width, height
 
 
+def whole_numbers(option: str, text: str, least: int) -> list[int]:
+    """``"2, 4"`` -> [2, 4], for an option such as ``--factors``, from ``least`` on."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= least for part in parts):
+        raise ValueError(f"{option} are whole numbers from {least} on, separated by commas, got {text!r}.")
+    return [int(part) for part in parts]
+
+
 def parse_devices(text: str) -> tuple[str, ...]:
     """``"cuda:0,cuda:1"`` -> ("cuda:0", "cuda:1"); "auto" becomes the device that it stands for."""
     from ...mforce_core.device import choose_device  # PyTorch comes late: help is shown without it

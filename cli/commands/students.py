@@ -41,12 +41,7 @@ def distilled(
         from ...evaluation.distillation import Counts
         from ..distillation import evaluate_students, table
 
-        try:
-            numbers = [int(number) for number in steps.split(",")]
-        except ValueError:
-            numbers = []
-        if not numbers or min(numbers) < 1:
-            raise ValueError(f"--steps are whole numbers from 1, separated by commas, got {steps!r}.")
+        numbers = options.whole_numbers("--steps", steps, 1)
         words, autoencoder = (None if path is None else str(path) for path in (text_encoder, vae))
         rows = evaluate_students(
             Settings("joint", "", model=teacher, seed=seed, device=device, dtype=dtype, text_encoder=words,

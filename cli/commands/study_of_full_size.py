@@ -38,11 +38,4 @@ def full_size(
             "joint", "", seed=seed, size=options.parse_size(size), device=device, dtype=dtype,
             **options.model_files(model, text_encoder, vae),
         )  # fmt: skip
-        run_study(settings, _whole_numbers(factors), count, json_file, sweep=sweep)
-
-
-def _whole_numbers(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) >= 2 for part in parts):
-        raise ValueError(f"--factors are whole numbers from 2 on, separated by commas, got {text!r}.")
-    return [int(part) for part in parts]
+        run_study(settings, options.whole_numbers("--factors", factors, 2), count, json_file, sweep=sweep)

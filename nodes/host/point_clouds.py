@@ -64,6 +64,8 @@ def cloud_of_map(
     Raises:
         ValueError: no pixel is left.
     """
+    # Also of enlarged maps: their slopes are finer, and what the size before would choose keeps points in soft ramps
+    # between near and far, which surfaces need and clouds do not.
     threshold = edge_threshold or scaled_edge_threshold(max(depth.shape))
     known = valid & ~depth_edges(depth, threshold)
     dense, known = densify(depth, known, density or solid_density(max(depth.shape)))

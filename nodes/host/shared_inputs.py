@@ -39,6 +39,15 @@ def seed_input(tooltip: str) -> io.Input:
     return io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip=tooltip)
 
 
+def model_input() -> io.Input:
+    return io.Model.Input("model", tooltip="From Load MF Model, with or without LoRA.")
+
+
+def vae_input() -> io.Input:
+    """The VAE of a node that encodes pictures itself."""
+    return io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE.")
+
+
 def fit_inputs() -> list[io.Input]:
     """Width, height and fit, for a node that takes pictures or depth maps of any size."""
     return [

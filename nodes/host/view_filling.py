@@ -24,16 +24,16 @@ from .joint_model import check_joint
 from .path_plan import PathPlan
 from .picture_noise import SEEDS
 from .progress import ViewProgress
-from .shared_inputs import seed_input
+from .shared_inputs import model_input, seed_input, vae_input
 
 
 def filling_inputs() -> list[io.Input]:
     """The model and how it fills; the widgets are the fields of `Filling`."""
     return [
-        io.Model.Input("model", tooltip="From Load MF Model, with or without LoRA."),
+        model_input(),
         io.Conditioning.Input("positive", tooltip="What the scene shows; an empty prompt will do."),
         io.Conditioning.Input("negative", tooltip="An empty prompt, which the model was trained with."),
-        io.Vae.Input("vae", tooltip="The model's VAE: from Load MF Model for nano, else the FLUX.2 VAE."),
+        vae_input(),
         seed_input("Seed of what is made; further views count on from it."),
         io.Int.Input(
             "steps", default=FILL_STEPS, min=1, max=1000, tooltip="Sampling steps in which picture and depth are made."

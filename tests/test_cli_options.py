@@ -1,0 +1,29 @@
+"""What options of several commands are read into, and what is said of other texts."""
+
+import pytest
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from mforce.cli.app import app
+from mforce.cli.commands.options import whole_numbers
+
+
+def test_whole_numbers_are_read():
+    assert whole_numbers("--factors", "2, 4,16", 2) == [2, 4, 16]
+
+
+@pytest.mark.parametrize(
+    ("command", "texts"),
+    [
+        (("study", "full-size", "--factors"), ("2,1", "", "2,,4", "2.5", "-2", "two")),
+        (("eval", "distilled", "somewhere", "--steps"), ("0", "1,", "four")),
+    ],
+)
+def test_other_texts_are_refused_by_the_options_name(command, texts):
+    for text in texts:
+        done = CliRunner().invoke(app, [*command[:-1], f"{command[-1]}={text}"])
+        assert done.exit_code == 2
+        said = " ".join(done.output.split())
+        assert f"{command[-1]} are whole numbers from {1 if 'eval' in command else 2} on" in said
