@@ -13,6 +13,7 @@ from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
 from . import options, students
 from .default_command import DefaultCommandGroup
+from .study_options import JsonFile, SceneSeed
 
 app = typer.Typer(
     name="eval",
@@ -52,11 +53,8 @@ def scenes(
     model: options.Model = BUILT_IN,
     scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
     steps: options.StepsOfModel = None,
-    seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write the numbers to this file.", show_default=False),
-    ] = None,
+    seed: SceneSeed = 1_000_000,
+    json_file: JsonFile = None,
     text_encoder: options.TextEncoder = None,
     vae: options.Vae = None,
     device: options.Device = "auto",

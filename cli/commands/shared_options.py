@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any, get_type_hints
 
@@ -49,7 +49,9 @@ class Shared:
 OF_THE_COMMAND = ("count", "output", "overwrite", "debug", "given")
 
 
-def shared_options(command: Callable[..., None], options_of: type = Shared) -> Callable[..., None]:
+def shared_options(
+    command: Callable[..., None], options_of: type = Shared, without: Collection[str] = ()
+) -> Callable[..., None]:
     """Give a command the shared options after its own; it gets their values in its ``**shared``.
 
     An option that the command declares itself, with another default say, is not shared. ``shared["given"]`` names the
@@ -57,6 +59,7 @@ def shared_options(command: Callable[..., None], options_of: type = Shared) -> C
 
     Args:
         options_of: class whose annotated attributes are the options, by name, type and default.
+        without: names of those that the command does not take.
     """
 
     @wraps(command)
@@ -68,7 +71,7 @@ def shared_options(command: Callable[..., None], options_of: type = Shared) -> C
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=getattr(options_of, name), annotation=kind)
         for name, kind in get_type_hints(options_of, include_extras=True).items()
-        if name not in {parameter.name for parameter in kept}
+        if name not in {parameter.name for parameter in kept} | set(without)
     ]
     shared.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
     with_shared.__signature__ = inspect.Signature([*kept, *shared])  # type: ignore[attr-defined]  # what Typer reads

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ...mforce_core.release import STEPS
-from ...mforce_core.settings import BUILT_IN, Settings
+from ...mforce_core.settings import BUILT_IN
 from ..errors import LIGHTER_TRAINING, report_errors
 from . import options
+from .study_options import study_options, study_settings
 
 
+@partial(study_options, without=("size", "model"))
 def distilled(
     students: Annotated[list[Path], typer.Argument(metavar="STUDENT...", help="Folders or files of distilled models.")],
     teacher: Annotated[str, typer.Option(help="The model that they were made from.")] = BUILT_IN,
@@ -26,30 +29,19 @@ def distilled(
         Path | None,
         typer.Option(help="Keep what the teacher made in this .safetensors file.", show_default=False),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the numbers to this file.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")] = 1_000_000,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    debug: options.Debug = False,
+    **shared: Any,
 ) -> None:
     """Measure models of few steps against their teacher: the same prompts, scenes and seeds."""
-    with report_errors(debug):
+    with report_errors(shared["debug"]):
         from ...evaluation.distillation import Counts
         from ..distillation import evaluate_students, table
 
-        numbers = options.whole_numbers("--steps", steps, 1)
-        words, autoencoder = (None if path is None else str(path) for path in (text_encoder, vae))
         rows = evaluate_students(
-            Settings("joint", "", model=teacher, seed=seed, device=device, dtype=dtype, text_encoder=words,
-                vae=autoencoder),
+            study_settings("joint", shared | {"model": teacher}),
             _named(students),
-            numbers,
+            options.whole_numbers("--steps", steps, 1),
             Counts(prompts, scenes, min(varied, scenes), seeds),
-            teacher_steps=teacher_steps, reference=reference, json_file=json_file,
+            teacher_steps=teacher_steps, reference=reference, json_file=shared["json_file"],
         )  # fmt: skip
         print(table(rows))
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
-from . import options
+from .study_options import study_options, study_settings
 
 
+@study_options
 def sampling(
     only: Annotated[
         str, typer.Option(help="Tables, separated by commas: solvers, paths, cache, i2d, follow, ensemble.")
@@ -32,21 +32,13 @@ def sampling(
         Path | None,
         typer.Option("--json", help="Write the tables to this file; others in it are kept.", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of scenes and noise.")] = 1_000_000,
-    size: options.Size = None,
-    model: options.Model = BUILT_IN,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    debug: options.Debug = False,
+    **shared: Any,
 ) -> None:
     """Compare paths, samplers and numbers of steps on a model: error against many steps, looks, depth, and cost."""
-    with report_errors(debug):
+    with report_errors(shared["debug"]):
         from ..sampling import run_study
 
-        settings = Settings(
-            "joint", "", seed=seed, size=options.parse_size(size), device=device, dtype=dtype,
-            **options.model_files(model, text_encoder, vae),
+        run_study(
+            study_settings("joint", shared), only.split(","),
+            count=count, prompts=prompts, reference=reference, json_file=json_file,
         )  # fmt: skip
-        run_study(settings, only.split(","), count=count, prompts=prompts, reference=reference, json_file=json_file)

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
-from ...mforce_core.settings import BUILT_IN, Settings
 from ..errors import report_errors
-from . import options
+from .study_options import study_options, study_settings
 
 
+@partial(study_options, without=("size",))  # scenes are rendered at one size
 def views(
     scenes: Annotated[int, typer.Option(min=1, help="For one view to the right.")] = 16,
     walks: Annotated[int, typer.Option(min=0, help="Scenes that are walked through in eight steps.")] = 6,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the rows to this file.", show_default=False)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of scenes and noise.")] = 1_000_000,
-    model: options.Model = BUILT_IN,
-    text_encoder: options.TextEncoder = None,
-    vae: options.Vae = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    debug: options.Debug = False,
+    **shared: Any,
 ) -> None:
     """Fill what a moved camera sees, and compare picture and depth in the holes with the true ones."""
-    with report_errors(debug):
+    with report_errors(shared["debug"]):
         from ...evaluation.view_study import along_a_path, one_view
         from ..generation import load_pipeline, prepare
         from ..progress import say
 
-        files = options.model_files(model, text_encoder, vae)
-        settings = Settings("joint", "", seed=seed, device=device, dtype=dtype, **files)
-        settings, parts = prepare(settings)
+        seed, json_file = shared["seed"], shared["json_file"]
+        settings, parts = prepare(study_settings("joint", shared))
         pipeline = load_pipeline([settings], parts)
         tables: dict[str, object] = {"model_files": pipeline.model_files, "seed": seed}
         for name, rows, count in (("view", one_view, scenes), ("path", along_a_path, walks)):
