@@ -23,16 +23,16 @@ const ENGLISH = {
 }
 
 const CHINESE = {
-  across: '图像：噪声 → 干净',
-  down: '深度：噪声 → 干净',
-  noise: '噪声',
+  across: '图像：噪波 → 干净',
+  down: '深度：噪波 → 干净',
+  noise: '噪波',
   finished: '完成',
   pictureLeads: '图像先行',
   depthLeads: '深度先行',
-  label: '两个噪声水平的路径',
+  label: '两个噪波水平的路径',
   point: '控制点',
-  values: '图像噪声 {rgb}，深度噪声 {depth}',
-  step: '第 {step} 步，共 {steps} 步：图像噪声 {rgb}，深度噪声 {depth}',
+  values: '图像噪波 {rgb}，深度噪波 {depth}',
+  step: '第 {step} 步，共 {steps} 步：图像噪波 {rgb}，深度噪波 {depth}',
   summary: '{steps} 步',
   tiltHint: '拖动手柄改变倾斜；双击添加控制点',
   pointsHint: '拖动控制点；双击添加，Delete 删除',
