@@ -92,13 +92,16 @@ _ALIVE: WeakValueDictionary[int, JointLatent] = WeakValueDictionary()
 
 
 def record_of_stream(depth: Tensor) -> Latent:
-    """What the joint LATENT that holds exactly this depth stream says about its depth; {} where there is none."""
-    for latent in list(_ALIVE.values()):
-        record, samples = depth_record(latent), latent.get("samples")
-        if record and samples is not None and samples.is_nested:
+    """What the joint LATENT that holds exactly this depth stream says about its depth; {} where there is none.
+
+    Of several the last counts: samplers make a copy of the LATENT that they sample before they sample it.
+    """
+    for latent in reversed(list(_ALIVE.values())):
+        samples = latent.get("samples")
+        if samples is not None and samples.is_nested:
             held = samples.unbind()[-1]
             if held.shape == depth.shape and torch.equal(held.to(depth), depth):
-                return record
+                return depth_record(latent)
     return {}
 
 

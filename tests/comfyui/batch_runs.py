@@ -15,7 +15,7 @@ def main(root: Path) -> None:
     import torch
     from comfy.nested_tensor import NestedTensor
     from pack_under_test.nodes.depth_detokenize import MFDepthDetokenize
-    from pack_under_test.nodes.host.joint_latent import joint
+    from pack_under_test.nodes.host.joint_latent import JointLatent, joint, record_of_stream
     from pack_under_test.nodes.host.starting_noise import ALWAYS, FOR_DEPTH, NEVER, batch_seeds
     from pack_under_test.nodes.latent_from_batch import MFLatentFromBatch
     from pack_under_test.nodes.repeat_latent import MFRepeatLatent
@@ -90,6 +90,17 @@ def main(root: Path) -> None:
     no_places = {"batch_index": 0, "repeat_index": 0}
     results["repeats"] = all(same(part | no_places, nested | no_places) for part in back)
     results["untouched"] = same(nested, whole | {"noise_mask": NestedTensor([masks, masks[:1]])})
+
+    # A sampler's own copy of a latent is the last one, so what it says counts, and not what an earlier one says.
+    earlier, other = joint(rgb, depth + 1) | record, {"depth_scale": torch.full((4,), 9.0)}
+    later = JointLatent(joint(rgb, depth + 1) | other)
+    found = [record_of_stream(depth + 1)]
+    later = joint(rgb, depth + 1)
+    found.append(record_of_stream(depth + 1))
+    del later
+    found += [record_of_stream(depth + 1), record_of_stream(depth + 2)]
+    wanted = [other, {}, {name: earlier[name] for name in record}, {}]
+    results["records"] = [same(*pair) for pair in zip(found, wanted, strict=True)]
 
     def message(call) -> str:
         try:

@@ -31,6 +31,10 @@ def test_what_a_joint_latent_notes_goes_with_its_pictures(results):
     assert results["arithmetic"]
 
 
+def test_a_run_finds_what_the_latent_it_samples_says(results):
+    assert results["records"] == [True, True, True, True]
+
+
 def test_frames_share_a_noise_and_repeats_of_a_picture_do_not(results):
     assert results["repeats_of_repeats"]
     assert results["a_repeat"]
