@@ -1,6 +1,7 @@
 """Depth patches that overlap: an orthogonal change of basis, undone to the last digits, and known from the file."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,24 @@ def test_training_may_follow_inference_in_one_process() -> None:
     rgb, depth = model(*inputs)
     (rgb.square().sum() + (depth - 1).square().sum()).backward()
     assert model.depth_final_layer.linear.weight.grad.abs().sum() > 0
+
+
+def test_compiled_steps_copy_nothing_from_the_host() -> None:
+    """Their matrix is a constant on the device. CUDA graphs, for one, cannot record a copy from the host."""
+    torch._dynamo.reset()
+    model, graphs = ModalityForcingTransformer(LAPPED), []
+
+    def keep(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable:
+        graphs.append(graph)
+        return graph.forward
+
+    inputs = torch.randn(2, 15, 8), torch.randn(2, 15, 16), torch.randn(2, 7, 12), torch.ones(2), torch.ones(2), GRID
+    compiled = torch.compile(model, backend=keep, fullgraph=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(*inputs), model(*inputs))
+        compiled(*inputs)
+    (graph,) = graphs
+    assert torch.tensor not in {node.target for node in graph.graph.nodes}
 
 
 def test_a_file_without_its_configuration_tells_it(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...kernels.tracing import constant_when_traced
 from .tokens import patches_to_tokens, patchify, tokens_to_patches, unpatchify
 
 
@@ -55,9 +56,8 @@ class LappedPatches:
         """Inverse of :meth:`lap`."""
         return _filtered(tokens.float(), grid, self._matrix(tokens.device).mT)
 
+    @constant_when_traced  # compiled steps would copy it from the host each time, and wait for that
     def _matrix(self, device: torch.device) -> Tensor:
-        if torch.compiler.is_compiling():  # the tracer would take what is kept for a constant
-            return torch.tensor(self._filter, device=device)
         matrix = self._kept.get(device)
         if matrix is None:
             with torch.inference_mode(False):  # training may follow in the same process
