@@ -31,6 +31,8 @@ def forward(
     dtype = model.compute_dtype
     vec_img, vec_depth = _time_vectors(model, t_rgb.to(dtype), t_depth.to(dtype))
     img, txt = model.img_in(rgb.to(dtype)), model.txt_in(text.to(dtype))
+    if model.lapped is not None:
+        depth = model.lapped.lap(depth, grid)
     streams = {"txt": txt, "img": img, "depth": model.depth_in(depth.to(dtype))}
     modulations = {
         "txt": _chunks(model.double_stream_modulation_txt.lin, vec_img, 6),
@@ -61,7 +63,8 @@ def forward(
     for block in model.depth_decoder_blocks:
         assert isinstance(block, SingleStreamBlock)
         x = _single_block(block, x, (shift, scale, gate), matrices[n_text + n_image :])
-    return velocity, _final(model.depth_final_layer, x.float(), vec_depth.float())
+    clean = _final(model.depth_final_layer, x.float(), vec_depth.float())
+    return velocity, clean if model.lapped is None else model.lapped.unlap(clean, grid)
 
 
 def _time_vectors(model: ModalityForcingTransformer, t_rgb: Tensor, t_depth: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """mforce bench on tiny sizes: what the report holds and how it is shown; times are not looked at."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,14 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).norm() / theirs.norm())
 
 
-def test_both_formulations_compute_the_same() -> None:
+@pytest.mark.parametrize("lapped", [False, True])
+def test_both_formulations_compute_the_same(lapped: bool) -> None:
     """Cross-stream mixing included: its gates are zero in a fresh model."""
-    model = TINY.model(CPU, torch.float32)
+    tiny = TINY._replace(architecture=replace(TINY.architecture, depth_lapped=lapped))
+    model = tiny.model(CPU, torch.float32)
     for gate in (model.cross_alpha_img, model.cross_alpha_depth):
         gate.fill_(0.7)
-    runs = formulations.steps(TINY, model, CPU)
+    runs = formulations.steps(tiny, model, CPU)
     for ours, theirs in zip(runs["mforce"](), runs["op_by_op"](), strict=True):
         assert relative(ours, theirs) < 1e-5
 
