@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,9 +16,9 @@ from ..evaluation.sampling_subject import Subject
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
 from ..mforce_core.weights.parts import Parts
-from ..mforce_core.whole_file import whole_file
 from ..training.distillation_study import read_distillation_study, students, train_students
 from .generation import prepare
+from .json_file import check_folder, write_json
 from .progress import say
 
 #: Measures of the tables, and their titles.
@@ -52,8 +51,7 @@ def evaluate_students(
         ValueError: a model that cannot be loaded, or a file that cannot be written.
     """
     for file in (reference, json_file):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise ValueError(f"The folder of {file} does not exist: make it first.")
+        check_folder(file)
     settings, parts = prepare(settings)
     words, vae = str(parts.text_encoder), str(parts.vae)
     opened = {}
@@ -65,9 +63,7 @@ def evaluate_students(
     rows = []
     for row in compare(teacher, opened, steps, counts, teacher_steps=teacher_steps, reference=reference):
         rows.append(row)
-        if json_file is not None:
-            with whole_file(json_file) as unfinished:
-                unfinished.write_text(json.dumps({**found_here, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        write_json(json_file, {**found_here, "rows": rows})
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from ..evaluation.nano import evaluate_nano
 from ..mforce_core.encoders.text import WORDS_FILE
 from ..mforce_core.settings import Settings
 from .generation import fit_to_model, prepare
+from .json_file import check_folder, write_json
 from .progress import progress_bar
 
 
@@ -25,12 +25,11 @@ def run_evaluation(
     Raises:
         ValueError: a part of the model is missing, its text encoder is not one of words, or the file cannot be written.
     """
+    check_folder(json_file)
     settings, parts = prepare(fit_to_model(settings, given))
     words = parts.text_encoder / WORDS_FILE if parts.text_encoder.is_dir() else parts.text_encoder
     if words.name != WORDS_FILE or not words.exists():
         raise ValueError(f"{parts.text_encoder} is no {WORDS_FILE}: the evaluation's captions are for small models.")
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise ValueError(f"The folder of {json_file} does not exist: make it first.")
     with progress_bar("evaluating") as advance:
         metrics = evaluate_nano(
             parts.model,
@@ -43,6 +42,5 @@ def run_evaluation(
             device=settings.device,
             progress=advance,
         )
-    if json_file is not None:
-        json_file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_json(json_file, metrics)
     return metrics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from ..evaluation.full_size_study import study_full_size
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
 from .generation import prepare
+from .json_file import check_folder, write_json
 from .progress import say
 
 
@@ -23,8 +23,7 @@ def run_study(
     Raises:
         ValueError: a folder that is not there, or a model that works on pictures that are not square.
     """
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise ValueError(f"The folder of {json_file} does not exist: make it first.")
+    check_folder(json_file)
     settings, parts = prepare(settings)
     if settings.canvas[0] != settings.canvas[1]:
         raise ValueError("A study of full size needs a square `size`: the scenes are square.")
@@ -40,8 +39,7 @@ def run_study(
         for row in study_full_size(pipeline, factor, count, settings.seed, sweep=sweep, say=say):
             found["rows"].append(row)
             say(_line(row))
-            if json_file is not None:
-                json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_json(json_file, found)
     return found
 
 

@@ -15,6 +15,7 @@ from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
 from .generation import prepare
+from .json_file import check_folder, write_json
 from .progress import say
 
 
@@ -36,8 +37,7 @@ def run_study(
         ValueError: a file that cannot be read or written, tables of another model or of other settings, or an unknown
             section.
     """
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise ValueError(f"The folder of {json_file} does not exist: make it first.")
+    check_folder(json_file)
     texts = None
     if prompts is not None:
         texts = [line.strip() for line in read_text(prompts).splitlines() if line.strip()]
@@ -69,8 +69,7 @@ def run_study(
         for row in study(subject, section, count=count, reference=reference, prompts=texts, skip=skip):
             say(_line(row))
             table["rows"].append(row)
-            if json_file is not None:
-                json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_json(json_file, found)
     return found
 
 

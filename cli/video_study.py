@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from ..benchmarks.machine import describe
 from ..evaluation.video_study import VideoStudy, check_sections
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
-from ..mforce_core.whole_file import whole_file
 from .generation import prepare
+from .json_file import check_folder, write_json
 from .progress import say
 
 
@@ -24,8 +23,7 @@ def run_video_study(settings: Settings, sections: Sequence[str], clips: int, jso
         ModuleNotFoundError: OpenCV is not installed, and a section follows the flow.
     """
     check_sections(sections)
-    if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise ValueError(f"The folder of {json_file} does not exist: make it first.")
+    check_folder(json_file)
     settings, parts = prepare(settings)
     pipeline = Pipeline(settings, parts, say=say)
     study = VideoStudy(pipeline, settings.steps, settings.seed)
@@ -43,7 +41,5 @@ def run_video_study(settings: Settings, sections: Sequence[str], clips: int, jso
             rows.append(row)
             numbers = [f"{name} {value:.4f}" for name, value in row.items() if isinstance(value, float)]
             say(f"{section}: {row['name']}: {', '.join(numbers)}")
-            if json_file is not None:
-                with whole_file(json_file) as partial:
-                    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_json(json_file, found)
     return found

@@ -27,3 +27,21 @@ def test_other_texts_are_refused_by_the_options_name(command, texts):
         assert done.exit_code == 2
         said = " ".join(done.output.split())
         assert f"{command[-1]} are whole numbers from {1 if 'eval' in command else 2} on" in said
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("eval", "scenes"),
+        ("eval", "distilled", "student"),
+        ("study", "full-size"),
+        ("study", "sampling"),
+        ("study", "video", "--only", "cuts"),
+        ("study", "views"),
+    ],
+)
+def test_a_file_without_a_folder_is_refused_before_a_model_is_looked_for(command, tmp_path):
+    model = "--teacher" if "distilled" in command else "--model"
+    done = CliRunner().invoke(app, [*command, model, "nowhere", "--json", str(tmp_path / "none" / "numbers.json")])
+    assert done.exit_code == 2
+    assert "does not exist: make it first" in " ".join(done.output.split())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from typing import Annotated, Any
 
@@ -22,12 +21,14 @@ def views(
     with report_errors(shared["debug"]):
         from ...evaluation.view_study import along_a_path, one_view
         from ..generation import load_pipeline, prepare
+        from ..json_file import check_folder, write_json
         from ..progress import say
 
         seed, json_file = shared["seed"], shared["json_file"]
+        check_folder(json_file)
         settings, parts = prepare(study_settings("joint", shared))
         pipeline = load_pipeline([settings], parts)
-        tables: dict[str, object] = {"model_files": pipeline.model_files, "seed": seed}
+        tables: dict[str, Any] = {"model_files": pipeline.model_files, "seed": seed}
         for name, rows, count in (("view", one_view, scenes), ("path", along_a_path, walks)):
             found: list[dict[str, object]] = []
             tables[name] = found
@@ -35,5 +36,4 @@ def views(
                 numbers = (f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float))
                 say(f"{row['name']}{' ' + str(row['step']) if 'step' in row else ''}: {', '.join(numbers)}")
                 found.append(row)
-                if json_file is not None:
-                    json_file.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
+                write_json(json_file, tables)

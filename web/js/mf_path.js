@@ -220,7 +220,7 @@ function edit(node) {
   editor.refresh()
 }
 
-/** An MF Sampler with a path shows it, and what the path decides can not be set beside it. */
+/** An MF Sampler with a path shows it, and what the path decides cannot be set beside it. */
 class PathView {
   constructor(node) {
     this.node = node
