@@ -10,6 +10,7 @@ Errors of depth, after scaling by the median:
 How pictures look, each beside the same measure of rendered scenes:
 
 - ``..._seam``: steps across token borders over steps inside tokens, of RGB or of log depth.
+- ``..._grid``: of the mean steps at each of the 16 places along a token's width, the largest over their mean.
 - ``..._sharpness``: edges inside tokens over those of renders. Blurring lowers it.
 - ``sphere_roundness``: outline of a lone sphere against the circle of its area and center.
 - ``shape_accuracy``, ``color_accuracy``: pictures of one object whose shape the judge, and whose color the dominant

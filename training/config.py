@@ -70,7 +70,7 @@ class ArchitectureConfig(Section):
     )
     """What the RGB output is; ``clean`` latents are trained by the velocity that they imply."""
     depth_lapped: bool = _key(Architecture.depth_lapped, paper="false")
-    """Depth patches overlap, which leaves no steps at their borders; for models from scratch."""
+    """Depth patches overlap, which leaves no steps at their borders; for a depth stream trained from its start."""
 
 
 class MixturePart(Section):
