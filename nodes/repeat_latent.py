@@ -18,7 +18,7 @@ class MFRepeatLatent(Node):
             category=CATEGORY,
             description=(
                 "Repeat a joint latent, or one of its streams, as a larger batch: several depth maps for one picture,"
-                " or several pictures for one depth map. Each starts from a noise of its own."
+                " or several pictures for one depth map. Each starts from its own noise."
             ),
             search_aliases=["modality forcing", "repeat batch", "duplicate latent", "clone latent", "variations"],
             inputs=[

@@ -55,7 +55,7 @@ class MFSampler(Node):
                 ),
                 seed_input(
                     "Seed of the starting noise. The same seed and settings give the same result; picture i of a"
-                    " batch, counted from 0, has seed + i, unless same_noise gives all of them one."
+                    " batch, counted from 0, has seed + i, or the seed itself where same_noise applies."
                 ),
                 io.Combo.Input(
                     "mode",
@@ -136,9 +136,9 @@ class MFSampler(Node):
                     optional=True,
                     advanced=True,
                     tooltip=(
-                        "When all pictures of a batch start from one noise. image to depth: depth of the frames of a"
-                        " video flickers less then. always: in every mode. never: each has a noise of its own. Repeats"
-                        " of one picture from MF Repeat Latent differ in any case."
+                        "When all pictures of a batch start from the same noise. image to depth: in that mode, so that"
+                        " the depth of video frames flickers less. always: in every mode. never: each picture has its"
+                        " own noise. Repeats of a picture by MF Repeat Latent always differ."
                     ),
                 ),
                 PathSocket.Input(
