@@ -16,7 +16,15 @@ def check_folder(file: Path | None) -> None:
 
 
 def write_json(file: Path | None, numbers: dict[str, Any]) -> None:
-    """Write the file, where one is asked for; who reads it meanwhile sees it whole."""
-    if file is not None:
-        with whole_file(file) as unfinished:
-            unfinished.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    """Write the file, where one is asked for; who reads it meanwhile sees it whole.
+
+    A link, a pipe or a device, such as /dev/stdout, is written through, not replaced.
+    """
+    if file is None:
+        return
+    text = json.dumps(numbers, indent=1) + "\n"
+    if file.is_symlink() or (file.exists() and not file.is_file()):
+        file.write_text(text, encoding="utf-8")
+        return
+    with whole_file(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

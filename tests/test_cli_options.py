@@ -1,5 +1,8 @@
 """What options of several commands are read into, and what is said of other texts."""
 
+import json
+import os
+
 import pytest
 
 pytest.importorskip("typer")
@@ -8,6 +11,7 @@ from typer.testing import CliRunner
 
 from mforce.cli.app import app
 from mforce.cli.commands.options import whole_numbers
+from mforce.cli.json_file import write_json
 
 
 def test_whole_numbers_are_read():
@@ -45,3 +49,20 @@ def test_a_file_without_a_folder_is_refused_before_a_model_is_looked_for(command
     done = CliRunner().invoke(app, [*command, model, "nowhere", "--json", str(tmp_path / "none" / "numbers.json")])
     assert done.exit_code == 2
     assert "does not exist: make it first" in " ".join(done.output.split())
+
+
+def test_numbers_go_through_a_link(tmp_path):
+    (tmp_path / "link.json").symlink_to(tmp_path / "numbers.json")
+    for number in (1, 2):
+        write_json(tmp_path / "link.json", {"number": number})
+        assert json.loads((tmp_path / "numbers.json").read_text()) == {"number": number}
+    assert (tmp_path / "link.json").is_symlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes that have names")
+def test_numbers_go_through_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    end = os.open(tmp_path / "pipe", os.O_RDWR | os.O_NONBLOCK)
+    write_json(tmp_path / "pipe", {"number": 1})
+    assert json.loads(os.read(end, 100)) == {"number": 1}
+    os.close(end)
