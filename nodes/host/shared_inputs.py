@@ -40,6 +40,7 @@ def seed_input(tooltip: str) -> io.Input:
 
 
 def model_input() -> io.Input:
+    """A model of this pack, and no other."""
     return io.Model.Input("model", tooltip="From Load MF Model, with or without LoRA.")
 
 
