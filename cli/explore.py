@@ -1,4 +1,4 @@
-"""What `mforce explore` does: a way of cameras through a picture, and the files of the scene that grows on it."""
+"""What `mforce explore` does: a camera path through a picture, and the files of the scene that grows on it."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class MFExplore(Node):
             display_name="MF Explore",
             category="3d",
             description=(
-                "Walk into a picture: along a way of cameras, picture and depth are made where nothing was known, one"
+                "Walk into a picture: along a camera path, picture and depth are made where nothing was known, one"
                 " view after the other. The scene that grows comes out as a point cloud and as a clip without holes."
             ),
             search_aliases=[
@@ -79,7 +79,7 @@ class MFExplore(Node):
                     default=4,
                     min=1,
                     max=64,
-                    tooltip="Along the way, how many views are filled; each sees what those before it added.",
+                    tooltip="How many views along the path are filled; each sees what those before it added.",
                 ),
                 io.Float.Input(
                     "amplitude",
@@ -88,8 +88,8 @@ class MFExplore(Node):
                     max=5.0,
                     step=0.01,
                     tooltip=(
-                        "How far the way goes, as a fraction of the distance to the middle of the picture; for stereo"
-                        " the distance between the eyes, 0.03 is comfortable."
+                        "How far the camera goes, as a fraction of the distance to the middle of the picture; for"
+                        " stereo, the distance between the eyes: 0.03 is comfortable."
                     ),
                 ),
                 io.Int.Input(

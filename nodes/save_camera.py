@@ -30,8 +30,8 @@ class MFSaveCamera(Node):
             display_name="MF Save Camera",
             category="3d",
             description=(
-                "Save the way of a camera through a clip of MF Render View, or the cameras of Depth Anything 3's views,"
-                " for Nuke, Blender, Maya and Houdini, so that what is added there moves with the picture."
+                "Save the path of a camera through a clip of MF Render View, or the cameras of Depth Anything 3's"
+                " views, for Nuke, Blender, Maya and Houdini, so that what is added there moves with the picture."
             ),
             search_aliases=[
                 "modality forcing",

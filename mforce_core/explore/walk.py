@@ -1,4 +1,4 @@
-"""Growing a scene along a way of cameras: each view is filled where nothing is known yet, and what is new stays."""
+"""Growing a scene along a camera path: each view is filled where nothing is known yet, and what is new stays."""
 
 from __future__ import annotations
 
