@@ -32,6 +32,7 @@ from ..mforce_core.whole_file import whole_file
 from .progress import say
 
 _SOFTNESS = 2  # pixels
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
 _OCCLUSION_RADIUS = 0.15  # of the median depth
 
 
@@ -59,8 +60,10 @@ def open_scene(source: Path, image: Path | None, fov: float | None, disparity: b
     """A result's folder, or a depth file with its picture; without one, it is gray.
 
     Raises:
-        ValueError: a file cannot be read, or the picture has another size.
+        ValueError: a file cannot be read, or no camera has this field of view.
     """
+    if fov is not None and not 0 < fov < 180:
+        raise ValueError(f"`fov` must be between 0 and 180 degrees, got {fov:g}.")
     if source.is_dir():
         if not (source / MARKER).is_file():
             raise ValueError(f"{source} is not a result of mforce: give its folder, or a depth file.")
@@ -91,12 +94,14 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse a file that is there already, before anything is computed, unless it may be replaced.
 
     Raises:
-        ValueError: the path is taken.
+        ValueError: the path is taken, or its folder does not exist.
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: name a file in it with `output`.")
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists already: name another with `output`, or add `overwrite`.")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"The folder {path.parent} does not exist: make it first, or name another with `output`.")
 
 
 def write_cloud(scene: Scene, output: Path, normals: bool) -> None:
@@ -148,6 +153,7 @@ def write_passes(scene: Scene, output: Path) -> None:
 
 def write_stereo(scene: Scene, output: Path, layout: str, baseline: float, eyes: str) -> None:
     """Both eyes in one picture; the screen is at the median depth."""
+    _check_ending(output, dict.fromkeys(_PICTURES))
     surface, screen = _surface(scene), scene.distance
     left, right = (
         _view(scene, surface, pose, lens) for pose, lens in eye_cameras(scene.camera, baseline * screen, screen, eyes)

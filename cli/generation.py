@@ -36,9 +36,15 @@ def prepare(settings: Settings) -> tuple[Settings, Parts]:
 
 
 def fit_to_model(settings: Settings, given: Collection[str]) -> Settings:
-    """Settings with what the model asks for where the person did not; ``given`` names what was."""
-    parts = find_parts(settings.model, settings.text_encoder, settings.vae)
-    return fitted(settings, parts.header().config.distilled, given)
+    """Settings with what the model asks for where the person did not; ``given`` names what was.
+
+    Raises:
+        ValueError: a guidance scale for a model that takes none.
+    """
+    config = find_parts(settings.model, settings.text_encoder, settings.vae).header().config
+    if settings.guidance is not None and not config.architecture.use_guidance_embed:
+        raise ValueError("This model embeds no guidance scale: leave `guidance` out; `cfg` is another guidance.")
+    return fitted(settings, config.distilled, given)
 
 
 def generate_folder(

@@ -112,6 +112,8 @@ class PictureWorker:
         self.output, self.overwrite = output, overwrite
         self.settings, self.parts = prepare(settings)
         self.pipeline: Pipeline | None = None
+        self._said: set[str] = set()
+        self._now = ""
 
     def __call__(self, job: Job) -> Outcome:
         settings, folder = replace(self.settings, input=job.picture), self.output / job.name
@@ -122,7 +124,8 @@ class PictureWorker:
             given = read_given(settings)
         except (ValueError, OSError) as error:
             return Outcome(job.name, "failed", str(error))
-        self.pipeline = self.pipeline or Pipeline(settings, self.parts, [settings.prompt], say)
+        self.pipeline = self.pipeline or Pipeline(settings, self.parts, [settings.prompt], self._say)
+        self._now = f"{job.name}: "
         try:
             (result,) = self.pipeline.generate([settings], [given])
             with output_folder(folder, overwrite=self.overwrite) as work:
@@ -130,6 +133,12 @@ class PictureWorker:
         except ValueError as error:
             return Outcome(job.name, "failed", str(error))
         return Outcome(job.name, "done")
+
+    def _say(self, sentence: str) -> None:
+        """Each sentence once: said of a thousand pictures it would hide all others. Every metadata.json has it."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            say(self._now + sentence + (" Of further pictures only their metadata.json says so." if self._now else ""))
 
 
 def _on_devices(resolved: Sequence[Settings], jobs: Sequence[Job], output: Path, overwrite: bool) -> Iterator[Outcome]:

@@ -116,7 +116,6 @@ def run_video(
     with messages.status("Loading the model"):
         pipeline = Pipeline(settings, parts, [settings.prompt], say)
     steadier = Steadier(FrameDepth(pipeline, settings), how, state)
-    (output / "depth").mkdir(parents=True, exist_ok=True)
     try:
         rate = _make_depth(clip, settings, steadier, output, files, progress, order)
         _make_videos(clip, output, files, progress, rate)
@@ -156,8 +155,10 @@ def _make_depth(
         else:
             start = list(islice(frames, 2))
             if len(start) < 2:
-                raise ValueError(f"{clip.name} has {len(start)} frames and is no clip: use mforce i2d for one picture.")
+                frames_in_it = "one frame" if start else "no frame"
+                raise ValueError(f"{clip.name} has {frames_in_it} and is no clip: use mforce i2d for one picture.")
             frames = chain(start, frames)
+        (output / "depth").mkdir(parents=True, exist_ok=True)
         advance(progress.done, max(progress.done, video.count))
         for batch in batches(_placed(frames, settings, first=progress.done == 0), steadier.how.batch):
             placement = batch[0][1]

@@ -143,7 +143,8 @@ def describe(name: str, placement: Placement) -> str | None:
     parts = [f"{name} is {size(*placement.source)}"]
     if placement.crop != (0, 0, *placement.source):
         parts.append(f"cropped to {size(*placement.crop[2:])}")
-    parts.append(f"resized to {size(*placement.size)}")
+    if placement.size != placement.crop[2:]:
+        parts.append(f"resized to {size(*placement.size)}")
     if placement.size != placement.canvas:
         parts.append(f"letterboxed to {size(*placement.canvas)} (`fit` crop cuts instead)")
     return ", ".join(parts) + "."

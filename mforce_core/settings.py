@@ -191,8 +191,10 @@ class Settings:
             raise ValueError(
                 "`full_size` is for depth at a picture's own size: it goes with mode i2d and `original_size`."
             )
-        if not 1 <= self.enlarge <= 64 or (self.enlarge > 1 and self.mode != "joint"):
-            raise ValueError(f"`enlarge` is 1 to 64 times, for mode joint, got {self.enlarge:g} for {self.mode}.")
+        if not 1 <= self.enlarge <= 64:
+            raise ValueError(f"`enlarge` must be from 1 to 64 times, got {self.enlarge:g}.")
+        if self.enlarge > 1 and self.mode != "joint":
+            raise ValueError(f"`enlarge` is for mode joint, got {self.mode}.")
         if self.tile is not None and (self.tile < PATCH_SIZE or self.tile % PATCH_SIZE):
             raise ValueError(f"`tile` must be a multiple of {PATCH_SIZE}, got {self.tile}.")
         if not 0 <= self.overlap <= 0.9:

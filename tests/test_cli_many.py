@@ -79,6 +79,9 @@ def test_bad_files_are_listed_and_the_others_done_at_their_own_size(folder, tmp_
     assert "bad.png is not an image" in rows["bad"]["reason"]
     assert "cut.png cannot be decoded" in rows["cut"]["reason"]
     assert printed.count("Failed: ") == 2
+    assert printed.count("is unlike the rendered scenes") == 1  # noise, all four of them
+    assert "a: This picture is unlike" in printed
+    assert all("is unlike the rendered scenes" in (out / name / "metadata.json").read_text() for name in ("a", "b"))
     assert {path.name for path in out.iterdir()} == {"a", "b", "deep-a", "deep-er-c", "results.json"}
     for name, source in (("a", "a.jpg"), ("b", "b.png"), ("deep-a", "deep/a.png"), ("deep-er-c", "deep/er/c.webp")):
         depth = np.load(out / name / "depth.npy")

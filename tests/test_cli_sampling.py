@@ -175,11 +175,18 @@ def test_image_to_depth_takes_few_steps_and_the_steps_of_the_release_on_demand(p
         (["--cfg-interval", "0.5"], "--cfg-interval must be two noise levels"),
         (["--cfg-interval", "0.5,0.2"], "--cfg-interval must be two noise levels"),
         (["--cfg-rescale", "2"], "--cfg-rescale must lie between 0 and 1"),
+        (["--path", "tilt log2_alpha=5", "--tilt", "3"], "--path says which stream leads: leave --tilt out"),
+        (["--guidance", "4"], "This model embeds no guidance scale: leave --guidance out; --cfg is"),
     ],
 )
 def test_impossible_options_are_refused(tmp_path, arguments, message) -> None:
     assert message in run("joint", "a red sphere", *SMALL, "-o", tmp_path / "out", *arguments, code=2)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_offset_between_maps_is_for_an_ensemble(picture, tmp_path) -> None:
+    said = run("i2d", picture, *SMALL, "--align-shift", "-o", tmp_path / "out", code=2)
+    assert "--align-shift goes with --ensemble" in said
 
 
 @pytest.mark.parametrize("tilt", [step / 10 for step in range(-120, 121, 3)])

@@ -185,9 +185,12 @@ def test_what_cannot_be_used_is_a_sentence(clip, tmp_path):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
     assert "has no video stream" in refusal(tmp_path / "sound.wav")
-    assert "has 1 frames and is no clip" in refusal(write(tmp_path / "one.mkv", frames()[:1]))
+    assert "has one frame and is no clip" in refusal(write(tmp_path / "one.mkv", frames()[:1]))
+    assert not (tmp_path / "out").exists()
     assert "--sequence is one of" in refusal(clip, "--sequence", "jpg")
-    assert "overlap must be" in refusal(clip, "--overlap", "30")
+    assert "overlap must be" in refusal(clip, "--carry", "0.5", "--overlap", "30")
+    for alone in (("--flow",), ("--anchor-every", "5"), ("--overlap", "2")):
+        assert "go with --carry: add it" in refusal(clip, *alone)
 
 
 def test_pictures_that_change_their_size_are_refused(tmp_path):

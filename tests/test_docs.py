@@ -11,6 +11,7 @@ import typer.main
 import mforce
 from mforce.cli.app import app
 from mforce.cli.commands.default_command import DefaultCommandGroup
+from mforce.mforce_core.encoders.words import load_text_encoder
 
 ROOT = Path(__file__).parent.parent
 ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/nano/README.md")]
@@ -76,3 +77,11 @@ def test_commands_and_options_of_the_examples_exist(page: Path) -> None:
         used = {word.split("=")[0] for word in rest if word.startswith("--")} - {"--help"}
         assert used <= options, f"mforce {shlex.join(words)}: {used - options}"
         assert not getattr(command, "commands", {}) or not rest or rest[0].startswith("--"), shlex.join(words)
+
+
+def test_nano_knows_the_words_of_the_prompts_in_the_tutorials() -> None:
+    words = load_text_encoder(ROOT / "models" / "nano")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))):
+        prompts = re.findall(r"""["`](an? (?:[a-z]+ )+[a-z]+)["`]""", page.read_text(encoding="utf-8"))
+        assert prompts, page
+        assert {prompt: words.unknown_words(prompt) for prompt in prompts if words.unknown_words(prompt)} == {}

@@ -131,7 +131,8 @@ def test_stereo_and_views(result, tmp_path):
 def test_depth_files_and_what_is_wrong(result, tmp_path):
     folder, depth, colors = result
     Image.fromarray(colors).resize((2 * WIDTH, 2 * HEIGHT)).save(tmp_path / "large.png")
-    np.save(tmp_path / "near.npy", 1 / depth)
+    depth_file = tmp_path / "near.npy"
+    np.save(depth_file, 1 / depth)
     code, said = run("cloud", tmp_path / "near.npy", "--disparity", "--image", tmp_path / "large.png", "--fov", FOV,
                      "-o", tmp_path / "d.ply")  # fmt: skip
     assert code == 0
@@ -143,6 +144,10 @@ def test_depth_files_and_what_is_wrong(result, tmp_path):
         (("cloud", folder, "-o", "x.obj"), "must end in .ply or .glb"),
         (("layers", folder, "-o", "x.png"), "must end in .exr"),
         (("stereo", folder, "--layout", "round"), "--layout is one of"),
+        (("stereo", folder, "-o", tmp_path / "x.exr"), "x.exr must end in .png or .jpg"),
+        (("cloud", folder, "-o", tmp_path / "none" / "x.ply"), "none does not exist: make it first, or name another"),
+        (("cloud", folder, "--fov", 0, "-o", tmp_path / "x.ply"), "--fov must be between 0 and 180 degrees, got 0"),
+        (("splats", depth_file, "--fov", 180, "-o", tmp_path / "x.ply"), "--fov must be between 0 and 180 degrees"),
         (("views", folder, "--path", "zigzag", "-o", tmp_path / "z"), "there is no camera path"),
     ):
         code, said = run(*arguments)

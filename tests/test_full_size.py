@@ -371,7 +371,8 @@ def test_a_pair_keeps_its_colors_and_its_depth_from_tile_to_tile():
         ({"tile": 100}, "`tile` must be a multiple of 16"),
         ({"overlap": 1.0}, "`overlap` must lie"),
         ({"tile_strength": 0.0}, "`tile_strength` must be above 0"),
-        ({"enlarge": 2.0}, "`enlarge` is 1 to 64 times, for mode joint"),
+        ({"enlarge": 2.0}, "`enlarge` is for mode joint, got i2d"),
+        ({"enlarge": 0.5}, "`enlarge` must be from 1 to 64 times, got 0.5"),
     ],
 )
 def test_impossible_settings_are_named(nano, scene, wrong, sentence):

@@ -90,7 +90,7 @@ def test_d2i_returns_the_given_depth_and_crops_on_demand(nano):
     assert result.depth.shape == (64, 64)
     assert np.array_equal(result.depth[8:], depth[8:, 16:80].astype(np.float32))
     assert not result.mask[:8].any()
-    assert result.origin["notes"] == ["The depth map is 96x64, cropped to 64x64, resized to 64x64."]
+    assert result.origin["notes"] == ["The depth map is 96x64, cropped to 64x64."]
     with pytest.raises(ValueError, match="must be"):
         nano.d2i(depth[None], PROMPT)
 

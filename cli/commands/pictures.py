@@ -45,6 +45,8 @@ def joint(
 ) -> None:
     """Text to image, depth and point cloud."""
     with report_errors(shared["debug"]):
+        if "tilt" in shared["given"] and "path" in shared["given"]:
+            raise ValueError("--path says which stream leads: leave --tilt out, or write --path 'tilt log2_alpha=...'.")
         if fast:
             shared |= _fast(f"tilt log2_alpha={tilt}", shared["given"])
         tilted = None if shared["path"] else tilt
@@ -95,6 +97,8 @@ def i2d(
     with report_errors(shared["debug"]):
         from ..picture_list import is_several
 
+        if align_shift and ensemble == 1:
+            raise ValueError("--align-shift goes with --ensemble: it says how the maps of one are brought together.")
         one = Path(images[0]) if len(images) == 1 and not is_several(images[0]) else None
         devices = shared["device"].split(",")
         starts = _starts(strength, start_depth=start_depth)

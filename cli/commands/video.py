@@ -14,6 +14,7 @@ from . import options
 from .options import parse_size
 
 STEADY, RESULT = "Steadiness", "Result"
+ANCHOR_EVERY, OVERLAP = 24, 4
 
 
 def video(
@@ -29,10 +30,10 @@ def video(
     ] = 0.0,
     anchor_every: Annotated[
         int, typer.Option(min=2, help="With --carry: frames after which depth is made anew.", rich_help_panel=STEADY)
-    ] = 24,
+    ] = ANCHOR_EVERY,
     overlap: Annotated[
         int, typer.Option(min=1, help="With --carry: frames over which it takes over.", rich_help_panel=STEADY)
-    ] = 4,
+    ] = OVERLAP,
     flow: Annotated[
         bool,
         typer.Option("--flow", help="Follow pixels by optical flow, for moving cameras. Needs OpenCV.",
@@ -103,6 +104,10 @@ def video(
             raise ValueError(f"--sequence is one of {', '.join(FORMS)} or none, got {form!r}.")
         if colors not in (GRAY, *COLORMAPS):
             raise ValueError(f"--colors is one of {', '.join((GRAY, *COLORMAPS))}, got {colors!r}.")
+        if not carry and (flow or (anchor_every, overlap) != (ANCHOR_EVERY, OVERLAP)):
+            raise ValueError(
+                "--flow, --anchor-every and --overlap go with --carry: add it, such as --carry 0.5, or leave them out."
+            )
         settings = Settings(
             "i2d", prompt, seed=seed, steps=DEPTH_STEPS if steps is None else steps, cfg=CFG["i2d"], sampler=sampler,
             guidance=guidance,
