@@ -41,10 +41,10 @@ def fit_to_model(settings: Settings, given: Collection[str]) -> Settings:
     Raises:
         ValueError: a guidance scale for a model that takes none.
     """
-    config = find_parts(settings.model, settings.text_encoder, settings.vae).header().config
-    if settings.guidance is not None and not config.architecture.use_guidance_embed:
+    header = find_parts(settings.model, settings.text_encoder, settings.vae).header()
+    if settings.guidance is not None and not header.architecture.use_guidance_embed:
         raise ValueError("This model embeds no guidance scale: leave `guidance` out; `cfg` is another guidance.")
-    return fitted(settings, config.distilled, given)
+    return fitted(settings, header.config.distilled, given)
 
 
 def generate_folder(
