@@ -35,6 +35,7 @@ LOOK = {"heldout.every": 25, "heldout.samples": 2, "heldout.sampling_steps": 2}
 RUN = {
     "steps": STEPS,
     "log_every": 1,
+    "architecture.depth_lapped": "true",
     "optimizer.learning_rate": 3e-3,
     "optimizer.warmup_steps": 5,
     "optimizer.cooldown_steps": 10,
