@@ -72,8 +72,9 @@ def at_once(device: torch.device) -> int:
 
 
 def drawing_device(device: torch.device) -> torch.device:
-    """A device that draws, for work on ``device``: Apple's GPUs lack the 64-bit minimum that z-buffers need."""
-    return torch.device("cpu") if device.type == "mps" else device
+    """A device that draws, for work on ``device``: not every GPU has the 64-bit minimum that z-buffers need (Apple's do
+    not), so only those draw that are known to."""
+    return device if device.type in ("cpu", "cuda") else torch.device("cpu")
 
 
 def draw(buffer: Tensor, triangles: Triangles, near: Tensor, size: tuple[int, int], *, first_number: int) -> None:
