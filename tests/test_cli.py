@@ -356,6 +356,12 @@ def test_unknown_words_are_named(model, tmp_path):
     assert "does not know: a, zebra" in printed
 
 
+def test_a_prompt_that_is_cut_is_said(model, tmp_path):
+    for words, said in ((4, False), (5, True)):
+        printed = run("joint", "ball " * words, "--model", model, "--steps", 1, "-o", tmp_path / str(words))
+        assert ("The prompt has 5 words and the small model reads the first 4" in " ".join(printed.split())) == said
+
+
 def test_internal_errors_say_how_to_see_more(model, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise TypeError("a bug")

@@ -20,7 +20,8 @@ from mforce.mforce_core.explore.world import Camera
 from mforce.mforce_core.scene3d.camera_path import Pose
 from mforce.mforce_core.scene3d.point_cloud import intrinsics_from_fov
 
-FEW = ("--steps", 1, "--depth-steps", 0, "--views", 2, "--frames", 3, "--size", "64x48")
+FEW = ("--steps", 1, "--depth-steps", 0, "--size", "64x48")
+SHORT = ("--views", 2, "--frames", 3)
 
 
 def run(*arguments):
@@ -43,7 +44,7 @@ def test_a_walk_writes_views_cameras_a_cloud_and_a_clip(given, tmp_path):
     out = tmp_path / "walk"
     code, said = run(
         given / "picture.png", "--depth", given / "depth.npy", "--fov", 60, "--route", "to the right",
-        "--amplitude", 0.4, "-o", out, *FEW,
+        "--amplitude", 0.4, "-o", out, *FEW, *SHORT,
     )  # fmt: skip
     assert code == 0, said
     assert Image.open(out / "view.0002.png").size == (64, 48)
@@ -74,7 +75,7 @@ def test_a_walk_writes_views_cameras_a_cloud_and_a_clip(given, tmp_path):
 
 def test_both_eyes_of_a_picture_whose_depth_is_made(given, tmp_path):
     code, said = run(
-        given / "picture.png", "--route", "stereo", "--layout", "over under", "-o", tmp_path / "eyes", *FEW
+        given / "picture.png", "--route", "stereo", "--layout", "over under", "-o", tmp_path / "eyes", *FEW, *SHORT
     )
     assert code == 0, said
     left, right, both = (Image.open(tmp_path / "eyes" / f"{name}.png") for name in ("left", "right", "stereo"))
@@ -87,13 +88,17 @@ def test_both_eyes_of_a_picture_whose_depth_is_made(given, tmp_path):
     ("arguments", "sentence"),
     [
         (("--route", "moonwalk"), "--route is one of: walk in"),
-        (("--layout", "round"), "--layout is one of: side by side"),
+        (("--route", "stereo", "--layout", "round"), "--layout is one of: side by side"),
+        (("--layout", "over under"), "--layout is for --route stereo: leave it out."),
+        (("--cameras", "c.json", "--amplitude", 1), "--amplitude does nothing beside --cameras"),
+        (("--cameras", "c.json", "--frames", 9), "--frames does nothing beside --cameras"),
         (("--amplitude", 5), "camera 1 sees only 0% of its view filled: it stands inside a wall"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_left(given, tmp_path, arguments, sentence):
+    short = () if "--cameras" in arguments else SHORT
     code, said = run(
-        given / "picture.png", "--depth", given / "depth.npy", "-o", tmp_path / "none", *FEW, *arguments
+        given / "picture.png", "--depth", given / "depth.npy", "-o", tmp_path / "none", *FEW, *short, *arguments
     )  # fmt: skip
     assert code == 2
     assert sentence in said

@@ -13,6 +13,9 @@ from . import options
 
 WAY, FILLING = "Way", "Filling"
 
+#: That are filled, and that the clip has, on a route.
+VIEWS, FRAMES = 8, 48
+
 
 def explore(
     source: Annotated[Path, typer.Argument(help="A picture, or the folder of a result of mforce.")],
@@ -27,22 +30,30 @@ def explore(
                      "result's, else 65.", show_default=False, rich_help_panel=options.INPUT),
     ] = None,
     route: Annotated[
-        str,
-        typer.Option(help="walk in, to the right, to the left, up, back, swing, orbit, dolly, spiral or stereo.",
-                     rich_help_panel=WAY),
-    ] = "walk in",
+        str | None,
+        typer.Option(help="walk in, to the right, to the left, up, back, swing, orbit, dolly, spiral or stereo. "
+                     "Default: walk in.", show_default=False, rich_help_panel=WAY),
+    ] = None,
     amplitude: Annotated[
         float | None,
         typer.Option(min=0.0, max=5.0, help="How far, as a fraction of the distance to what is in the middle. "
                      "Default: 0.3; for stereo, between the eyes, 0.03.", show_default=False, rich_help_panel=WAY),
     ] = None,
-    views: Annotated[int, typer.Option(min=1, max=64, help="Views that are filled.", rich_help_panel=WAY)] = 8,
-    frames: Annotated[int, typer.Option(min=1, max=4096, help="Length of the clip.", rich_help_panel=WAY)] = 48,
+    views: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Views that are filled. Default: 8, or those of --cameras.",
+                     show_default=False, rich_help_panel=WAY),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, max=4096, help="Length of the clip. Default: 48, or the number of --cameras.",
+                     show_default=False, rich_help_panel=WAY),
+    ] = None,
     layout: Annotated[
-        str,
+        str | None,
         typer.Option(help="For stereo: side by side, half side by side, over under, half over under or anaglyph (red "
-                     "cyan).", rich_help_panel=WAY),
-    ] = "side by side",
+                     "cyan). Default: side by side.", show_default=False, rich_help_panel=WAY),
+    ] = None,
     cameras: Annotated[
         Path | None,
         typer.Option(help="JSON of cameras in place of the route: transform_matrix (OpenGL, as in transforms.json) or "
@@ -94,12 +105,18 @@ def explore(
     """
     with report_errors(debug):
         from ...mforce_core.explore.filling import FillSettings
-        from ...mforce_core.explore.route import ROUTES, STEREO
+        from ...mforce_core.explore.route import ROUTES, STEREO, WALK_IN
         from ...mforce_core.results.folder import check_output, default_output
-        from ...mforce_core.scene3d.stereo import LAYOUTS
+        from ...mforce_core.scene3d.stereo import LAYOUTS, SIDE_BY_SIDE
         from ..explore import Way
         from ..explore import explore as run
 
+        taken = {"--route": route, "--amplitude": amplitude, "--views": views, "--frames": frames}
+        if cameras is not None and (beside := [name for name, value in taken.items() if value is not None]):
+            raise ValueError(f"{beside[0]} does nothing beside --cameras, which say where the views are: leave it out.")
+        if layout is not None and route != STEREO:
+            raise ValueError("--layout is for --route stereo: leave it out.")
+        route, layout = route or WALK_IN, layout or SIDE_BY_SIDE
         if route not in ROUTES:
             raise ValueError(f"--route is one of: {', '.join(ROUTES)}.")
         if layout not in LAYOUTS:
@@ -108,7 +125,7 @@ def explore(
             if path is not None and not path.exists():
                 raise ValueError(f"{path} does not exist.")
         usual = 0.03 if route == STEREO else 0.3
-        way = Way(route, usual if amplitude is None else amplitude, views, frames, layout, cameras)
+        way = Way(route, usual if amplitude is None else amplitude, views or VIEWS, frames or FRAMES, layout, cameras)
         settings = Settings(
             "i2d", "", seed=seed, steps=DEPTH_STEPS, cfg=1.0, size=options.parse_size(size), device=device, dtype=dtype,
             **options.model_files(model, text_encoder, vae),

@@ -50,6 +50,9 @@ def encode_prompts(
         if unknown:
             known = " ".join(encoder.vocabulary)
             say(f"The small model does not know: {', '.join(unknown)}. It knows: {known}.")
+        longest = max((len(encoder.words(prompt)) for prompt in prompts), default=0)
+        if longest > encoder.length:
+            say(f"The prompt has {longest} words and the small model reads the first {encoder.length}: shorten it.")
     features = {prompt: encoder.encode([prompt]) for prompt in prompts}
     for encoding in features.values():
         if encoding.shape[-1] != channels:
