@@ -66,6 +66,9 @@ def open_scene(source: Path, image: Path | None, fov: float | None, disparity: b
         raise ValueError(f"`fov` must be between 0 and 180 degrees, got {fov:g}.")
     if source.is_dir():
         if not (source / MARKER).is_file():
+            inside = sorted(folder.parent.name for folder in source.glob(f"*/{MARKER}"))
+            if inside:
+                raise ValueError(f"{source} holds {len(inside)} results: give one of them, as in {source / inside[0]}.")
             raise ValueError(f"{source} is not a result of mforce: give its folder, or a depth file.")
         settings = json.loads((source / MARKER).read_text(encoding="utf-8")).get("settings", {})
         fov = fov or float(settings.get("fov", FOV_DEGREES))

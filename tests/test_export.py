@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import OpenEXR
@@ -131,7 +132,9 @@ def test_stereo_and_views(result, tmp_path):
 def test_depth_files_and_what_is_wrong(result, tmp_path):
     folder, depth, colors = result
     Image.fromarray(colors).resize((2 * WIDTH, 2 * HEIGHT)).save(tmp_path / "large.png")
-    depth_file = tmp_path / "near.npy"
+    depth_file, several = tmp_path / "near.npy", tmp_path / "several"
+    for name in ("001", "000"):
+        shutil.copytree(folder, several / name)
     np.save(depth_file, 1 / depth)
     code, said = run("cloud", tmp_path / "near.npy", "--disparity", "--image", tmp_path / "large.png", "--fov", FOV,
                      "-o", tmp_path / "d.ply")  # fmt: skip
@@ -141,6 +144,7 @@ def test_depth_files_and_what_is_wrong(result, tmp_path):
     assert np.abs(vertices["z"].min() + np.nanmax(depth)) < 1e-4
     for arguments, message in (
         (("cloud", tmp_path), "is not a result of mforce"),
+        (("cloud", several), f"holds 2 results: give one of them, as in {several / '000'}."),
         (("cloud", folder, "-o", "x.obj"), "must end in .ply or .glb"),
         (("layers", folder, "-o", "x.png"), "must end in .exr"),
         (("stereo", folder, "--layout", "round"), "--layout is one of"),
