@@ -18,9 +18,9 @@ from .shared_options import shared_options
 app = typer.Typer(
     name="study",
     cls=DefaultCommandGroup,
-    help="Train a grid of sizes, budgets and recipes (the default: mforce study scaling) or students of few steps "
-    "(distillation), or study paths through the noise levels (trajectories, conditioning, sampling) and depth of clips "
-    "(video), views around the corner (views), or depth at full size (full-size).",
+    help="Train a grid of sizes, budgets and recipes (grid, which may be left out: mforce study scaling) or students "
+    "of few steps (distillation), or study paths through the noise levels (trajectories, conditioning, sampling) and "
+    "depth of clips (video), views around the corner (views), or depth at full size (full-size).",
     rich_markup_mode="rich",
 )
 app.command("grid")(training.study)
