@@ -11,24 +11,15 @@ import torch
 
 from mforce.mforce_core import load_model
 from mforce.mforce_core.depth.codec import encode_depth
-from mforce.mforce_core.model.config import Architecture, ConfigError
+from mforce.mforce_core.model.config import ConfigError
 from mforce.mforce_core.model.lapped import LappedPatches, border_filter
 from mforce.mforce_core.model.tokens import patches_to_tokens, patchify, tokens_to_patches, unpatchify
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.weights.checkpoint import read_header, save_model
 from mforce.scenes import render, sample_layouts
 
-CUT = Architecture(
-    in_channels=8,
-    depth_channels=16,
-    context_in_dim=12,
-    hidden_size=32,
-    num_heads=2,
-    depth_double=1,
-    depth_single=1,
-    depth_decoder_num_layers=1,
-    axes_dim=(4, 4, 4, 4),
-)
+from .test_transformer import TINY as CUT
+
 LAPPED = replace(CUT, depth_lapped=True)
 GRID = (3, 5)
 
