@@ -18,8 +18,6 @@ squared difference: a student that collapsed makes one picture of a prompt.
 from __future__ import annotations
 
 import gc
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
@@ -28,19 +26,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core.model.config import Distilled
 from ..mforce_core.release import CFG, LOG2_ALPHA
-from ..mforce_core.whole_file import whole_file
 from ..scenes.vocabulary import SHAPES
 from . import intervals
 from .appearance import dominant_hue, object_mask, roundness, seam_steps
 from .frechet import cell_distance
 from .intervals import Estimate
 from .judge import load_judge
+from .kept_tensors import KeptTensors
 from .metrics import abs_rel, align_median
 from .nano import HUES, object_prompts
 from .sampling_subject import Subject, Way
@@ -196,19 +192,12 @@ def kept(subject: Subject, ways: Ways, inputs: Inputs, file: Path | None) -> Mad
         ValueError: the file holds what another model, or other settings, made.
     """
     settings = [way.settings for way in ways]
-    made_of = json.dumps([subject.pipeline.model_files, subject.seed, subject.side, astuple(inputs.counts), settings])
-    digest = hashlib.sha256(made_of.encode()).hexdigest()
-    if file is not None and file.exists():
-        with safe_open(file, "pt") as stored:
-            if (stored.metadata() or {}).get("made_of") != digest:
-                raise ValueError(f"{file} holds what another model, seed or number of pictures gave: remove it.")
-            return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+    made_of = [subject.pipeline.model_files, subject.seed, subject.side, astuple(inputs.counts), settings]
+    file_of = KeptTensors(file, made_of, "what another model, seed or number of pictures gave")
+    if (found := file_of.read()) is not None:
+        return found
     made = make(subject, ways, inputs)
-    if file is not None:
-        with whole_file(file) as partial:
-            save_file(
-                {name: tensor.contiguous() for name, tensor in made.items()}, partial, metadata={"made_of": digest}
-            )
+    file_of.write(made)
     return made
 
 

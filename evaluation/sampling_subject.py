@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core.depth.codec import decode_depth, encode_depth
@@ -23,8 +19,8 @@ from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.sampling.guidance import Guidance
 from ..mforce_core.sampling.path_spec import PathSpec
 from ..mforce_core.sampling.rollout import sample
-from ..mforce_core.whole_file import whole_file
 from ..scenes import SceneLayout, captions, render, sample_layouts
+from .kept_tensors import KeptTensors
 
 #: Pictures that are sampled together.
 _BATCH = 32
@@ -157,16 +153,10 @@ def reference_of(subject: Subject, prompts: Sequence[str], way: Way, file: Path 
     Raises:
         ValueError: the file holds those of another model, seed, size, way or other prompts.
     """
-    made_of = json.dumps([subject.pipeline.model_files, subject.seed, subject.side, list(prompts), way.settings])
-    digest = hashlib.sha256(made_of.encode()).hexdigest()
-    if file is not None and file.exists():
-        with safe_open(file, "pt") as stored:
-            if (stored.metadata() or {}).get("made_of") != digest:
-                raise ValueError(f"{file} holds references of another model, seed, size or prompts: remove it.")
-            return Outcome(stored.get_tensor("rgb"), stored.get_tensor("depth"), 0.0, 0.0)
+    made_of = [subject.pipeline.model_files, subject.seed, subject.side, list(prompts), way.settings]
+    file_of = KeptTensors(file, made_of, "references of another model, seed, size or prompts")
+    if (found := file_of.read()) is not None:
+        return Outcome(found["rgb"], found["depth"], 0.0, 0.0)
     outcome = subject.run(prompts, way)
-    if file is not None:
-        tensors = {"rgb": outcome.rgb.contiguous(), "depth": outcome.depth.contiguous()}
-        with whole_file(file) as partial:
-            save_file(tensors, partial, metadata={"made_of": digest})
+    file_of.write({"rgb": outcome.rgb, "depth": outcome.depth})
     return outcome
