@@ -17,6 +17,7 @@ def main() -> None:
     parser.add_argument(
         "--views", type=float, default=0.0, help="share of crops, wider lenses and moved cameras, 0 to 1"
     )
+    parser.add_argument("--device", default="cpu", help="where to render: cpu (default), cuda, cuda:1...")
     parser.add_argument("--format", choices=("safetensors", "webdataset"), default="safetensors")
     arguments = parser.parse_args()
     try:
@@ -28,8 +29,9 @@ def main() -> None:
             shard_size=arguments.shard_size,
             format=arguments.format,
             views=arguments.views,
+            device=arguments.device,
         )
-    except (ValueError, ModuleNotFoundError) as error:
+    except (ValueError, RuntimeError, AssertionError, ModuleNotFoundError) as error:  # torch asserts that CUDA is there
         parser.error(str(error))
     print(f"{arguments.count} scenes in {len(paths)} shards in {arguments.out}")
 

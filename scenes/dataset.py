@@ -81,12 +81,14 @@ def write_dataset(
     progress: bool = True,
     format: Format = "safetensors",
     views: float = 0.0,
+    device: str = "cpu",
 ) -> list[Path]:
     """Write `count` scenes of sequence `seed` as `scenes-00000.safetensors` (or `.tar`), ... and return the paths.
 
     `views` is the share of scenes that are seen as crops, through wider lenses or by moved cameras; see `sample_views`.
-    Shards that are already complete are kept, so a run that was stopped continues where it was. Raises
-    ValueError if a shard in the folder was written with another seed, size, shard size or share of views.
+    `device` renders; a GPU's numbers differ from the CPU's by rounding. Shards that are already complete are kept, so
+    a run that was stopped continues where it was. Raises ValueError if a shard in the folder was written with another
+    seed, size, shard size or share of views.
     """
     if count < 1 or shard_size < 1:
         raise ValueError(f"count and shard_size must be at least 1; got {count} and {shard_size}.")
@@ -116,7 +118,7 @@ def write_dataset(
                     )
                 bar.update(n)
             else:
-                scenes = _render_shard(facts, bar.update)
+                scenes = _render_shard(facts, bar.update, device)
                 partial = path.with_suffix(".partial")
                 (write_tar if format == "webdataset" else _write_safetensors)(partial, scenes, facts)
                 # Renaming is atomic: a shard under its final name is always whole.
@@ -125,7 +127,7 @@ def write_dataset(
     return paths
 
 
-def _render_shard(facts: dict[str, Any], advance: Callable[[int], object]) -> Scenes:
+def _render_shard(facts: dict[str, Any], advance: Callable[[int], object], device: str) -> Scenes:
     n, size, views = facts["count"], facts["size"], facts.get("views", 0.0)
     scenes = Scenes(torch.empty(n, 3, size, size, dtype=torch.uint8), torch.empty(n, size, size).half(), [])
     for first in range(0, n, _RENDER_BATCH):
@@ -134,7 +136,7 @@ def _render_shard(facts: dict[str, Any], advance: Callable[[int], object]) -> Sc
         layout = sample_layouts(last - first, facts["seed"], number)
         camera, shown = sample_views(layout, facts["seed"], number, share=views)
         compiled = n >= _WORTH_COMPILING
-        picture, distance = render(layout, size, facts["supersample"], camera=camera, compiled=compiled)
+        picture, distance = render(layout, size, facts["supersample"], camera=camera, compiled=compiled, device=device)
         scenes.rgb[first:last] = (picture * 255.0).round().to(torch.uint8)
         scenes.depth[first:last] = distance.to(torch.float16)
         scenes.captions.extend(captions(shown))

@@ -24,6 +24,7 @@ from mforce.training.data import encode
 from mforce.training.data.encode import EncodeSettings, ShardEncoder, half_depth
 from mforce.training.data.encoded import EncodedSource
 from mforce.training.data.order import batch_indices
+from mforce.training.data.resident import ResidentSource
 from mforce.training.data.shards import ShardError, TarShard, find_shards
 from mforce.training.data.stream import StreamSource
 from mforce.training.data.workers import map_items
@@ -435,9 +436,11 @@ def test_epochs_take_turns_with_the_captions_of_an_encoded_sample(several_captio
     encoder = TinyQwen() if stored_as == "features" else words
     known = {encoder.encode([text])[0].numpy().tobytes(): text for text in texts}
     source = EncodedSource([tmp_path], None if stored_as == "features" else NANO, batch_size=4, seed=5)
+    resident = ResidentSource(source, depth=True, device=torch.device("cpu"))
     drawn = {key: [] for key in lists}
     for epoch in range(6):
         batch = source.batch(epoch, slice(0, 4))
+        assert torch.equal(resident.batch(epoch, slice(0, 4)).text, batch.text)
         for depth, text in zip(batch.depth, batch.text, strict=True):
             drawn["abcd"[int(depth.mean()) - 1]].append(known[text.numpy().tobytes()])
     for key, captions in lists.items():

@@ -19,11 +19,12 @@ from mforce.mforce_core.sampling.path import NoisePath
 from mforce.mforce_core.weights.parts import model_path
 from mforce.training.config import DistillationConfig, RecipeConfig
 from mforce.training.distillation import Distillation, start_of
+from mforce.training.draws import RowDraws
 from mforce.training.export import parts_of
 from mforce.training.jumps import PARTS, JumpPaths, Jumps, teacher_places
 from mforce.training.losses import Totals
 from mforce.training.processes import join
-from mforce.training.recipe import Batch, prepare, row_generator
+from mforce.training.recipe import Batch, prepare
 from mforce.training.source import open_source
 from mforce.training.train import Trainer, train
 from tiny_training import arguments, config, write_base, write_data
@@ -237,7 +238,7 @@ def test_jumps_are_drawn_as_configured() -> None:
     settings = DistillationConfig(between=0.25, path="tilt log2_alpha=0", other_paths=())
     paths = JumpPaths(settings, RecipeConfig(probability_i2d=0.2, probability_d2i=0.3), Schedule())
     batch = Batch(torch.zeros(count, 1, 1), torch.ones(count, 1, 1), torch.zeros(count, 1, 1), (1, 1))
-    jumps = paths.draw(batch, [row_generator(0, 0, row) for row in range(count)])
+    jumps = paths.draw(batch, RowDraws(0, 0, range(count)))
     rgb, depth = jumps.levels[:, :, 0], jumps.levels[:, :, 1]
     i2d, d2i = (rgb == 0).all(1), (depth == 0).all(1)
     assert i2d.float().mean() == pytest.approx(0.2, abs=0.03)
@@ -252,14 +253,14 @@ def test_jumps_are_drawn_as_configured() -> None:
     assert on_grid - {0.0} <= starts
     between = torch.tensor([round(float(t), 4) not in on_grid for t in rgb[d2i, 0]])
     assert between.float().mean() == pytest.approx(0.25, abs=0.05)
-    again = paths.draw(batch, [row_generator(0, 0, row) for row in range(count)])
+    again = paths.draw(batch, RowDraws(0, 0, range(count)))
     assert all(torch.equal(a, b) for a, b in zip(jumps[:5], again[:5], strict=True))
 
 
 def test_a_sample_without_depth_is_trained_only_while_its_depth_is_noise() -> None:
     paths = JumpPaths(DistillationConfig(), RecipeConfig(), Schedule())
     batch = Batch(torch.zeros(400, 1, 1), torch.zeros(400, 1, 1), torch.zeros(400, 1, 1), (1, 1))
-    levels = paths.draw(batch, [row_generator(0, 0, row) for row in range(400)]).levels
+    levels = paths.draw(batch, RowDraws(0, 0, range(400))).levels
     moves, noise = (levels[:, -1] < levels[:, 0]).any(1), levels[:, 0, 1] == 1
     assert torch.equal(moves, noise)
     assert 0 < noise.float().mean() < 1
@@ -340,7 +341,7 @@ def test_paths_that_do_not_lead_from_noise_to_clean_are_refused(path: str) -> No
 def test_a_scale_up_to_1_is_no_guidance_as_in_sampling() -> None:
     batch = Batch(torch.zeros(40, 1, 1), torch.ones(40, 1, 1), torch.zeros(40, 1, 1), (1, 1))
     paths = JumpPaths(DistillationConfig(cfg=0.5, i2d_cfg=2.0), RecipeConfig(), Schedule())
-    jumps = paths.draw(batch, [row_generator(0, 0, row) for row in range(40)])
+    jumps = paths.draw(batch, RowDraws(0, 0, range(40)))
     assert set(jumps.cfg.tolist()) == {1.0, 2.0}
 
 
@@ -384,7 +385,7 @@ def test_the_student_gets_the_scale_and_its_teacher_the_guidance() -> None:
     def drawn(embeds: bool = True, **settings) -> Jumps:
         settings = DistillationConfig(path="tilt log2_alpha=0", other_paths=(), **settings)
         paths = JumpPaths(settings, RecipeConfig(), Schedule(), embeds=embeds)
-        return paths.draw(batch, [row_generator(0, 0, row) for row in range(count)])
+        return paths.draw(batch, RowDraws(0, 0, range(count)))
 
     jumps, plain = drawn(scales=(2.0, 6.0)), drawn(embeds=False)
     i2d = (jumps.levels[:, :, 0] == 0).all(1)
@@ -415,7 +416,7 @@ def test_a_student_learns_its_scale(data: Path, scaled_base: Path, tmp_path: Pat
     assert any("heldout_absrel" in entry for entry in log(tmp_path))
     student, teacher = (load_model(folder, dtype=torch.float32) for folder in (tmp_path / "model", scaled_base))
     source = open_source(made, depth=True, device=torch.device("cpu"))
-    rows = [row_generator(9, 0, row) for row in range(8)]
+    rows = RowDraws(9, 0, range(8))
     batch = prepare(source.batch(0, slice(0, 8)), source.null_text, 0.0, made.recipe, 4, rows)
     jumps = JumpPaths(made.distillation, made.recipe, Schedule(), embeds=True).draw(batch, rows)
     state, start = start_of(batch, jumps), jumps.levels[:, 0]

@@ -18,12 +18,13 @@ from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.training.config import RecipeConfig
 from mforce.training.config_file import read_train_config
 from mforce.training.data.encoded import EncodedSource
+from mforce.training.draws import RowDraws
 from mforce.training.initialize import build, fill
 from mforce.training.losses import counted_pixels, depth_error
 from mforce.training.noise import draw_noise, noisy_depth
 from mforce.training.optimizer import learning_rate
 from mforce.training.processes import join
-from mforce.training.recipe import Batch, depth_tokens, drop_captions, row_generator, sparse_mask
+from mforce.training.recipe import Batch, depth_tokens, drop_captions, sparse_masks
 from mforce.training.train import Trainer, train
 
 # One process saving alone is meant.
@@ -79,8 +80,8 @@ def trainer_of(config) -> Trainer:
     return Trainer(config, join("cpu"))
 
 
-def rows(count: int) -> list[torch.Generator]:
-    return [row_generator(0, 0, row) for row in range(count)]
+def rows(count: int) -> RowDraws:
+    return RowDraws(0, 0, range(count))
 
 
 def batch_of(clean: torch.Tensor) -> Batch:
@@ -139,14 +140,14 @@ def test_task_mix() -> None:
 
 
 def test_sparse_masks_keep_something_and_come_in_three_kinds() -> None:
-    masks = torch.stack([sparse_mask((32, 32), 1.0, row) for row in rows(300)])
+    masks = sparse_masks((32, 32), 1.0, rows(300))
     assert masks.flatten(1).any(1).all()
     rows_whole = masks.all(2) | ~masks.any(2)
     scan_lines = rows_whole.all(1)
     dropped = masks.flatten(1).float().mean(1) > 0.5
     assert 0.2 < float(scan_lines.float().mean()) < 0.47
     assert float((~scan_lines & ~dropped).float().mean()) > 0.2
-    assert sparse_mask((8, 8), 0.0, rows(1)[0]).all()
+    assert sparse_masks((8, 8), 0.0, rows(1)).all()
 
 
 def test_sparse_real_depth_keeps_what_it_has() -> None:
@@ -186,7 +187,7 @@ def test_captions_are_dropped_with_their_probability() -> None:
 def test_draws_of_a_row_do_not_depend_on_its_neighbors() -> None:
     clean = torch.ones(4, 4, 4)
     whole = draw_noise(batch_of(clean), RecipeConfig(), rows(4))
-    part = draw_noise(batch_of(clean[2:]), RecipeConfig(), rows(4)[2:])
+    part = draw_noise(batch_of(clean[2:]), RecipeConfig(), RowDraws(0, 0, range(2, 4)))
     for all_rows, last_rows in zip(whole, part, strict=True):
         assert torch.equal(all_rows[2:], last_rows)
     assert not torch.equal(whole.rgb[0], whole.rgb[1])

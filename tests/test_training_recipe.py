@@ -10,11 +10,12 @@ from scipy import integrate, optimize, stats
 import tiny_training
 from mforce.mforce_core.model.config import ConfigError
 from mforce.training.config import RecipeConfig, TrainConfig
+from mforce.training.draws import RowDraws
 from mforce.training.initialize import build, fill
 from mforce.training.losses import Prediction, Totals, counted_pixels, gradient_error, losses
 from mforce.training.noise import Noise, draw_noise
 from mforce.training.processes import join
-from mforce.training.recipe import Batch, row_generator
+from mforce.training.recipe import Batch
 from mforce.training.train import Trainer
 
 MU = 1.1
@@ -25,7 +26,7 @@ def drawn_times(depth_times: str) -> tuple[np.ndarray, np.ndarray]:
     """Of RGB and depth, all joint."""
     recipe = RecipeConfig(depth_times=depth_times, probability_i2d=0, probability_d2i=0)
     batch = Batch(torch.zeros(DRAWS, 1, 1), torch.ones(DRAWS, 1, 1), torch.zeros(DRAWS, 1, 1), (1, 1))
-    noise = draw_noise(batch, recipe, [row_generator(0, 0, row) for row in range(DRAWS)])
+    noise = draw_noise(batch, recipe, RowDraws(0, 0, range(DRAWS)))
     return noise.t_rgb.double().numpy(), noise.t_depth.double().numpy()
 
 

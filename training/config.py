@@ -103,6 +103,9 @@ class DataConfig(Section):
     """Length of a prompt's features; only the plan uses it."""
     caption_dropout: float = _key(0.1, ge=0, le=1)
     """Probability that a caption becomes the empty one, for classifier-free guidance."""
+    on_device: bool = False
+    """Keep all encoded samples in the memory of every device and draw noise there, for models whose steps take less
+    time than the CPU needs to read and prepare a batch; random numbers are others than without it."""
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
@@ -111,6 +114,8 @@ class DataConfig(Section):
             raise ValueError("source = stream needs shards and an autoencoder")
         if not streams and self.latents is None and not self.mixture:
             raise ValueError(f"source = {self.source} needs latents, a folder")
+        if streams and self.on_device:
+            raise ValueError("on_device needs source = encoded")
         if streams and self.shards and self.mixture:
             raise ValueError("shards and mixture exclude each other: give a mixture's shards in its parts")
         wanted, other = ("shards", "latents") if streams else ("latents", "shards")

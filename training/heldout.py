@@ -114,7 +114,8 @@ def open_heldout(config: TrainConfig, null_text: Tensor, processes: Processes) -
     """What measures a run as it goes: depth or, for text to image, the loss; None where nothing is asked for."""
     if config.heldout is None:
         return None
-    data = config.data.model_copy(update={"source": "encoded", "latents": config.heldout.latents, "mixture": ()})
+    update = {"source": "encoded", "latents": config.heldout.latents, "mixture": (), "on_device": False}
+    data = config.data.model_copy(update=update)
     other = config.model_copy(update={"data": data, "batch_size": config.heldout.samples})
     source = open_source(other, depth=config.has_depth, device=processes.device)
     if config.stage == "t2i":

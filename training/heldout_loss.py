@@ -6,11 +6,12 @@ from torch import Tensor
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from .batches import Source
 from .config import HeldOutConfig, RecipeConfig
+from .draws import RowDraws
 from .log import Log
 from .losses import predict, squared_error
 from .noise import draw_noise
 from .processes import Processes, to
-from .recipe import prepare, row_generator
+from .recipe import prepare
 
 #: Samples of one forward pass, and noise levels of every sample.
 _TOGETHER, _LEVELS = 32, 4
@@ -36,7 +37,7 @@ class HeldOutLoss:
         parts = []
         for start in range(0, self.samples, _TOGETHER):
             rows = range(start, min(start + _TOGETHER, self.samples))
-            draws = [row_generator(0, level, row) for row in rows]
+            draws = RowDraws(0, level, rows)
             encoded = self.source.batch(0, slice(rows.start, rows.stop))._replace(depth=None)
             batch = prepare(encoded, self.null_text, 0.0, RecipeConfig(), 0, draws)
             noise = to(draw_noise(batch, RecipeConfig(), draws), self.processes.device)

@@ -4,7 +4,6 @@ A student of S steps takes a path in S jumps. A sample starts at the beginning o
 student is to reach the end in one step.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from ..mforce_core.model.config import Schedule
 from ..mforce_core.sampling.path import PURE_NOISE
 from ..mforce_core.sampling.path_spec import PathSpec
 from .config import DistillationConfig, RecipeConfig
+from .draws import Draws
 from .recipe import Batch, draw_tasks
 
 #: Equal parts, in steps of the schedule, of every jump, at which samples can start and the teacher can step.
@@ -62,16 +62,16 @@ class JumpPaths:
             raise ValueError("distillation.path and other_paths must lead from noise to clean without rising")
         self.levels = torch.stack(paths)  # (paths, S * PARTS + 1, 2)
 
-    def draw(self, batch: Batch, rows: Sequence[torch.Generator]) -> Jumps:
-        """Jumps for a batch, each a function of its row's generator.
+    def draw(self, batch: Batch, draws: Draws) -> Jumps:
+        """Jumps for a batch, each a function of its row's draws.
 
         A sample without any measured depth is always joint, and stays where it is, which trains nothing, unless its
         depth is still all noise.
         """
         assert batch.depth is not None
         unknown = ~(batch.depth > 0).flatten(1).any(1)
-        tasks = draw_tasks(self.recipe, unknown, rows)
-        drawn = torch.stack([torch.rand(5, generator=row) for row in rows])
+        tasks = draw_tasks(self.recipe, unknown, draws)
+        drawn = draws.uniform(5)
         path = torch.where(tasks.i2d, 0, torch.where(tasks.d2i, 1, self.joint_path(drawn[:, 0])))
         number = (drawn[:, 1] * self.config.steps).long().clamp(max=self.config.steps - 1)
         inside = 1 + (drawn[:, 3] * (PARTS - 1)).long().clamp(max=PARTS - 2)
@@ -79,23 +79,22 @@ class JumpPaths:
         end = (number + 1) * PARTS
         places = torch.cat([teacher_places(start, end, self.config), end[:, None]], dim=1)
         empty = (drawn[:, 4] < _EMPTY_CAPTION) & tasks.i2d
-        rgb = torch.stack([torch.randn(batch.rgb.shape[1:], generator=row) for row in rows])
-        depth = torch.stack([torch.randn(batch.depth.shape[1:], generator=row) for row in rows])
-        levels = self.levels[path[:, None], places]
+        rgb, depth = draws.normal(*batch.rgb.shape[1:]), draws.normal(*batch.depth.shape[1:])
+        levels = self.levels.to(path.device)[path[:, None], places]
         idle = unknown & (levels[:, 0, 1] < 1)
         levels = torch.where(idle[:, None, None], levels[:, :1], levels)
-        cfg, scale, teacher_scale = self._guidance(rows)
+        cfg, scale, teacher_scale = self._guidance(draws, rgb.device)
         # Image to depth has a scale of its own, whatever the student is given there; none up to 1 is guidance.
         cfg = torch.where(tasks.i2d, self.config.i2d_cfg, cfg).clamp(min=1)
         return Jumps(rgb, depth, levels, cfg, empty, scale, teacher_scale)
 
-    def _guidance(self, rows: Sequence[torch.Generator]) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _guidance(self, draws: Draws, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """``cfg``, ``scale`` and ``teacher_scale`` of `Jumps`."""
-        none = torch.ones(len(rows))
+        none = torch.ones(draws.count, device=device)
         if not self.embeds:
             return none * self.config.cfg, None, None
         low, high = self.config.scales
-        scale = low + (high - low) * torch.cat([torch.rand(1, generator=row) for row in rows])
+        scale = low + (high - low) * draws.uniform()
         return (none, scale, scale) if self.config.teacher_scale == "input" else (scale, scale, none)
 
     def joint_path(self, draw: Tensor) -> Tensor:
@@ -116,5 +115,5 @@ def teacher_places(start: Tensor, end: Tensor, config: DistillationConfig) -> Te
     The teacher goes ``teacher_share`` of what is left of the jump, at least one part of the path.
     """
     length = ((end - start) * config.teacher_share).round().long().clamp(min=1)
-    steps = torch.arange(config.teacher_steps + 1) / config.teacher_steps
+    steps = torch.arange(config.teacher_steps + 1, device=start.device) / config.teacher_steps
     return start[:, None] + (length[:, None] * steps).round().long()

@@ -1,6 +1,5 @@
 """Noise levels and noise: t = 0 is clean, t = 1 pure noise, x_t = (1 - t) x_0 + t eps."""
 
-from collections.abc import Sequence
 from functools import cache
 from math import erf, exp, log, pi, sqrt
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .config import RecipeConfig
+from .draws import Draws
 from .recipe import Batch, draw_tasks
 
 
@@ -21,21 +21,23 @@ class Noise(NamedTuple):
     depth: Tensor | None
 
 
-def draw_noise(batch: Batch, recipe: RecipeConfig, rows: Sequence[torch.Generator]) -> Noise:
+def draw_noise(batch: Batch, recipe: RecipeConfig, draws: Draws) -> Noise:
     """Independent noise levels of the streams; i2d samples get t_rgb = 0, d2i samples t_depth = 0.
 
     A sample without any measured depth is one whose depth is all noise: t_depth = 1, and its image is always trained.
     """
-    normal_rgb, normal_depth = (torch.cat([torch.randn(1, generator=row) for row in rows]) for _ in range(2))
+    normal_rgb, normal_depth = draws.normal(), draws.normal()
     t_rgb = logit_normal_times(normal_rgb, recipe.time_mu)
-    unknown = torch.zeros(len(rows), dtype=torch.bool) if batch.depth is None else ~(batch.depth > 0).flatten(1).any(1)
-    tasks = draw_tasks(recipe, unknown, rows)
-    rgb = torch.stack([torch.randn(batch.rgb.shape[1:], generator=row) for row in rows])
+    unknown = torch.zeros_like(t_rgb, dtype=torch.bool)
+    if batch.depth is not None:
+        unknown = ~(batch.depth > 0).flatten(1).any(1)
+    tasks = draw_tasks(recipe, unknown, draws)
+    rgb = draws.normal(*batch.rgb.shape[1:])
     if batch.depth is None:
         return Noise(t_rgb, None, rgb, None)
     times = plateau_times if recipe.depth_times == "plateau" else logit_normal_times
     t_depth = times(normal_depth, recipe.time_mu).masked_fill(tasks.d2i, 0).masked_fill(unknown, 1)
-    depth = torch.stack([torch.randn(batch.depth.shape[1:], generator=row) for row in rows])
+    depth = draws.normal(*batch.depth.shape[1:])
     return Noise(t_rgb.masked_fill(tasks.i2d, 0), t_depth, rgb, depth)
 
 

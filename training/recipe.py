@@ -4,10 +4,8 @@ The paper (Duisterhof et al., arXiv 2606.13676) discloses the tasks' shares and 
 which pixels dense data loses is a choice of this project.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from ..mforce_core.depth.codec import encode_depth, valid_pixels
 from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens
 from .batches import EncodedBatch
 from .config import RecipeConfig
+from .draws import Draws
 
 
 class Batch(NamedTuple):
@@ -30,19 +29,13 @@ class Batch(NamedTuple):
     grid: tuple[int, int]
 
 
-def row_generator(seed: int, step: int, row: int) -> torch.Generator:
-    """Every random draw of a row of a global batch: a function of (seed, step, row) alone."""
-    state = np.random.SeedSequence((seed, step, row)).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]) >> 1)
-
-
 def prepare(
     encoded: EncodedBatch,
     null_text: Tensor,
     caption_dropout: float,
     recipe: RecipeConfig,
     patch_size: int,
-    rows: Sequence[torch.Generator],
+    draws: Draws,
 ) -> Batch:
     """Rows as the encoders left them, with captions and pixels dropped.
 
@@ -50,18 +43,16 @@ def prepare(
         encoded: without depth, the batch trains images alone.
         null_text: (T, D) features of the empty caption.
         patch_size: side of a depth token in pixels.
-        rows: a generator per row.
     """
-    text = drop_captions(encoded.text, null_text, caption_dropout, rows)
-    depth = None if encoded.depth is None else depth_tokens(encoded.depth, recipe, patch_size, rows)
+    text = drop_captions(encoded.text, null_text, caption_dropout, draws)
+    depth = None if encoded.depth is None else depth_tokens(encoded.depth, recipe, patch_size, draws)
     grid = (encoded.rgb.shape[2], encoded.rgb.shape[3])
     return Batch(latents_to_tokens(encoded.rgb).contiguous(), depth, text, grid)
 
 
-def drop_captions(text: Tensor, null_text: Tensor, probability: float, rows: Sequence[torch.Generator]) -> Tensor:
+def drop_captions(text: Tensor, null_text: Tensor, probability: float, draws: Draws) -> Tensor:
     """Some captions (B, T, D) become the empty one (T, D), for classifier-free guidance."""
-    dropped = torch.tensor([float(torch.rand((), generator=row)) < probability for row in rows])
-    return torch.where(dropped[:, None, None], null_text, text)
+    return torch.where((draws.uniform() < probability)[:, None, None], null_text, text)
 
 
 class Tasks(NamedTuple):
@@ -71,13 +62,13 @@ class Tasks(NamedTuple):
     d2i: Tensor
 
 
-def draw_tasks(recipe: RecipeConfig, unknown: Tensor, rows: Sequence[torch.Generator]) -> Tasks:
+def draw_tasks(recipe: RecipeConfig, unknown: Tensor, draws: Draws) -> Tasks:
     """A sample ``unknown`` (B,) bool, without any measured depth, is always joint."""
-    draw = torch.cat([torch.rand(1, generator=row) for row in rows])
+    draw = draws.uniform()
     return Tasks((draw < recipe.probability_i2d) & ~unknown, (draw > 1 - recipe.probability_d2i) & ~unknown)
 
 
-def depth_tokens(depth: Tensor, recipe: RecipeConfig, patch_size: int, rows: Sequence[torch.Generator]) -> Tensor:
+def depth_tokens(depth: Tensor, recipe: RecipeConfig, patch_size: int, draws: Draws) -> Tensor:
     """Encode maps (B, H, W), 0 where not measured, after dropping pixels at random; see :class:`Batch`.
 
     With ``recipe.depth_share`` below 1 every map first loses all but that share of its pixels, as if a sparse sensor
@@ -85,37 +76,32 @@ def depth_tokens(depth: Tensor, recipe: RecipeConfig, patch_size: int, rows: Seq
     """
     measured, size = valid_pixels(depth), (depth.shape[1], depth.shape[2])
     if recipe.depth_share < 1:
-        measured &= torch.stack([torch.rand(size, generator=row) < recipe.depth_share for row in rows])
-    kept = measured & torch.stack([sparse_mask(size, recipe.sparse_probability, row) for row in rows])
+        measured &= draws.uniform(*size) < recipe.depth_share
+    kept = measured & sparse_masks(size, recipe.sparse_probability, draws)
     kept = torch.where(kept.flatten(1).any(1)[:, None, None], kept, measured)
     unknown = ~kept.flatten(1).any(1)[:, None, None]
     tokens = encode_depth(torch.where(unknown, torch.ones_like(depth), depth), kept | unknown, patch_size=patch_size)
     return patches_to_tokens(tokens.masked_fill(unknown[..., None], 0))
 
 
-def sparse_mask(size: tuple[int, int], probability: float, row: torch.Generator) -> Tensor:
-    """Which pixels of a map are kept as if measured, (H, W) bool.
+def sparse_masks(size: tuple[int, int], probability: float, draws: Draws) -> Tensor:
+    """Which pixels of the maps are kept as if measured, (B, H, W) bool.
 
     With ``probability`` a map loses pixels, in one of three ways with equal chance: random pixels stay (2% to 50%),
     scan lines stay (every 2nd to 8th row), or a rectangle is dropped.
     """
     height, width = size
-    kept = torch.ones(size, dtype=torch.bool)
+    loses, kind, first, second, third, fourth = draws.uniform(6)[:, :, None, None].unbind(1)
+    row = torch.arange(height, device=kind.device)[:, None]
+    column = torch.arange(width, device=kind.device)
 
-    def draw() -> float:
-        return float(torch.rand((), generator=row))
+    points = draws.uniform(*size) < 0.02 + 0.48 * first
+    every = 2 + (first * 7).long()
+    lines = row % every == (second * every).long()
+    tall, wide = ((0.2 + 0.5 * share) for share in (first, second))
+    tall, wide = (tall * height).long(), (wide * width).long()
+    top, left = (third * (height - tall)).long(), (fourth * (width - wide)).long()
+    hole = (row >= top) & (row < top + tall) & (column >= left) & (column < left + wide)
 
-    if draw() >= probability:
-        return kept
-    kind = draw()
-    if kind < 1 / 3:
-        share = 0.02 + 0.48 * draw()
-        kept &= torch.rand(size, generator=row) < share
-    elif kind < 2 / 3:
-        every = 2 + int(draw() * 7)
-        kept &= (torch.arange(height) % every == int(draw() * every))[:, None]
-    else:
-        tall, wide = int((0.2 + 0.5 * draw()) * height), int((0.2 + 0.5 * draw()) * width)
-        top, left = int(draw() * (height - tall)), int(draw() * (width - wide))
-        kept[top : top + tall, left : left + wide] = False
-    return kept
+    kept = torch.where(kind < 1 / 3, points, torch.where(kind < 2 / 3, lines, ~hole))
+    return kept | (loses >= probability)

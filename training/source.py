@@ -6,6 +6,7 @@ from .batches import Source
 from .config import TrainConfig
 from .data.encode import EncodeSettings
 from .data.encoded import EncodedSource
+from .data.resident import ResidentSource
 from .data.shards import find_shards
 from .data.stream import StreamSource
 
@@ -14,7 +15,7 @@ def open_source(config: TrainConfig, *, depth: bool, device: torch.device) -> So
     """The source that the configuration names.
 
     A stream encodes on ``device`` as it reads, and without ``depth`` it also gives samples that have none. Batches are
-    on the CPU whatever their source.
+    on the CPU, but for samples that ``data.on_device`` keeps on ``device``.
 
     Raises:
         ValueError, OSError: nothing there, or damaged; one sentence.
@@ -23,7 +24,10 @@ def open_source(config: TrainConfig, *, depth: bool, device: torch.device) -> So
     if data.source == "encoded":
         parts = data.parts()
         weights = list(parts.values())
-        return EncodedSource(list(parts), text_encoder, batch_size=config.batch_size, seed=config.seed, weights=weights)
+        source = EncodedSource(
+            list(parts), text_encoder, batch_size=config.batch_size, seed=config.seed, weights=weights
+        )
+        return ResidentSource(source, depth=depth, device=device) if data.on_device else source
     settings = EncodeSettings(
         vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size, depth=depth, device=str(device)
     )

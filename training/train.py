@@ -177,7 +177,7 @@ def train(config: TrainConfig, *, changed: bool = False) -> Ended:
 
 
 def _run(trainer: Trainer, config: TrainConfig, processes: Processes) -> Ended:
-    heldout = open_heldout(config, trainer.source.null_text, processes)
+    heldout = open_heldout(config, trainer.source.null_text.cpu(), processes)
     log = _open_log(trainer, config, processes) if processes.first else None
     signal = None
     while trainer.step < config.steps and signal is None:

@@ -68,7 +68,7 @@ def _one_autoencoder(one: Layout, other: Layout) -> bool:
     return one.latent_shape[0] == other.latent_shape[0] and (None in marks or marks[0] == marks[1])
 
 
-class _OpenShard:
+class OpenShard:
     """A shard's mapped tensors, read row by row."""
 
     def __init__(self, path: Path) -> None:
@@ -105,6 +105,17 @@ class _OpenShard:
     def value(self, name: str, row: int) -> Tensor:
         return self._parts[name][row : row + 1][0]
 
+    def whole(self, name: str) -> Tensor:
+        """A tensor of all samples or captions."""
+        return self._parts[name][:]
+
+    @property
+    def one_caption_each(self) -> bool:
+        """Whether the captions are numbered as the samples."""
+        return "caption_end" not in self._parts or torch.equal(
+            self.whole("caption_end"), torch.arange(1, self.rows + 1, dtype=torch.int32)
+        )
+
     def caption(self, row: int, epoch: int, seed: int) -> int:
         """Which of the shard's captions a row has in an epoch."""
         if "caption_end" not in self._parts:
@@ -117,6 +128,11 @@ class _OpenShard:
         """(H, W) float32 in the unit of the data, 0 where not measured."""
         depth = self.value("depth", row).float()
         return depth * self.value("depth_scale", row) if "depth_scale" in self._parts else depth
+
+    @property
+    def depth_scales(self) -> Tensor:
+        """(n,) float32, by which stored depth is multiplied."""
+        return self.whole("depth_scale") if "depth_scale" in self._parts else torch.ones(self.rows)
 
 
 class EncodedFolder:
@@ -135,7 +151,7 @@ class EncodedFolder:
         files: dict[tuple[int, int, int], list[tuple[Path, int]]] = {}
         layout, first = None, folder
         for path in sorted(folder.glob("latents-*.safetensors")):
-            shard = _OpenShard(path)
+            shard = OpenShard(path)
             if not shard.rows:
                 continue
             if layout is None:
@@ -153,12 +169,21 @@ class EncodedFolder:
         self._paths = {shape: [path for path, _ in found] for shape, found in files.items()}
         # Index after the last sample of each shard.
         self._ends = {shape: list(accumulate(rows for _, rows in found)) for shape, found in files.items()}
-        self._text, self.null_text = _text_reader(folder, layout, text_encoder)
-        self._open = lru_cache(maxsize=_OPEN_SHARDS)(_OpenShard)
+        self._text = _text_reader(folder, layout, text_encoder)
+        self.null_text = self._text.empty
+        self._open = lru_cache(maxsize=_OPEN_SHARDS)(OpenShard)
 
     def count(self, shape: tuple[int, int, int]) -> int:
         """Samples with latents of this shape."""
         return self._ends[shape][-1] if shape in self._ends else 0
+
+    def shards(self, shape: tuple[int, int, int]) -> list[OpenShard]:
+        """Those with latents of this shape, in the order of `sample`'s indices."""
+        return [OpenShard(path) for path in self._paths.get(shape, [])]
+
+    def texts(self, shard: OpenShard) -> tuple[Tensor, Tensor]:
+        """A table of features and, by caption of a shard, what of it: ``table[indices]`` is (captions, T, D)."""
+        return self._text.all(shard)
 
     def sample(
         self, shape: tuple[int, int, int], index: int, epoch: int, seed: int
@@ -169,7 +194,7 @@ class EncodedFolder:
         row = index - (ends[number - 1] if number else 0)
         shard = self._open(self._paths[shape][number])
         depth = shard.depth(row) if self.has_depth else None
-        return shard.value("rgb", row).float(), depth, self._text(shard, shard.caption(row, epoch, seed))
+        return shard.value("rgb", row).float(), depth, self._text.one(shard, shard.caption(row, epoch, seed))
 
 
 class EncodedSource:
@@ -185,6 +210,10 @@ class EncodedSource:
         seed: of the order of samples, and of the caption of several with which a sample begins.
         weights: of the folders, of which the rows of a batch are drawn; all the same by default.
 
+    Attributes:
+        shapes: of the latents, the most frequent first; ``order`` numbers folders and shapes as they stand here.
+        depth_scale: pixels of depth per latent, 0 where no folder has depth.
+
     Raises:
         ValueError: folders that cannot be used, or not together.
     """
@@ -198,27 +227,26 @@ class EncodedSource:
         seed: int,
         weights: Sequence[float] | None = None,
     ) -> None:
-        self._folders = [EncodedFolder(folder, text_encoder) for folder in folders]
-        first = self._folders[0]
-        for one, folder in combinations(self._folders, 2):
+        self.folders = [EncodedFolder(folder, text_encoder) for folder in folders]
+        first = self.folders[0]
+        for one, folder in combinations(self.folders, 2):
             _check_together(one, folder)
         counts: Counter[tuple[int, int, int]] = Counter()
-        for folder in self._folders:
+        for folder in self.folders:
             counts.update({shape: folder.count(shape) for shape in folder.shapes})
-        self._shapes = [shape for shape, _ in counts.most_common()]
-        # 0 where no folder has depth.
-        self._depth_scale = max(folder.layout.depth_scale or 0 for folder in self._folders)
+        self.shapes = [shape for shape, _ in counts.most_common()]
+        self.depth_scale = max(folder.layout.depth_scale or 0 for folder in self.folders)
         self._length = counts.total()
-        table = [[folder.count(shape) for shape in self._shapes] for folder in self._folders]
-        self._seed = seed
-        self._order = Order(table, weights or [1.0] * len(folders), batch_size, seed)
-        self.latent_shape, self.null_text = self._shapes[0], first.null_text
+        table = [[folder.count(shape) for shape in self.shapes] for folder in self.folders]
+        self.seed = seed
+        self.order = Order(table, weights or [1.0] * len(folders), batch_size, seed)
+        self.latent_shape, self.null_text = self.shapes[0], first.null_text
 
     def __len__(self) -> int:
         return self._length
 
     def batch(self, step: int, rows: slice) -> EncodedBatch:
-        wanted = self._order.picks(step)[rows]
+        wanted = self.order.picks(step)[rows]
         found = {pick: self._sample(pick) for pick in sorted(set(wanted))}  # shard by shard
         samples = [found[pick] for pick in wanted]
         maps = [depth for _, depth, _ in samples if depth is not None]
@@ -229,11 +257,9 @@ class EncodedSource:
         )
 
     def _sample(self, pick: Pick) -> tuple[Tensor, Tensor | None, Tensor]:
-        rgb, depth, text = self._folders[pick.part].sample(
-            self._shapes[pick.shape], pick.sample, pick.epoch, self._seed
-        )
-        if depth is None and self._depth_scale:
-            depth = torch.zeros(rgb.shape[1] * self._depth_scale, rgb.shape[2] * self._depth_scale)
+        rgb, depth, text = self.folders[pick.part].sample(self.shapes[pick.shape], pick.sample, pick.epoch, self.seed)
+        if depth is None and self.depth_scale:
+            depth = torch.zeros(rgb.shape[1] * self.depth_scale, rgb.shape[2] * self.depth_scale)
         return rgb, depth, text
 
 
@@ -247,24 +273,45 @@ def _check_together(one: EncodedFolder, other: EncodedFolder) -> None:
         raise ValueError(f"{one.path} and {other.path} were encoded with different autoencoders.")
 
 
-def _text_reader(
-    folder: Path, layout: Layout, text_encoder: Path | None
-) -> tuple[Callable[[_OpenShard, int], Tensor], Tensor]:
-    """How a caption's features (T, D) are got by its number in a shard, and those of the empty caption."""
+class _TextReader(NamedTuple):
+    """How features of captions are got, and those of the empty caption (T, D).
+
+    ``one`` takes a shard and the number of a caption in it and gives (T, D). ``all`` gives a shard's table and the
+    indices ``i`` into it, by caption: ``table[i]`` is (captions, T, D).
+    """
+
+    one: Callable[[OpenShard, int], Tensor]
+    all: Callable[[OpenShard], tuple[Tensor, Tensor]]
+    empty: Tensor
+
+
+def _text_reader(folder: Path, layout: Layout, text_encoder: Path | None) -> _TextReader:
     if layout.text == "features":
         file = folder / NULL_TEXT_FILE
         if not file.is_file():
             raise ValueError(f"{file} is missing: run mforce data encode again, which writes it.")
-        null_text = load_file(file)["text"].float()
-        return lambda shard, number: shard.value("text", int(shard.value("text_row", number))).float(), null_text
+        return _TextReader(
+            lambda shard, number: shard.value("text", int(shard.value("text_row", number))).float(),
+            lambda shard: (shard.whole("text"), shard.whole("text_row").long()),
+            load_file(file)["text"].float(),
+        )
     if text_encoder is None:
         raise ValueError(f"{folder} holds captions without their features: name the text encoder.")
     if layout.text_encoder is not None and layout.text_encoder != text_mark(text_encoder):
         raise ValueError(f"{folder} was encoded with another text encoder than {text_encoder}.")
     encoder = open_text_encoder(text_encoder)
-    null_text = encoder.encode([""])[0]
+    empty = encoder.encode([""])[0]
     if layout.text == "token_ids" and isinstance(encoder, WordTextEncoder):
-        table = encoder.table
-        return lambda shard, number: table[shard.value("token_ids", number).long()], null_text
-    captions = lru_cache(maxsize=_OPEN_SHARDS)(lambda path: _OpenShard(path).captions)
-    return lambda shard, number: encoder.encode([captions(shard.path)[number]])[0], null_text
+        words = encoder.table
+        return _TextReader(
+            lambda shard, number: words[shard.value("token_ids", number).long()],
+            lambda shard: (words, shard.whole("token_ids").long()),
+            empty,
+        )
+    captions = lru_cache(maxsize=_OPEN_SHARDS)(lambda path: OpenShard(path).captions)
+
+    def every(shard: OpenShard) -> tuple[Tensor, Tensor]:
+        numbers = {caption: number for number, caption in enumerate(dict.fromkeys(shard.captions))}
+        return encoder.encode(list(numbers)), torch.tensor([numbers[caption] for caption in shard.captions])
+
+    return _TextReader(lambda shard, number: encoder.encode([captions(shard.path)[number]])[0], every, empty)

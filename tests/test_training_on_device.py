@@ -1,0 +1,154 @@
+"""Samples that lie on the device: the same batches as those that are read, and random numbers for the whole batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mforce.mforce_core.model.config import ConfigError
+from mforce.training.config import RecipeConfig
+from mforce.training.data.encoded import EncodedSource
+from mforce.training.data.resident import ResidentSource
+from mforce.training.draws import BatchDraws, Draws, RowDraws
+from mforce.training.log import read_log
+from mforce.training.noise import draw_noise
+from mforce.training.processes import join
+from mforce.training.recipe import Batch, sparse_masks
+from mforce.training.train import Trainer, train
+from tiny_training import config, write_base, write_data, write_latents, write_words
+
+# One process saving alone is meant.
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+
+CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    return write_base(folder, config("t2i", data, folder))
+
+
+def same(source: EncodedSource, depth: bool, device: str) -> None:
+    resident = ResidentSource(source, depth=depth, device=torch.device(device))
+    assert (len(resident), resident.latent_shape) == (len(source), source.latent_shape)
+    assert torch.equal(resident.null_text.cpu(), source.null_text)
+    for step in range(12):
+        read, kept = source.batch(step, slice(1, 6)), resident.batch(step, slice(1, 6))
+        assert torch.equal(kept.rgb.cpu(), read.rgb)
+        assert torch.equal(kept.text.cpu(), read.text)
+        if depth:
+            assert kept.depth is not None
+            assert torch.equal(kept.depth.cpu(), read.depth)
+        else:
+            assert kept.depth is None
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("depth", [True, False])
+def test_batches_are_those_that_are_read(tmp_path: Path, depth: bool, device: str) -> None:
+    """A mixture with a set without depth, one in buckets and one of two shards."""
+    write_latents(tmp_path / "rooms", count=9, seed=1)
+    write_latents(tmp_path / "rooms", count=4, file="latents-1.safetensors", seed=5)
+    write_latents(tmp_path / "photos", count=5, depth=False, seed=2)
+    for shape in ((2, 2), (1, 2)):
+        name = "latents-0.{}x{}.safetensors".format(*shape)
+        write_latents(tmp_path / "streets", count=4, shape=shape, file=name, facts={"aspects": True}, seed=3)
+    write_words(tmp_path)
+    folders = [tmp_path / name for name in ("rooms", "photos", "streets")]
+    same(EncodedSource(folders, tmp_path, batch_size=6, seed=4, weights=[3, 1, 2]), depth, device)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_rows_of_a_batch_are_the_same_whoever_has_them(device: str) -> None:
+    def drawn(rows: slice) -> tuple[torch.Tensor, ...]:
+        draws = BatchDraws(3, 7, 8, rows, torch.device(device))
+        return draws.uniform(), draws.normal(4, 5), draws.uniform(2)
+
+    whole = drawn(slice(0, 8))
+    for rows in (slice(0, 4), slice(4, 8)):
+        assert all(torch.equal(part, all_rows[rows]) for part, all_rows in zip(drawn(rows), whole, strict=True))
+    other = BatchDraws(3, 8, 8, slice(0, 8), torch.device(device)).uniform()
+    assert not torch.equal(other, whole[0])
+    assert all(value.device.type == device for value in whole)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_both_kinds_of_draws_have_the_same_distributions(device: str) -> None:
+    count, clean = 3000, torch.ones(3000, 4, 4, device=device)
+    batch = Batch(torch.zeros(count, 4, 8, device=device), clean, torch.zeros(count, 3, 5, device=device), (2, 2))
+    kinds: list[Draws] = [BatchDraws(0, 0, count, slice(0, count), torch.device(device))]
+    if device == "cpu":
+        kinds.append(RowDraws(0, 0, range(count)))
+    for draws in kinds:
+        noise = draw_noise(batch, RecipeConfig(), draws)
+        assert float((noise.t_rgb == 0).float().mean()) == pytest.approx(0.2, abs=0.03)
+        assert float((noise.t_depth == 0).float().mean()) == pytest.approx(0.2, abs=0.03)
+        assert float(torch.logit(noise.t_rgb[noise.t_rgb > 0]).mean()) == pytest.approx(1.1, abs=0.08)
+        assert float(noise.rgb.std()) == pytest.approx(1, abs=0.02)
+        masks = sparse_masks((8, 16), 0.5, draws)
+        assert float(masks.flatten(1).all(1).float().mean()) == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_a_run_learns_and_resumes_to_the_bit(data: Path, base: Path, tmp_path: Path, device: str) -> None:
+    more = {"base": base, "data.on_device": "true", "device": device, "save_every": 4, "log_every": 4}
+    whole = config("mf", data, tmp_path / "whole", **more)
+    train(whole)
+    losses = [entry["depth"] for entry in read_log(tmp_path / "whole")]
+    assert len(losses) == 2
+    assert losses[1] < losses[0]
+
+    half = config("mf", data, tmp_path / "half", **more)
+    first = Trainer(half, join(device))
+    for _ in range(4):
+        first.train_step()
+    first.save()
+    first.close()
+    train(half)
+    assert [entry["depth"] for entry in read_log(tmp_path / "half")][-1] == losses[-1]
+
+
+def test_a_batch_in_parts_is_the_batch(data: Path, base: Path, tmp_path: Path) -> None:
+    """Micro-batches draw for the whole batch and keep their rows."""
+    feeds = [
+        Trainer(
+            config(
+                "mf",
+                data,
+                tmp_path / str(size),
+                base=base,
+                **{"data.on_device": "true", "scale.micro_batch_size": size},
+            ),
+            join("cpu"),
+        ).feed
+        for size in (4, 2)
+    ]
+    (whole,), parts = list(feeds[0].parts(3)), list(feeds[1].parts(3))
+    for group in range(2):
+        for name, value in whole[group]._asdict().items():
+            if isinstance(value, torch.Tensor):
+                together = torch.cat([getattr(part[group], name) for part in parts])
+                assert torch.equal(together, value), name
+    for feed in feeds:
+        feed.close()
+
+
+def test_streams_are_not_kept(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="on_device needs source = encoded"):
+        config(
+            "t2i",
+            data,
+            tmp_path,
+            **{
+                "data.source": "stream",
+                "data.on_device": "true",
+                "data.shards": '["x.tar"]',
+                "data.autoencoder": data,
+            },
+        )
