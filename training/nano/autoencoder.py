@@ -1,6 +1,6 @@
 """Fit the built-in model's autoencoder: overlapping linear windows, then the network that cleans their decoding.
 
-    python -m mforce.training.nano.autoencoder --scenes FOLDER --out FILE [--linear-steps 3000] [--steps 6000]
+    python -m mforce.training.nano.autoencoder --scenes FOLDER --out FILE [--linear-steps 3000] [--steps 2500]
 
 The encoder is done once the windows are; latents made with it stay valid while the decoder's network trains, and
 ``--keep-encoder`` trains a new network for an existing file without touching the encoder.
@@ -95,8 +95,13 @@ def fit_windows(model: PatchAutoencoder, images: Tensor, steps: int, generator: 
     model.standardize(to_float(images[:COMPONENT_IMAGES]))
 
 
-def train_cleaning(model: PatchAutoencoder, images: Tensor, steps: int, generator: torch.Generator) -> None:
-    """The network that takes away what the linear decoding leaves, on latents of many levels of noise."""
+def train_cleaning(
+    model: PatchAutoencoder, images: Tensor, steps: int, share: float, generator: torch.Generator
+) -> None:
+    """The network that takes away what the linear decoding leaves, on latents of many levels of noise.
+
+    Of what it learns to add it keeps ``share``: all of it leaves the patches' borders softer than their insides.
+    """
     network = model.requires_grad_(False).cleaning.requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
@@ -117,6 +122,8 @@ def train_cleaning(model: PatchAutoencoder, images: Tensor, steps: int, generato
         optimizer.step()
         schedule.step()
     model.requires_grad_(False)
+    for parameter in model.cleaning[-1].parameters():
+        parameter.mul_(share)
 
 
 def train(
@@ -127,6 +134,7 @@ def train(
     linear_steps: int = 3000,
     window: int = 16,
     cleaning_width: int = 96,
+    cleaning_share: float = 0.4,
     image_count: int | None = None,
     seed: int = 0,
     keep_encoder: bool = False,
@@ -140,6 +148,7 @@ def train(
             without effect.
         window: side in pixels; 8 has no overlap.
         cleaning_width: channels of the network.
+        cleaning_share: what it adds, as a share of what it learned to add.
         image_count: how many pictures are used, the first ones; all by default.
     """
     images = read_images(scenes, image_count)
@@ -164,7 +173,7 @@ def train(
         save_patch_autoencoder(model, out)
     result = {"linear_psnr": psnr(model, held_out)}
     if steps:
-        train_cleaning(model, images, steps, generator)
+        train_cleaning(model, images, steps, cleaning_share, generator)
         save_patch_autoencoder(model, out)
     result |= {
         "psnr": psnr(model, held_out),
@@ -181,9 +190,12 @@ def main() -> None:
     parser.add_argument("--scenes", type=Path, required=True, help="folder of shards of scenes")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
     parser.add_argument("--linear-steps", type=int, default=3000, help="steps for the windows (default 3000)")
-    parser.add_argument("--steps", type=int, default=6000, help="steps for the cleaning network (default 6000)")
+    parser.add_argument("--steps", type=int, default=2500, help="steps for the cleaning network (default 2500)")
     parser.add_argument("--window", type=int, default=16, help="side of a window in pixels, 8 to 24 (default 16)")
     parser.add_argument("--cleaning-width", type=int, default=96, help="channels of the network (default 96)")
+    parser.add_argument(
+        "--cleaning-share", type=float, default=0.4, help="what it adds, of what it learned to add (default 0.4)"
+    )
     parser.add_argument("--images", type=int, dest="image_count", help="use only so many, the first ones")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep-encoder", action="store_true", help="train a new network for the file's linear maps")
