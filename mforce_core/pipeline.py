@@ -36,7 +36,7 @@ from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .resolving import resolve
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
-from .rollout_settings import check_guidance, fitted, guidance_of, needless_guidance, path_of
+from .rollout_settings import check_guidance, fitted, guidance_of, idle_guidance, needless_guidance, path_of
 from .sampling.noise import draw_noise
 from .sampling.path_spec import PathSpec
 from .sampling.rollout import sample
@@ -293,8 +293,9 @@ class Pipeline:
         if any(replace(job, prompt=first.prompt, seed=first.seed, input=first.input) != first for job in jobs):
             raise ValueError("The jobs of a batch may differ in prompt, seed and input alone.")
         check_guidance(config, first)
-        if (sentence := needless_guidance(self.distilled, first.cfg)) is not None:
-            self.say(sentence)
+        for sentence in (needless_guidance(self.distilled, first.cfg), idle_guidance(first)):
+            if sentence is not None:
+                self.say(sentence)
         # A replayed graph counts nothing: what ran is what has run since the model was loaded.
         before = self._launches_before if first.cuda_graph else launches()
         spreads: np.ndarray | None = None

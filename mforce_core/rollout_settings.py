@@ -105,3 +105,16 @@ def needless_guidance(distilled: Distilled | None, cfg: float) -> str | None:
         f"This model was made for {distilled.steps} steps without guidance: a cfg of {cfg:g} doubles the time and "
         "exaggerates what the model does by itself; set it to 1."
     )
+
+
+def idle_guidance(settings: Settings) -> str | None:
+    """A sentence where guidance is to be tempered, and there is none."""
+    asked = {
+        "cfg_interval": settings.cfg_interval is not None,
+        "cfg_rescale": settings.cfg_rescale != 0,
+        "cfg_parallel": settings.cfg_parallel != 1,
+    }
+    names = [name for name, wanted in asked.items() if wanted]
+    if settings.cfg > 1 or not names:
+        return None
+    return f"{' and '.join(names)} temper guidance, and a cfg of {settings.cfg:g} has none: nothing changes."

@@ -21,7 +21,7 @@ from mforce.evaluation import nano
 from mforce.mforce_core.explore.filling import FillSettings, PipelineFill
 from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
 from mforce.mforce_core.release import CFG, LOG2_ALPHA
-from mforce.mforce_core.rollout_settings import fitted, needless_guidance
+from mforce.mforce_core.rollout_settings import fitted, idle_guidance, needless_guidance
 from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.settings import DEPTH_STEPS, FILL_STEPS, Settings
 from mforce.mforce_core.video.files import VideoWriter
@@ -149,6 +149,15 @@ def test_other_models_are_run_as_before() -> None:
     assert fitted(settings, None, set()) is settings
     assert needless_guidance(None, 4.0) is None
     assert needless_guidance(Distilled(4, PATH), 1.0) is None
+
+
+def test_tempering_of_guidance_that_is_not_there_is_said() -> None:
+    settings = Settings("joint", "a cube", cfg=1.0, cfg_interval=(0.2, 0.8), cfg_rescale=0.5)
+    sentence = idle_guidance(settings)
+    assert sentence is not None
+    assert sentence.startswith("cfg_interval and cfg_rescale temper guidance")
+    assert idle_guidance(replace(settings, cfg=2.0)) is None
+    assert idle_guidance(Settings("i2d", "", input="x.png")) is None
 
 
 def test_files_carry_it_and_info_shows_it(model: Path, tmp_path: Path) -> None:

@@ -307,6 +307,19 @@ def test_the_horizontal_angle_of_a_file_is_a_lens():
     assert torch.allclose(lenses[0], wide)
 
 
+@pytest.mark.parametrize(
+    "left_out", [("fl_y",), ("fl_x",), ("cx", "cy"), ("fl_y", "cx", "cy"), ("w", "h"), ("fl_y", "cx", "cy", "w", "h")]
+)
+def test_what_a_lens_leaves_out_is_square_pixels_and_the_middle(left_out):
+    whole = {"fl_x": 70.0, "fl_y": 70.0, "cx": 64.0, "cy": 48.0, "w": 128, "h": 96}
+    given = {name: value for name, value in whole.items() if name not in left_out}
+    lenses = [
+        read_json(json.dumps([{"world_to_camera": torch.eye(4).tolist(), **lens}]), LENS, (96, 128))[0]
+        for lens in (whole, given)
+    ]
+    assert torch.equal(*lenses)
+
+
 def test_of_a_camera_of_another_shape_what_does_not_fit_is_cut_off():
     """The middle of a wide picture, and of a tall one, whose centers are shifted, as pixels of the views have it."""
     for (width, height), (view_width, view_height) in (((1920, 1080), (128, 128)), ((1080, 1920), (96, 64))):

@@ -183,18 +183,19 @@ def _check_straight(frame: dict[str, Any], number: int) -> None:
 
 
 def _lens(frame: dict[str, Any], own: Tensor, size: tuple[int, int], number: int) -> Tensor:
-    names = ("fl_x", "fl_y", "cx", "cy", "w", "h")
+    """In shares of the picture's sides; what a frame leaves out is square pixels, the middle, the view's own size."""
     view_height, view_width = size
     try:
-        if all(name in frame for name in names):
-            focal_x, focal_y, center_x, center_y, width, height = (float(frame[name]) for name in names)
+        shape = (frame["w"], frame["h"]) if "w" in frame and "h" in frame else (view_width, view_height)
+        width, height = map(float, shape)
+        if "fl_x" in frame or "fl_y" in frame:
+            focal_x = float(frame.get("fl_x", frame.get("fl_y")))
+            focal_y = float(frame.get("fl_y", focal_x))
         elif _ANGLE in frame:
-            shape = (frame["w"], frame["h"]) if "w" in frame and "h" in frame else (view_width, view_height)
-            width, height = map(float, shape)
             focal_x = focal_y = 0.5 * width / math.tan(float(frame[_ANGLE]) / 2)
-            center_x, center_y = width / 2, height / 2
         else:
             return own
+        center_x, center_y = float(frame.get("cx", width / 2)), float(frame.get("cy", height / 2))
         # By how much either side is longer than that of a view of the same scale.
         across = max(1.0, width * view_height / (height * view_width))
         down = max(1.0, height * view_width / (width * view_height))
@@ -208,7 +209,9 @@ def _lens(frame: dict[str, Any], own: Tensor, size: tuple[int, int], number: int
         if not (lens.isfinite().all() and lens[0, 0] > 0 and lens[1, 1] > 0):
             raise ValueError
     except (TypeError, ValueError, ZeroDivisionError):
-        raise ValueError(f"the lens of camera {number + 1} ({', '.join(names)} or {_ANGLE}) cannot be used.") from None
+        raise ValueError(
+            f"the lens of camera {number + 1} (fl_x, fl_y or {_ANGLE}, cx, cy, w, h) cannot be used."
+        ) from None
     return lens
 
 
