@@ -127,7 +127,7 @@ def _first_view(
     """Picture, depth and camera on the model's canvas; what does not fit it is cut off."""
     job = replace(settings, fit="crop", original_size=False)
     if source.is_dir() or depth is not None:
-        scene = open_scene(source if depth is None else depth, None if depth is None else source, fov, None)
+        scene = open_scene(source if depth is None else depth, None if depth is None else source, fov)
         found = take_depth(torch.where(scene.valid, scene.depth, torch.nan).numpy(), job).depth
         picture = take_picture((scene.image * 255).round().byte().numpy(), job).rgb
         (height, width), focal = scene.depth.shape, float(scene.camera[0, 0])

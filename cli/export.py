@@ -56,8 +56,12 @@ class Scene:
         return float(self.depth[self.valid].median())
 
 
-def open_scene(source: Path, image: Path | None, fov: float | None, disparity: bool | None) -> Scene:
+def open_scene(
+    source: Path, image: Path | None, fov: float | None, disparity: bool | None = None, far_to_near: float | None = None
+) -> Scene:
     """A result's folder, or a depth file with its picture; without one, it is gray.
+
+    ``disparity`` and ``far_to_near`` as in :func:`..mforce_core.depth.files.read_depth`.
 
     Raises:
         ValueError: a file cannot be read, or no camera has this field of view.
@@ -73,7 +77,7 @@ def open_scene(source: Path, image: Path | None, fov: float | None, disparity: b
         settings = json.loads((source / MARKER).read_text(encoding="utf-8")).get("settings", {})
         fov = fov or float(settings.get("fov", FOV_DEGREES))
         source, image = source / "depth.npy", image or source / "rgb.png"
-    read = read_depth(source, disparity=disparity)
+    read = read_depth(source, disparity=disparity, far_to_near=far_to_near)
     notes = list(read.notes)
     height, width = read.depth.shape
     picture: np.ndarray = np.full((height, width, 3), 0.7, np.float32)

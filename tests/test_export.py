@@ -160,6 +160,16 @@ def test_depth_files_and_what_is_wrong(result, tmp_path):
     assert not (tmp_path / "z").exists()
 
 
+def test_disparity_that_was_stretched_is_as_deep_as_is_said(tmp_path):
+    shades = np.linspace(0, 255, 64).round().astype(np.uint8).reshape(8, 8)
+    Image.fromarray(shades).save(tmp_path / "near.png")
+    for ratio in (4, 20):
+        cloud = tmp_path / f"{ratio}.ply"
+        assert run("cloud", tmp_path / "near.png", "--disparity", "--far-to-near", ratio, "-o", cloud)[0] == 0
+        z = PlyData.read(cloud)["vertex"]["z"]
+        assert z.min() / z.max() == pytest.approx(ratio, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("command", "ending"), [("cloud", "ply"), ("splats", "ply"), ("layers", "exr"), ("stereo", "png")]
 )

@@ -26,6 +26,15 @@ Fov = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")]
 Disparity = Annotated[bool, typer.Option("--disparity", help="The file holds inverse depth, in which near is bright.")]
 
+FarToNear = Annotated[
+    float | None,
+    typer.Option(
+        help="Of disparity that was stretched to all levels: how many times farther its darkest pixel is than its "
+        "brightest. Default: 10 where a map looks stretched.",
+        show_default=False,
+    ),
+]
+
 
 def _target(default: str, help: str) -> object:
     return typer.Option("--output", "-o", help=f"{help} Default: {default}.", show_default=False)
@@ -37,6 +46,7 @@ def cloud(
     image: Picture = None,
     fov: Fov = None,
     disparity: Disparity = False,
+    far_to_near: FarToNear = None,
     normals: Annotated[bool, typer.Option("--normals", help="With surface normals.")] = False,
     output: Annotated[Path, _target("cloud.ply", "File to write: .ply or .glb.")] = Path("cloud.ply"),
     overwrite: Overwrite = False,
@@ -47,7 +57,7 @@ def cloud(
         from .. import export
 
         export.check_target(output, overwrite=overwrite)
-        export.write_cloud(export.open_scene(source, image, fov, disparity or None), output, normals)
+        export.write_cloud(export.open_scene(source, image, fov, disparity or None, far_to_near), output, normals)
         print(output)
 
 
@@ -57,6 +67,7 @@ def splats(
     image: Picture = None,
     fov: Fov = None,
     disparity: Disparity = False,
+    far_to_near: FarToNear = None,
     size: Annotated[float, typer.Option(min=0.1, max=10.0, help="Size of the splats: 1 just closes surfaces.")] = 1.0,
     output: Annotated[Path, _target("splats.ply", "File to write.")] = Path("splats.ply"),
     overwrite: Overwrite = False,
@@ -67,7 +78,7 @@ def splats(
         from .. import export
 
         export.check_target(output, overwrite=overwrite)
-        export.write_splats(export.open_scene(source, image, fov, disparity or None), output, size)
+        export.write_splats(export.open_scene(source, image, fov, disparity or None, far_to_near), output, size)
         print(output)
 
 
@@ -77,6 +88,7 @@ def layers(
     image: Picture = None,
     fov: Fov = None,
     disparity: Disparity = False,
+    far_to_near: FarToNear = None,
     output: Annotated[Path, _target("layers.exr", "File to write.")] = Path("layers.exr"),
     overwrite: Overwrite = False,
     debug: options.Debug = False,
@@ -86,7 +98,7 @@ def layers(
         from .. import export
 
         export.check_target(output, overwrite=overwrite)
-        export.write_passes(export.open_scene(source, image, fov, disparity or None), output)
+        export.write_passes(export.open_scene(source, image, fov, disparity or None, far_to_near), output)
         print(output)
 
 
@@ -96,6 +108,7 @@ def stereo(
     image: Picture = None,
     fov: Fov = None,
     disparity: Disparity = False,
+    far_to_near: FarToNear = None,
     layout: Annotated[
         str,
         typer.Option(help="side by side, half side by side, over under, half over under or anaglyph (red cyan)."),
@@ -119,7 +132,7 @@ def stereo(
             raise ValueError(f"--layout is one of: {', '.join(LAYOUTS)}.")
         export.check_target(output, overwrite=overwrite)
         eyes = LEFT_IS_PICTURE if left_is_picture else CENTERED
-        scene = export.open_scene(source, image, fov, disparity or None)
+        scene = export.open_scene(source, image, fov, disparity or None, far_to_near)
         export.write_stereo(scene, output, layout, baseline, eyes)
         print(output)
 
@@ -130,6 +143,7 @@ def views(
     image: Picture = None,
     fov: Fov = None,
     disparity: Disparity = False,
+    far_to_near: FarToNear = None,
     path: Annotated[str, typer.Option(help="swing, orbit, dolly or spiral.")] = "orbit",
     frames: Annotated[int, typer.Option(min=1, max=4096, help="Length of the clip.")] = 48,
     amplitude: Annotated[float, typer.Option(min=0.0, max=5.0, help="How far, as a fraction of the distance.")] = 0.12,
@@ -143,7 +157,7 @@ def views(
         from .. import export
         from ..progress import progress_bar
 
-        scene = export.open_scene(source, image, fov, disparity or None)
+        scene = export.open_scene(source, image, fov, disparity or None, far_to_near)
         with output_folder(output, overwrite=overwrite) as work, progress_bar("views") as advance:
             export.write_views(scene, work, path, frames, amplitude, advance)
             (work / MARKER).write_text("{}\n", encoding="utf-8")  # so that the folder may be replaced
