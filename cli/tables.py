@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -84,3 +84,30 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
             interval = "{:.4f} to {:.4f}".format(*intervals[name]) if name in intervals else ""
             table.add_row(escape(name), f"{value:.4f}" if isinstance(value, float) else escape(str(value)), interval)
     Console().print(table)
+
+
+def print_counts(found: Mapping[str, Any]) -> None:
+    """Print nested counts, a row for every group of plain values."""
+    table = Table(show_header=False)
+    for name, value in _grouped(found):
+        table.add_row(escape(name), escape(value))
+    Console().print(table)
+
+
+def _grouped(found: Mapping[str, Any], inside: str = "") -> Iterator[tuple[str, str]]:
+    plain = {name: value for name, value in found.items() if not isinstance(value, Mapping)}
+    if inside and plain:
+        yield inside, ", ".join(f"{_spaced(name)} {_short(value)}" for name, value in plain.items())
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            yield from _grouped(value, f"{inside}, {_spaced(name)}" if inside else _spaced(name))
+        elif not inside:
+            yield _spaced(name), _short(value)
+
+
+def _spaced(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

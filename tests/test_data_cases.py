@@ -138,11 +138,16 @@ def test_the_check_tells_kinds_notes_and_pictures_without_depth_apart(tmp_path):
     assert depth["kinds"]["metric"]["min"] == pytest.approx(known.min() / 2)
     assert depth["kinds"]["metric"]["max"] == pytest.approx(known.max())
     assert depth["kinds"]["disparity"]["min"] == pytest.approx(1 / known.max())
+    for entry in depth["kinds"].values():
+        assert entry["min"] <= entry["p1"] <= entry["p99"] <= entry["max"]
     (note,) = found["notes"]  # four times the same, with other names and numbers
     assert (note["count"], note["key"]) == (4, "0")
     assert f"{(DEPTH < 1).sum()} negative pixels" in note["reason"]
     result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
-    assert "Note, 4 of 6 samples, as in 0:" in " ".join((result.output + result.stderr).split())
+    said = " ".join((result.output + result.stderr).split())
+    assert "Note, 4 of 6 samples, as in 0:" in said
+    assert "maps 4, without 2" in said
+    assert "{" not in said
 
 
 HARNESSES = Path(__file__).parent / "data" / "depth_harnesses"

@@ -41,7 +41,7 @@ def check(
         from ...training.data.check import check as look
         from ...training.data.shards import find_shards
         from ..progress import progress_bar, say
-        from ..tables import print_metrics
+        from ..tables import print_counts
 
         shards = find_shards(sources)
         known = None if words is None else load_text_encoder(words)
@@ -50,7 +50,7 @@ def check(
             found = look(shards, known, lambda: advance(next(done), len(shards)))
         _write(report, found)
         lists = {name: found.pop(name) for name in ("broken", "notes", "duplicate_keys")}
-        print_metrics({**found, **{name: len(entries) for name, entries in lists.items()}})
+        print_counts({**found, **{name: len(entries) for name, entries in lists.items()}})
         _list_broken(lists["broken"])
         for note in lists["notes"]:
             say(f"Note, {note['count']} of {found['usable']} samples, as in {note['key']}: {note['reason']}")

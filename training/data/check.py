@@ -46,7 +46,8 @@ class _Range:
         """Smallest and largest depth, and percentiles over all pixels to within a bin."""
         total, sums = int(self.bins.sum()), self.bins.cumsum()
         bins = [min(int(np.searchsorted(sums, total * p / 100)), len(_EDGES) - 1) for p in _PERCENTILES]
-        values = {f"p{p}": float(_EDGES[b]) for p, b in zip(_PERCENTILES, bins, strict=True)}
+        edges = np.clip(_EDGES[bins], self.nearest, self.farthest)
+        values = {f"p{p}": float(edge) for p, edge in zip(_PERCENTILES, edges, strict=True)}
         return {"min": self.nearest, **values, "max": self.farthest}
 
 
