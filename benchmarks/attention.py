@@ -19,8 +19,8 @@ from torch import Tensor
 
 from ..kernels import attention
 from ..kernels.registry import BACK_ENDS, OPS, Call
-from ..kernels.timing import seconds
 from ..kernels.trials import trial
+from .timing import in_turns
 
 #: (B, H, L, D): the published model at 512x512 with its text, at 1024x1024, a batch of two as guidance makes it, and
 #: a head of 64.
@@ -53,7 +53,9 @@ def _measure_shape(
         call = Call("attention", device, dtype, features, step == "backward", (batch, heads, length, length))
         inputs = OPS["attention"].draw(call)[:3]
         runs, problems = _runs(call, inputs)
-        medians = {name: statistics.median(times) for name, times in seconds(runs, device, rounds).items()}
+        medians = {
+            name: statistics.median(times) for name, times in in_turns(runs, device, rounds, queued=True).items()
+        }
         best = min((median for name, median in medians.items() if name.startswith("sdpa")), default=None)
         work = operations * batch * heads * length**2 * features
         for name in (*medians, *problems):

@@ -62,7 +62,7 @@ def _floor(
     products, attention = operations(subject)
     sizes = subject.architecture
     q, k, v = torch.randn(3, 1, sizes.num_heads, subject.tokens, sizes.head_dim, device=device, dtype=dtype)
-    (row,) = compare({"sdpa": lambda: scaled_dot_product_attention(q, k, v)}, device, repeats)
+    (row,) = compare({"sdpa": lambda: scaled_dot_product_attention(q, k, v)}, device, repeats, queued=True)
     attention_rate = 4 * sizes.hidden_size * subject.tokens**2 / row["seconds"]["median"]
     return {
         "matmul_operations": products,

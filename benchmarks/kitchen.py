@@ -41,7 +41,10 @@ def rms_rope(q: Tensor, k: Tensor, matrices: Tensor, q_scale: Tensor, k_scale: T
 def rms_rope_in_place(
     q: Tensor, k: Tensor, matrices: Tensor, q_scale: Tensor, k_scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return library().rms_rope_(q, k, matrices[None, None], q_scale, k_scale, 1e-6)
+    # Of one packed buffer it takes q and k with tokens before heads: only then it sees that they do not overlap.
+    q, k = (x.transpose(1, 2) for x in (q, k))
+    q, k = library().rms_rope_(q, k, matrices[None, :, None], q_scale, k_scale, 1e-6)
+    return q.transpose(1, 2), k.transpose(1, 2)
 
 
 def apply_rope(q: Tensor, k: Tensor, matrices: Tensor, q_scale: Tensor, k_scale: Tensor) -> tuple[Tensor, Tensor]:

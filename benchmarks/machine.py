@@ -55,7 +55,7 @@ def ceilings(device: torch.device, dtype: torch.dtype, repeats: int) -> dict[str
     for side in _SIDES[kind]:
         a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         runs[str(side)] = lambda a=a, b=b: a @ b
-    median = {row["name"]: row["seconds"]["median"] for row in compare(runs, device, repeats)}
+    median = {row["name"]: row["seconds"]["median"] for row in compare(runs, device, repeats, queued=True)}
     return {
         "copy_bytes": _COPY_BYTES[kind],
         "copy_bytes_per_second": 2 * _COPY_BYTES[kind] / median["copy"],

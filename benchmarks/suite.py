@@ -49,7 +49,8 @@ def measure_machine(
     names = sections_of(what)
     kind = "cuda" if device.type == "cuda" else "cpu"
     if kind == "cuda":
-        torch.cuda.set_device(device)
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+        torch.cuda.set_device(device)  # which takes no device without a number
     repeats = repeats or {"cuda": 30, "cpu": 10}[kind]
     say("the machine's own rates")
     ceilings = machine.ceilings(device, dtype, repeats)

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Written before every run on a GPU: it empties the caches, and while it is written the launches of the run queue up,
-#: so that the time is the device's and not Python's.
+#: Written before every run on a GPU: it empties the caches, and while it is written the launches of the run queue up.
 _FLUSH_BYTES = 2**30
+
+#: Writes at most before a run whose launches are to be queued before it begins: 46 ms on an H100.
+_MOST_WRITES = 128
 
 Run = Callable[[], object]
 
@@ -23,9 +25,11 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": median, "lower_quartile": lower, "upper_quartile": upper}
 
 
-def in_turns(runs: Mapping[str, Run], device: torch.device, repeats: int) -> dict[str, list[float]]:
-    """Seconds of every run in each of ``repeats`` rounds over all of them."""
-    clock: Callable[[Run], float] = _cuda_clock(device) if device.type == "cuda" else _wall_clock
+def in_turns(
+    runs: Mapping[str, Run], device: torch.device, repeats: int, queued: bool = False
+) -> dict[str, list[float]]:
+    """Seconds of every run in each of ``repeats`` rounds over all of them; ``queued`` as in :func:`compare`."""
+    clock: Callable[[Run], float] = cuda_clock(device, queued) if device.type == "cuda" else _wall_clock
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -33,14 +37,21 @@ def in_turns(runs: Mapping[str, Run], device: torch.device, repeats: int) -> dic
     return times
 
 
-def compare(runs: Mapping[str, Run], device: torch.device, repeats: int, ours: str = "mforce") -> list[dict[str, Any]]:
+def compare(
+    runs: Mapping[str, Run], device: torch.device, repeats: int, ours: str = "mforce", queued: bool = False
+) -> list[dict[str, Any]]:
     """One row a contestant, ready for JSON: ``name``, spread of ``seconds``, and ``times_ours``, the median over rounds
     of its time relative to that of ``ours`` in the same round (above 1: slower than ours).
 
     A first run of each warms up; one that cannot run has the reason in ``problem`` instead.
+
+    Args:
+        ours: what the others are held against.
+        queued: on a GPU, all launches of a run wait in the queue before it begins: the device is timed, and not Python.
+            Otherwise a run with many launches may wait for Python, as in use.
     """
     problems = {name: problem for name, run in runs.items() if (problem := failure(run)) is not None}
-    times = in_turns({name: run for name, run in runs.items() if name not in problems}, device, repeats)
+    times = in_turns({name: run for name, run in runs.items() if name not in problems}, device, repeats, queued)
     rows: list[dict[str, Any]] = []
     for name in runs:
         if name in problems:
@@ -76,17 +87,30 @@ def _wall_clock(run: Run) -> float:
     return time.perf_counter() - started
 
 
-def _cuda_clock(device: torch.device) -> Callable[[Run], float]:
+def cuda_clock(device: torch.device, queued: bool) -> Callable[[Run], float]:
+    """Seconds of a run between two events on the device.
+
+    Args:
+        queued: a run that began before its last launch was queued is timed again, behind twice as many writes; what
+            waits for the device by itself is timed as it is.
+    """
     flush = _flush_buffer(device)
+    writes: dict[Run, int] = {}
 
     def clock(run: Run) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        flush.zero_()
-        start.record()
-        run()
-        end.record()
-        end.synchronize()
-        return float(start.elapsed_time(end)) / 1e3
+        while True:
+            count = writes.setdefault(run, 1)
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            for _ in range(count):
+                flush.zero_()
+            start.record()
+            run()
+            end.record()
+            begun = start.query()
+            end.synchronize()
+            if not (queued and begun) or count >= _MOST_WRITES:
+                return float(start.elapsed_time(end)) / 1e3
+            writes[run] = 2 * count
 
     return clock
 

@@ -81,7 +81,8 @@ def _qk_norm_rope(streams: Sequence[PackedHeads], table: Tensor, inplace: bool) 
         if not packed.shape[1]:
             continue
         target = qkv[:, part].unbind(2)
-        arguments = rotations[:, part], *(scale.to(packed.dtype) for scale in scales), RMS_NORM_EPS
+        # Detached: its operation in place refuses a scale that could be trained, whether or not autograd records.
+        arguments = rotations[:, part], *(scale.detach().to(packed.dtype) for scale in scales), RMS_NORM_EPS
         if packed is qkv:
             _kitchen().rms_rope_(*target[:2], *arguments)
         else:

@@ -8,22 +8,11 @@ import torch
 #: clock(function, device, repeats) -> seconds of ``repeats`` runs in a row.
 Clock = Callable[[Callable[[], object], torch.device, int], float]
 
-#: After a round, a function that takes more than this many times the fastest one's time has lost.
+#: A function whose best of two rounds or more takes more than this many times the fastest one's best has lost. One
+#: round says little: where other programs use the same GPU, a slice of theirs can fall into it.
 _HOPELESS = 2.0
 
 _REPEATS = 3
-
-
-def seconds(
-    functions: Mapping[str, Callable[[], object]], device: torch.device, rounds: int, repeats: int = 1
-) -> dict[str, list[float]]:
-    """Time of one run of each function in each of ``rounds``, each the mean of ``repeats`` runs in a row."""
-    clock = _clock_of(device)
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            times[name].append(clock(function, device, repeats) / repeats)
-    return times
 
 
 def race(
@@ -33,8 +22,11 @@ def race(
     budget: float,
     clock: Clock | None = None,
 ) -> dict[str, list[float]]:
-    """As :func:`seconds`, to find the fastest at little cost: losers of a round are not run again, and no round begins
-    once ``budget`` seconds are spent."""
+    """Time of one run of each function in each of at most ``rounds``, each the mean of a few runs in a row.
+
+    To find the fastest at little cost: losers of two rounds are not run again, and no round begins once ``budget``
+    seconds are spent.
+    """
     clock = clock or _clock_of(device)
     times: dict[str, list[float]] = {name: [] for name in functions}
     running, spent = list(functions), 0.0
@@ -43,8 +35,9 @@ def race(
             elapsed = clock(functions[name], device, _REPEATS)
             times[name].append(elapsed / _REPEATS)
             spent += elapsed
-        fastest = min(times[name][-1] for name in running)
-        running = [name for name in running if times[name][-1] <= _HOPELESS * fastest]
+        if len(times[running[0]]) > 1:
+            fastest = min(min(times[name]) for name in running)
+            running = [name for name in running if min(times[name]) <= _HOPELESS * fastest]
         if len(running) == 1 or spent >= budget:
             break
     return times

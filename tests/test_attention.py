@@ -72,12 +72,15 @@ def test_values_and_gradients(
 
 @pytest.mark.parametrize("backend", [TRITON, "sdpa", "reference", "auto"])
 def test_one_token_returns_its_value(backend: str) -> None:
+    """The softmax of one score is 1. A kernel that divides by the sum, or takes an exponential of the score less its
+    logarithm, comes within roundings of that: not every back end gives the value's own bits."""
     q, k, v = draw(2, 1, 1, 3, 16)
     out = attention(q, k, v, backend=backend)
-    assert torch.equal(out, v.flatten(2))
     grads = torch.autograd.grad(out.sum(), (q, k, v))
-    assert grads[0].abs().max() < 1e-5
-    assert torch.equal(grads[2], torch.ones_like(v))
+    roundings = 16 * torch.finfo(torch.float32).eps
+    torch.testing.assert_close(out, v.flatten(2), rtol=roundings, atol=0)
+    torch.testing.assert_close(grads[2], torch.ones_like(v), rtol=roundings, atol=0)
+    assert all(grad.abs().max() < 1e-5 for grad in grads[:2])
 
 
 @needs_triton

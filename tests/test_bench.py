@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ pytest.importorskip("typer")
 
 from typer.testing import CliRunner
 
-from mforce.benchmarks import denoise_step, formulations, kernels, op_by_op, rollout, suite
+from mforce.benchmarks import denoise_step, formulations, kernels, op_by_op, rollout, suite, timing
 from mforce.benchmarks.subjects import Subject, subject
 from mforce.benchmarks.tables import print_report
 from mforce.benchmarks.targets import targets
@@ -103,6 +104,84 @@ def test_operations_of_the_published_model() -> None:
     vectors = size * (4 * (256 + size) + 6 * 3 * size + 3 * 3 * size + 2 * 2 * size)
     assert products == 2 * (blocks + ends + vectors)
     assert attention == 4 * size * (32 * tokens**2 + 4 * image**2)
+
+
+class Device:
+    """A GPU that takes 1 a write and 2 a kernel, and Python that takes 10 to launch it: what events would say."""
+
+    def __init__(self) -> None:
+        self.python, self.idle_from, self.launched = 0.0, 0.0, 0
+
+    def work(self, seconds: float) -> None:
+        self.idle_from = max(self.idle_from, self.python) + seconds
+
+    def kernel(self) -> None:
+        self.launched += 1
+        self.python += 10
+        self.work(2)
+
+    def event(self, enable_timing: bool) -> "Device.Event":
+        return self.Event(self)
+
+    class Event:
+        def __init__(self, device: "Device") -> None:
+            self.device = device
+
+        def record(self) -> None:
+            self.device.work(0)
+            self.at = self.device.idle_from
+
+        def query(self) -> bool:
+            return self.device.python >= self.at
+
+        def synchronize(self) -> None:
+            self.device.python = max(self.device.python, self.at)
+
+        def elapsed_time(self, end: "Device.Event") -> float:
+            return (end.at - self.at) * 1e3
+
+
+@pytest.mark.parametrize(("queued", "seconds", "runs"), [(False, [11.0, 11.0], 2), (True, [2.0, 2.0], 6)])
+def test_launches_are_queued_before_the_device_begins(
+    queued: bool, seconds: list[float], runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind 16 writes Python is ready in time; a later round of the same run begins with as many."""
+    gpu = Device()
+    monkeypatch.setattr(torch.cuda, "Event", gpu.event)
+    monkeypatch.setattr(timing, "_flush_buffer", lambda device: SimpleNamespace(zero_=lambda: gpu.work(1)))
+    clock = timing.cuda_clock(torch.device("cuda", 0), queued)
+    assert [clock(gpu.kernel) for _ in range(2)] == seconds
+    assert gpu.launched == runs
+
+
+def test_what_waits_for_the_device_is_timed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Device()
+    monkeypatch.setattr(torch.cuda, "Event", gpu.event)
+    monkeypatch.setattr(timing, "_flush_buffer", lambda device: SimpleNamespace(zero_=lambda: gpu.work(1)))
+
+    def waits() -> None:
+        gpu.kernel()
+        gpu.python = gpu.idle_from
+
+    assert timing.cuda_clock(torch.device("cuda", 0), True)(waits) == 2
+    assert gpu.launched == 8  # behind 1, 2, 4 ... 128 writes
+
+
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``set_device`` takes no device without one, which only a machine with a GPU would notice."""
+    devices: list[torch.device] = []
+
+    def stop(device: torch.device, *_: object) -> None:
+        devices.append(device)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: devices.append(torch.device("cuda", device.index)))
+    monkeypatch.setattr(suite.machine, "ceilings", stop)
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(KeyboardInterrupt):
+            next(suite.measure_machine("step", TINY, torch.device(name), torch.float32))
+    assert devices == [torch.device("cuda", index) for index in (1, 1, 0, 0)]
 
 
 def test_report_and_command(tmp_path: Path, monkeypatch) -> None:

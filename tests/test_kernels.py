@@ -229,6 +229,40 @@ def test_comfy_kitchen(lengths: tuple[int, ...], dtype: torch.dtype) -> None:
         check_rope(lengths, 2, 3, (4, 8, 4, 8), dtype)
 
 
+@needs_kitchen
+@pytest.mark.parametrize("batch", [1, 2])
+def test_comfy_kitchens_operation_in_place_takes_a_model_in_training(
+    batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture made between two steps of training: norms whose scales are trained, q and k beside each other in what
+    one Linear wrote. The library's kernels for GPUs refuse what its own check refuses; its PyTorch code has none."""
+    import comfy_kitchen
+    from comfy_kitchen._rope_utils import check_rope_inplace
+
+    def strict(q: torch.Tensor, k: torch.Tensor, rotations: torch.Tensor, *scales: torch.Tensor | float) -> object:
+        *scales, eps = scales
+        check_rope_inplace(q, k, readonly=(rotations, *scales))
+        return rms_rope_(q, k, rotations, *scales, eps)
+
+    rms_rope_ = comfy_kitchen.rms_rope_
+    monkeypatch.setattr(comfy_kitchen, "rms_rope_", strict)
+    torch.manual_seed(0)
+    heads, features = 3, 24
+    table = rope_table(torch.arange(5, device=DEVICE)[:, None], (features,), 2000.0)
+    row = draw(batch, 5, 3 * heads * features + 8)
+    stream = PackedHeads(
+        row[..., :-8].unflatten(-1, (3, heads, features)), *(x.requires_grad_() for x in draw(2, features).unbind())
+    )
+    with torch.no_grad():
+        with back_end("reference"):
+            expected = qk_norm_rope([stream], table)
+        with back_end("kitchen"), runs("kitchen", "qk_norm_rope"):
+            found = qk_norm_rope([stream], table, inplace=True)
+    assert found[0].data_ptr() == row.data_ptr()
+    for ours, right in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-5, atol=1e-5)
+
+
 def check_swiglu(batch: int, length: int, width: int, dtype: torch.dtype) -> None:
     rows, left = draw(batch, length, 5 + 2 * width, dtype=dtype), draw(batch, length, 3, dtype=dtype)
 

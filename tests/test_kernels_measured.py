@@ -168,7 +168,7 @@ def test_every_operation_can_be_measured(op: str, log: pytest.LogCaptureFixture)
     assert not log.records
 
 
-def test_a_race_runs_losers_once_and_ends_with_its_budget() -> None:
+def test_a_race_runs_losers_twice_and_ends_with_its_budget() -> None:
     clocked: Counter[str] = Counter()
     seconds = {"fast": 1.0, "close": 1.75, "slow": 2.5}
 
@@ -179,11 +179,25 @@ def test_a_race_runs_losers_once_and_ends_with_its_budget() -> None:
 
     functions = {name: (lambda name=name: name) for name in seconds}
     times = timing.race(functions, CPU, 5, 1e9, clock)
-    assert clocked == {"fast": 5, "close": 5, "slow": 1}
-    assert times == {"fast": [1.0] * 5, "close": [1.75] * 5, "slow": [2.5]}
+    assert clocked == {"fast": 5, "close": 5, "slow": 2}
+    assert times == {"fast": [1.0] * 5, "close": [1.75] * 5, "slow": [2.5] * 2}
     clocked.clear()
-    timing.race(functions, CPU, 5, 20.0, clock)
-    assert clocked == {"fast": 2, "close": 2, "slow": 1}  # 15.75 seconds, then 8.25 more
+    timing.race(functions, CPU, 5, 35.0, clock)
+    assert clocked == {"fast": 3, "close": 3, "slow": 2}  # 15.75 seconds, as many again, then 8.25 more
+    clocked.clear()
+    timing.race(functions, CPU, 5, 15.0, clock)
+    assert clocked == {"fast": 1, "close": 1, "slow": 1}
+
+
+def test_a_race_forgives_one_disturbed_round() -> None:
+    """On an H100 that other processes used, a kernel took 809 microseconds in its first round and was out."""
+    rounds = {"fast": iter([809.0, 9.0, 9.0]), "other": iter([15.0] * 3)}
+
+    def clock(function: Callable[[], object], device: torch.device, repeats: int) -> float:
+        return next(rounds[str(function())]) * repeats
+
+    times = timing.race({name: (lambda name=name: name) for name in rounds}, CPU, 3, 1e9, clock)
+    assert times == {"fast": [809.0, 9.0, 9.0], "other": [15.0] * 3}
 
 
 def test_nothing_is_measured_while_tracing_or_capturing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
