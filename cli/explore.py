@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -183,20 +183,37 @@ def _write(work: Path, world: World, steps: list[Step], way: Way, own: Camera, d
     write_json(work / "transforms.json", cameras, 1, "view")
     write_json(work / "cameras_opencv.json", cameras, 1, "view", OPENCV)
     (work / "scene.ply").write_bytes(to_ply(world.cloud(density=solid_density(max(height, width)))))
-    frames = [frame(world, camera)[0] for camera in way.places(way.frames, own, depth)]
+    places = way.places(way.frames, own, depth)
     if way.route == STEREO and way.cameras is None:
-        _save(frames[0], work / "left.png")
-        _save(frames[1], work / "right.png")
-        _save(compose(frames[0], frames[1], way.layout), work / "stereo.png")
+        left, right = (frame(world, camera)[0] for camera in places)
+        _save(left, work / "left.png")
+        _save(right, work / "right.png")
+        _save(compose(left, right, way.layout), work / "stereo.png")
         return
+    with progress_bar("clip") as advance:
+        _write_clip(work, _frames(world, places, advance))
+
+
+def _frames(world: World, places: list[Camera], advance: Callable[[int, int], None]) -> Iterator[np.ndarray]:
+    """One at a time, as it is written: (H, W, 3) uint8."""
+    for number, camera in enumerate(places):
+        advance(number, len(places))
+        yield _bytes(frame(world, camera)[0])
+    advance(len(places), len(places))
+
+
+def _write_clip(work: Path, frames: Iterator[np.ndarray]) -> None:
+    """A video or, where the package that writes it is missing, its frames."""
     try:
-        with VideoWriter(work / "clip.mp4", _RATE) as clip:
-            for picture in frames:
-                clip.write(_bytes(picture))
+        clip = VideoWriter(work / "clip.mp4", _RATE)
     except ModuleNotFoundError as error:
         say(f"No clip was written, but its frames: {error}")
         for number, picture in enumerate(frames):
-            _save(picture, work / f"clip.{number + 1:04}.png")
+            Image.fromarray(picture).save(work / f"clip.{number + 1:04}.png")
+        return
+    with clip:
+        for picture in frames:
+            clip.write(picture)
 
 
 def _bytes(picture: Tensor) -> np.ndarray:
