@@ -120,6 +120,10 @@ def test_a_gpu_renders_the_views_of_a_cpu():
         world.add(there, seen.as_it_is(), seen.holes)
     on_cpu, on_gpu = (world.see(place(right=0.3)) for world in worlds)
     assert on_gpu.depth.device.type == "cpu"
+    kept = [piece for world in worlds for piece in world.pieces]
+    assert {value.device.type for piece in kept for value in (*vars(piece.surface).values(), piece.view.color)} == {
+        "cpu"
+    }
     assert (on_cpu.coverage == on_gpu.coverage).float().mean() > 0.99
     both = (on_cpu.coverage >= 1) & (on_gpu.coverage >= 1)
     assert torch.allclose(on_cpu.depth[both], on_gpu.depth[both], rtol=1e-3)

@@ -63,7 +63,8 @@ class World:
     Args:
         edge_threshold: relative jump of depth at which a surface ends; 0 chooses by the size of the first picture.
         softness: width in pixels of the soft edges of depth and pictures.
-        device: that renders views, where it can; what goes in and comes out is on the CPU.
+        device: that renders views, where it can; what goes in, stays and comes out is on the CPU, so that a long walk
+            fills no GPU.
     """
 
     def __init__(self, *, edge_threshold: float = 0.0, softness: int = 2, device: torch.device = _CPU) -> None:
@@ -78,23 +79,25 @@ class World:
         """
         self.edge_threshold = self.edge_threshold or scaled_edge_threshold(max(view.depth.shape))
         valid = torch.isfinite(view.depth) & (view.depth > 0)
-        depth = torch.where(valid, view.depth, torch.zeros_like(view.depth)).to(self.device)
-        view, valid = Filled(view.color.to(self.device), depth), valid.to(self.device)
-        surface = build_surface(depth, valid, edge_threshold=self.edge_threshold, softness=self.softness)
+        depth = torch.where(valid, view.depth, torch.zeros_like(view.depth))
+        surface = build_surface(
+            depth.to(self.device), valid.to(self.device), edge_threshold=self.edge_threshold, softness=self.softness
+        ).to(_CPU)
+        view = Filled(view.color, depth)
         if new is None:
             self.pieces.append(Piece(camera, view, surface))
             return
         wide = without_slits(new)
         grown = max_pool2d(wide.float()[None, None], 3, stride=1, padding=1)[0, 0] > 0
         if grown.any():
-            self.pieces.append(Piece(camera, view, replace(surface, valid=valid & grown.to(self.device))))
+            self.pieces.append(Piece(camera, view, replace(surface, valid=valid & grown)))
 
     def see(self, camera: Camera) -> View:
         """What a camera sees of all pieces, the nearest in front."""
         views = [
             render_view(
-                piece.surface,
-                piece.view.color,
+                piece.surface.to(self.device),
+                piece.view.color.to(self.device),
                 piece.camera.lens,
                 _relative(piece.camera.pose, camera.pose),
                 lens=camera.lens,
@@ -121,9 +124,9 @@ class World:
         return merge([_NOTHING, *(self._points(piece, density) for piece in self.pieces)])
 
     def _points(self, piece: Piece, density: int) -> PointCloud:
-        camera, depth, color = piece.camera, piece.view.depth.cpu(), piece.view.color.cpu()
+        camera, depth, color = piece.camera, piece.view.depth, piece.view.color
         # Edges of the whole view: at the border of what is new there is none.
-        known = piece.surface.valid.cpu() & ~depth_edges(depth, self.edge_threshold)
+        known = piece.surface.valid & ~depth_edges(depth, self.edge_threshold)
         dense, known = densify(depth, known, density)
         if not known.any():
             return _NOTHING

@@ -39,6 +39,10 @@ class Surface:
     joined: Tensor
     front: Tensor
 
+    def to(self, device: torch.device) -> Surface:
+        """The same surface on another device."""
+        return Surface(**{name: value.to(device) for name, value in vars(self).items()})
+
 
 def build_surface(depth: Tensor, valid: Tensor, *, edge_threshold: float, softness: int) -> Surface:
     """The surface of a depth map (H, W).
