@@ -65,7 +65,7 @@ def write_files(
     (folder / "cloud.ply").write_bytes(to_ply(cloud.centered()))
     (folder / "cloud.glb").write_bytes(to_glb(cloud.centered()))
     tiles = [("image", image), ("depth, warm is near", preview), *_views(cloud, settings.fov, (width, height))]
-    contact_sheet(tiles, settings.prompt, _small_print(settings)).save(folder / "sheet.png")
+    contact_sheet(tiles, settings.prompt, _small_print(settings, (width, height))).save(folder / "sheet.png")
 
     known = depth[np.isfinite(depth)]
     metadata = {
@@ -129,10 +129,12 @@ def _views(cloud: PointCloud, fov: float, size: tuple[int, int]) -> list[tuple[s
     ]
 
 
-def _small_print(settings: Settings) -> str:
+def _small_print(settings: Settings, size: tuple[int, int]) -> str:
     parts = [settings.mode, f"seed {settings.seed}", f"{settings.steps} steps", f"cfg {settings.cfg:g}"]
     if settings.tilt is not None:
         parts.append(f"tilt {settings.tilt:g}")
     if settings.refine_depth:
         parts.append("refined depth")
-    return " · ".join([*parts, "x".join(map(str, settings.canvas)), f"fov {settings.fov:g}", Path(settings.model).name])
+    made, written = ("x".join(map(str, sides)) for sides in (settings.canvas, size))
+    parts.append(made if made == written else f"made at {made}, written at {written}")
+    return " · ".join([*parts, f"fov {settings.fov:g}", Path(settings.model).name])
