@@ -91,7 +91,7 @@ def test_a_bundle_and_its_folder_make_the_same_picture_and_depth(bundle):
         for model in (NANO, bundle)
     ]
     assert np.array_equal(made[0].image, made[1].image)
-    assert np.array_equal(made[0].depth, made[1].depth)
+    assert np.array_equal(made[0].depth, made[1].depth, equal_nan=True)  # two steps leave pixels without depth
 
 
 def test_parts_are_named_and_keep_their_precision(plain, tmp_path):
