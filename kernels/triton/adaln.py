@@ -130,7 +130,7 @@ def forward(
     gated, normed = z is not None, h is not None
     batch, _, width = x.shape
     block = block_size(width)
-    none = [x[:, 0]] * len(lengths)
+    none = [x] * len(lengths)  # never read
     segments = [
         (length, index)
         for index, length in enumerate(lengths)
@@ -143,7 +143,7 @@ def forward(
         pair = segments[position : position + 2]
         (first, a), (last, b) = pair[0], pair[-1]
         rows = first + (last if len(pair) == 2 else 0)
-        parts = [tensor[:, start : start + rows] for tensor in (x, y, z, h)]
+        parts = [_part(tensor, start, rows) for tensor in (x, y, z, h)]
         vectors = (gates[a], shifts[a], scales[a], gates[b], shifts[b], scales[b])
         launch(
             adaln_forward,
@@ -162,6 +162,11 @@ def forward(
             num_warps=warps_for(block),
         )
         start += rows
+
+
+def _part(tokens: Tensor, start: int, length: int) -> Tensor:
+    """Rows of a sequence; of a whole one no view is made."""
+    return tokens if length == tokens.shape[1] else tokens[:, start : start + length]
 
 
 @triton.jit
@@ -305,9 +310,9 @@ def backward(
         rows = rows_per_program(length * batch, like.device, share.warps // warps, _MIN_ROWS)
         chunks = triton.cdiv(length, rows)
         partial = torch.empty(batch, chunks, gated + 2 * normed, width, dtype=torch.float32, device=like.device)
-        parts = [tensor[:, start : start + length] for tensor in arguments]
-        gate = gates[index] if gated else like[:, 0]
-        scale = scales[index] if normed else like[:, 0]
+        parts = [_part(tensor, start, length) for tensor in arguments]
+        gate = gates[index] if gated else like  # one of them may stand where nothing is read
+        scale = scales[index] if normed else like
         strides = [part.stride()[:2] for part in parts]
         launch(
             adaln_backward,

@@ -8,19 +8,24 @@ from torch.library import custom_op
 
 from ...adaln import LAYER_NORM_EPS
 from ...registry import count
-from ...tracing import recorded
+from ...tracing import needs_gradient
 from ..adaln import backward, forward
+from .eager import Formula, differentiable, unrecorded, unwatched
 
 
 def run_adaln(x: Tensor, lengths: list[int], shifts: list[Tensor], scales: list[Tensor]) -> Tensor:
-    if recorded(x, *shifts, *scales):
+    if not unwatched(x, *shifts, *scales):
         return adaln(x, lengths, shifts, scales)
+    if needs_gradient(x, *shifts, *scales):
+        return differentiable(_ADALN, x, lengths, shifts, scales)
     return _adaln(x, lengths, shifts, scales)
 
 
 def run_gated_residual(x: Tensor, y: Tensor, lengths: list[int], gates: list[Tensor], inplace: bool) -> Tensor:
-    if recorded(x, y, *gates):
+    if not unwatched(x, y, *gates):
         return gated_residual(x, y, lengths, gates)
+    if needs_gradient(x, y, *gates):
+        return differentiable(_GATED_RESIDUAL, x, y, lengths, gates)
     return _gated_residual(x, y, lengths, gates, inplace)
 
 
@@ -33,8 +38,11 @@ def run_gated_residual_adaln(
     scales: list[Tensor],
     inplace: bool,
 ) -> tuple[Tensor, Tensor]:
-    if recorded(x, y, *gates, *shifts, *scales):
+    tensors = (x, y, *gates, *shifts, *scales)
+    if not unwatched(*tensors):
         return gated_residual_adaln(x, y, lengths, gates, shifts, scales)
+    if needs_gradient(*tensors):
+        return differentiable(_GATED_RESIDUAL_ADALN, x, y, lengths, gates, shifts, scales)
     return _gated_residual_adaln(x, y, lengths, gates, shifts, scales, inplace)
 
 
@@ -117,6 +125,20 @@ def _(
     return _like(x), _like(x)
 
 
+def _modulation_backward(
+    x: Tensor | None,
+    y: Tensor | None,
+    grad_z: Tensor | None,
+    grad_h: Tensor | None,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    scales: Sequence[Tensor],
+) -> list[Tensor]:
+    grads = backward(x, y, grad_z, grad_h, lengths, gates, scales, LAYER_NORM_EPS)
+    count("modulation_backward", "triton")
+    return grads
+
+
 @custom_op("mforce::modulation_backward", mutates_args=())
 def modulation_backward(
     x: Tensor | None,
@@ -128,9 +150,7 @@ def modulation_backward(
     scales: Sequence[Tensor],
 ) -> List[Tensor]:  # noqa: UP006
     """Gradients that exist, in the order x, y, gates, shifts, scales."""
-    grads = backward(x, y, grad_z, grad_h, lengths, gates, scales, LAYER_NORM_EPS)
-    count("modulation_backward", "triton")
-    return grads
+    return _modulation_backward(x, y, grad_z, grad_h, lengths, gates, scales)
 
 
 @modulation_backward.register_fake
@@ -152,6 +172,20 @@ def _(
     ]
 
 
+def _gradients(
+    x: Tensor | None,
+    y: Tensor | None,
+    grad_z: Tensor | None,
+    grad_h: Tensor | None,
+    lengths: Sequence[int],
+    gates: Sequence[Tensor],
+    scales: Sequence[Tensor],
+) -> list[Tensor]:
+    given = (tensor for tensor in (x, y, grad_z, grad_h) if tensor is not None)
+    run = _modulation_backward if unrecorded(*given) else modulation_backward
+    return run(x, y, grad_z, grad_h, lengths, gates, scales)
+
+
 def _rows(grad: Tensor) -> Tensor:
     """Kernels read contiguous rows; a gradient may come expanded from a sum."""
     return grad if grad.stride(-1) == 1 else grad.contiguous()
@@ -164,12 +198,14 @@ def _adaln_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _adaln_backward(ctx: Any, grad: Tensor) -> tuple:
     x, *scales = ctx.saved_tensors
-    grad_x, *vectors = modulation_backward(x, None, None, _rows(grad), ctx.lengths, [], scales)
+    grad_x, *vectors = _gradients(x, None, None, _rows(grad), ctx.lengths, [], scales)
     count = len(scales)
     return grad_x, None, vectors[:count], vectors[count:]
 
 
 adaln.register_autograd(_adaln_backward, setup_context=_adaln_setup)
+
+_ADALN = Formula(_adaln, _adaln_setup, _adaln_backward)
 
 
 def _residual_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -179,11 +215,13 @@ def _residual_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _residual_backward(ctx: Any, grad: Tensor) -> tuple:
     y, *gates = ctx.saved_tensors
-    grad_y, *grad_gates = modulation_backward(None, y, _rows(grad), None, ctx.lengths, gates, [])
+    grad_y, *grad_gates = _gradients(None, y, _rows(grad), None, ctx.lengths, gates, [])
     return grad, grad_y, None, grad_gates
 
 
 gated_residual.register_autograd(_residual_backward, setup_context=_residual_setup)
+
+_GATED_RESIDUAL = Formula(_gated_residual, _residual_setup, _residual_backward)
 
 
 def _both_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -194,10 +232,12 @@ def _both_setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _both_backward(ctx: Any, grad_z: Tensor, grad_h: Tensor) -> tuple:
     z, y, *vectors = ctx.saved_tensors
     count = len(ctx.lengths)
-    grad_x, grad_y, *grads = modulation_backward(
+    grad_x, grad_y, *grads = _gradients(
         z, y, _rows(grad_z), _rows(grad_h), ctx.lengths, vectors[:count], vectors[count:]
     )
     return grad_x, grad_y, None, grads[:count], grads[count : 2 * count], grads[2 * count :]
 
 
 gated_residual_adaln.register_autograd(_both_backward, setup_context=_both_setup)
+
+_GATED_RESIDUAL_ADALN = Formula(_gated_residual_adaln, _both_setup, _both_backward)

@@ -7,16 +7,28 @@ from torch import Tensor
 from torch.library import custom_op
 
 from ...registry import count
+from ...tracing import needs_gradient
 from ..attention import forward
 from ..attention_backward import backward
+from .eager import Formula, differentiable, unrecorded, unwatched
 
 
 def run_attention(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> Tensor:
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    if unwatched(q, k, v):
+        if needs_gradient(q, k, v):
+            return differentiable(_ATTENTION, q, k, v)[0]
+        out = _empty(q) if out is None else out
+        _forward(q, k, v, out)
+        return out
     if out is None:
         return flash_attention(q, k, v)[0]
     flash_attention_into(q, k, v, out)
     return out
+
+
+def _empty(q: Tensor) -> Tensor:
+    return q.new_empty(*q.shape[:2], q.shape[2] * q.shape[3])
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Tensor:
@@ -25,11 +37,15 @@ def _forward(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> Tensor:
     return logsumexp
 
 
+def _flash_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    out = _empty(q)
+    return out, _forward(q, k, v, out)
+
+
 @custom_op("mforce::attention", mutates_args=())
 def flash_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(B, Lq, H * D) and the row sums that the backward pass needs, (B, H, Lq) float32."""
-    out = q.new_empty(*q.shape[:2], q.shape[2] * q.shape[3])
-    return out, _forward(q, k, v, out)
+    return _flash_attention(q, k, v)
 
 
 @flash_attention.register_fake
@@ -49,13 +65,19 @@ def _(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
     return None
 
 
-@custom_op("mforce::attention_backward", mutates_args=())
-def flash_attention_backward(
+def _flash_attention_backward(
     grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     grads = backward(grad_out, q, k, v, out, logsumexp)
     count("attention_backward", "triton")
     return grads
+
+
+@custom_op("mforce::attention_backward", mutates_args=())
+def flash_attention_backward(
+    grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, logsumexp: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _flash_attention_backward(grad_out, q, k, v, out, logsumexp)
 
 
 @flash_attention_backward.register_fake
@@ -75,7 +97,11 @@ def _setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 def _backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     # The gradient of a sum or a slice may come expanded or strided.
     grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
-    return flash_attention_backward(grad_out, *ctx.saved_tensors)
+    saved = ctx.saved_tensors
+    run = _flash_attention_backward if unrecorded(grad_out, *saved) else flash_attention_backward
+    return run(grad_out, *saved)
 
 
 flash_attention.register_autograd(_backward, setup_context=_setup)
+
+_ATTENTION = Formula(_flash_attention, _setup, _backward)

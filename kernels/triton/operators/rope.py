@@ -8,16 +8,20 @@ from torch.library import custom_op
 
 from ...registry import count
 from ...rope import RMS_NORM_EPS, PackedHeads, joint_buffer
-from ...tracing import recorded
+from ...tracing import needs_gradient
 from ..rope import backward, forward
+from .eager import Formula, differentiable, unrecorded, unwatched
 
 
 def run_qk_norm_rope(streams: Sequence[PackedHeads], table: Tensor, inplace: bool) -> tuple[Tensor, Tensor, Tensor]:
     qkvs = [stream.qkv for stream in streams]
     query_scales = [stream.query_scale.to(stream.qkv.dtype) for stream in streams]
     key_scales = [stream.key_scale.to(stream.qkv.dtype) for stream in streams]
-    if recorded(*(tensor for stream in streams for tensor in stream)):
+    tensors = (*qkvs, *query_scales, *key_scales)
+    if not unwatched(*tensors):
         return qk_norm_rope(qkvs, query_scales, key_scales, table)
+    if needs_gradient(*tensors):
+        return differentiable(_QK_NORM_ROPE, qkvs, query_scales, key_scales, table)
     q, k, v = joint_buffer(streams, inplace).unbind(2)
     _forward(qkvs, query_scales, key_scales, table, q, k, v)
     return q, k, v
@@ -40,13 +44,19 @@ def _forward(
     count("qk_norm_rope", "triton")
 
 
-@custom_op("mforce::qk_norm_rope", mutates_args=())
-def qk_norm_rope(
+def _qk_norm_rope(
     qkvs: Sequence[Tensor], query_scales: Sequence[Tensor], key_scales: Sequence[Tensor], table: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     q, k, v = _empty(qkvs)
     _forward(qkvs, query_scales, key_scales, table, q, k, v)
     return q, k, v
+
+
+@custom_op("mforce::qk_norm_rope", mutates_args=())
+def qk_norm_rope(
+    qkvs: Sequence[Tensor], query_scales: Sequence[Tensor], key_scales: Sequence[Tensor], table: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _qk_norm_rope(qkvs, query_scales, key_scales, table)
 
 
 @qk_norm_rope.register_fake
@@ -63,6 +73,25 @@ def _empty(qkvs: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
+def _qk_norm_rope_backward(
+    grad_q: Tensor,
+    grad_k: Tensor,
+    grad_v: Tensor,
+    qkvs: Sequence[Tensor],
+    query_scales: Sequence[Tensor],
+    key_scales: Sequence[Tensor],
+    table: Tensor,
+) -> list[Tensor]:
+    grads, start = [], 0
+    for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
+        part = slice(start, start + qkv.shape[1])
+        dq, dk, dv = (grad[:, part] for grad in (grad_q, grad_k, grad_v))
+        grads.append(backward(dq, dk, dv, qkv, query_scale, key_scale, table[:, part], RMS_NORM_EPS))
+        start = part.stop
+    count("qk_norm_rope_backward", "triton")
+    return [grad for kind in zip(*grads, strict=True) for grad in kind]
+
+
 @custom_op("mforce::qk_norm_rope_backward", mutates_args=())
 def qk_norm_rope_backward(
     grad_q: Tensor,
@@ -74,14 +103,7 @@ def qk_norm_rope_backward(
     table: Tensor,
 ) -> List[Tensor]:  # noqa: UP006
     """Gradients of every qkv, then of every query scale, then of every key scale."""
-    grads, start = [], 0
-    for qkv, query_scale, key_scale in zip(qkvs, query_scales, key_scales, strict=True):
-        part = slice(start, start + qkv.shape[1])
-        dq, dk, dv = (grad[:, part] for grad in (grad_q, grad_k, grad_v))
-        grads.append(backward(dq, dk, dv, qkv, query_scale, key_scale, table[:, part], RMS_NORM_EPS))
-        start = part.stop
-    count("qk_norm_rope_backward", "triton")
-    return [grad for kind in zip(*grads, strict=True) for grad in kind]
+    return _qk_norm_rope_backward(grad_q, grad_k, grad_v, qkvs, query_scales, key_scales, table)
 
 
 @qk_norm_rope_backward.register_fake
@@ -110,8 +132,11 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple:
     count = len(saved) // 3
     qkvs, query_scales, key_scales = saved[:count], saved[count : 2 * count], saved[2 * count :]
     rows = (grad if grad.stride(-1) == 1 else grad.contiguous() for grad in grads)
-    out = qk_norm_rope_backward(*rows, qkvs, query_scales, key_scales, table)
+    run = _qk_norm_rope_backward if unrecorded(*grads, *qkvs) else qk_norm_rope_backward
+    out = run(*rows, qkvs, query_scales, key_scales, table)
     return out[:count], out[count : 2 * count], out[2 * count :], None
 
 
 qk_norm_rope.register_autograd(_backward, setup_context=_setup)
+
+_QK_NORM_ROPE = Formula(_qk_norm_rope, _setup, _backward)

@@ -7,14 +7,18 @@ from torch import Tensor
 from torch.library import custom_op
 
 from ...registry import count
-from ...tracing import recorded
+from ...tracing import needs_gradient
 from ..swiglu import backward, forward
+from .eager import Formula, differentiable, unrecorded, unwatched
 
 
 def run_swiglu(x: Tensor, left: Tensor | None, out: Tensor | None) -> Tensor:
-    if recorded(x) or left is not None:
+    tensors = (x,) if left is None else (x, left)
+    if not unwatched(*tensors):
         return swiglu(x, left)
-    return _into(x, x.new_empty(*x.shape[:2], x.shape[2] // 2) if out is None else out)
+    if needs_gradient(*tensors):
+        return differentiable(_SWIGLU, x, left)
+    return _swiglu(x, left) if out is None else _into(x, out)
 
 
 def _into(x: Tensor, out: Tensor) -> Tensor:
@@ -23,9 +27,7 @@ def _into(x: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-@custom_op("mforce::swiglu", mutates_args=())
-def swiglu(x: Tensor, left: Tensor | None) -> Tensor:
-    """``silu(a) * b`` for the halves of x, (B, L, 2 M), to the right of ``left``, (B, L, C), where there is one."""
+def _swiglu(x: Tensor, left: Tensor | None) -> Tensor:
     offset = 0 if left is None else left.shape[2]
     out = x.new_empty(*x.shape[:2], offset + x.shape[2] // 2)
     if left is not None:
@@ -34,17 +36,27 @@ def swiglu(x: Tensor, left: Tensor | None) -> Tensor:
     return out
 
 
+@custom_op("mforce::swiglu", mutates_args=())
+def swiglu(x: Tensor, left: Tensor | None) -> Tensor:
+    """``silu(a) * b`` for the halves of x, (B, L, 2 M), to the right of ``left``, (B, L, C), where there is one."""
+    return _swiglu(x, left)
+
+
 @swiglu.register_fake
 def _(x: Tensor, left: Tensor | None) -> Tensor:
     offset = 0 if left is None else left.shape[2]
     return x.new_empty(*x.shape[:2], offset + x.shape[2] // 2)
 
 
-@custom_op("mforce::swiglu_backward", mutates_args=())
-def swiglu_backward(grad: Tensor, x: Tensor) -> Tensor:
+def _swiglu_backward(grad: Tensor, x: Tensor) -> Tensor:
     grad_x = backward(grad, x)
     count("swiglu_backward", "triton")
     return grad_x
+
+
+@custom_op("mforce::swiglu_backward", mutates_args=())
+def swiglu_backward(grad: Tensor, x: Tensor) -> Tensor:
+    return _swiglu_backward(grad, x)
 
 
 @swiglu_backward.register_fake
@@ -61,8 +73,11 @@ def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple:
     (x,) = ctx.saved_tensors
     grad = grad if grad.stride(-1) == 1 else grad.contiguous()
-    grad_x = swiglu_backward(grad[..., ctx.offset or 0 :], x)
+    run = _swiglu_backward if unrecorded(grad, x) else swiglu_backward
+    grad_x = run(grad[..., ctx.offset or 0 :], x)
     return grad_x, None if ctx.offset is None else grad[..., : ctx.offset]
 
 
 swiglu.register_autograd(_backward, setup_context=_setup)
+
+_SWIGLU = Formula(_swiglu, _setup, _backward)
