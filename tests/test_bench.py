@@ -1,6 +1,8 @@
 """mforce bench on tiny sizes: what the report holds and how it is shown; times are not looked at."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -182,6 +184,19 @@ def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPat
         with pytest.raises(KeyboardInterrupt):
             next(suite.measure_machine("step", TINY, torch.device(name), torch.float32))
     assert devices == [torch.device("cuda", index) for index in (1, 1, 0, 0)]
+
+
+def test_python_time() -> None:
+    """In a process of its own, where Triton's launches do nothing."""
+    pytest.importorskip("triton")
+    run = subprocess.run(
+        [sys.executable, "-m", "mforce.benchmarks.python_time"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    rows = {row.pop("kernel"): row for row in map(json.loads, run.stdout.splitlines())}
+    assert rows["adaln"].keys() == rows["swiglu"].keys() == {"inference", "forward", "backward"}
+    assert rows["adaln, two modulations"].keys() == {"inference"}
+    assert all(value > 0 for row in rows.values() for value in row.values())
 
 
 def test_report_and_command(tmp_path: Path, monkeypatch) -> None:
