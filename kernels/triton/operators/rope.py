@@ -131,9 +131,9 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple:
     table, *saved = ctx.saved_tensors
     count = len(saved) // 3
     qkvs, query_scales, key_scales = saved[:count], saved[count : 2 * count], saved[2 * count :]
-    rows = (grad if grad.stride(-1) == 1 else grad.contiguous() for grad in grads)
+    grad_q, grad_k, grad_v = (grad if grad.stride(-1) == 1 else grad.contiguous() for grad in grads)
     run = _qk_norm_rope_backward if unrecorded(*grads, *qkvs) else qk_norm_rope_backward
-    out = run(*rows, qkvs, query_scales, key_scales, table)
+    out = run(grad_q, grad_k, grad_v, qkvs, query_scales, key_scales, table)
     return out[:count], out[count : 2 * count], out[2 * count :], None
 
 
