@@ -133,8 +133,9 @@ class Trainer:
             return
         self.close()  # a checkpoint may be on its way, and the reader must stand still
         path = self.config.out / f"not-finite-step-{step}-process-{self.processes.rank}.safetensors"
+        # Copies: a file takes no two tensors that share memory, as the scales of student and teacher may.
         tensors = {
-            f"{index}.{kind}.{name}": value.contiguous()
+            f"{index}.{kind}.{name}": value.clone(memory_format=torch.contiguous_format)
             for index, (batch, noise) in enumerate(self.feed.parts(step))
             for kind, group in (("batch", batch._asdict()), ("noise", noise._asdict()))
             for name, value in group.items()
