@@ -117,4 +117,5 @@ def idle_guidance(settings: Settings) -> str | None:
     names = [name for name, wanted in asked.items() if wanted]
     if settings.cfg > 1 or not names:
         return None
-    return f"{' and '.join(names)} temper guidance, and a cfg of {settings.cfg:g} has none: nothing changes."
+    verb = "tempers" if len(names) == 1 else "temper"
+    return f"{' and '.join(names)} {verb} guidance, and a cfg of {settings.cfg:g} has none: nothing changes."

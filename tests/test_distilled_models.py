@@ -156,6 +156,7 @@ def test_tempering_of_guidance_that_is_not_there_is_said() -> None:
     sentence = idle_guidance(settings)
     assert sentence is not None
     assert sentence.startswith("cfg_interval and cfg_rescale temper guidance")
+    assert idle_guidance(replace(settings, cfg_interval=None)).startswith("cfg_rescale tempers guidance")
     assert idle_guidance(replace(settings, cfg=2.0)) is None
     assert idle_guidance(Settings("i2d", "", input="x.png")) is None
 
