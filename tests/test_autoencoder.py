@@ -437,7 +437,8 @@ class TestTraining:
         assert torch.equal(load_file(out)["components.weight"], encoder)
         assert load_file(out)["cleaning.0.weight"].shape[0] == 64
         assert second["psnr"] > first["linear_psnr"] + 0.1
-        assert json.loads((tmp_path / "autoencoder_log.json").read_text())["steps"] == 60
+        log = json.loads((tmp_path / "autoencoder_log.json").read_text())
+        assert (log["steps"], log["cleaning_share"]) == (60, 0.4)
 
     def test_number_of_pictures(self, shards):
         assert len(training.read_images(shards, 70)) == 70

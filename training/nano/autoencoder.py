@@ -179,6 +179,7 @@ def train(
         "psnr": psnr(model, held_out),
         "linear_steps": linear_steps if model.overlap and not keep_encoder else 0,
         "steps": steps,
+        "cleaning_share": cleaning_share,
         "seconds": time.perf_counter() - started,
     }
     out.with_name("autoencoder_log.json").write_text(json.dumps(result, indent=1) + "\n")
