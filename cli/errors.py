@@ -19,7 +19,10 @@ _SETTING = re.compile(f"`({'|'.join([*(field.name for field in fields(Settings))
 
 #: What takes less memory, in sampling and in training.
 LIGHTER = "a smaller --size, --dtype bfloat16 or --device cpu"
-LIGHTER_TRAINING = "--set scale.micro_batch_size=1, --set scale.checkpoint_activations=true or more --processes"
+LIGHTER_TRAINING = (
+    "--set scale.micro_batch_size=1, --set scale.checkpoint_activations=true, --set data.on_device=false or more "
+    "--processes"
+)
 
 
 @contextmanager

@@ -37,8 +37,8 @@ class RowDraws:
 
 
 class BatchDraws:
-    """On a device, for the whole batch at once, of which ``rows`` are kept: a function of (seed, step, row) and of the
-    kind of device. On a GPU this takes a few kernels in place of many calls for every row."""
+    """On a device, for the whole batch at once, of which ``rows`` are kept: a function of (seed, step, batch size, row)
+    and of the model of the device. On a GPU this takes a few kernels in place of many calls for every row."""
 
     def __init__(self, seed: int, step: int, batch_size: int, rows: slice, device: torch.device) -> None:
         self._generator = _generator(seed, step, device=device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .batches import SequentialSource, Source
 from .config import TrainConfig
-from .draws import BatchDraws, RowDraws
+from .draws import BatchDraws, Draws, RowDraws
 from .jumps import JumpPaths, Jumps
 from .losses import Totals, counted_pixels
 from .noise import Noise, draw_noise
@@ -104,7 +104,7 @@ class Feed:
             encoded = encoded._replace(depth=None)
         elif encoded.depth is None:
             raise ValueError(f"stage {config.stage} needs depth, which the data has not")
-        draws: RowDraws | BatchDraws
+        draws: Draws
         if config.data.on_device:
             draws = BatchDraws(config.seed, step, config.batch_size, rows, self.processes.device)
         else:

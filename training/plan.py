@@ -76,7 +76,7 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
     Counted: float32 weights, averages and moments, shared by the processes; float32 gradients, shared too unless they
     are added up once per step after several micro-batches; weights in the compute dtype, of two blocks where they are
     sharded and otherwise of one layer at a time; the teacher's own weights where it has some; what autograd keeps of
-    one micro-batch. Not counted: fragmentation, buffers of collectives, encoders.
+    one micro-batch. Not counted: fragmentation, buffers of collectives, encoders, samples of ``data.on_device``.
 
     Raises:
         ConfigError: the batch or the optimizer does not divide.
