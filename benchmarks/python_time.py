@@ -14,17 +14,18 @@ from typing import Any
 
 import torch
 
+from ..kernels import back_end
+from ..kernels import triton as triton_kernels
+from ..mforce_core.model.config import Architecture
+from .kernel_cases import cases
+from .subjects import Subject
+
 #: Calls of each before and while it is timed; one in twenty of them is faster than what is reported.
 _WARM, _CALLS = 20, 600
 
 
 def measure_python_time(device: torch.device) -> list[dict[str, Any]]:
     """Rows with ``kernel`` and seconds of ``inference``, ``forward`` (recorded) and ``backward``."""
-    from ..kernels import back_end  # after the environment says how Triton runs
-    from ..mforce_core.model.config import Architecture
-    from .kernel_cases import cases
-    from .subjects import Subject
-
     sizes = Architecture(hidden_size=64, num_heads=2, axes_dim=(8, 8, 8, 8), depth_double=1, depth_single=1)
     rows = []
     with back_end("triton"):
@@ -61,19 +62,18 @@ def _seconds(run: Callable[[], object], device: torch.device) -> float:
 
 
 def _launch_nothing() -> None:
-    from ..kernels.triton import adaln, missing, rope, swiglu
-
-    problem = missing(torch.device("cpu"))
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which the next line does first
+    problem = triton_kernels.missing(torch.device("cpu"))
     if problem is not None:
         raise SystemExit(f"Triton's interpreter does not run here: {problem}.")
-    for module in (adaln, rope, swiglu):
+    for name in ("adaln", "rope", "swiglu"):
+        module = vars(triton_kernels)[name]
         vars(module)["launch"] = lambda *arguments, **constants: None
 
 
 def main() -> None:
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"
         _launch_nothing()
     for row in measure_python_time(device):
         print(json.dumps({name: value if name == "kernel" else round(value * 1e6, 1) for name, value in row.items()}))
