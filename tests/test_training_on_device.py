@@ -139,6 +139,16 @@ def test_a_batch_in_parts_is_the_batch(data: Path, base: Path, tmp_path: Path) -
         feed.close()
 
 
+def test_samples_that_do_not_fit_are_said_in_a_sentence(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 100 GiB.")
+
+    source = EncodedSource([data], data, batch_size=4, seed=0)
+    monkeypatch.setattr(torch, "empty", full)
+    with pytest.raises(ValueError, match=r"^data.on_device: the 8 samples do not fit the memory of cpu: leave it out$"):
+        ResidentSource(source, depth=True, device=torch.device("cpu"))
+
+
 def test_streams_are_not_kept(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="on_device needs source = encoded"):
         config(

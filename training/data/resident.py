@@ -21,17 +21,25 @@ class ResidentSource:
         source: opened on the same folders.
         depth: whether depth is kept, too.
         device: where samples are kept, as they are stored, and batches are made.
+
+    Raises:
+        ValueError: they do not fit its memory.
     """
 
     def __init__(self, source: EncodedSource, *, depth: bool, device: torch.device) -> None:
         self._source, self._device = source, device
         self._side = source.depth_scale if depth else 0
-        self._blocks = {
-            (part, number): _Block(folder, shape, depth, device)
-            for part, folder in enumerate(source.folders)
-            for number, shape in enumerate(source.shapes)
-            if folder.count(shape)
-        }
+        try:
+            self._blocks = {
+                (part, number): _Block(folder, shape, depth, device)
+                for part, folder in enumerate(source.folders)
+                for number, shape in enumerate(source.shapes)
+                if folder.count(shape)
+            }
+        except torch.OutOfMemoryError:
+            raise ValueError(
+                f"data.on_device: the {len(source)} samples do not fit the memory of {device}: leave it out"
+            ) from None
         self.latent_shape, self.null_text = source.latent_shape, source.null_text.to(device)
 
     def __len__(self) -> int:
