@@ -21,8 +21,8 @@ EMBEDDINGS = "embeddings"
 def count_parameters(architecture: Architecture) -> dict[str, int]:
     """Parameters of every part."""
     counts = dict.fromkeys((*PARTS, EMBEDDINGS), 0)
-    for name, shape in _shapes(architecture).items():
-        counts[_part(name)] += shape.numel()
+    for name, parameter in _model(architecture).named_parameters():
+        counts[_part(name)] += parameter.numel()
     return counts
 
 
@@ -45,6 +45,10 @@ def _part(name: str) -> str:
     return next((part for part, starts in PARTS.items() if name.startswith(starts)), EMBEDDINGS)
 
 
-def _shapes(architecture: Architecture) -> dict[str, torch.Size]:
+def _model(architecture: Architecture) -> ModalityForcingTransformer:
     with torch.device("meta"):
-        return {name: t.shape for name, t in ModalityForcingTransformer(architecture).state_dict().items()}
+        return ModalityForcingTransformer(architecture)
+
+
+def _shapes(architecture: Architecture) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in _model(architecture).state_dict().items()}
