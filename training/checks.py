@@ -106,7 +106,7 @@ def check_continued(config: TrainConfig, last_step: int) -> None:
     path = config.out / SETTINGS
     if not last_step or not path.exists():
         return
-    before, now = _settings(path), config.model_dump(mode="json")
+    before, now = read_settings(path), config.model_dump(mode="json")
     different = [key for key in _FIXED if _comparable(before.get(key)) != _comparable(now[key])]
     if different:
         raise ConfigError(
@@ -120,7 +120,7 @@ def check_continued(config: TrainConfig, last_step: int) -> None:
         )
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
     """The configuration that a run wrote; keys that it did not know yet have their defaults."""
     values = json.loads(path.read_text(encoding="utf-8"))
     try:

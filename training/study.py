@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from ..mforce_core.model.config import ConfigError
 from ..mforce_core.weights.checkpoint import read_header
-from .checks import SETTINGS, check_data
+from .checks import SETTINGS, check_data, read_settings
 from .config import Section, TrainConfig
 from .config_file import PRESETS, read_config, read_train_config
 from .log import read_log
@@ -169,7 +169,7 @@ def finished(study: StudyConfig) -> list[dict[str, Any]]:
 def _check_made_with(config: TrainConfig) -> None:
     """Raises ConfigError where the folder of a run holds one with other settings."""
     path = config.out / SETTINGS
-    if path.exists() and json.loads(path.read_text(encoding="utf-8")) != config.model_dump(mode="json"):
+    if path.exists() and read_settings(path) != config.model_dump(mode="json"):
         raise ConfigError(f"{config.out} holds a run with other settings: move it away, or change the study's folders")
 
 
