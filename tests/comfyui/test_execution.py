@@ -235,7 +235,8 @@ def test_depth_completion_agrees_with_the_points(server, object_info):
     known, unknown = points > 0, (points == 0) & (reference > 0)
     assert np.max(np.abs(completed[known] / points[known] - 1)) < 1e-3
     in_meters = np.mean(np.abs(completed - reference)[unknown] / reference[unknown])
-    assert in_meters < 0.75 * abs_rel(np.where(unknown, plain, np.nan), reference)
+    # Points that did not reach their surroundings would leave the picture's own depth, at best in the right unit: 1.0.
+    assert in_meters < 0.9 * abs_rel(np.where(unknown, plain, np.nan), reference)
 
 
 def test_depth_files_views_and_clouds(server, object_info):
