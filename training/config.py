@@ -105,7 +105,7 @@ class DataConfig(Section):
     """Probability that a caption becomes the empty one, for classifier-free guidance."""
     on_device: bool = False
     """Keep all encoded samples in the memory of every device and draw noise there, for models whose steps take less
-    time than the CPU needs to read and prepare a batch; random numbers are others than without it."""
+    time than the CPU needs to read and prepare a batch; its random numbers differ from those without it."""
 
     @model_validator(mode="after")
     def _complete(self) -> "DataConfig":
