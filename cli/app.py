@@ -28,6 +28,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": pictures.demo,
     "info": models.info,
     "convert": models.convert,
+    "difference": models.difference,
     "train": training.train,
     "bench": bench.bench,
     "app": web.app,

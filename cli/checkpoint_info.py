@@ -11,7 +11,7 @@ from typing import Any
 from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.encoders.text import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
-from ..mforce_core.settings import BUILT_IN
+from ..mforce_core.settings import ALL_BUILT_IN
 from ..mforce_core.weights.bundle import describe_parts
 from ..mforce_core.weights.checkpoint import CheckpointHeader, check_tensors, read_header
 from ..mforce_core.weights.parts import model_path
@@ -43,7 +43,6 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
     Raises:
         ValueError: nothing there, a truncated or foreign file.
     """
-    built_in = model_path(BUILT_IN)
     path = model_path(str(path))
     header = read_header(path)
     problems, architecture = [], None
@@ -52,14 +51,15 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         problems = check_tensors(header.shapes, architecture)
     except ConfigError as error:
         problems.append(str(error))
-    kind = "nano" if path.resolve() == built_in.resolve() else _kind(header, architecture)
+    built_in = {model_path(name).resolve() for name in ALL_BUILT_IN}
+    kind = "nano" if path.resolve() in built_in else _kind(header, architecture)
     return {
         "path": str(path),
         "kind": kind,
         "variant": header.config.variant or _variant(architecture),
         "parameters": sum(prod(shape) for shape in header.shapes.values()),
         "tensors": len(header.shapes),
-        "bytes": sum(file.stat().st_size for file in header.files),
+        "bytes": sum(file.stat().st_size for file in (*header.files, *filter(None, [header.update]))),
         "dtypes": dict(Counter(header.dtypes.values()).most_common()),
         "quantized": dict(Counter(settings["format"] for settings in header.quantized.values())),
         "memory": memory_of(architecture) if memory and architecture is not None else None,

@@ -18,6 +18,8 @@ from ..mforce_core.weights.tensor_files import open_tensors
 _DOWN = (".lora_A.weight", ".lora_down.weight", ".lora_A.default.weight")
 _UP = (".lora_B.weight", ".lora_up.weight", ".lora_B.default.weight")
 _ALPHA = ".alpha"
+#: A whole difference, of a LoKr whose other factor is one number.
+_WHOLE = (".lokr_w2",)
 _PREFIX = re.compile(r"^(base_model\.model\.)?(diffusion_model\.|transformer\.|model\.diffusion_model\.|lora_unet_)?")
 
 _SINGLE = re.compile(r"single_(?:transformer_)?blocks[._](\d+)[._](.+)")
@@ -50,11 +52,12 @@ def describe_lora(path: Path) -> dict[str, Any]:
     """The file's pairs; no weight is read but the alphas.
 
     Returns:
-        JSON-able: ``layers`` (their number), ``rank`` and ``alpha`` (layers by value; an alpha that is not stored
-        equals the rank), ``targets`` (layers by the end of their name), ``width`` of the transformer (0 where no block
-        is targeted), ``double_blocks`` and ``single_blocks`` that it must have at least, ``fits`` (models of this width
-        with as many blocks), ``bytes``, ``parameters``, ``dtypes``, ``distilled`` (steps and path
-        with which a model is to be run that it is added to, else None), ``problems`` (sentences).
+        JSON-able: ``layers`` (the number of low-rank pairs), ``whole`` (that of whole differences), ``rank`` and
+        ``alpha`` (pairs by value; an alpha that is not stored equals the rank), ``targets`` (layers by the end of their
+        name), ``width`` of the transformer (0 where no block is targeted), ``double_blocks`` and ``single_blocks`` that
+        it must have at least, ``fits`` (models of this width with as many blocks), ``bytes``, ``parameters``,
+        ``dtypes``, ``distilled`` (steps and path with which a model is to be run that it is added to, else None),
+        ``problems`` (sentences).
 
     Raises:
         CheckpointError: the file is damaged.
@@ -66,6 +69,7 @@ def describe_lora(path: Path) -> dict[str, Any]:
         alphas = {name.removesuffix(_ALPHA): float(file.get_tensor(name)) for name in shapes if name.endswith(_ALPHA)}
     down, up = _halves(shapes, _DOWN), _halves(shapes, _UP)
     layers = sorted(down.keys() & up.keys())
+    whole = _halves(shapes, _WHOLE)
     problems = [f"{layer} has only one half of its pair" for layer in sorted(down.keys() ^ up.keys())]
     try:
         distilled = None if text is None else Distilled.from_dict(json.loads(text))
@@ -77,15 +81,17 @@ def describe_lora(path: Path) -> dict[str, Any]:
         for layer in layers
         if down[layer][0] != up[layer][1]
     ]
-    places = [_place(layer) for layer in layers]
+    places = [_place(layer) for layer in (*layers, *whole)]
     double, single = (1 + max((n for k, n, _ in places if k == kind), default=-1) for kind in ("double", "single"))
     # A layer of a block has the transformer's width as its input or its output, and it is the smallest of both.
-    inside = [layer for layer, (kind, _, _) in zip(layers, places, strict=True) if kind]
-    found = _Base(min((min(down[layer][1], up[layer][0]) for layer in inside), default=0), double, single)
+    sides = [(down[layer][1], up[layer][0]) for layer in layers] + [*whole.values()]
+    inside = [min(pair) for pair, (kind, _, _) in zip(sides, places, strict=True) if kind]
+    found = _Base(min(inside, default=0), double, single)
     return {
         "path": str(path),
         "kind": "lora",
         "layers": len(layers),
+        "whole": len(whole),
         "rank": dict(Counter(down[layer][0] for layer in layers).most_common()),
         "alpha": dict(Counter(alphas.get(layer, float(down[layer][0])) for layer in layers).most_common()),
         "targets": dict(Counter(leaf for _, _, leaf in places).most_common()),
@@ -93,7 +99,8 @@ def describe_lora(path: Path) -> dict[str, Any]:
         "double_blocks": found.double_blocks,
         "single_blocks": found.single_blocks,
         "fits": [name for name, base in _bases().items() if _fits(found, base)],
-        "parameters": sum(down[layer][0] * (down[layer][1] + up[layer][0]) for layer in layers),
+        "parameters": sum(down[layer][0] * (down[layer][1] + up[layer][0]) for layer in layers)
+        + sum(rows * columns for rows, columns in whole.values()),
         "bytes": path.stat().st_size,
         "dtypes": dict(dtypes.most_common()),
         "distilled": None if distilled is None else vars(distilled),

@@ -11,6 +11,9 @@ from rich.table import Table
 
 from .memory_table import print_memory
 
+#: More different numbers than these are told by their least and largest.
+_FEW = 6
+
 
 def print_checkpoint(found: Mapping[str, Any]) -> None:
     """Print the answer of `describe_checkpoint`."""
@@ -51,12 +54,15 @@ def print_lora(found: Mapping[str, Any]) -> None:
     """Print the answer of `describe_lora`."""
 
     def counted(name: str) -> str:
-        return ", ".join(f"{value} ({count})" for value, count in found[name].items())
+        values = found[name]
+        if len(values) > _FEW and not any(isinstance(value, str) for value in values):
+            return f"{min(values):.4g} to {max(values):.4g}"
+        return ", ".join(f"{value} ({count})" for value, count in values.items())
 
     blocks = f"{found['double_blocks']} double and {found['single_blocks']} single blocks"
     rows = {
         "kind": "LoRA, low-rank updates of a model",
-        "layers": f"{found['layers']:,}, {found['parameters']:,} parameters",
+        "layers": f"{found['layers']:,} low-rank, {found['whole']:,} whole; {found['parameters']:,} parameters",
         "rank": counted("rank"),
         "alpha": counted("alpha"),
         "targets": counted("targets"),

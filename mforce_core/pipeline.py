@@ -41,7 +41,7 @@ from .sampling.noise import draw_noise
 from .sampling.path_spec import PathSpec
 from .sampling.rollout import sample
 from .scene3d.point_cloud import scaled_edge_threshold
-from .settings import BUILT_IN, Settings
+from .settings import ALL_BUILT_IN, BUILT_IN, Settings
 from .weights.checkpoint import load_model
 from .weights.parts import Parts, find_parts
 
@@ -125,7 +125,7 @@ class Pipeline:
         """Load a model once, for any number of runs.
 
         Args:
-            model: release folder or ``.safetensors`` file; "nano" is built in.
+            model: release folder or ``.safetensors`` file; "nano" and "nano-fast" are built in.
             text_encoder: folder with Qwen3, for models without a text encoder of their own.
             vae: FLUX.2 autoencoder, file or folder, where it is not beside the model.
             device: "cpu", "cuda", "cuda:1"...; "auto" is a GPU where there is one.
@@ -141,7 +141,7 @@ class Pipeline:
         settings = Settings(
             "joint",
             "",
-            model=BUILT_IN if model == BUILT_IN else str(Path(model).absolute()),
+            model=str(model) if model in ALL_BUILT_IN else str(Path(model).absolute()),
             text_encoder=_path(text_encoder),
             vae=_path(vae),
             device=device,

@@ -35,8 +35,9 @@ FILES = ("input", "mask", "start_image", "start_depth")
 #: at. Below it the background's blur stays, above it the colors drift.
 FILL_STEPS, FILL_NOISE = 10, 0.6
 
-#: Name of the model that comes with the package.
+#: Name of the model that comes with the package, and those of all that do.
 BUILT_IN = "nano"
+ALL_BUILT_IN = (BUILT_IN, "nano-fast")
 
 
 @dataclass(frozen=True)

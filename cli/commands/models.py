@@ -1,4 +1,4 @@
-"""The commands about models: info, convert."""
+"""The commands about models: info, convert, difference."""
 
 from __future__ import annotations
 
@@ -85,4 +85,22 @@ def convert(
         from ..convert import run_conversion
 
         run_conversion(source, out, to, text_encoder=text_encoder, vae=vae, bundle=bundle, overwrite=overwrite)
+        print(out)
+
+
+def difference(
+    base: Annotated[str, typer.Argument(help="Release folder, .safetensors file, nano or nano-fast.")],
+    model: Annotated[str, typer.Argument(help="A model of the same architecture, such as its student.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    megabytes: Annotated[float, typer.Option(help="The largest size of the file, in millions of bytes.")] = 500.0,
+    to: Annotated[str, typer.Option(help="fp8, with a scale for each tensor, or bf16.")] = "fp8",
+    device: options.Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Write what turns BASE into MODEL as a LoRA of a given size, which core's LoraLoader puts onto BASE."""
+    with report_errors(debug):
+        from ..difference import run_difference
+
+        run_difference(base, model, out, megabytes=megabytes, values=to, device=device, overwrite=overwrite)
         print(out)

@@ -9,7 +9,7 @@ import typer
 
 from ...mforce_core.release import SAMPLERS, STEPS
 from ...mforce_core.settings import (
-    BUILT_IN,
+    ALL_BUILT_IN,
     FAST_SAMPLER,
     FAST_SIGMA,
     FAST_STEPS,
@@ -228,7 +228,8 @@ Also = Annotated[
     ),
 ]
 Model = Annotated[
-    str, typer.Option(help="Release folder or .safetensors file; nano is built in.", rich_help_panel=FILES)
+    str,
+    typer.Option(help="Release folder or .safetensors file; nano and nano-fast are built in.", rich_help_panel=FILES),
 ]
 TextEncoder = Annotated[
     Path | None,
@@ -297,7 +298,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def model_files(model: str, text_encoder: Path | None, vae: Path | None) -> dict[str, Any]:
     """Settings of the model's files, absolute, so that a rerun or a process in another folder finds them."""
     return {
-        "model": model if model == BUILT_IN else str(Path(model).absolute()),
+        "model": model if model in ALL_BUILT_IN else str(Path(model).absolute()),
         "text_encoder": None if text_encoder is None else str(text_encoder.absolute()),
         "vae": None if vae is None else str(vae.absolute()),
     }

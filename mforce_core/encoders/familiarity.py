@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..weights.named_parts import named_part
 from ..weights.tensor_files import open_safetensors
 from .latent_space import unpack_2x2
 
@@ -86,14 +87,15 @@ def fit_familiarity(latents: Tensor) -> Familiarity:
 
 
 def load_familiarity(model: Path) -> Familiarity | None:
-    """The statistics beside a model or its autoencoder, a file or folder; None where there are none.
+    """The statistics beside a model, the base that it names or its autoencoder, a file or folder; None without them.
 
     Raises:
         ValueError: the file is damaged or another.
     """
     path = (model if model.is_dir() else model.parent) / FILE
     if not path.exists():
-        return None
+        base = named_part(model, "base")
+        return None if base is None else load_familiarity(base)
     with open_safetensors(path) as file:
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

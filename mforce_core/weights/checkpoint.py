@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from ..model.transformer import ModalityForcingTransformer
 from ..text_file import read_text
 from . import quantization
 from .layouts import LANDMARK, Source, find_layout, find_prefix
-from .named_parts import Part
+from .named_parts import Part, named_part
 from .quantization import QuantizationError
 from .tensor_files import CheckpointError, open_safetensors, open_tensors
+from .update import UPDATE_FILE, read_update
 
 __all__ = [
     "CheckpointError",
@@ -33,6 +34,7 @@ __all__ = [
     "load_model",
     "open_safetensors",
     "read_header",
+    "read_weight",
     "read_weights",
     "save_model",
     "weight_files",
@@ -61,6 +63,7 @@ class CheckpointHeader:
     also where values are packed. ``quantized`` gives the settings of every quantized layer (see :mod:`.quantization`).
     ``sources`` says where each weight and each tensor beside a quantized one is stored. ``others`` names the tensors
     that are not the transformer's (a text encoder or autoencoder in the same file), ``metadata`` is that of the files.
+    ``update`` is the file of what is added to all these weights, in a folder that names a base (see :mod:`.update`).
     """
 
     prefix: str
@@ -71,10 +74,11 @@ class CheckpointHeader:
     config: ModelConfig
     quantized: dict[str, dict[str, Any]] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    update: Path | None = None
 
     @property
     def files(self) -> list[Path]:
-        """The files that hold the transformer."""
+        """The files that hold the transformer, without its update."""
         return sorted({file for source in self.sources.values() for file, _ in source.parts})
 
     @property
@@ -112,12 +116,14 @@ def read_header(path: str | Path) -> CheckpointHeader:
     """Open a release folder or a ``.safetensors`` file and describe its transformer; no weight is read.
 
     A shard opens the whole checkpoint that it is part of. The configuration is the one in a file's metadata, else
-    the ``config.json`` beside it.
+    the ``config.json`` beside it. A folder that names a base there has that one's weights, with an update.
 
     Raises:
         CheckpointError, ConfigError: missing, truncated or foreign files.
     """
     path = Path(path)
+    if (base := named_part(path, "base")) is not None:
+        return _updated(path, base)
     files = weight_files(path)
     location: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -158,6 +164,15 @@ def read_header(path: str | Path) -> CheckpointHeader:
         metadata=metadata,
         config=_find_config(path, files[0], metadata),
     )
+
+
+def _updated(folder: Path, base: Path) -> CheckpointHeader:
+    if named_part(base, "base") is not None:
+        raise CheckpointError(f"{folder} names {base} as its base, which has a base itself: name that one")
+    if not (folder / UPDATE_FILE).is_file():
+        raise CheckpointError(f"{folder} names a base and lacks its update, {UPDATE_FILE}")
+    header, own = read_header(base), read_config(folder / "config.json")
+    return replace(header, update=folder / UPDATE_FILE, config=replace(header.config, distilled=own.distilled))
 
 
 def load_model(
@@ -379,11 +394,17 @@ def _unpacked(shape: tuple[int, ...], stored_as: str | None) -> tuple[int, ...]:
 
 
 def read_weights(header: CheckpointHeader) -> Iterator[tuple[str, Tensor]]:
-    """Every weight once, file by file; those of quantized layers as float32.
+    """Every weight once, file by file; those of quantized layers, and those with an update, as float32.
 
     Raises:
         QuantizationError: a format other than scaled fp8 and int8.
+        CheckpointError: the update is another model's.
     """
+    if header.update is not None:
+        update = read_update(header.update, header.shapes)
+        for name, weight in read_weights(replace(header, update=None)):
+            yield name, update.add_to(name, weight)
+        return
     beside = {
         name: layer for layer in header.quantized for name in (f"{layer}.{suffix}" for suffix in quantization.SCALES)
     }
@@ -394,6 +415,17 @@ def read_weights(header: CheckpointHeader) -> Iterator[tuple[str, Tensor]]:
             yield name, weight
         else:
             yield name, quantization.dequantize(weight, scales[layer], header.quantized[layer])
+
+
+def read_weight(header: CheckpointHeader, name: str) -> Tensor:
+    """One of :func:`read_weights`, without the others being read."""
+    beside = [f"{name.removesuffix('.weight')}.{suffix}" for suffix in quantization.BESIDE]
+    sources = {key: header.sources[key] for key in (name, *beside) if key in header.sources}
+    alone = replace(header, shapes={name: header.shapes[name]}, sources=sources, update=None, quantized={
+        layer: settings for layer, settings in header.quantized.items() if f"{layer}.weight" == name
+    })  # fmt: skip
+    weight = next(weight for _, weight in read_weights(alone))
+    return weight if header.update is None else read_update(header.update, header.shapes).add_to(name, weight)
 
 
 def _read(header: CheckpointHeader, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:

@@ -87,6 +87,8 @@ def convert_model(
         DiskSpaceError: ``out`` would not fit.
     """
     header = read_header(source)
+    if header.update is not None:
+        raise ConversionError(f"{source} is an update of another model: convert that one, and load the update onto it")
     architecture = header.architecture
     if problems := check_tensors(header.shapes, architecture):
         raise CheckpointError(f"{source} does not hold the model it should: {'; '.join(problems)}")

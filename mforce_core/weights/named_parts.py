@@ -1,4 +1,5 @@
-"""The text encoder and the autoencoder that a trained model's ``config.json`` names, so that its folder opens alone."""
+"""What a trained model's ``config.json`` names so that its folder opens alone: text encoder, autoencoder, and the base
+that its weights are an update of."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ PACKAGE_PREFIX = "mforce:"
 _PACKAGE = Path(__file__).parent.parent.parent.resolve()
 
 #: Keys of ``config.json``.
-Part = Literal["text_encoder", "vae"]
+Part = Literal["text_encoder", "vae", "base"]
 
 
 def portable(path: Path) -> str:
@@ -33,7 +34,7 @@ def in_package(name: str) -> Path:
 
 
 def named_part(folder: Path, part: Part) -> Path | None:
-    """What ``config.json`` in a model's folder names as its text encoder or autoencoder; None where it names none.
+    """What ``config.json`` in a model's folder names as this part; None where it names none.
 
     Raises:
         ValueError: it names what is no path on this machine's own disks, or what is not there.

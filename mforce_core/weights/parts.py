@@ -10,7 +10,7 @@ from pathlib import Path
 from ..encoders.autoencoder_files import autoencoder_files
 from ..encoders.text import WORDS_FILE
 from ..release import NANO_SIZE, RELEASE_SIZE
-from ..settings import BUILT_IN
+from ..settings import ALL_BUILT_IN
 from ..text_file import read_text
 from .bundle import WORDS_PREFIX, file_with, has_words, text_encoder_names, vae_prefix
 from .checkpoint import CheckpointHeader, check_tensors, read_header
@@ -29,8 +29,10 @@ class Parts:
 
     def files(self) -> dict[str, list[Path]]:
         """The files of each part that decide its output."""
+        header = read_header(self.model)
+        update = [] if header.update is None else [header.update]
         return {
-            "model": sorted({*read_header(self.model).files, *self.model.glob("config.json")}),
+            "model": sorted({*header.files, *update, *self.model.glob("config.json")}),
             "text_encoder": _weights_and_settings(self.text_encoder),
             "vae": autoencoder_files(self.vae),
         }
@@ -94,15 +96,15 @@ def _weights_and_settings(path: Path) -> list[Path]:
 
 
 def model_path(name: str) -> Path:
-    """The path of a model, which is built in where it is called nano."""
-    return _MODELS / BUILT_IN if name == BUILT_IN else Path(name)
+    """The path of a model, which is built in where it is called nano or nano-fast."""
+    return _MODELS / name if name in ALL_BUILT_IN else Path(name)
 
 
 def find_parts(model: str, text_encoder: str | None = None, vae: str | None = None) -> Parts:
     """Locate the model's files.
 
     Args:
-        model: release folder or ``.safetensors`` file, or "nano".
+        model: release folder or ``.safetensors`` file, or "nano" or "nano-fast".
         text_encoder, vae: where they are if not in the model's folder, and not where its ``config.json`` says.
 
     Raises:

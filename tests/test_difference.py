@@ -1,0 +1,206 @@
+"""The difference of two models as a LoRA of a given size, and the model that a base and such a file are."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+pytest.importorskip("typer")
+
+from typer.testing import CliRunner
+
+from mforce import Pipeline
+from mforce.cli.app import app
+from mforce.cli.lora_info import describe_lora
+from mforce.mforce_core.model.config import Architecture, Distilled
+from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.weights.checkpoint import (
+    CheckpointError,
+    load_model,
+    read_header,
+    read_weight,
+    read_weights,
+    save_model,
+)
+from mforce.mforce_core.weights.convert import ConversionError, convert_model
+from mforce.mforce_core.weights.difference import choose, write_difference
+from mforce.mforce_core.weights.parts import find_parts, model_path
+from mforce.mforce_core.weights.update import UPDATE_FILE
+
+SIZES = Architecture(
+    in_channels=32,
+    context_in_dim=32,
+    hidden_size=96,
+    num_heads=2,
+    depth_double=1,
+    depth_single=1,
+    depth_decoder_num_layers=1,
+    axes_dim=(12, 12, 12, 12),
+)
+MADE_FOR = Distilled(4, "points 1,1 0,1 0,0")
+EVEN, NARROW = "single_blocks.0.linear1.weight", "single_blocks.0.linear2.weight"
+SCALE = "single_blocks.0.norm.query_norm.scale"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A base, and a model that differs from it evenly in one matrix, by rank 3 in another, and in a scale."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    model = ModalityForcingTransformer(SIZES)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save_model(model, folder / "base", dtype=torch.float32)
+    state = dict(model.named_parameters())
+    with torch.no_grad():
+        state[EVEN] += torch.randn_like(state[EVEN]) * 0.02
+        state[NARROW] += torch.randn(96, 3) @ torch.randn(3, state[NARROW].shape[1]) * 0.02
+        state[SCALE] += 0.25
+    save_model(model, folder / "student", dtype=torch.float32, distilled=MADE_FOR)
+    return folder / "base", folder / "student"
+
+
+def as_update(folder: Path, base: Path) -> Path:
+    """A folder that is ``base`` with the update in it."""
+    (folder / "config.json").write_text(json.dumps({"base": str(base), "distilled": vars(MADE_FOR)}))
+    return folder
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return {name: weight.float() for name, weight in read_weights(read_header(path))}
+
+
+def lost(base: Path, student: Path, found: Path) -> float:
+    """The share of the matrices' squared difference that is not there."""
+    one, other, made = (
+        {name: w for name, w in weights(path).items() if w.ndim == 2} for path in (base, student, found)
+    )
+    missing = sum(float((other[name] - made[name]).square().sum()) for name in one)
+    return missing / sum(float((other[name] - one[name]).square().sum()) for name in one)
+
+
+@pytest.mark.parametrize(("values", "most"), [("fp8", 2e-3), ("bf16", 2e-5)])
+def test_with_room_enough_it_is_the_student(models, tmp_path, values, most):
+    base, student = models
+    kept = write_difference(base, student, tmp_path / UPDATE_FILE, size=1_000_000, values=values)
+    assert lost(base, student, as_update(tmp_path, base)) < most
+    assert kept[EVEN].whole
+    assert (kept[NARROW].whole, kept[NARROW].rank) == (False, 3)
+    assert not any(part.values for name, part in kept.items() if name not in (EVEN, NARROW))
+    header = read_header(tmp_path)
+    assert header.config.distilled == MADE_FOR
+    model = load_model(tmp_path, dtype=torch.float32)
+    assert torch.equal(model.state_dict()[NARROW], weights(tmp_path)[NARROW])
+    assert torch.equal(read_weight(header, EVEN), weights(tmp_path)[EVEN])
+
+
+@pytest.mark.parametrize("size", [25_000, 60_000, 90_000])
+def test_the_file_has_the_size_that_was_asked_for(models, tmp_path, size):
+    base, student = models
+    kept = write_difference(base, student, tmp_path / UPDATE_FILE, size=size)
+    written = (tmp_path / UPDATE_FILE).stat().st_size
+    assert written <= size
+    # What it says that is lost, is lost; 8 bits cost little of it.
+    one, other = weights(base), weights(student)
+    energy = {name: float((other[name] - one[name]).square().sum()) for name in kept}
+    said = sum(part.lost * energy[name] for name, part in kept.items()) / sum(energy.values())
+    found = lost(base, student, as_update(tmp_path, base))
+    assert said == pytest.approx(found, abs=3e-3)
+    assert 0 < kept[EVEN].rank < 96
+    assert kept[NARROW].rank == 3
+    assert torch.equal(weights(tmp_path)[SCALE], other[SCALE])
+
+
+def test_no_other_choice_of_as_many_values_loses_less():
+    generator = torch.Generator().manual_seed(2)
+    shapes = {"a": (5, 4), "b": (6, 3), "c": (4, 8)}
+    spectra = {
+        name: torch.rand(min(shape), generator=generator, dtype=torch.float64).sort(descending=True).values * scale
+        for (name, shape), scale in zip(shapes.items(), (1.0, 0.3, 2.0), strict=True)
+    }
+
+    def options(name: str) -> list[tuple[int, float]]:
+        """(values, squared difference lost) of every rank, and of the whole matrix."""
+        rows, columns = shapes[name]
+        squares = spectra[name].square()
+        pairs = [(rank * (rows + columns), float(squares[rank:].sum())) for rank in range(len(squares) + 1)]
+        return [*pairs, (rows * columns, 0.0)]
+
+    every = [tuple(map(sum, zip(*parts, strict=True))) for parts in product(*map(options, shapes))]
+    for most in (0, 10, 25, 40, 60, 200):
+        kept = choose(spectra, shapes, most)
+        spent = sum(part.values for part in kept.values())
+        gone = sum(part.lost * float(spectra[name].square().sum()) for name, part in kept.items())
+        assert spent <= most
+        assert gone <= min(other for values, other in every if values <= spent) + 1e-9
+
+
+def test_lora_info_counts_what_is_whole(models, tmp_path):
+    write_difference(*models, tmp_path / "x.safetensors", size=1_000_000)
+    found = describe_lora(tmp_path / "x.safetensors")
+    assert (found["layers"], found["whole"], found["rank"]) == (1, 1, {3: 1})
+    assert (found["width"], found["single_blocks"], found["problems"]) == (96, 1, [])
+    assert found["distilled"] == vars(MADE_FOR)
+
+
+def test_what_cannot_be_written_or_read_is_said(models, tmp_path):
+    base, student = models
+    with pytest.raises(ConversionError, match="too few"):
+        write_difference(base, student, tmp_path / "x.safetensors", size=100)
+    with pytest.raises(CheckpointError, match="not of the architecture"):
+        write_difference(base, model_path("nano"), tmp_path / "x.safetensors", size=10**9)
+    as_update(tmp_path, base)
+    with pytest.raises(CheckpointError, match="lacks its update"):
+        read_header(tmp_path)
+    save_file({"diffusion_model.img_in.diff": torch.zeros(3)}, tmp_path / UPDATE_FILE)
+    with pytest.raises(CheckpointError, match=r"img_in.diff \(3,\) fit none of its layers"):
+        list(read_weights(read_header(tmp_path)))
+    with pytest.raises(ConversionError, match="update of another model"):
+        convert_model(tmp_path, tmp_path / "one.safetensors")
+    second = tmp_path / "second"
+    second.mkdir()
+    with pytest.raises(CheckpointError, match="has a base itself"):
+        read_header(as_update(second, tmp_path))
+    result = CliRunner().invoke(app, ["difference", str(base), str(student), str(tmp_path / "y"), "--to", "int4"])
+    assert (result.exit_code, "--to int4 is unknown" in " ".join(result.output.split())) == (2, True)
+
+
+def test_the_command_writes_the_same_file(models, tmp_path):
+    base, student = models
+    write_difference(base, student, tmp_path / "a.safetensors", size=30_000)
+    words = ("difference", base, student, tmp_path / "b.safetensors", "--megabytes", 0.03, "--device", "cpu")
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    one, other = (load_file(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name].float(), other[name].float()) for name in one)
+
+
+def test_nano_fast_is_nano_with_its_file():
+    parts = find_parts("nano-fast")
+    own = model_path("nano-fast") / UPDATE_FILE
+    nano = model_path("nano").resolve()
+    assert parts.trained_size() == (128, 128)
+    assert set(parts.files()["model"]) >= {own, nano / "model.safetensors"}
+    assert parts.text_encoder.parent == parts.vae == nano
+    assert sum(file.stat().st_size for file in model_path("nano-fast").rglob("*") if file.is_file()) < 15e6
+    with safe_open(own, "pt") as file:
+        assert json.loads(file.metadata()["distilled"]) == vars(read_header(parts.model).config.distilled)
+
+
+def test_nano_fast_runs_in_its_steps_and_colors_are_right():
+    from mforce.evaluation.appearance import dominant_hue
+    from mforce.evaluation.nano import HUES, object_prompts
+
+    pipeline = Pipeline.load("nano-fast", device="cpu")
+    assert pipeline.autoencoder.familiarity is not None
+    prompts = object_prompts()[::24]
+    results = [pipeline.joint(prompt.text, seed=number) for number, prompt in enumerate(prompts)]
+    made = results[0].settings
+    assert (made.model, made.steps, made.cfg, made.path) == ("nano-fast", 4, 1.0, MADE_FOR.path)
+    pictures = [torch.from_numpy(result.image).permute(2, 0, 1) / 255 for result in results]
+    assert [dominant_hue(picture, HUES) for picture in pictures] == [prompt.color for prompt in prompts]
