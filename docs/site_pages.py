@@ -35,6 +35,7 @@ ROOT_PAGES = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "models/nano/README.md": "nano.md",
+    "models/nano-fast/README.md": "nano-fast.md",
 }
 
 #: Modules whose `__all__` is the public Python interface, in the order of the page.

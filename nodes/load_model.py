@@ -12,7 +12,7 @@ from .host.node import Node
 from .host.notices import notice
 from .host.separate_parts import OWN, load_clip, load_vae, missing_clip, missing_vae, part_names
 
-NANO = "nano (built-in)"
+NANO, NANO_FAST = "nano (built-in)", "nano-fast (built-in)"
 
 _WEIGHT_DTYPES: dict[str, tuple[torch.dtype | None, bool]] = {
     "default": (None, False),
@@ -42,17 +42,18 @@ class MFLoadModel(Node):
                 "rgbd",
                 "depth model",
                 "nano",
+                "few steps",
                 "load diffusion model",
             ],
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[NANO, *checkpoint_names()],
+                    options=[NANO, NANO_FAST, *checkpoint_names()],
                     default=NANO,
                     tooltip=(
-                        "The built-in nano (128x128 pictures, runs on a CPU), or a Modality Forcing checkpoint from"
-                        " models/diffusion_models: a .safetensors or .gguf file, or a folder. A config.json next to the"
-                        " file is read."
+                        "The built-in nano (128x128 pictures, runs on a CPU), nano-fast (the same in 4 steps without"
+                        " guidance: steps 4, cfg 1), or a Modality Forcing checkpoint from models/diffusion_models: a"
+                        " .safetensors or .gguf file, or a folder. A config.json next to the file is read."
                     ),
                 ),
                 io.Combo.Input(
@@ -131,8 +132,8 @@ class MFLoadModel(Node):
         from .host.model_loader import load_joint_model
 
         dtype, fp8_matmul = _WEIGHT_DTYPES[weight_dtype]
-        if model_name == NANO:
-            model = load_joint_model(str(nano_parts.FOLDER), dtype, fp8_matmul, dequantized=True)
+        if (built_in := {NANO: nano_parts.FOLDER, NANO_FAST: nano_parts.FAST_FOLDER}.get(model_name)) is not None:
+            model = load_joint_model(str(built_in), dtype, fp8_matmul, dequantized=True)
             clip, autoencoder = nano_parts.load_clip(), nano_parts.load_vae()
         else:
             path = find_checkpoint(model_name)

@@ -49,7 +49,7 @@ def load_joint_model(
     if problems:
         raise CheckpointError(f"{Path(path).name} does not hold the model it should: {'; '.join(problems)}.")
 
-    if dequantized and header.quantized:
+    if header.update is not None or (dequantized and header.quantized):
         tensors = dict(dequantized_weights(header))
     else:
         tensors = read_weights(header, fp8_matmul=fp8_matmul)

@@ -26,6 +26,8 @@ from ...mforce_core.release import PATCH_SIZE, RGB_CHANNELS
 from .notices import notice
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "nano"
+#: Its student of few steps, whose text encoder and autoencoder are the same.
+FAST_FOLDER = FOLDER.with_name("nano-fast")
 
 
 def load_clip(path: Path = FOLDER) -> comfy.sd.CLIP:

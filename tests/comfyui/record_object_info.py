@@ -27,7 +27,7 @@ SECTIONS = {
 
 # Lists of local files: what is left of them is the same on every machine.
 _LOCAL_FILES = {
-    ("MFLoadModel", "model_name"): 1,
+    ("MFLoadModel", "model_name"): 2,
     ("MFLoadModel", "text_encoder"): 1,
     ("MFLoadModel", "vae"): 1,
     ("MFLoadDepth", "file"): 0,

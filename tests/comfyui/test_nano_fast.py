@@ -1,0 +1,36 @@
+"""nano-fast in a real ComfyUI: by itself, as a LoRA that core's loader puts onto nano, and as the core samples it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .host import PACK, find_installation
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def found():
+    return json.loads(find_installation().run(HERE / "nano_fast_runs.py", PACK))
+
+
+def test_the_node_says_how_it_is_to_be_run(found):
+    assert found["steps"] == 4
+    assert found["said"] == ["nano-fast (built-in) is made for 4 steps without guidance: set steps to 4 and cfg to 1."]
+
+
+def test_core_reads_every_tensor_of_the_file(found):
+    assert found["not_loaded"] == []
+    assert found["patched"] == found["changed"] > 40
+
+
+def test_core_makes_the_same_weights_and_pictures_of_nano(found):
+    assert found["weights"] <= 1e-5
+    assert found["latents"] <= 1e-5
+    assert found["pixels"] <= 1e-4
+    assert found["other_than_nano"] > 0.05
+
+
+def test_the_sampler_equals_the_rollout_of_the_core(found):
+    assert found["rollout"] <= 1e-5
