@@ -14,7 +14,10 @@ from mforce.cli.commands.default_command import DefaultCommandGroup
 from mforce.mforce_core.encoders.words import load_text_encoder
 
 ROOT = Path(__file__).parent.parent
-ROOT_PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/nano/README.md", "models/nano-fast/README.md")]
+ROOT_PAGES = [
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/nano/README.md", "models/nano-fast/README.md")
+]
 PAGES = [*ROOT_PAGES, *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = [ROOT / "README.md", ROOT / "docs" / "tutorials" / "researcher.md"]
 
