@@ -281,6 +281,23 @@ def test_a_gradient_that_is_not_finite_stops_and_keeps_its_batch(base: Path, tmp
         assert not torch.isfinite(batch.get_tensor("0.batch.rgb")).all()
 
 
+def test_a_batch_that_breaks_a_student_is_kept(tmp_path: Path) -> None:
+    """The scale of student and teacher is one tensor, and a file takes no two that share memory."""
+    folder, out = tmp_path / "data", tmp_path / "out"
+    tensors = tiny_training.write_latents(folder)
+    tiny_training.write_words(folder)
+    tensors["rgb"].fill_(float("inf"))
+    captions = {"captions": json.dumps(["red cube"] * 8)}
+    save_file(tensors, folder / "latents-0.safetensors", metadata=captions)
+    more = {"architecture.use_guidance_embed": "true", "distillation.teacher_scale": "input", "log_every": 1}
+    base = tiny_training.write_base(tmp_path / "base", config("distill", folder, out, base=folder, **more))
+    with pytest.raises(DivergedError):
+        train(config("distill", folder, out, base=base, **more))
+    (kept,) = out.glob("not-finite-*.safetensors")
+    with safe_open(kept, framework="pt") as batch:
+        assert torch.equal(batch.get_tensor("0.noise.scale"), batch.get_tensor("0.noise.teacher_scale"))
+
+
 def test_a_checkpoint_of_another_model_is_refused(data: Path, base: Path, one_process: Path, tmp_path: Path) -> None:
     shutil.copytree(one_process / "checkpoints", tmp_path / "checkpoints")
     with pytest.raises(ValueError, match="is of another model or optimizer"):
