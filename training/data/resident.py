@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..batches import EncodedBatch
-from .encoded import EncodedFolder, EncodedSource
+from .encoded import EncodedSource
+from .encoded_folder import EncodedFolder
 from .order import Pick
 
 
