@@ -189,8 +189,8 @@ def _lens(frame: dict[str, Any], own: Tensor, size: tuple[int, int], number: int
         shape = (frame["w"], frame["h"]) if "w" in frame and "h" in frame else (view_width, view_height)
         width, height = map(float, shape)
         if "fl_x" in frame or "fl_y" in frame:
-            focal_x = float(frame.get("fl_x", frame.get("fl_y")))
-            focal_y = float(frame.get("fl_y", focal_x))
+            either = frame["fl_x"] if "fl_x" in frame else frame["fl_y"]
+            focal_x, focal_y = float(frame.get("fl_x", either)), float(frame.get("fl_y", either))
         elif _ANGLE in frame:
             focal_x = focal_y = 0.5 * width / math.tan(float(frame[_ANGLE]) / 2)
         else:
