@@ -1,6 +1,6 @@
 """Training steps against a plain PyTorch loop on the same architecture, losses and data.
 
-Ours is the :class:`..training.train.Trainer` as ``mforce train`` runs it. The other draws its noise for the whole
+Ours is the :class:`..training.train.Trainer` as ``mforce train`` runs it, with samples that are read from disk. The other draws its noise for the whole
 batch at once, runs the model op by op (:mod:`.op_by_op`) under autocast, and steps the same AdamW and the same moving
 average.
 """
@@ -103,6 +103,7 @@ def _configuration(
         "base": folder / "base",
         "text_encoder": folder,
         "data.latents": folder,
+        "data.on_device": "false",
         "batch_size": batch_size,
         "device": device,
         "precision": str(dtype).removeprefix("torch."),

@@ -24,6 +24,9 @@ from .sample import turn
 #: Shards that are open at a time. Their tensors are mapped: memory holds what was read lately, as far as there is room.
 _OPEN_SHARDS = 128
 
+#: Captions that are encoded together.
+_TOGETHER = 64
+
 
 class Layout(NamedTuple):
     """What the samples of a shard look like; ``text`` is "features", "token_ids" or, captions alone, "captions".
@@ -233,6 +236,10 @@ def _text_reader(folder: Path, layout: Layout, text_encoder: Path | None) -> _Te
 
     def every(shard: OpenShard) -> tuple[Tensor, Tensor]:
         numbers = {caption: number for number, caption in enumerate(dict.fromkeys(shard.captions))}
-        return encoder.encode(list(numbers)), torch.tensor([numbers[caption] for caption in shard.captions])
+        # A few at a time: features of Qwen3 are large while they are made.
+        different = list(numbers)
+        parts = [different[first : first + _TOGETHER] for first in range(0, len(different), _TOGETHER)]
+        table = torch.cat([encoder.encode(part) for part in parts])
+        return table, torch.tensor([numbers[caption] for caption in shard.captions])
 
     return _TextReader(lambda shard, number: encoder.encode([captions(shard.path)[number]])[0], every, empty)
