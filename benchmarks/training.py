@@ -1,8 +1,8 @@
 """Training steps against a plain PyTorch loop on the same architecture, losses and data.
 
-Ours is the :class:`..training.train.Trainer` as ``mforce train`` runs it, with samples that are read from disk. The other draws its noise for the whole
-batch at once, runs the model op by op (:mod:`.op_by_op`) under autocast, and steps the same AdamW and the same moving
-average.
+Ours is the :class:`..training.train.Trainer` as ``mforce train`` runs it, on samples that lie on disk. The
+other draws its noise for the whole batch at once, runs the model op by op (:mod:`.op_by_op`) under autocast, and steps
+the same AdamW and the same moving average.
 """
 
 import json
