@@ -111,6 +111,21 @@ def test_a_note_says_what_it_does_and_names_every_file(workflow):
     assert ("nothing to download" in text.lower()) == (not files)
 
 
+def test_a_viewer_whose_camera_is_used_can_be_aimed(workflow):
+    """What is connected to a viewer's camera_info replaces the camera that is aimed in it."""
+    viewers = []
+    for node in all_nodes(workflow):
+        given = {socket["name"]: socket["link"] for socket in node.get("inputs", [])}
+        cameras = (socket for socket in node.get("outputs", []) if socket["type"] == "LOAD3D_CAMERA")
+        if "viewport_state" in given and any(socket["links"] for socket in cameras):
+            assert given["camera_info"] is None
+            # The frontend restores a saved camera together with a file; else it stands far away in the first run.
+            assert node["properties"]["Camera Config"]["state"]
+            assert node["properties"]["Last Time Model File"]
+            viewers.append(node)
+    assert bool(viewers) == ("aim in the viewer" in text_of(workflow).lower())
+
+
 def test_workflows_use_this_pack_and_core_only(workflow):
     for node in all_nodes(workflow):
         if node["type"] not in NOTES:
