@@ -348,7 +348,8 @@ def test_a_measured_picture_goes_through_every_part(tmp_path: Path) -> None:
     assert 0.02 < summary["affine-depth.absrel"] < 0.4
     assert summary["affine-depth.absrel"] < summary["scale.absrel"] * 1.001
     assert 0 < summary["affine-depth.normal_mean"] < 90
-    assert 0 < summary["boundary.moge_f1_r1"] < 1
+    # A map of 128 pixels, enlarged to 741, need not have one edge as sharp as the measured ones.
+    assert 0 <= summary["boundary.moge_f1_r1"] < 1
 
 
 def write_moge_png(path: Path, depth: np.ndarray) -> None:
