@@ -440,6 +440,18 @@ class TestTraining:
         log = json.loads((tmp_path / "autoencoder_log.json").read_text())
         assert (log["steps"], log["cleaning_share"]) == (60, 0.4)
 
+    def test_a_share_of_the_cleaning_is_added(self, shards, tmp_path):
+        """Of the same training, so that the pictures differ by the share alone."""
+        latent, added = torch.randn(2, 128, 4, 4, generator=torch.Generator().manual_seed(0)), []
+        for share in (1.0, 0.25, 0.0):
+            out = tmp_path / f"{share}.safetensors"
+            training.train(shards, out, linear_steps=2, steps=4, cleaning_share=share)
+            model = load_autoencoder(out, dtype=torch.float32)
+            added.append(model.decode(latent) - model.rough(latent))
+        assert added[0].abs().max() > 1e-3
+        assert torch.allclose(added[1], 0.25 * added[0], atol=1e-6)
+        assert not added[2].any()
+
     def test_number_of_pictures(self, shards):
         assert len(training.read_images(shards, 70)) == 70
         with pytest.raises(ValueError, match=r"96 pictures; 97 were asked for"):
