@@ -25,15 +25,7 @@ Fov = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")]
 Disparity = Annotated[bool, typer.Option("--disparity", help="The file holds inverse depth, in which near is bright.")]
-
-FarToNear = Annotated[
-    float | None,
-    typer.Option(
-        help="Of disparity that was stretched to all levels: how many times farther its darkest pixel is than its "
-        "brightest. Default: 10 where a map looks stretched.",
-        show_default=False,
-    ),
-]
+FarToNear = Annotated[float | None, typer.Option(help=options.FAR_TO_NEAR, show_default=False)]
 
 
 def _target(default: str, help: str) -> object:

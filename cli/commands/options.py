@@ -199,6 +199,10 @@ TileStrength = Annotated[
         rich_help_panel=TILES,
     ),
 ]
+FAR_TO_NEAR = (
+    "Of disparity that was stretched to all levels: how many times farther its darkest pixel is than its brightest. "
+    "Default: 10 where a map looks stretched."
+)
 Fov = Annotated[
     float, typer.Option(help="Horizontal field of view of the saved picture, degrees.", rich_help_panel=CLOUD)
 ]

@@ -133,12 +133,7 @@ def d2i(
     ] = False,
     far_to_near: Annotated[
         float | None,
-        typer.Option(
-            help="Of disparity that was stretched to all levels: how many times farther its darkest pixel is than its "
-            "brightest. Default: 10 where a map looks stretched.",
-            show_default=False,
-            rich_help_panel=options.INPUT,
-        ),
+        typer.Option(help=options.FAR_TO_NEAR, show_default=False, rich_help_panel=options.INPUT),
     ] = None,
     mask: Annotated[
         Path | None,
