@@ -18,6 +18,7 @@ from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.weights.bundle import locate, vae_prefix
 from ..mforce_core.weights.checkpoint import save_model
 from ..mforce_core.weights.named_parts import Part, named_part, portable
+from ..mforce_core.weights.update import UPDATE_FILE
 from .config import TrainConfig
 from .data.encode import ENCODE_REPORT
 from .lora import merge_lora, save_lora, split_lora
@@ -25,7 +26,7 @@ from .optimizer import MovingAverage
 from .processes import Processes
 
 #: In the run's folder.
-MODEL, LORA = "model", "lora.safetensors"
+MODEL, LORA = "model", UPDATE_FILE
 
 
 def export(

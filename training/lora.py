@@ -10,11 +10,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..mforce_core.model.config import ConfigError, Distilled
+from ..mforce_core.weights.update import PREFIX, Update
 from .config import LoraConfig
 from .initialize import MasterWeightLinear
-
-#: ComfyUI's name of the transformer in the keys of a LoRA file.
-_PREFIX = "diffusion_model."
 
 #: Starts of the names of layers that can be targets: of the image and text half, and of depth alone.
 _HALF: tuple[str, ...] = ("double_blocks.", "single_blocks.", "img_in", "txt_in")
@@ -90,21 +88,19 @@ def split_lora(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
 
 def merge_lora(weights: Mapping[str, Tensor], pairs: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
     """``W + (alpha / rank) B A`` in float32 for every layer with a pair."""
-    merged = dict(weights)
-    for name, down in pairs.items():
-        if name.endswith(".lora_A.weight"):
-            layer = name.removesuffix(".lora_A.weight")
-            update = pairs[f"{layer}.lora_B.weight"].float() @ down.float()
-            merged[f"{layer}.weight"] = weights[f"{layer}.weight"].float() + config.alpha / config.rank * update
-    return merged
+    update = Update({**pairs, **_alphas(pairs, config)})
+    return {name: update.add_to(name, weight) for name, weight in weights.items()}
+
+
+def _alphas(pairs: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
+    return {f"{name.split('.lora_')[0]}.alpha": torch.tensor(config.alpha) for name in pairs}
 
 
 def save_lora(pairs: Mapping[str, Tensor], config: LoraConfig, path: Path, distilled: Distilled | None = None) -> None:
     """Write the file that ComfyUI's LoraLoader opens: pairs and ``alpha`` of each layer, and in its metadata how the
     model is to be run with it, where it makes one of few steps."""
-    tensors = {_PREFIX + name: tensor.to(torch.bfloat16).contiguous() for name, tensor in pairs.items()}
-    for name in pairs:
-        tensors[f"{_PREFIX}{name.split('.lora_')[0]}.alpha"] = torch.tensor(config.alpha)
+    tensors = {PREFIX + name: tensor.to(torch.bfloat16).contiguous() for name, tensor in pairs.items()}
+    tensors |= {PREFIX + name: alpha for name, alpha in _alphas(pairs, config).items()}
     partial = path.with_suffix(".part")
     metadata = {"format": "pt"}
     if distilled is not None:
