@@ -98,8 +98,7 @@ def sparse_masks(size: tuple[int, int], probability: float, draws: Draws) -> Ten
     points = draws.uniform(*size) < 0.02 + 0.48 * first
     every = 2 + (first * 7).long()
     lines = row % every == (second * every).long()
-    tall, wide = ((0.2 + 0.5 * share) for share in (first, second))
-    tall, wide = (tall * height).long(), (wide * width).long()
+    tall, wide = ((0.2 + 0.5 * first) * height).long(), ((0.2 + 0.5 * second) * width).long()
     top, left = (third * (height - tall)).long(), (fourth * (width - wide)).long()
     hole = (row >= top) & (row < top + tall) & (column >= left) & (column < left + wide)
 

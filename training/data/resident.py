@@ -75,8 +75,10 @@ class _Block:
         self.ends = list(accumulate(shard.rows for shard in self.shards))
         self.device = device
         self.rgb = self._whole("rgb")
-        self.depth = self._whole("depth") if depth and folder.has_depth else None
-        self.scales = torch.cat([shard.depth_scales for shard in self.shards]).to(device) if folder.has_depth else None
+        self.depth: Tensor | None = None
+        if depth and folder.has_depth:
+            self.depth = self._whole("depth")
+            self.scales = torch.cat([shard.depth_scales for shard in self.shards]).to(device)
         tables, index = zip(*map(folder.texts, self.shards), strict=True)
         starts = accumulate((len(table) for table in tables[:-1]), initial=0)
         self.table = torch.cat(tables).to(device)
@@ -92,7 +94,7 @@ class _Block:
             numbers = torch.tensor([self._caption(pick, seed) for pick in picks], device=self.device)
         rgb = self.rgb[rows].float()
         maps = None
-        if self.depth is not None and self.scales is not None:
+        if self.depth is not None:
             maps = self.depth[rows].float() * self.scales[rows, None, None]
         elif side:
             maps = torch.zeros(len(rows), rgb.shape[2] * side, rgb.shape[3] * side, device=self.device)
