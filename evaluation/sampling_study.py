@@ -5,6 +5,7 @@
 ``i2d``: depth of rendered pictures against the exact depth, by number of steps.
 ``follow``: pictures that follow a depth map, and depth that follows a picture, by log2 of alpha.
 ``cache``: blocks reused between steps, against the same path without that.
+``looks``: whether people could tell cheaper joint and depth-to-image rollouts from the release's.
 ``ensemble``: whether the spread of several depth maps of a picture tells where they are wrong.
 """
 
@@ -21,9 +22,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from ..mforce_core.depth.ensemble import combine
-from ..mforce_core.release import LOG2_ALPHA
+from ..mforce_core.release import LOG2_ALPHA, STEPS
 from ..mforce_core.settings import FAST_SAMPLER, FAST_SIGMA, FAST_STEPS
-from . import intervals
+from . import comparison, intervals
 from .appearance import seam_steps, sharpness
 from .intervals import Estimate
 from .judge import load_judge
@@ -60,12 +61,16 @@ CACHED: Mapping[str, Way] = {
     f"fast: 2M {FAST_STEPS}": Way(SPREAD, FAST_STEPS, FAST_SAMPLER),
 }
 CACHES = (0.02, 0.03, 0.05, 0.1)
+#: Cheaper ways of joint sampling; their solver, steps and guidance also make pictures from depth.
+LOOKS: Mapping[str, Way] = {
+    name: SOLVERS[name] for name in (f"2M 20, sigma {FAST_SIGMA}", f"fast: 2M {FAST_STEPS}, sigma {FAST_SIGMA}")
+} | {f"fast, guidance {guidance:g}": Way(SPREAD, FAST_STEPS, FAST_SAMPLER, cfg=guidance) for guidance in (3.0, 2.0)}
 I2D_STEPS = (1, 2, 4, 10, 50, 25, 100)
 FOLLOW = (None, -8.0, -5.0, -2.0, 0.0, 3.0, -14.0)
 ENSEMBLE = ((4, 4), (4, 10))  # maps, steps
 
 #: How many pictures a section is measured on.
-COUNTS = {"solvers": 64, "paths": 64, "cache": 64, "i2d": 64, "follow": 24, "ensemble": 128}
+COUNTS = {"solvers": 64, "paths": 64, "cache": 64, "looks": 96, "i2d": 64, "follow": 24, "ensemble": 128}
 
 Row = dict[str, Any]
 
@@ -115,6 +120,8 @@ def _rows(
             for name, way in CACHED.items()
             for threshold in CACHES
         }
+    if section == "looks":
+        return _looks(subject, count)
     scenes = subject.scenes(count)
     if section == "i2d":
         return {f"{steps} steps": partial(_image_to_depth, subject, scenes, steps) for steps in I2D_STEPS}
@@ -163,6 +170,34 @@ def _joint(
     if way.block_cache and against is not None:
         cost |= {"reused": outcome.reused, "seconds_without": against.seconds}
     return {**way.settings, **cost, **_numbers(columns)}
+
+
+def _looks(subject: Subject, count: int) -> dict[str, Callable[[], Row]]:
+    """The release's way, and cheaper ones beside it: ``count`` prompts of one object, two thirds as many scenes."""
+    inputs = comparison.Inputs(subject, comparison.Counts(prompts=count, scenes=max(2, 2 * count // 3)))
+
+    def measured(ways: comparison.Ways) -> comparison.Measured:
+        return comparison.Measured(comparison.make(subject, ways, inputs), inputs, subject)
+
+    released = comparison.released(STEPS)
+    own = cache(lambda: measured(released))
+
+    def cheaper(name: str, joint: Way) -> Row:
+        drawn = replace(
+            joint,
+            path=f"d2i sigma={FAST_SIGMA}",
+        )
+        ways = released._replace(joint=joint, d2i=drawn)
+        other = measured(ways)
+        return comparison.row(name, ways, other) | {
+            "over_release": other.over(own()),
+            "minus_release": other.minus(own()),
+        }
+
+    first = f"Euler, the release's {STEPS}"
+    return {first: lambda: comparison.row(first, released, own())} | {
+        other: partial(cheaper, other, way) for other, way in LOOKS.items()
+    }
 
 
 def _image_to_depth(subject: Subject, scenes: tuple[Any, Tensor, Tensor], steps: int) -> Row:

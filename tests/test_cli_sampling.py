@@ -300,3 +300,20 @@ def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> No
     assert set(tables["ensemble"][0]) >= {"certain_80_percent_absrel", "spearman_of_spread_and_error"}
     assert run(*command, "--only", "solvers") == ""  # all known
     assert "not magic" in run("study", "sampling", "--only", "magic", code=2)
+
+
+def test_the_looks_of_a_way_are_held_against_the_releases(monkeypatch, tmp_path) -> None:
+    """A way that is the release's own has its pictures; another solver makes others, at its own cost."""
+    monkeypatch.setattr(sampling_study, "STEPS", 2)
+    same, other = Way(sampling_study.RELEASED, 2), Way(sampling_study.RELEASED, 2, "dpmpp_2m", cfg=1.0)
+    monkeypatch.setattr(sampling_study, "LOOKS", {"same": same, "other": other})
+    file = tmp_path / "tables.json"
+    run("study", "sampling", "--only", "looks", "--count", 4, "--size", 32, "--json", file)
+    release, same_row, other_row = json.loads(file.read_text())["tables"]["looks"]["rows"]
+    assert release["name"] == "Euler, the release's 2"
+    assert "over_release" not in release
+    assert same_row["over_release"]["joint_absrel"] == [1, 1, 1]
+    assert same_row["minus_release"]["shape_error"] == [0, 0, 0]
+    assert same_row["joint_frechet"] == release["joint_frechet"]
+    assert other_row["joint_absrel"] != release["joint_absrel"]
+    assert other_row["cfg"] == 1

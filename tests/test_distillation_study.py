@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from mforce.cli import distillation
 from mforce.cli.app import app
 from mforce.cli.commands.students import _named
-from mforce.evaluation.distillation import spread
+from mforce.evaluation.comparison import spread
 from mforce.evaluation.frechet import cell_distance, frechet
 from mforce.mforce_core.model.config import ConfigError
 from mforce.mforce_core.weights.parts import model_path
