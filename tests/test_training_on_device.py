@@ -1,7 +1,9 @@
-"""Samples that lie on the device: the same batches as those that are read, and random numbers for the whole batch."""
+"""Samples that lie on the device: the same batches as those that are read, and random numbers for blocks of it."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,10 +11,10 @@ from mforce.mforce_core.model.config import ConfigError
 from mforce.training.config import RecipeConfig
 from mforce.training.data.encoded import EncodedSource
 from mforce.training.data.resident import ResidentSource
-from mforce.training.draws import BatchDraws, Draws, RowDraws
+from mforce.training.draws import BLOCK, BatchDraws, Draws, RowDraws
 from mforce.training.log import read_log
 from mforce.training.noise import draw_noise
-from mforce.training.processes import join
+from mforce.training.processes import Processes, join
 from mforce.training.recipe import Batch, sparse_masks
 from mforce.training.train import Trainer, train
 from tiny_training import config, write_base, write_data, write_latents, write_words
@@ -64,18 +66,52 @@ def test_batches_are_those_that_are_read(tmp_path: Path, depth: bool, device: st
     same(EncodedSource(folders, tmp_path, batch_size=6, seed=4, weights=[3, 1, 2]), depth, device)
 
 
-@pytest.mark.parametrize("device", ["cpu", CUDA])
-def test_rows_of_a_batch_are_the_same_whoever_has_them(device: str) -> None:
-    def drawn(rows: slice) -> tuple[torch.Tensor, ...]:
-        draws = BatchDraws(3, 7, 8, rows, torch.device(device))
-        return draws.uniform(), draws.normal(4, 5), draws.uniform(2)
+def drawn(batch_size: int, rows: slice, device: str, step: int = 7) -> tuple[torch.Tensor, ...]:
+    draws = BatchDraws(3, step, batch_size, rows, torch.device(device))
+    return draws.uniform(), draws.normal(4, 5), draws.uniform(2)
 
-    whole = drawn(slice(0, 8))
-    for rows in (slice(0, 4), slice(4, 8)):
-        assert all(torch.equal(part, all_rows[rows]) for part, all_rows in zip(drawn(rows), whole, strict=True))
-    other = BatchDraws(3, 8, 8, slice(0, 8), torch.device(device)).uniform()
-    assert not torch.equal(other, whole[0])
-    assert all(value.device.type == device for value in whole)
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize(("batch_size", "processes", "micro_batch"), [(8, 2, 4), (768, 3, 100), (600, 2, 300)])
+def test_processes_and_micro_batches_have_the_rows_of_one_draw(
+    batch_size: int, processes: int, micro_batch: int, device: str
+) -> None:
+    whole = drawn(batch_size, slice(0, batch_size), device)
+    assert all(len(value) == batch_size and value.device.type == device for value in whole)
+    parts = []
+    for rank in range(processes):
+        own = Processes(rank, processes, torch.device(device)).share(batch_size)
+        for start in range(own.start, own.stop, micro_batch):
+            parts.append(drawn(batch_size, slice(start, min(start + micro_batch, own.stop)), device))
+    for together, value in zip(zip(*parts, strict=True), whole, strict=True):
+        assert torch.equal(torch.cat(together), value)
+        assert len(value.flatten(1 if value.ndim > 1 else 0).unique(dim=0)) == batch_size  # no row comes twice
+    assert not torch.equal(drawn(batch_size, slice(0, batch_size), device, step=8)[0], whole[0])
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+@pytest.mark.parametrize("count", [6, 256])
+def test_a_batch_of_one_block_is_one_draw(count: int, device: str) -> None:
+    """Batches of up to 256 rows keep the numbers of torch's generator for (seed, step), drawn at once."""
+    state = np.random.SeedSequence((3, 7)).generate_state(1, np.uint64)
+    generator = torch.Generator(device).manual_seed(int(state[0]) >> 1)
+    uniform, normal, _ = drawn(count, slice(0, count), device)
+    assert torch.equal(torch.rand(count, generator=generator, device=device), uniform)
+    assert torch.equal(torch.randn(count, 4, 5, generator=generator, device=device), normal)
+
+
+def test_a_process_draws_no_more_than_the_blocks_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    draw = torch.randn
+
+    def counted(*shape: int, **options: Any) -> torch.Tensor:
+        rows.append(shape[0])
+        return draw(*shape, **options)
+
+    monkeypatch.setattr(torch, "randn", counted)
+    for first in range(0, 2048, 32):
+        BatchDraws(0, 0, 2048, slice(first, first + 32), torch.device("cpu")).normal(3)
+    assert rows == [BLOCK] * 64
 
 
 @pytest.mark.parametrize("device", ["cpu", CUDA])
@@ -115,7 +151,7 @@ def test_a_run_learns_and_resumes_to_the_bit(data: Path, base: Path, tmp_path: P
 
 
 def test_a_batch_in_parts_is_the_batch(data: Path, base: Path, tmp_path: Path) -> None:
-    """Micro-batches draw for the whole batch and keep their rows."""
+    """Micro-batches have their rows of what is drawn for the batch."""
     feeds = [
         Trainer(
             config(

@@ -162,9 +162,10 @@ def test_muon_on_two_processes_trains_like_one_and_goes_on_alone(data: Path, bas
 
 
 def test_the_papers_recipe_on_two_processes_trains_like_one(data: Path, base: Path, tmp_path: Path) -> None:
-    """With part of every sharded block frozen, and all of its losses."""
+    """With part of every sharded block frozen, all of its losses, and samples and noise of the device."""
     more = {"steps": 6, "trainable": "paper", "recipe.depth_start": "paper", "recipe.depth_times": "plateau"}
     more |= {"recipe.depth_weighting": "velocity", "recipe.gradient_weight": 0.1, "base": base}
+    more |= {"data.on_device": "true"}
     train(config("mf", data, tmp_path / "one", **more))
     torchrun(arguments("mf", data, tmp_path / "two", **more))
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")

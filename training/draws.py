@@ -1,11 +1,14 @@
 """Where a step's random numbers come from."""
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+#: Rows of a batch that a device draws together.
+BLOCK = 256
 
 
 class Draws(Protocol):
@@ -37,19 +40,47 @@ class RowDraws:
 
 
 class BatchDraws:
-    """On a device, for the whole batch at once, of which ``rows`` are kept: a function of (seed, step, batch size, row)
-    and of the model of the device. On a GPU this takes a few kernels in place of many calls for every row."""
+    """On a device, for blocks of the batch, of which ``rows`` are kept: a function of (seed, step, batch size, row) and
+    of the model of the device. On a GPU this takes a few kernels in place of many calls for every row.
+
+    Blocks have `BLOCK` rows, the last one what is left of the batch, and a generator each. Only those that hold some of
+    ``rows`` are drawn: however large the batch is, a process draws less than two blocks more than it keeps.
+    """
 
     def __init__(self, seed: int, step: int, batch_size: int, rows: slice, device: torch.device) -> None:
-        self._generator = _generator(seed, step, device=device)
-        self._all, self._own, self._device = batch_size, rows, device
-        self.count = rows.stop - rows.start
+        self._device, self.count = device, rows.stop - rows.start
+        self._blocks = [
+            _Block(
+                _generator(seed, step, number, device=device),
+                min(BLOCK, batch_size - first),
+                slice(max(rows.start - first, 0), rows.stop - first),
+            )
+            for number, first in enumerate(range(0, batch_size, BLOCK))
+            if first < rows.stop and first + BLOCK > rows.start
+        ]
 
     def uniform(self, *shape: int) -> Tensor:
-        return torch.rand(self._all, *shape, generator=self._generator, device=self._device)[self._own]
+        return self._drawn(torch.rand, shape)
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn(self._all, *shape, generator=self._generator, device=self._device)[self._own]
+        return self._drawn(torch.randn, shape)
+
+    def _drawn(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        # Copied, since a part of a block would hold on to the memory of all of it.
+        return torch.cat(
+            [
+                draw(block.count, *shape, generator=block.generator, device=self._device)[block.kept]
+                for block in self._blocks
+            ]
+        )
+
+
+class _Block(NamedTuple):
+    """``count`` rows that are drawn together, of which a slice is kept."""
+
+    generator: torch.Generator
+    count: int
+    kept: slice
 
 
 def _generator(*numbers: int, device: torch.device | str = "cpu") -> torch.Generator:
