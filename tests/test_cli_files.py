@@ -9,7 +9,7 @@ from PIL import Image
 
 pytest.importorskip("typer")
 
-from mforce.cli.commands.options import parse_size
+from mforce.cli.commands.values import parse_size
 from mforce.mforce_core.depth.preview import depth_preview
 from mforce.mforce_core.picture.reading import read_picture
 from mforce.mforce_core.results.cloud_view import draw_cloud

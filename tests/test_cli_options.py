@@ -10,7 +10,7 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from mforce.cli.app import app
-from mforce.cli.commands.options import whole_numbers
+from mforce.cli.commands.values import whole_numbers
 from mforce.cli.json_file import write_json
 
 

@@ -17,26 +17,20 @@ def bench(
         str | None,
         typer.Option(
             help="Sizes of the model, its weights are random: nano, 231m, klein-4b or 12b-v2. Default: 12b-v2 on a "
-            "GPU, 231m elsewhere.",
-            show_default=False,
+            "GPU, 231m elsewhere."
         ),
     ] = None,
     device: options.Device = "auto",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     repeats: Annotated[
-        int | None,
-        typer.Option(help="Rounds of every comparison. Default: 30 on a GPU, 10 elsewhere.", min=1, show_default=False),
+        int | None, typer.Option(help="Rounds of every comparison. Default: 30 on a GPU, 10 elsewhere.", min=1)
     ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Measure under torch.compile too; compiling takes minutes.")
     ] = True,
     json_file: Annotated[
         Path | None,
-        typer.Option(
-            "--json",
-            help="Write the numbers to this file, or, named by the device, to this folder.",
-            show_default=False,
-        ),
+        typer.Option("--json", help="Write the numbers to this file, or, named by the device, to this folder."),
     ] = None,
     debug: options.Debug = False,
 ) -> None:

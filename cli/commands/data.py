@@ -21,15 +21,14 @@ Sources = Annotated[
         show_default=False,
     ),
 ]
-Report = Annotated[Path | None, typer.Option("--json", help="Also write the report here.", show_default=False)]
+Report = Annotated[Path | None, typer.Option("--json", help="Also write the report here.")]
 
 
 @app.command()
 def check(
     sources: Sources,
     words: Annotated[
-        Path | None,
-        typer.Option(help="Word-level text encoder: name words that it does not know.", show_default=False),
+        Path | None, typer.Option(help="Word-level text encoder: name words that it does not know.")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if anything is broken.")] = False,
     report: Report = None,
@@ -88,16 +87,12 @@ def encode(
     vae: Annotated[Path, typer.Option(help="Autoencoder, file or folder.")],
     text_encoder: Annotated[
         Path | None,
-        typer.Option(
-            help="Word-level text encoder, or folder with Qwen3. Without it captions are stored as they are.",
-            show_default=False,
-        ),
+        typer.Option(help="Word-level text encoder, or folder with Qwen3. Without it captions are stored as they are."),
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="Of the pictures in pixels, multiples of 16.")] = "512",
     fit: Annotated[str, typer.Option(help="crop cuts the middle out, pad letterboxes.")] = "crop",
     buckets: Annotated[
-        bool,
-        typer.Option("--buckets", help="Canvases of several shapes; --size is the longer side."),
+        bool, typer.Option("--buckets", help="Canvases of several shapes; --size is the longer side.")
     ] = False,
     views: Annotated[int, typer.Option(help="Rows a sample: the middle, then random crops and flips.", min=1)] = 1,
     depth: Annotated[bool, typer.Option(help="Leave out samples without depth, or leave depth out.")] = True,
@@ -114,7 +109,7 @@ def encode(
         from ...training.data.shards import find_shards
         from ...training.data.workers import map_items
         from ..progress import progress_bar, say
-        from .options import parse_size
+        from .values import parse_size
 
         if fit not in ("crop", "pad"):
             raise ValueError(f"--fit {fit} is unknown: choose crop or pad")
@@ -152,16 +147,12 @@ def encode(
 def label(
     sources: Sources,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for new tars. Folders get depth beside their pictures.", show_default=False),
+        Path | None, typer.Option(help="Folder for new tars. Folders get depth beside their pictures.")
     ] = None,
     model: options.Model = "nano",
     text_encoder: options.TextEncoder = None,
     vae: options.Vae = None,
-    size: Annotated[
-        int | None,
-        typer.Option(help="Side of the model's square. Default: what it was made for.", show_default=False),
-    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the model's square. Default: what it was made for.")] = None,
     steps: options.Steps = STEPS,
     seed: options.Seed = 0,
     batch_size: Annotated[int, typer.Option(help="Pictures at a time.", min=1)] = 8,

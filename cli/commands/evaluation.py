@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,6 +16,7 @@ from ..errors import report_errors
 from . import options, students
 from .default_command import DefaultCommandGroup
 from .study_options import JsonFile, SceneSeed
+from .values import model_files, parse_devices, parse_size
 
 app = typer.Typer(
     name="eval",
@@ -22,30 +25,24 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-DATA, PREDICTION, PROTOCOL, RUN = "Data", "Prediction", "Protocol", "Run"
+_data = partial(typer.Option, rich_help_panel="Data")
+_prediction = partial(typer.Option, rich_help_panel="Prediction")
+_protocol = partial(typer.Option, rich_help_panel="Protocol")
 
 Ensemble = Annotated[
-    int,
-    typer.Option(
-        help="Maps per picture, from noise of their own, that become one by Marigold's ensemble.",
-        min=1,
-        rich_help_panel=PREDICTION,
-    ),
+    int, _prediction(help="Maps per picture, from noise of their own, that become one by Marigold's ensemble.", min=1)
 ]
 EnsembleMethod = Annotated[
     str,
-    typer.Option(
+    _prediction(
         help="marigold: scale and shift of each map, then the median in 0..1, for affine alignments only; "
-        "median: scale only, so that every alignment is possible.",
-        rich_help_panel=PREDICTION,
+        "median: scale only, so that every alignment is possible."
     ),
 ]
 Processes = Annotated[
-    int, typer.Option(help="Processes for each device; for saved predictions on a CPU.", min=1, rich_help_panel=RUN)
+    int, typer.Option(help="Processes for each device; for saved predictions on a CPU.", min=1, rich_help_panel="Run")
 ]
-First = Annotated[
-    int | None, typer.Option(help="Only so many pictures from the beginning.", min=1, rich_help_panel=DATA)
-]
+First = Annotated[int | None, _data(help="Only so many pictures from the beginning.", min=1)]
 
 
 @app.command()
@@ -65,7 +62,7 @@ def scenes(
         from ..evaluation import run_evaluation
         from ..tables import print_metrics
 
-        files = options.model_files(model, text_encoder, vae)
+        files = model_files(model, text_encoder, vae)
         settings = Settings("joint", "", seed=seed, steps=steps or STEPS, device=device, **files)
         metrics = run_evaluation(settings, scenes, json_file, () if steps is None else ("steps",))
         print_metrics(metrics)
@@ -80,76 +77,44 @@ def depth(
             help="nyuv2, kitti, eth3d, scannet, diode, ibims1, sintel, sunrgbd, ..., scenes (rendered), files (yours).",
         ),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder or uncompressed tar of the set.", show_default=False, rich_help_panel=DATA),
-    ] = None,
-    listing: Annotated[
-        Path | None,
-        typer.Option("--list", help="Marigold's list of the set.", show_default=False, rich_help_panel=DATA),
-    ] = None,
-    layout: Annotated[
-        str, typer.Option(help="moge, marigold, or auto: MoGe's where there is an index.", rich_help_panel=DATA)
-    ] = "auto",
-    region: Annotated[
-        str, typer.Option(help="Pixels of KITTI that count: eigen, garg or none.", rich_help_panel=DATA)
-    ] = "eigen",
-    scene_count: Annotated[
-        int, typer.Option("--scenes", help="How many rendered scenes.", min=1, rich_help_panel=DATA)
-    ] = 64,
+    data: Annotated[Path | None, _data(help="Folder or uncompressed tar of the set.")] = None,
+    listing: Annotated[Path | None, _data("--list", help="Marigold's list of the set.")] = None,
+    layout: Annotated[str, _data(help="moge, marigold, or auto: MoGe's where there is an index.")] = "auto",
+    region: Annotated[str, _data(help="Pixels of KITTI that count: eigen, garg or none.")] = "eigen",
+    scene_count: Annotated[int, _data("--scenes", help="How many rendered scenes.", min=1)] = 64,
     center_crop: Annotated[
         int | None,
-        typer.Option(
+        _data(
             help="Score the largest square in the middle of pictures at this size: 256 in the paper's scaling study.",
             min=16,
-            show_default=False,
-            rich_help_panel=DATA,
         ),
     ] = None,
     first: First = None,
     model: options.Model = BUILT_IN,
     predictions: Annotated[
         Path | None,
-        typer.Option(
-            help="Score saved maps instead of a model's: npy, npz, exr, pfm, tiff, 16-bit png, MoGe's png.",
-            show_default=False,
-            rich_help_panel=PREDICTION,
-        ),
+        _prediction(help="Score saved maps instead of a model's: npy, npz, exr, pfm, tiff, 16-bit png, MoGe's png."),
     ] = None,
     peer: Annotated[
         str | None,
-        typer.Option(
+        _prediction(
             metavar="FAMILY:ID",
             help="Score another project's model where it is installed: transformers:, moge: or marigold:.",
-            show_default=False,
-            rich_help_panel=PREDICTION,
         ),
     ] = None,
-    kind: Annotated[
-        str, typer.Option(help="What saved maps or a peer hold: depth or disparity.", rich_help_panel=PREDICTION)
-    ] = "depth",
+    kind: Annotated[str, _prediction(help="What saved maps or a peer hold: depth or disparity.")] = "depth",
     ensemble: Ensemble = 1,
     ensemble_method: EnsembleMethod = "marigold",
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="moge or marigold. Default: that of the layout.", show_default=False, rich_help_panel=PROTOCOL
-        ),
-    ] = None,
+    protocol: Annotated[str | None, _protocol(help="moge or marigold. Default: that of the layout.")] = None,
     align: Annotated[
         str | None,
-        typer.Option(
+        _protocol(
             help="Alignments instead of the protocol's, separated by commas: none, median, scale, affine-depth, "
-            "affine-disparity, least-square, least-square-disparity.",
-            show_default=False,
-            rich_help_panel=PROTOCOL,
+            "affine-disparity, least-square, least-square-disparity."
         ),
     ] = None,
     normals: Annotated[
-        bool,
-        typer.Option(
-            "--normals", help="Also errors of surface normals, where the camera is known.", rich_help_panel=PROTOCOL
-        ),
+        bool, _protocol("--normals", help="Also errors of surface normals, where the camera is known.")
     ] = False,
     steps: options.Steps = STEPS,
     seed: options.Seed = 0,
@@ -173,18 +138,17 @@ def depth(
         from ..depth_evaluation import evaluate_depth, predictor_from
         from ..generation import prepare
         from ..spread import Workers
-        from ..tables import print_metrics
 
         if layout not in ("auto", "moge", "marigold"):
             raise ValueError(f"--layout is auto, moge or marigold, not {layout}.")
-        places = options.parse_devices(devices) * processes
+        places = parse_devices(devices) * processes
         found = None
         if predictions is None and peer is None:
             found = prepare(
                 Settings(
                     "i2d", "", steps=steps, cfg=CFG["i2d"], seed=seed,
-                    size=options.parse_size(size), device=places[0], dtype=dtype,
-                    **options.model_files(model, text_encoder, vae),
+                    size=parse_size(size), device=places[0], dtype=dtype,
+                    **model_files(model, text_encoder, vae),
                 )
             )  # fmt: skip
         metrics = evaluate_depth(
@@ -203,11 +167,7 @@ def depth(
             workers=Workers(places, ray, ray_gpus),
             first=first,
         )  # fmt: skip
-        for fact in metrics["facts"]:
-            print(f"{fact}.")
-        print_metrics({name: value for name, value in metrics.items() if name not in ("facts", "failed")})
-        if metrics["failed"]:
-            raise typer.Exit(1)
+        _print(metrics)
 
 
 @app.command()
@@ -217,65 +177,38 @@ def d2i(
         typer.Argument(
             metavar="LIST",
             help="One line per picture: path, tab, caption. Without it: rendered scenes, which have exact depth.",
-            show_default=False,
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the pictures. Default: the list's.", show_default=False, rich_help_panel=DATA),
-    ] = None,
-    scene_count: Annotated[
-        int, typer.Option("--scenes", help="How many rendered scenes.", min=1, rich_help_panel=DATA)
-    ] = 64,
+    data: Annotated[Path | None, _data(help="Folder of the pictures. Default: the list's.")] = None,
+    scene_count: Annotated[int, _data("--scenes", help="How many rendered scenes.", min=1)] = 64,
     first: First = None,
     model: options.Model = BUILT_IN,
     peer: Annotated[
         str | None,
-        typer.Option(
+        _prediction(
             "--estimator",
             metavar="FAMILY:ID",
             help="What sees depth in pictures: transformers:, moge: or marigold:. "
             "Default: the model's own image to depth.",
-            show_default=False,
-            rich_help_panel=PREDICTION,
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(
+        _prediction(
             help="Saved maps instead of an estimator, in its folders real and made, under the names of the pictures "
-            "that the run writes into folders of these names. The run says when they are needed.",
-            show_default=False,
-            rich_help_panel=PREDICTION,
+            "that the run writes into folders of these names. The run says when they are needed."
         ),
     ] = None,
-    kind: Annotated[
-        str, typer.Option(help="What the estimator predicts: depth or disparity.", rich_help_panel=PREDICTION)
-    ] = "depth",
+    kind: Annotated[str, _prediction(help="What the estimator predicts: depth or disparity.")] = "depth",
     far_to_near: Annotated[
-        float,
-        typer.Option(
-            help="Of an estimator of disparity: how many times farther its least is than its most.",
-            rich_help_panel=PREDICTION,
-        ),
+        float, _prediction(help="Of an estimator of disparity: how many times farther its least is than its most.")
     ] = 10.0,
-    align: Annotated[
-        str, typer.Option(help="Alignment of the depth seen in made pictures.", rich_help_panel=PROTOCOL)
-    ] = "scale",
+    align: Annotated[str, _protocol(help="Alignment of the depth seen in made pictures.")] = "scale",
     fid: Annotated[
         str | None,
-        typer.Option(
-            help="FID and KID: clean, legacy_pytorch, legacy_tensorflow (clean-fid) or torch-fidelity.",
-            show_default=False,
-            rich_help_panel=PROTOCOL,
-        ),
+        _protocol(help="FID and KID: clean, legacy_pytorch, legacy_tensorflow (clean-fid) or torch-fidelity."),
     ] = None,
-    clip: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ID", help="CLIP score by this model of transformers.", show_default=False, rich_help_panel=PROTOCOL
-        ),
-    ] = None,
+    clip: Annotated[str | None, _protocol(metavar="ID", help="CLIP score by this model of transformers.")] = None,
     steps: options.Steps = STEPS,
     cfg: options.Cfg = None,
     seed: options.Seed = 0,
@@ -298,17 +231,16 @@ def d2i(
         from ..generation import prepare
         from ..image_evaluation import evaluate_images
         from ..spread import Workers
-        from ..tables import print_metrics
 
         if kind not in ("depth", "disparity"):
             raise ValueError(f"--kind is depth or disparity, not {kind}.")
         if predictions is not None and peer is not None:
             raise ValueError("--predictions and --estimator exclude each other.")
-        places = options.parse_devices(devices)
+        places = parse_devices(devices)
         settings, parts = prepare(
             Settings(
                 "d2i", "", steps=steps, cfg=CFG["d2i"] if cfg is None else cfg, seed=seed, dtype=dtype,
-                size=options.parse_size(size), device=places[0], **options.model_files(model, text_encoder, vae),
+                size=parse_size(size), device=places[0], **model_files(model, text_encoder, vae),
             )
         )  # fmt: skip
         estimator: PredictorSpec = FromModel(replace(settings, mode="i2d", cfg=CFG["i2d"]), parts)
@@ -325,11 +257,18 @@ def d2i(
         metrics = evaluate_images(
             job, first=first, fid=fid, clip=clip, overwrite=overwrite, workers=Workers(places, ray, ray_gpus)
         )
-        for fact in metrics["facts"]:
-            print(f"{fact}.")
-        print_metrics({name: value for name, value in metrics.items() if name not in ("facts", "failed")})
-        if metrics["failed"]:
-            raise typer.Exit(1)
+        _print(metrics)
+
+
+def _print(metrics: Mapping[str, Any]) -> None:
+    """Exits with 1 where something failed."""
+    from ..tables import print_metrics
+
+    for fact in metrics["facts"]:
+        print(f"{fact}.")
+    print_metrics({name: value for name, value in metrics.items() if name not in ("facts", "failed")})
+    if metrics["failed"]:
+        raise typer.Exit(1)
 
 
 app.command("distilled")(students.distilled)

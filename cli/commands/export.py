@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,21 +16,13 @@ app = typer.Typer(
 )
 
 Source = Annotated[Path, typer.Argument(help="Folder of a result, or a depth file: npy, npz, exr, pfm, png, tiff.")]
-Picture = Annotated[
-    Path | None,
-    typer.Option("--image", help="The picture of a depth file, for its colors.", show_default=False),
-]
-Fov = Annotated[
-    float | None,
-    typer.Option(help="Horizontal field of view in degrees. Default: the result's, else 65.", show_default=False),
-]
+Picture = Annotated[Path | None, typer.Option("--image", help="The picture of a depth file, for its colors.")]
+Fov = Annotated[float | None, typer.Option(help="Horizontal field of view in degrees. Default: the result's, else 65.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")]
 Disparity = Annotated[bool, typer.Option("--disparity", help="The file holds inverse depth, in which near is bright.")]
-FarToNear = Annotated[float | None, typer.Option(help=options.FAR_TO_NEAR, show_default=False)]
+FarToNear = Annotated[float | None, typer.Option(help=options.FAR_TO_NEAR)]
 
-
-def _target(default: str, help: str) -> object:
-    return typer.Option("--output", "-o", help=f"{help} Default: {default}.", show_default=False)
+_output = partial(typer.Option, "--output", "-o")
 
 
 @app.command()
@@ -40,7 +33,7 @@ def cloud(
     disparity: Disparity = False,
     far_to_near: FarToNear = None,
     normals: Annotated[bool, typer.Option("--normals", help="With surface normals.")] = False,
-    output: Annotated[Path, _target("cloud.ply", "File to write: .ply or .glb.")] = Path("cloud.ply"),
+    output: Annotated[Path, _output(help="File to write: .ply or .glb.")] = Path("cloud.ply"),
     overwrite: Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -61,7 +54,7 @@ def splats(
     disparity: Disparity = False,
     far_to_near: FarToNear = None,
     size: Annotated[float, typer.Option(min=0.1, max=10.0, help="Size of the splats: 1 just closes surfaces.")] = 1.0,
-    output: Annotated[Path, _target("splats.ply", "File to write.")] = Path("splats.ply"),
+    output: Annotated[Path, _output(help="File to write.")] = Path("splats.ply"),
     overwrite: Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -81,7 +74,7 @@ def layers(
     fov: Fov = None,
     disparity: Disparity = False,
     far_to_near: FarToNear = None,
-    output: Annotated[Path, _target("layers.exr", "File to write.")] = Path("layers.exr"),
+    output: Annotated[Path, _output(help="File to write.")] = Path("layers.exr"),
     overwrite: Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -102,8 +95,7 @@ def stereo(
     disparity: Disparity = False,
     far_to_near: FarToNear = None,
     layout: Annotated[
-        str,
-        typer.Option(help="side by side, half side by side, over under, half over under or anaglyph (red cyan)."),
+        str, typer.Option(help="side by side, half side by side, over under, half over under or anaglyph (red cyan).")
     ] = "side by side",
     baseline: Annotated[
         float, typer.Option(min=0.0, max=0.5, help="Between the eyes, as a fraction of the distance to the screen.")
@@ -111,7 +103,7 @@ def stereo(
     left_is_picture: Annotated[
         bool, typer.Option("--left-is-picture", help="Keep the picture as the left eye.")
     ] = False,
-    output: Annotated[Path, _target("stereo.png", "Picture to write.")] = Path("stereo.png"),
+    output: Annotated[Path, _output(help="Picture to write.")] = Path("stereo.png"),
     overwrite: Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -139,7 +131,7 @@ def views(
     path: Annotated[str, typer.Option(help="swing, orbit, dolly or spiral.")] = "orbit",
     frames: Annotated[int, typer.Option(min=1, max=4096, help="Length of the clip.")] = 48,
     amplitude: Annotated[float, typer.Option(min=0.0, max=5.0, help="How far, as a fraction of the distance.")] = 0.12,
-    output: Annotated[Path, _target("views", "Folder to make.")] = Path("views"),
+    output: Annotated[Path, _output(help="Folder to make.")] = Path("views"),
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:

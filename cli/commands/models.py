@@ -13,9 +13,7 @@ from . import options
 
 
 def info(
-    checkpoint: Annotated[
-        str | None, typer.Argument(help="Release folder, .safetensors file, LoRA, or nano.", show_default=False)
-    ] = None,
+    checkpoint: Annotated[str | None, typer.Argument(help="Release folder, .safetensors file, LoRA, or nano.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="Also how much memory the weights take.")] = False,
     kernels: Annotated[
@@ -59,21 +57,16 @@ def convert(
         str | None,
         typer.Option(
             help="bf16, fp32, fp8 or int8. Default: bf16; an autoencoder keeps its precision, and so does a quantized "
-            "model that parts are put beside.",
-            show_default=False,
+            "model that parts are put beside."
         ),
     ] = None,
     text_encoder: Annotated[
         Path | None,
         typer.Option(
-            help="Put this text encoder into the file, too: a folder or file with Qwen3, or a small model's words.",
-            show_default=False,
+            help="Put this text encoder into the file, too: a folder or file with Qwen3, or a small model's words."
         ),
     ] = None,
-    vae: Annotated[
-        Path | None,
-        typer.Option(help="Put this autoencoder into the file, too: a folder or file.", show_default=False),
-    ] = None,
+    vae: Annotated[Path | None, typer.Option(help="Put this autoencoder into the file, too: a folder or file.")] = None,
     bundle: Annotated[
         bool, typer.Option("--bundle", help="Put the parts that lie beside the model into the file, too.")
     ] = False,

@@ -23,8 +23,8 @@ from ...mforce_core.settings import (
 )
 from ..errors import report_errors
 from . import options
-from .options import parse_interval, parse_size
 from .shared_options import OF_THE_COMMAND, shared_options
+from .values import model_files, parse_interval, parse_size
 
 
 @shared_options
@@ -73,10 +73,9 @@ def i2d(
     fit: options.Fit = "pad",
     original_size: Annotated[
         bool,
-        typer.Option(
+        options.input_option(
             "--original-size/--working-size",
             help="Results at the picture's own size, or at the size that the model works at.",
-            rich_help_panel=options.INPUT,
         ),
     ] = True,
     full_size: options.FullSize = False,
@@ -125,23 +124,14 @@ def d2i(
     prompt: Annotated[str, typer.Argument(help="What to show.")],
     disparity: Annotated[
         bool,
-        typer.Option(
-            "--disparity",
-            help="The file holds inverse depth, in which near is bright. 8-bit maps always do.",
-            rich_help_panel=options.INPUT,
+        options.input_option(
+            "--disparity", help="The file holds inverse depth, in which near is bright. 8-bit maps always do."
         ),
     ] = False,
-    far_to_near: Annotated[
-        float | None,
-        typer.Option(help=options.FAR_TO_NEAR, show_default=False, rich_help_panel=options.INPUT),
-    ] = None,
+    far_to_near: Annotated[float | None, options.input_option(help=options.FAR_TO_NEAR)] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(
-            help="Image or boolean .npy, darker than half where the depth is not to be used.",
-            show_default=False,
-            rich_help_panel=options.INPUT,
-        ),
+        options.input_option(help="Image or boolean .npy, darker than half where the depth is not to be used."),
     ] = None,
     follow: options.Follow = None,
     fast: options.Fast = False,
@@ -164,12 +154,10 @@ def d2i(
 
 def rerun(
     metadata: Annotated[Path, typer.Argument(help="metadata.json of a result, or its folder.")],
-    new_input: Annotated[
-        Path | None, typer.Option("--input", help="Where the input file is now.", show_default=False)
-    ] = None,
-    new_mask: Annotated[Path | None, typer.Option("--mask", help="Where the mask is now.", show_default=False)] = None,
-    start_image: Annotated[Path | None, typer.Option(help="Where that picture is now.", show_default=False)] = None,
-    start_depth: Annotated[Path | None, typer.Option(help="Where that map is now.", show_default=False)] = None,
+    new_input: Annotated[Path | None, typer.Option("--input", help="Where the input file is now.")] = None,
+    new_mask: Annotated[Path | None, typer.Option("--mask", help="Where the mask is now.")] = None,
+    start_image: Annotated[Path | None, typer.Option(help="Where that picture is now.")] = None,
+    start_depth: Annotated[Path | None, typer.Option(help="Where that map is now.")] = None,
     output: options.Output = None,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
@@ -245,7 +233,7 @@ def _settings(mode: Mode, prompt: str, *, source: Path | None, **values: Any) ->
     for name in FILES:
         if values.get(name) is not None:
             values[name] = str(Path(values[name]).absolute())
-    values |= options.model_files(values["model"], values["text_encoder"], values["vae"])
+    values |= model_files(values["model"], values["text_encoder"], values["vae"])
     return Settings(mode, prompt, **values)
 
 

@@ -13,6 +13,7 @@ from ...mforce_core.settings import BUILT_IN
 from ..errors import LIGHTER_TRAINING, report_errors
 from . import options
 from .study_options import study_options, study_settings
+from .values import whole_numbers
 
 
 @partial(study_options, without=("size", "model"))
@@ -26,8 +27,7 @@ def distilled(
     varied: Annotated[int, typer.Option(help="Prompts whose pictures from several seeds are compared.", min=2)] = 8,
     seeds: Annotated[int, typer.Option(help="Pictures of each of them.", min=2)] = 4,
     reference: Annotated[
-        Path | None,
-        typer.Option(help="Keep what the teacher made in this .safetensors file.", show_default=False),
+        Path | None, typer.Option(help="Keep what the teacher made in this .safetensors file.")
     ] = None,
     **shared: Any,
 ) -> None:
@@ -39,7 +39,7 @@ def distilled(
         rows = evaluate_students(
             study_settings("joint", shared | {"model": teacher}),
             _named(students),
-            options.whole_numbers("--steps", steps, 1),
+            whole_numbers("--steps", steps, 1),
             Counts(prompts, scenes, min(varied, scenes), seeds),
             teacher_steps=teacher_steps, reference=reference, json_file=shared["json_file"],
         )  # fmt: skip
@@ -66,8 +66,7 @@ def _named(students: list[Path]) -> dict[str, Path]:
 def distillation(
     config: Annotated[Path, typer.Argument(help="TOML file, or objectives.")] = Path("objectives"),
     overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For every student.", show_default=False),
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For every student.")
     ] = None,
     only: Annotated[str, typer.Option(metavar="PATTERN", help="Variants to run, as in consistency*.")] = "*",
     device: options.Device = "auto",

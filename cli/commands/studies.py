@@ -14,6 +14,7 @@ from ..errors import report_errors
 from . import options, students, study_of_full_size, study_of_sampling, study_of_video, study_of_views, training
 from .default_command import DefaultCommandGroup
 from .shared_options import shared_options
+from .values import model_files, parse_devices, parse_size
 
 app = typer.Typer(
     name="study",
@@ -30,29 +31,20 @@ app.command("video")(study_of_video.video)
 app.command("views")(study_of_views.views)
 app.command("full-size")(study_of_full_size.full_size)
 
-STUDY = "Study"
+_study = partial(typer.Option, rich_help_panel="Study")
 
-Pictures = Annotated[int, typer.Option("--pictures", help="For each value.", min=1, rich_help_panel=STUDY)]
-Values = Annotated[
-    str | None,
-    typer.Option(
-        help="Values of log2 alpha, separated by commas. Default: the figure's.",
-        show_default=False,
-        rich_help_panel=STUDY,
-    ),
-]
+Pictures = Annotated[int, _study("--pictures", help="For each value.", min=1)]
+Values = Annotated[str | None, _study(help="Values of log2 alpha, separated by commas. Default: the figure's.")]
 Judge = Annotated[
     str | None,
-    typer.Option(
+    _study(
         metavar="FAMILY:ID",
         help="What sees depth in pictures: transformers:, moge: or marigold:. Default: the model's own image to depth.",
-        show_default=False,
-        rich_help_panel=STUDY,
     ),
 ]
-JudgeKind = Annotated[str, typer.Option(help="What the judge predicts: depth or disparity.", rich_help_panel=STUDY)]
-Align = Annotated[str, typer.Option(help="Alignment of the judged depth.", rich_help_panel=STUDY)]
-Batch = Annotated[int, typer.Option(help="Pictures that are sampled together.", min=1, rich_help_panel=STUDY)]
+JudgeKind = Annotated[str, _study(help="What the judge predicts: depth or disparity.")]
+Align = Annotated[str, _study(help="Alignment of the judged depth.")]
+Batch = Annotated[int, _study(help="Pictures that are sampled together.", min=1)]
 
 
 class Shared:
@@ -86,12 +78,7 @@ _study_options = partial(shared_options, options_of=Shared)
 @_study_options
 def trajectories(
     prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="File with one prompt per line. Default: captions of rendered scenes.",
-            show_default=False,
-            rich_help_panel=STUDY,
-        ),
+        Path | None, _study(help="File with one prompt per line. Default: captions of rendered scenes.")
     ] = None,
     **shared: Any,
 ) -> None:
@@ -133,12 +120,12 @@ def _run(
         from ..path_study import run_path_study
         from ..spread import Workers
 
-        places = options.parse_devices(devices)
+        places = parse_devices(devices)
         found = run_path_study(
             study,  # type: ignore[arg-type]
             Settings(
-                "joint", "", steps=steps, seed=seed, size=options.parse_size(size), dtype=dtype,
-                device=places[0], **options.model_files(model, text_encoder, vae),
+                "joint", "", steps=steps, seed=seed, size=parse_size(size), dtype=dtype,
+                device=places[0], **model_files(model, text_encoder, vae),
             ),
             _numbers(values) or (TRAJECTORIES if study == "trajectories" else CONDITIONING),
             pictures,

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import report_errors
-from .options import whole_numbers
 from .study_options import study_options, study_settings
+from .values import whole_numbers
 
 
 @study_options

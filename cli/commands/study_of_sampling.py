@@ -18,23 +18,16 @@ def sampling(
     ] = "solvers,paths,cache,looks,i2d,follow,ensemble",
     count: Annotated[
         int | None,
-        typer.Option(
-            help="Pictures a table. Default: 64; 96 for looks, 24 for follow, 128 for ensemble.",
-            min=2,
-            show_default=False,
-        ),
+        typer.Option(help="Pictures a table. Default: 64; 96 for looks, 24 for follow, 128 for ensemble.", min=2),
     ] = None,
     prompts: Annotated[
-        Path | None,
-        typer.Option(help="Text file of prompts, one per line. Default: those of nano.", show_default=False),
+        Path | None, typer.Option(help="Text file of prompts, one per line. Default: those of nano.")
     ] = None,
     reference: Annotated[
-        Path | None,
-        typer.Option(help="Keep the 400 steps of the reference in this .safetensors file.", show_default=False),
+        Path | None, typer.Option(help="Keep the 400 steps of the reference in this .safetensors file.")
     ] = None,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write the tables to this file; others in it are kept.", show_default=False),
+        Path | None, typer.Option("--json", help="Write the tables to this file; others in it are kept.")
     ] = None,
     **shared: Any,
 ) -> None:

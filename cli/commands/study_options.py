@@ -13,10 +13,9 @@ from ...mforce_core.release import Mode
 from ...mforce_core.settings import BUILT_IN, Settings
 from . import options
 from .shared_options import shared_options
+from .values import model_files, parse_size
 
-JsonFile = Annotated[
-    Path | None, typer.Option("--json", help="Also write the numbers to this file.", show_default=False)
-]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")]
 SceneSeed = Annotated[int, typer.Option(help="Of scenes and noise; training uses small ones.")]
 
 
@@ -44,9 +43,9 @@ def study_settings(mode: Mode, shared: Mapping[str, Any], **others: Any) -> Sett
         mode,
         "",
         seed=shared["seed"],
-        size=options.parse_size(shared.get("size")),
+        size=parse_size(shared.get("size")),
         device=shared["device"],
         dtype=shared["dtype"],
-        **options.model_files(shared["model"], shared["text_encoder"], shared["vae"]),
+        **model_files(shared["model"], shared["text_encoder"], shared["vae"]),
         **others,
     )

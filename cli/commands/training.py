@@ -13,12 +13,10 @@ from . import options
 
 def train(
     config: Annotated[
-        Path | None,
-        typer.Argument(help="TOML file, or a preset: nano-t2i, nano-mf, klein-4b, ...", show_default=False),
+        Path | None, typer.Argument(help="TOML file, or a preset: nano-t2i, nano-mf, klein-4b, ...")
     ] = None,
     overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of the file.", show_default=False),
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of the file.")
     ] = None,
     processes: Annotated[int, typer.Option(help="GPUs of this machine that share the run.", min=1)] = 1,
     plan: Annotated[bool, typer.Option("--plan", help="Only estimate memory and time.")] = False,
@@ -27,8 +25,7 @@ def train(
     ] = False,
     keys: Annotated[bool, typer.Option("--keys", help="Print every configuration key, as a page of Markdown.")] = False,
     init: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a commented configuration to start from.", show_default=False),
+        Path | None, typer.Option(metavar="FILE", help="Write a commented configuration to start from.")
     ] = None,
     preset: Annotated[str, typer.Option(help="What --init copies.")] = "nano-mf",
     debug: options.Debug = False,
@@ -54,8 +51,7 @@ def train(
 def study(
     config: Annotated[Path, typer.Argument(help="TOML file, or scaling, depth-start, recipe, sparse-depth.")],
     overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For both stages of every cell.", show_default=False),
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For both stages of every cell.")
     ] = None,
     only: Annotated[str, typer.Option(metavar="PATTERN", help="Cells to run, as in w64-*.")] = "*",
     debug: options.Debug = False,

@@ -11,7 +11,7 @@ from ...mforce_core.release import CFG, SAMPLERS
 from ...mforce_core.settings import BUILT_IN, DEPTH_STEPS, Settings
 from ..errors import report_errors
 from . import options
-from .options import parse_size
+from .values import model_files, parse_size
 
 STEADY, RESULT = "Steadiness", "Result"
 ANCHOR_EVERY, OVERLAP = 24, 4
@@ -68,8 +68,9 @@ def video(
     ] = True,
     steps: Annotated[
         int | None,
-        typer.Option(help=f"Denoising steps of a frame. Default: {DEPTH_STEPS}, or those of a model of few steps.",
-                     show_default=False, rich_help_panel=options.SAMPLING),
+        options.sampling_option(
+            help=f"Denoising steps of a frame. Default: {DEPTH_STEPS}, or those of a model of few steps."
+        ),
     ] = None,
     sampler: options.Sampler = SAMPLERS[0],
     guidance: options.Guidance = None,
@@ -113,7 +114,7 @@ def video(
             guidance=guidance,
             size=parse_size(size), fit=fit, original_size=original_size, input=str(clip.absolute()),
             device=device, dtype=dtype, compile=compile, cuda_graph=cuda_graph,
-            **options.model_files(model, text_encoder, vae),
+            **model_files(model, text_encoder, vae),
         )  # fmt: skip
         settings = fit_to_model(settings, () if steps is None else ("steps",))
         how = Steadiness(carry, anchor_every, overlap, one_scale, flow, CUT if cut is None else cut, batch)

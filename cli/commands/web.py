@@ -18,7 +18,7 @@ def app(
     host: Annotated[
         str, typer.Option(help="Address to listen at; by default this computer alone. There is no password.")
     ] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="Default: the first free one from 7860.", show_default=False)] = None,
+    port: Annotated[int | None, typer.Option(help="Default: the first free one from 7860.")] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
