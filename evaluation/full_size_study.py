@@ -4,9 +4,9 @@ Every scene is rendered at a multiple of the model's size. The model sees it mad
 several ways, and refined in tiles. Measured against the exact depth, after scaling by the median:
 
 - ``absrel``: over all pixels; ``band``: in the four pixels around every edge of the exact depth.
-- ``seam``: steps of the error across the lines on which tiles begin and end, over steps across the other borders of
-  these tiles' tokens, both away from edges; 1 where nothing shows that there are tiles. Taken of every second tile,
-  whose tokens end on lines of their own.
+- ``seam``: steps of the error across the lines on which tiles begin and end, over steps a token before these lines,
+  both away from edges; 1 or less where nothing shows that there are tiles. Taken of every second tile: there its
+  neighbor counts most, which has both lines at the same place of its tokens, half a token from its middle.
 - ``token_seam``: steps of the error across the borders of all tiles' tokens over steps inside of them.
 - ``..._ratio``: over the same of the enlarged map, which is what image to depth gives without ``full_size``.
 """
@@ -110,14 +110,15 @@ def _interpolated(size: tuple[int, int], mode: str, _: Any, coarse: Tensor) -> T
 
 
 def _measures(made: Tensor, exact: Tensor, seconds: float, side: int) -> Tensor:
-    """absrel, band, seconds, and steps across borders of tiles, other tokens, all tokens, elsewhere; (7,)."""
+    """absrel, band, seconds, and steps across borders of tiles, a token before them, across those of all tokens, and
+    elsewhere; (7,)."""
     aligned, band = align_median(made, exact), edge_band(exact)
     error = (aligned.log() - exact.log()).masked_fill(band, torch.nan)
-    borders, tokens = _lines(exact.shape[-1], side)
+    borders = _borders(exact.shape[-1], side)
     of_all = torch.arange(1, exact.shape[-1]) % (PATCH_SIZE // 2) == 0
     steps = [
         torch.cat([across[..., lines].flatten() for across in _steps(error)]).nanmean()
-        for lines in (borders, tokens & ~borders, of_all, ~of_all)
+        for lines in (borders, borders.roll(-PATCH_SIZE), of_all, ~of_all)
     ]
     overall, edges = abs_rel(aligned, exact), abs_rel(aligned, exact.where(band, torch.nan))
     return torch.stack([overall[0], edges[0], torch.tensor(seconds), *steps])
@@ -128,13 +129,11 @@ def _steps(error: Tensor) -> tuple[Tensor, Tensor]:
     return error.diff(dim=2).abs(), error.mT.diff(dim=2).abs()
 
 
-def _lines(whole: int, side: int) -> tuple[Tensor, Tensor]:
-    """Which differences in a row, (whole - 1,) bool, are across borders of moved tiles, and of their tokens."""
-    places = torch.arange(1, whole)
+def _borders(whole: int, side: int) -> Tensor:
+    """Which differences in a row, (whole - 1,) bool, are across borders of moved tiles."""
     lefts = {tile.left for tile in plan_tiles((whole, whole), (side, side), TILE_OVERLAP)}
     moved = {left for left in lefts if left % PATCH_SIZE}
-    borders = torch.tensor(sorted({*moved, *(left + side for left in moved)}))
-    return torch.isin(places, borders), places % PATCH_SIZE == PATCH_SIZE // 2
+    return torch.isin(torch.arange(1, whole), torch.tensor(sorted({*moved, *(left + side for left in moved)})))
 
 
 def _row(measured: Tensor, reference: Tensor) -> Row:
