@@ -6,6 +6,7 @@
 ``follow``: pictures that follow a depth map, and depth that follows a picture, by log2 of alpha.
 ``cache``: blocks reused between steps, against the same path without that.
 ``looks``: whether people could tell cheaper joint and depth-to-image rollouts from the release's.
+``completion``: depth of rendered pictures of which a share of the pixels is measured.
 ``ensemble``: whether the spread of several depth maps of a picture tells where they are wrong.
 """
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from ..mforce_core.depth.ensemble import combine
 from ..mforce_core.release import LOG2_ALPHA, STEPS
-from ..mforce_core.settings import FAST_SAMPLER, FAST_SIGMA, FAST_STEPS
+from ..mforce_core.settings import DEPTH_STEPS, FAST_SAMPLER, FAST_SIGMA, FAST_STEPS
 from . import comparison, intervals
 from .appearance import seam_steps, sharpness
 from .intervals import Estimate
@@ -67,10 +68,20 @@ LOOKS: Mapping[str, Way] = {
 } | {f"fast, guidance {guidance:g}": Way(SPREAD, FAST_STEPS, FAST_SAMPLER, cfg=guidance) for guidance in (3.0, 2.0)}
 I2D_STEPS = (1, 2, 4, 10, 50, 25, 100)
 FOLLOW = (None, -8.0, -5.0, -2.0, 0.0, 3.0, -14.0)
+MEASURED = (0.002, 0.01, 0.05)  # share of the pixels
 ENSEMBLE = ((4, 4), (4, 10))  # maps, steps
 
 #: How many pictures a section is measured on.
-COUNTS = {"solvers": 64, "paths": 64, "cache": 64, "looks": 96, "i2d": 64, "follow": 24, "ensemble": 128}
+COUNTS = {
+    "solvers": 64,
+    "paths": 64,
+    "cache": 64,
+    "looks": 96,
+    "i2d": 64,
+    "follow": 24,
+    "completion": 64,
+    "ensemble": 128,
+}
 
 Row = dict[str, Any]
 
@@ -130,6 +141,8 @@ def _rows(
             "frozen" if strength is None else f"{strength:g}": partial(_follow, subject, scenes, strength)
             for strength in FOLLOW
         }
+    if section == "completion":
+        return {f"{share:.1%} of the pixels": partial(_completion, subject, scenes, share) for share in MEASURED}
     return {
         f"{maps} maps of {steps} steps": partial(_ensemble, subject, scenes, maps, steps) for maps, steps in ENSEMBLE
     }
@@ -232,6 +245,34 @@ def _follow(subject: Subject, scenes: tuple[Any, Tensor, Tensor], strength: floa
         "i2d_absrel": intervals.mean(_errors(subject.maps(loose), exact)),
     }
     return {"log2_alpha": strength, **_numbers(columns)}
+
+
+def _completion(subject: Subject, scenes: tuple[Any, Tensor, Tensor], share: float) -> Row:
+    """Depth where it was not measured: with the measurements correcting every step, and with the scale alone."""
+    _, images, exact = scenes
+    random = torch.Generator().manual_seed(subject.seed)
+    given = torch.rand(exact.shape, generator=random) < share
+    given[:, exact.shape[1] // 2, exact.shape[2] // 2] = True  # one at least
+    empty, way, tokens = [""] * len(images), Way("i2d", DEPTH_STEPS, cfg=1.0), subject.encode(images)
+    maps = [
+        subject.maps(subject.run(empty, way, mode="i2d", rgb=tokens, measured=measured).depth)
+        for measured in (None, (exact, given))
+    ]
+    plain, corrected = (
+        torch.stack([_unmeasured_error(*pair) for pair in zip(made, exact, given, strict=True)]) for made in maps
+    )
+    columns = {
+        "scaled_absrel": intervals.mean(plain),
+        "completed_absrel": intervals.mean(corrected),
+        "ratio": intervals.ratio(torch.stack((corrected, plain), dim=1)),
+    }
+    return {"share": share, "steps": DEPTH_STEPS, **_numbers(columns)}
+
+
+def _unmeasured_error(made: Tensor, exact: Tensor, given: Tensor) -> Tensor:
+    """AbsRel of a map (H, W) where nothing was measured, its scale that of the measurements."""
+    scale = (exact / made)[given].median()
+    return (scale * made / exact - 1).abs()[~given].mean()
 
 
 def _ensemble(subject: Subject, scenes: tuple[Any, Tensor, Tensor], count: int, steps: int) -> Row:

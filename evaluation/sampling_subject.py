@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..mforce_core.depth.codec import decode_depth, encode_depth
+from ..mforce_core.depth.completion import complete_patches
 from ..mforce_core.model.block_cache import BlockCache
 from ..mforce_core.model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.pipeline import Pipeline
@@ -19,6 +20,7 @@ from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.sampling.guidance import Guidance
 from ..mforce_core.sampling.path_spec import PathSpec
 from ..mforce_core.sampling.rollout import sample
+from ..mforce_core.sampling.solvers import Streams
 from ..scenes import SceneLayout, captions, render, sample_layouts
 from .kept_tensors import KeptTensors
 
@@ -89,8 +91,14 @@ class Subject:
         rgb: Tensor | None = None,
         depth: Tensor | None = None,
         again: int = 0,
+        measured: tuple[Tensor, Tensor] | None = None,
     ) -> Outcome:
-        """Sample every prompt with its own seed; ``again`` numbers further draws of noise."""
+        """Sample every prompt with its own seed.
+
+        Args:
+            again: numbers further draws of noise.
+            measured: depth (B, H, W) that every step is corrected by, and where it is known, bool.
+        """
         path = PathSpec.parse(way.path).build(way.steps, self.pipeline.model.schedule)
         empty = self.pipeline.features([""])
         caches: list[BlockCache] = []
@@ -111,12 +119,24 @@ class Subject:
                     path=path,
                     solver=way.sampler,
                     block_cache=caches[-1] if caches else None,
+                    correct=None if measured is None else self._holding(*(part[rows] for part in measured)),
                 )
             )
         seconds = time.perf_counter() - start
         made_rgb, made_depth = (torch.cat(stream).cpu() for stream in zip(*parts, strict=True))
         reused = sum(cache.reused for cache in caches) / max(sum(cache.asked for cache in caches), 1)
         return Outcome(made_rgb, made_depth, self._rows / len(prompts), seconds, reused)
+
+    def _holding(self, depth: Tensor, valid: Tensor) -> Callable[[Streams], Streams]:
+        """What corrects clean tokens by measurements (B, H, W), in the unit that the depth stream has."""
+        unit = (depth * valid).sum((1, 2)) / valid.sum((1, 2))
+        known, valid = (part.to(self.pipeline.device) for part in (depth / unit[:, None, None], valid))
+
+        def correct(clean: Streams) -> Streams:
+            patches = tokens_to_patches(clean.depth, self.grid).float()
+            return clean._replace(depth=patches_to_tokens(complete_patches(patches, known, valid)))
+
+        return correct
 
     def depth_of(self, rgb: Tensor, steps: int = 1) -> Tensor:
         """Depth maps (B, H, W) that the model itself sees in RGB tokens."""

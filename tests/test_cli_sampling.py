@@ -270,6 +270,7 @@ def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> No
     monkeypatch.setattr(sampling_study, "PATHS", {"diagonal": Way("tilt log2_alpha=0", 2)})
     monkeypatch.setattr(sampling_study, "I2D_STEPS", (1, 2))
     monkeypatch.setattr(sampling_study, "FOLLOW", (None, 3.0))
+    monkeypatch.setattr(sampling_study, "MEASURED", (0.1,))
     monkeypatch.setattr(sampling_study, "ENSEMBLE", ((2, 1),))
     monkeypatch.setattr(sampling_study, "REFERENCE_STEPS", 4)
     file = tmp_path / "tables.json"
@@ -286,9 +287,9 @@ def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> No
         tmp_path / "reference.safetensors",
     )
     run(*command, "--only", "solvers")
-    run(*command, "--only", "paths,i2d,follow,ensemble")
+    run(*command, "--only", "paths,i2d,follow,completion,ensemble")
     tables = {name: table["rows"] for name, table in json.loads(file.read_text())["tables"].items()}
-    assert list(tables) == ["solvers", "paths", "i2d", "follow", "ensemble"]
+    assert list(tables) == ["solvers", "paths", "i2d", "follow", "completion", "ensemble"]
     same, heun, interval = tables["solvers"]
     assert same["psnr"] == pytest.approx(120)
     assert same["depth_absrel"] < 1e-6
@@ -297,6 +298,7 @@ def test_the_study_measures_errors_and_counts_calls(monkeypatch, tmp_path) -> No
     # Heun's last step is one prediction; the interval leaves out the levels below 0.6: shift(1/2) and below are not.
     assert [row["passes"] for row in (same, heun, interval)] == [8, 14, 7]
     assert [row["passes"] for row in tables["i2d"]] == [1, 2]
+    assert tables["completion"][0]["completed_absrel"] < 0.8 * tables["completion"][0]["scaled_absrel"]
     assert set(tables["ensemble"][0]) >= {"certain_80_percent_absrel", "spearman_of_spread_and_error"}
     assert run(*command, "--only", "solvers") == ""  # all known
     assert "not magic" in run("study", "sampling", "--only", "magic", code=2)

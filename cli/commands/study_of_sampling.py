@@ -14,8 +14,11 @@ from .study_options import study_options, study_settings
 @study_options
 def sampling(
     only: Annotated[
-        str, typer.Option(help="Tables, separated by commas: solvers, paths, cache, looks, i2d, follow, ensemble.")
-    ] = "solvers,paths,cache,looks,i2d,follow,ensemble",
+        str,
+        typer.Option(
+            help="Tables, separated by commas: solvers, paths, cache, looks, i2d, follow, completion, ensemble."
+        ),
+    ] = "solvers,paths,cache,looks,i2d,follow,completion,ensemble",
     count: Annotated[
         int | None,
         typer.Option(help="Pictures a table. Default: 64; 96 for looks, 24 for follow, 128 for ensemble.", min=2),
