@@ -8,6 +8,7 @@ from typing import Any
 
 from ..benchmarks.machine import describe
 from ..evaluation.full_size_study import study_full_size
+from ..evaluation.joint_enlargement_study import study_joint_enlargement
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
 from .generation import prepare
@@ -16,9 +17,11 @@ from .progress import say
 
 
 def run_study(
-    settings: Settings, factors: Sequence[int], count: int, json_file: Path | None, *, sweep: bool
+    settings: Settings, factors: Sequence[int], count: int, json_file: Path | None, *, sweep: bool, pairs: bool
 ) -> dict[str, Any]:
     """The rows of `study_full_size` for every factor, said as they are known; a sweep also compares strengths.
+
+    With ``pairs`` those of `study_joint_enlargement`.
 
     Raises:
         ValueError: a folder that is not there, or a model that works on pictures that are not square.
@@ -36,7 +39,12 @@ def run_study(
         "rows": [],
     }
     for factor in factors:
-        for row in study_full_size(pipeline, factor, count, settings.seed, sweep=sweep, say=say):
+        rows = (
+            study_joint_enlargement(pipeline, factor, count, settings.seed, say=say)
+            if pairs
+            else study_full_size(pipeline, factor, count, settings.seed, sweep=sweep, say=say)
+        )
+        for row in rows:
             found["rows"].append(row)
             say(_line(row))
             write_json(json_file, found)

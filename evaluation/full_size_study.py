@@ -114,22 +114,22 @@ def _measures(made: Tensor, exact: Tensor, seconds: float, side: int) -> Tensor:
     elsewhere; (7,)."""
     aligned, band = align_median(made, exact), edge_band(exact)
     error = (aligned.log() - exact.log()).masked_fill(band, torch.nan)
-    borders = _borders(exact.shape[-1], side)
+    borders = tile_borders(exact.shape[-1], side)
     of_all = torch.arange(1, exact.shape[-1]) % (PATCH_SIZE // 2) == 0
     steps = [
-        torch.cat([across[..., lines].flatten() for across in _steps(error)]).nanmean()
+        torch.cat([across[..., lines].flatten() for across in neighbor_steps(error)]).nanmean()
         for lines in (borders, borders.roll(-PATCH_SIZE), of_all, ~of_all)
     ]
     overall, edges = abs_rel(aligned, exact), abs_rel(aligned, exact.where(band, torch.nan))
     return torch.stack([overall[0], edges[0], torch.tensor(seconds), *steps])
 
 
-def _steps(error: Tensor) -> tuple[Tensor, Tensor]:
+def neighbor_steps(error: Tensor) -> tuple[Tensor, Tensor]:
     """Absolute differences of neighbors in a row and in a column, both (1, n, width - 1)."""
     return error.diff(dim=2).abs(), error.mT.diff(dim=2).abs()
 
 
-def _borders(whole: int, side: int) -> Tensor:
+def tile_borders(whole: int, side: int) -> Tensor:
     """Which differences in a row, (whole - 1,) bool, are across borders of moved tiles."""
     lefts = {tile.left for tile in plan_tiles((whole, whole), (side, side), TILE_OVERLAP)}
     moved = {left for left in lefts if left % PATCH_SIZE}

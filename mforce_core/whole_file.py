@@ -1,8 +1,9 @@
-"""A file that appears complete or not at all."""
+"""Files and folders that appear complete or not at all."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +17,27 @@ def whole_file(path: Path) -> Iterator[Path]:
     A full disk or an interruption leaves nothing. A process that is killed leaves at most the hidden file, never half a
     file under its final name. The hidden name has the same suffix, by which libraries choose a format.
     """
-    partial = path.with_name(f".{uuid4().hex[:12]}.part{path.suffix}")
+    partial = _hidden(path)
     try:
         yield partial
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """The same for a folder, which is made and is not there yet; its files are written into the hidden one."""
+    partial = _hidden(path)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        os.rename(partial, path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(f".{uuid4().hex[:12]}.part{path.suffix}")

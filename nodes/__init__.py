@@ -56,6 +56,7 @@ from .tilt import MFTilt
 from .to_point_cloud import MFToPointCloud
 from .to_splats import MFToSplats
 from .video_depth import MFVideoDepth
+from .video_to_depth_video import MFVideoToDepthVideo
 
 NODES: list[type[io.ComfyNode]] = [
     MFLoadModel,
@@ -68,6 +69,7 @@ NODES: list[type[io.ComfyNode]] = [
     MFTilt,
     MFDepthCompletion,
     MFVideoDepth,
+    MFVideoToDepthVideo,
     MFDepthUpscale,
     MFSplitLatent,
     MFMergeLatent,

@@ -9,14 +9,11 @@ import torch
 from comfy_api.latest import io
 
 from ..mforce_core.depth.range import percentile_range, stretch
-from ..mforce_core.settings import DEPTH_STEPS
-from ..mforce_core.video.changes import CUT
-from ..mforce_core.video.steady import Steadiness
 from .host.clip_depth import Clip, ClipDepth, depth_of_clip
 from .host.images import gray_image
-from .host.joint_model import check_joint
 from .host.node import Node
 from .host.shared_inputs import fit_inputs, model_input, seed_input, vae_input
+from .host.steady_inputs import steadiness_inputs, steadiness_of
 
 #: Percent of the clip's pixels beyond either end of the pictures' range.
 _CLIPPED = 1.0
@@ -54,76 +51,7 @@ class MFVideoDepth(Node):
                 ),
                 *fit_inputs(),
                 seed_input("Seed of the noise that all frames start from."),
-                io.Int.Input(
-                    "steps",
-                    default=DEPTH_STEPS,
-                    min=1,
-                    max=10000,
-                    tooltip="Sampling steps of a frame; more change little but the time.",
-                ),
-                io.Boolean.Input(
-                    "one_scale",
-                    default=True,
-                    tooltip=(
-                        "While the camera rests, keep the scale of depth as it is, whatever comes into view. Off: each"
-                        " frame has its own."
-                    ),
-                ),
-                io.Float.Input(
-                    "carry",
-                    default=0.0,
-                    min=0.0,
-                    max=0.99,
-                    step=0.05,
-                    round=0.01,
-                    advanced=True,
-                    tooltip=(
-                        "Above 0: start each frame from the depth of the one before, at this noise level. It takes"
-                        " fewer steps, and errors last longer. 0: from noise."
-                    ),
-                ),
-                io.Int.Input(
-                    "anchor_every",
-                    default=24,
-                    min=2,
-                    max=100_000,
-                    advanced=True,
-                    tooltip="With carry: after this many frames depth is made anew from noise.",
-                ),
-                io.Int.Input(
-                    "overlap",
-                    default=4,
-                    min=1,
-                    max=1000,
-                    advanced=True,
-                    tooltip="With carry: over this many frames the new depth takes the place of the old.",
-                ),
-                io.Boolean.Input(
-                    "flow",
-                    default=False,
-                    advanced=True,
-                    tooltip=(
-                        "With carry: move the depth of the frame before along with the pixels. Needs: pip install"
-                        " opencv-python-headless."
-                    ),
-                ),
-                io.Float.Input(
-                    "cut",
-                    default=CUT,
-                    min=0.01,
-                    max=2.0,
-                    step=0.01,
-                    advanced=True,
-                    tooltip="How far the colors of two frames differ, from 0 to 1, where a cut is seen. 2: never.",
-                ),
-                io.Int.Input(
-                    "frames_at_once",
-                    default=8,
-                    min=1,
-                    max=256,
-                    advanced=True,
-                    tooltip="Frames that are sampled together. Fewer take less memory.",
-                ),
+                *steadiness_inputs(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -153,21 +81,15 @@ class MFVideoDepth(Node):
         fit: str,
         seed: int,
         steps: int,
-        one_scale: bool,
-        carry: float = 0.0,
-        anchor_every: int = 24,
-        overlap: int = 4,
-        flow: bool = False,
-        cut: float = CUT,
-        frames_at_once: int = 8,
+        **steadiness: Any,
     ) -> io.NodeOutput:
-        check_joint(model)
-        how = Steadiness(carry, anchor_every, overlap, one_scale, flow, cut, frames_at_once)
+        depth_of = ClipDepth("MF Video Depth", model, positive, vae, steps, seed)
+        how = steadiness_of(**steadiness)
         frames = Clip(clip)
-        made = depth_of_clip(frames, ClipDepth(model, positive, vae, steps, seed), how, width, height, fit)
+        made = depth_of_clip(frames, depth_of, how, width, height, fit)
         near = torch.where(made.valid, 1 / made.depth, 0.0)
         shown = stretch(near, made.valid, percentile_range(near, made.valid, _CLIPPED, together=True))
         device = comfy.model_management.intermediate_device()
         latent = made.latent()
         latent["samples"] = latent["samples"].to(device)
-        return io.NodeOutput(latent, made.pictures.to(device), gray_image(shown).to(device), frames.rate)
+        return io.NodeOutput(latent, made.pictures.to(device), gray_image(shown).to(device), float(frames.rate))

@@ -17,12 +17,12 @@ import av
 from typer.testing import CliRunner
 
 from mforce import Pipeline
-from mforce.cli import video
 from mforce.cli.app import app
 from mforce.evaluation.clips import render_clip
-from mforce.mforce_core.depth.files import read_depth
+from mforce.mforce_core.depth.files import LEVELS, read_depth
+from mforce.mforce_core.depth.images import FAR_LIMIT
 from mforce.mforce_core.picture.placement import LETTERBOX, place
-from mforce.mforce_core.settings import Settings
+from mforce.mforce_core.video.depth_sequence import PNG, Canvas, DepthSequence
 from mforce.mforce_core.video.files import VideoReader, VideoWriter
 from mforce.mforce_core.video.frame_depth import FrameDepth
 from mforce.mforce_core.video.steady import Steadier, Steadiness, SteadyFrame
@@ -110,15 +110,14 @@ def test_depth_on_bars_decides_neither_range_nor_step(tmp_path):
     fit = place((32, 64), (64, 64), LETTERBOX)
     depth = torch.full((64, 64), 0.01)
     depth[fit.content] = 2.0
-    (tmp_path / "depth").mkdir()
-    progress = video.Progress()
-    settings = Settings("i2d", "", original_size=True)
-    video._write_frame(tmp_path, SteadyFrame(depth, True), fit, settings, video.Files(), progress)
-    assert progress.ranges == [(0.5, 0.5)]
-    assert progress.step == pytest.approx(video.FAR_LIMIT * 2 / video.LEVELS)
+    sequence = DepthSequence(tmp_path, PNG, Canvas((64, 64), LETTERBOX, True))
+    sequence.add(SteadyFrame(depth, True), fit)
+    assert sequence.progress.ranges == [(0.5, 0.5)]
+    assert sequence.progress.step == pytest.approx(FAR_LIMIT * 2 / LEVELS)
     depth[fit.content] = torch.nan
     with pytest.raises(ValueError, match="Frame 2 came out without depth"):
-        video._write_frame(tmp_path, SteadyFrame(depth, False), fit, settings, video.Files(), progress)
+        sequence.add(SteadyFrame(depth, False), fit)
+    assert sequence.progress.done == len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_stopped_run_leaves_whole_frames_and_is_resumed_to_the_bit(clip, tmp_path, monkeypatch):

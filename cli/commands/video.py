@@ -94,17 +94,17 @@ def video(
     same --output.
     """
     with report_errors(debug):
-        from ...mforce_core.depth.colormaps import COLORMAPS
         from ...mforce_core.results.folder import default_output
         from ...mforce_core.video.changes import CUT
+        from ...mforce_core.video.depth_sequence import COLORS, FORMS, PNG
         from ...mforce_core.video.steady import Steadiness
         from ..generation import fit_to_model
-        from ..video import FORMS, GRAY, Files, run_video
+        from ..video import Files, run_video
 
         if form not in (*FORMS, "none"):
             raise ValueError(f"--sequence is one of {', '.join(FORMS)} or none, got {form!r}.")
-        if colors not in (GRAY, *COLORMAPS):
-            raise ValueError(f"--colors is one of {', '.join((GRAY, *COLORMAPS))}, got {colors!r}.")
+        if colors not in COLORS:
+            raise ValueError(f"--colors is one of {', '.join(COLORS)}, got {colors!r}.")
         if not carry and (flow or (anchor_every, overlap) != (ANCHOR_EVERY, OVERLAP)):
             raise ValueError(
                 "--flow, --anchor-every and --overlap go with --carry: add it, such as --carry 0.5, or leave them out."
@@ -118,5 +118,5 @@ def video(
         )  # fmt: skip
         settings = fit_to_model(settings, () if steps is None else ("steps",))
         how = Steadiness(carry, anchor_every, overlap, one_scale, flow, CUT if cut is None else cut, batch)
-        files = Files("png" if form == "none" else form, form != "none", side_by_side, colors)
+        files = Files(PNG if form == "none" else form, form != "none", side_by_side, colors)
         print(run_video(clip, settings, how, output or default_output("video"), files, overwrite=overwrite))

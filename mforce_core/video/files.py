@@ -29,6 +29,7 @@ class VideoReader:
     Attributes:
         rate: frames a second.
         count: how many frames the file says it has, 0 where it does not.
+        begins: seconds at which the first picture is shown, in the time of the file, whose sound has the same.
 
     Raises:
         ValueError: not a video, damaged, or without pictures.
@@ -44,6 +45,7 @@ class VideoReader:
         self._container, stream = self._open()
         self._stream = stream
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+        self.begins: float = max(start, float((stream.start_time or 0) * (stream.time_base or 0)))
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         self.count: int = stream.frames or round(length * self.rate)
         if start or duration:
@@ -98,8 +100,6 @@ class VideoReader:
             back = 2 * back or _FARTHER
         if moved:
             self._container.close()
-            if not isinstance(self._source, Path):
-                self._source.seek(0)
             self._container, self._stream = self._open()
         return self._container.demux(self._stream)
 
@@ -117,9 +117,8 @@ class VideoReader:
 
     def _open(self) -> tuple[Any, Any]:
         """The source's container and its first video stream."""
-        source = self._source
         try:
-            container = self._av.open(str(source) if isinstance(source, Path) else source)
+            container = _opened(self._source)
         except self._av.error.FFmpegError as error:
             raise ValueError(f"{self.name} is not a video that can be read ({error.strerror}).") from None
         if not container.streams.video:
@@ -145,16 +144,19 @@ class VideoWriter:
         path: of the file, which is whole after the ``with`` block ends.
         rate: frames a second.
         sound_of: a video whose sound is copied, where the file can hold it.
+        sound_start: seconds of its sound that are left out.
     """
 
-    def __init__(self, path: Path, rate: Fraction, sound_of: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, rate: Fraction, sound_of: Path | BinaryIO | None = None, *, sound_start: float = 0.0
+    ) -> None:
         av = import_av()
         self._av, self._container = av, av.open(str(path), "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": _QUALITY}
-        self._source = None if sound_of is None else av.open(str(sound_of))
-        self._sound = self._sound_packets()
+        self._source = None if sound_of is None else _opened(sound_of)
+        self._sound = self._sound_packets(sound_start)
         self._waiting: Any = next(self._sound, None)
         self._written, self._rate = 0, rate
 
@@ -186,7 +188,7 @@ class VideoWriter:
             self._container.mux(self._waiting)
             self._waiting = next(self._sound, None)
 
-    def _sound_packets(self) -> Iterator[Any]:
+    def _sound_packets(self, start: float) -> Iterator[Any]:
         if self._source is None or not self._source.streams.audio:
             return
         source = self._source.streams.audio[0]
@@ -194,11 +196,24 @@ class VideoWriter:
             copied = self._container.add_stream_from_template(source)
         except (ValueError, self._av.error.FFmpegError):  # a codec that MP4 does not hold
             return
+        left_out = round(start / source.time_base)
+        if left_out:
+            self._source.seek(left_out, stream=source)
         for packet in self._source.demux(source):
-            if packet.pts is None or packet.dts is None:  # the last, which is empty
+            # The last packet is empty.
+            if packet.pts is None or packet.dts is None or packet.pts < left_out:
                 continue
+            packet.pts, packet.dts = packet.pts - left_out, packet.dts - left_out
             packet.stream = copied
             yield packet
+
+
+def _opened(source: Path | BinaryIO) -> Any:
+    """A file or open content, from its beginning, as PyAV's container."""
+    if isinstance(source, Path):
+        return import_av().open(str(source))
+    source.seek(0)
+    return import_av().open(source)
 
 
 def import_av() -> ModuleType:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import numpy as np
 import torch
-from comfy_api.latest import InputImpl
+from comfy_api.latest import InputImpl, Types
 from einops import rearrange
 from torch import Tensor
 
@@ -28,56 +31,90 @@ from ...mforce_core.video.steady import Steadier, Steadiness, batches
 from .core_sampler import IMAGE_TO_DEPTH, Settings, read_task, run
 from .depth_latent import decode_stream, encode_stream
 from .image_fit import fit_image, place
+from .images import to_rgb
 from .joint_latent import Latent, empty_stream, joint
+from .joint_model import check_joint
 from .nano_parts import warn_of_unfamiliar
 from .path_plan import PathPlan
 from .progress import depth_on_node
 from .starting_noise import draw_noise, noise_and_depth
 
 #: Frames a second of frames that come without.
-USUAL_RATE = 24.0
+USUAL_RATE = Fraction(24)
+#: Largest denominator of the frames a second of pictures, whose rate was a float on its way: 30000 / 1001 has it.
+_FINEST_RATE = 1001
+ONE_FRAME = "a clip needs two frames or more; for one picture use MF Image to Depth Latent."
+NO_FRAME = "the clip has no frame."
 
 
 class Clip:
-    """The frames of an IMAGE batch or of a VIDEO, which is decoded frame by frame.
+    """The frames of an IMAGE batch or of a VIDEO; that of a file is decoded frame by frame, whenever it is asked for.
 
     Attributes:
         count: how many frames there are; of a VIDEO as its file says, 0 where it does not.
         rate: frames a second.
+        sound_start: seconds of the sound that come before the first frame.
     """
 
     def __init__(self, frames: Any) -> None:
         self._images: Tensor | None = frames if isinstance(frames, Tensor) else None
-        self._video: VideoReader | None = None
+        self._source: Path | BytesIO | None = None
+        self._audio: Any = None
+        self.rate, self.sound_start = USUAL_RATE, 0.0
         if isinstance(frames, InputImpl.VideoFromFile):
             source = frames.get_stream_source()
-            start, duration = frames.get_active_trim_window()
-            source = Path(source) if isinstance(source, str) else source
-            self._video = VideoReader(source, start=start, duration=duration)
-            self.count, self.rate = self._video.count, float(self._video.rate)
+            self._source = Path(source) if isinstance(source, str) else source
+            self._start, self._duration = frames.get_active_trim_window()
+            with self._video() as video:
+                self.count, self.rate, self.sound_start = video.count, video.rate, video.begins
         elif self._images is None:
             parts = frames.get_components()
-            self._images, self.rate = parts.images, float(parts.frame_rate)
-        else:
-            self.rate = USUAL_RATE
+            self._images, self.rate = parts.images, Fraction(parts.frame_rate).limit_denominator(_FINEST_RATE)
+            self._audio = parts.audio
         if self._images is not None:
             self.count = len(self._images)
 
     def __iter__(self) -> Iterator[Tensor]:
         """IMAGEs (1, H, W, C) of one frame."""
-        if self._video is None:
-            assert self._images is not None
+        if self._images is not None:
             yield from self._images.split(1)
             return
-        with self._video as video:
+        with self._video() as video:
             for picture in video:
                 yield torch.from_numpy(picture)[None].float() / 255
 
+    def pictures(self) -> Iterator[np.ndarray]:
+        """Frames (H, W, 3) uint8."""
+        if self._images is None:
+            with self._video() as video:
+                yield from video
+            return
+        for image in self._images.split(1):
+            yield (to_rgb(image)[0].cpu().clamp(0, 1) * 255).round().byte().numpy()
+
+    def sound(self) -> Path | BytesIO | None:
+        """A file or its content, with the sound, which can be read beside the frames."""
+        if self._audio is not None:
+            # Core encodes sound beside pictures alone: small black ones, as long as the clip.
+            black = torch.zeros(1, PATCH_SIZE, PATCH_SIZE, 3).expand(self.count, -1, -1, -1)
+            parts = Types.VideoComponents(images=black, audio=self._audio, frame_rate=self.rate)
+            return InputImpl.VideoFromComponents(parts).get_stream_source()
+        return BytesIO(self._source.getvalue()) if isinstance(self._source, BytesIO) else self._source
+
+    def _video(self) -> VideoReader:
+        assert self._source is not None
+        return VideoReader(self._source, start=self._start, duration=self._duration)
+
 
 class ClipDepth:
-    """Makes depth of pictures with a model of ComfyUI, all from one noise, see ``mforce_core.video.steady.DepthOf``."""
+    """Makes depth of pictures with a model of ComfyUI, all from one noise, see ``mforce_core.video.steady.DepthOf``.
 
-    def __init__(self, model: Any, positive: Any, vae: Any, steps: int, seed: int) -> None:
+    ``node`` is named where the VAE does not know such pictures.
+    """
+
+    def __init__(self, node: str, model: Any, positive: Any, vae: Any, steps: int, seed: int) -> None:
+        check_joint(model)
+        self.node = node
         self.model, self.positive, self.vae, self.steps, self.seed = model, positive, vae, steps, seed
         self._warned = False
 
@@ -93,7 +130,7 @@ class ClipDepth:
                 " Load MF Model or the FLUX.2 VAE."
             )
         if not self._warned:
-            warn_of_unfamiliar("MF Video Depth", self.vae, rgb)
+            warn_of_unfamiliar(self.node, self.vae, rgb)
             self._warned = True
         seeds = [self.seed] * count
         if start is None or not start.isfinite().flatten(1).any(1).all():
@@ -142,13 +179,13 @@ def depth_of_clip(clip: Clip, depth_of: ClipDepth, how: Steadiness, width: int, 
         placement = placement or place(batch[0], width, height, fit)
         fitted = torch.cat([fit_image(frame, placement) for frame in batch]).cpu()
         if clip.count == 1 or (not pictures and how.batch > 1 and len(fitted) == 1):
-            raise ValueError("a clip needs two frames or more; for one picture use MF Image to Depth Latent.")
+            raise ValueError(ONE_FRAME)
         found = steadier(rearrange(fitted, "b h w c -> b c h w"), placement.content)
         pictures.append(fitted)
         maps += [frame.depth for frame in found]
         bar.update_absolute(len(maps), max(len(maps), clip.count), depth_on_node(maps[-1]))
     if placement is None:
-        raise ValueError("the clip has no frame.")
+        raise ValueError(NO_FRAME)
     depth = torch.stack(maps)
     valid = depth.isfinite() & placement.inside(len(depth))
     if not valid.flatten(1).any(1).all():

@@ -48,18 +48,7 @@ def output_paths(prefix: str, ending: str, maps: Tensor, first_frame: int | None
     Raises:
         ValueError: the prefix leads out of the output folder, or cannot be a file's name; or the folder cannot be made.
     """
-    output = folder_paths.get_output_directory()
-    try:
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            prefix, output, maps.shape[2], maps.shape[1]
-        )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"filename_prefix {_short(prefix)} cannot be used: {_reason(error)}.") from error
-    except Exception as error:
-        if type(error) is not Exception:
-            raise
-        # Core's refusal has no type of its own, and names the server's folders.
-        raise ValueError(f"filename_prefix {_short(prefix)} leads out of the output folder.") from error
+    folder, name, counter, subfolder = _place(prefix, maps.shape[2], maps.shape[1])
     if "%batch_num%" in name or first_frame is not None:  # core counts name_00001.png alone
         numbered = re.escape(name).replace("%batch_num%", r"\d+") + r"_(\d+)\."
         taken = (re.match(numbered, file.name) for file in Path(folder).iterdir())
@@ -76,6 +65,31 @@ def output_paths(prefix: str, ending: str, maps: Tensor, first_frame: int | None
 def depth_paths(prefix: str, format: str, maps: Tensor, first_frame: int | None) -> tuple[list[Path], str]:
     """The same for depth in one of `FORMATS`."""
     return output_paths(prefix, _ENDINGS[format], maps, first_frame)
+
+
+def output_folder(prefix: str, width: int, height: int) -> Path:
+    """A folder in the output folder that is not there yet, name_00001, for files of pictures of a size.
+
+    Raises:
+        ValueError: as `output_paths`.
+    """
+    folder, name, counter, _ = _place(prefix, width, height)
+    return Path(folder) / f"{name}_{counter:05}"
+
+
+def _place(prefix: str, width: int, height: int) -> tuple[str, str, int, str]:
+    """Folder, name, first free number and subfolder of new files in the output folder."""
+    output = folder_paths.get_output_directory()
+    try:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"filename_prefix {_short(prefix)} cannot be used: {_reason(error)}.") from error
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        # Core's refusal has no type of its own, and names the server's folders.
+        raise ValueError(f"filename_prefix {_short(prefix)} leads out of the output folder.") from error
+    return folder, name, counter, subfolder
 
 
 def encode_values(maps: Tensor, valid: Tensor, meaning: str, near: float, far: float) -> tuple[Tensor, Encoding]:
@@ -144,7 +158,12 @@ def written(path: Path, otherwise: str = "") -> Iterator[Path]:
     except ModuleNotFoundError as error:
         raise ValueError(f"{error} {otherwise}".strip()) from error
     except (OSError, ValueError) as error:
-        raise ValueError(f"{_short(path.name)} could not be written: {_reason(error)}.") from error
+        raise refusal(_short(path.name), error) from error
+
+
+def refusal(what: str, error: Exception) -> ValueError:
+    """The sentence for something that could not be written."""
+    return ValueError(f"{what} could not be written: {_reason(error)}.")
 
 
 def _reason(error: Exception) -> str:

@@ -47,6 +47,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "CONDITIONING": _is_conditioning,
     "MOGE_GEOMETRY": _is_geometry,
     "DA3_GEOMETRY": _is_geometry,
+    "VIDEO": lambda value: hasattr(value, "get_components"),
     "MODEL": _is_object,
     "VAE": _is_object,
     "LOAD3D_CAMERA": lambda value: isinstance(value, dict),

@@ -36,7 +36,14 @@ def filling_inputs() -> list[io.Input]:
         vae_input(),
         seed_input("Seed of what is made; further views count on from it."),
         io.Int.Input(
-            "steps", default=FILL_STEPS, min=1, max=1000, tooltip="Sampling steps in which picture and depth are made."
+            "steps",
+            default=0,
+            min=0,
+            max=1000,
+            tooltip=(
+                "Sampling steps in which picture and depth are made. 0: 10, or those that a model of few steps is made"
+                " for."
+            ),
         ),
         io.Float.Input(
             "cfg",
@@ -87,9 +94,15 @@ class Filling:
     def __post_init__(self) -> None:
         check_joint(self.model)
 
+    @property
+    def first_steps(self) -> int:
+        """Steps in which picture and depth are made."""
+        few = self.model.model.model_config.distilled
+        return self.steps or (FILL_STEPS if few is None else few.steps)
+
     def progress(self, views: int, after: int = 0) -> ViewProgress:
         """The bar over so many views, and over so many steps after them."""
-        return ViewProgress(self.model, views, self.steps + self.depth_steps, after)
+        return ViewProgress(self.model, views, self.first_steps + self.depth_steps, after)
 
     def view(self, progress: ViewProgress, seen: Seen, number: int = 0) -> Filled:
         """Fill a view; with a bar of `progress` it is a `mforce_core.explore.walk.Fill`.
@@ -99,7 +112,9 @@ class Filling:
         """
         seed = (self.seed + number) % SEEDS
         hold = Hold.of(seen, self._encode(seen.color))
-        plan = PathPlan.of(fill_path(self.noise, 0), self.steps, "euler", self.model.model.diffusion_model.schedule)
+        plan = PathPlan.of(
+            fill_path(self.noise, 0), self.first_steps, "euler", self.model.model.diffusion_model.schedule
+        )
         start = joint(hold.rgb, hold.depth_latents())
         settings = Settings(cfg=self.cfg, plan=plan)
         held, report = self._held(_HeldView(hold)), progress.sampling(number)
@@ -109,7 +124,7 @@ class Filling:
             frozen = joint(self._encode(view.color), hold.depth_latents(), freeze_rgb=True)
             guided = self._held(Correction(hold.depth, hold.valid))
             settings = Settings(steps=self.depth_steps)
-            report = progress.sampling(number, self.steps)
+            report = progress.sampling(number, self.first_steps)
             _, depth = sample_latent(
                 guided, self.negative, self.negative, frozen, IMAGE_TO_DEPTH, settings, seed, progress=report
             )

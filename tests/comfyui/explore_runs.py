@@ -23,7 +23,7 @@ def main(root: Path) -> None:
     from pack_under_test.nodes.explore import MFExplore
     from pack_under_test.nodes.extend_view import MFExtendView
     from pack_under_test.nodes.host.geometry import make_geometry
-    from pack_under_test.nodes.load_model import NANO, MFLoadModel
+    from pack_under_test.nodes.load_model import NANO, NANO_FAST, MFLoadModel
     from pack_under_test.nodes.merge_point_clouds import MFMergePointClouds
     from pack_under_test.nodes.render_view import MFRenderView
     from pack_under_test.nodes.to_point_cloud import MFToPointCloud
@@ -80,6 +80,20 @@ def main(root: Path) -> None:
     results["no_hole"] = [float((same - still[0]).abs().max()), len(points(none)), noticed.pop()]
     merged = MFMergePointClouds.execute({"point_cloud0": old, "point_cloud1": none}).args[0]
     results["merged_with_none"] = len(points(merged)) == len(points(old))
+
+    # Left to the model, the steps are its own.
+    def steps_of(loaded):
+        asked, counted = [], loaded.clone()
+
+        def counting(apply, passed):
+            asked.append(passed)
+            return apply(passed["input"], passed["timestep"], **passed["c"])
+
+        counted.set_model_unet_function_wrapper(counting)
+        fill(MFExtendView, geometry=view, holes=holes, model=counted, steps=0, depth_steps=0)
+        return len(asked)
+
+    results["own_steps"] = [steps_of(model), steps_of(MFLoadModel.execute(NANO_FAST).args[0])]
 
     # A batch: the second view from one place has nothing left to make, one from farther on only what is beyond.
     def batch(*moves):

@@ -61,6 +61,10 @@ def test_a_walk_gives_a_clip_views_and_a_cloud(results):
     assert results["walk_grows"]
 
 
+def test_steps_that_are_left_to_the_model_are_its_own(results):
+    assert results["own_steps"] == [10, 4]
+
+
 def test_both_eyes_are_filled(results):
     assert results["stereo"] == [[2, 112, 128, 3], [1, 112, 256, 3], True]
 

@@ -79,7 +79,7 @@ def main(root: Path, folder: Path) -> None:
     kept, clip_depth.run = clip_depth.run, beginning
     before = torch.full((1, SIDE, SIDE), 2.0)
     before[:, 10:20, 30:40] = torch.nan
-    clip_depth.ClipDepth(model, positive, vae, 4, 3)(frames[:1].movedim(-1, 1), before, 0.5)
+    clip_depth.ClipDepth("MF Video Depth", model, positive, vae, 4, 3)(frames[:1].movedim(-1, 1), before, 0.5)
     clip_depth.run = kept
     (stream, noise), holes = begun[0], patches_to_latents(patchify(before.isnan(), 16))
     results["holes"] = [bool((stream == noise)[holes].all()), bool((stream[~holes] == 1).all())]
