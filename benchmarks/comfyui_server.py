@@ -80,8 +80,16 @@ class ComfyUI:
     @property
     def resident_bytes(self) -> int:
         """Memory that the server's process holds (``VmRSS`` of Linux)."""
+        return self._status("VmRSS")
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most that it held (``VmHWM``)."""
+        return self._status("VmHWM")
+
+    def _status(self, name: str) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name))
 
     def wait_until_ready(self, limit: float = 600.0) -> None:
         """Return when the server answers.

@@ -52,6 +52,7 @@ FEED: dict[str, dict[str, Any]] = {
         },
     },
     "clip": {"class_type": "RepeatImageBatch", "inputs": {"image": ["scene", 0], "amount": 2}},
+    "video": {"class_type": "CreateVideo", "inputs": {"images": ["clip", 0], "fps": 12.0}},
     "nothing": {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": 64, "height": 64}},
     "hole": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 16, "height": 16}},
     "holes": {
@@ -65,6 +66,7 @@ LINKS: dict[str, list[Any]] = {
     "VAE": ["load", 2],
     "CONDITIONING": ["text", 0],
     "IMAGE": ["scene", 0],
+    "VIDEO": ["video", 0],
     "MASK": ["geometry", 3],
     "MOGE_GEOMETRY": ["geometry", 0],
     "FILE_3D_PLY": ["cloud", 0],

@@ -1,13 +1,16 @@
-"""The study of enlarged pairs: seams where they were put, errors that were made, and a run of it on nano."""
+"""The study of enlarged pairs: seams where they were put, errors that were made, and ways whose result is known."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.functional import avg_pool2d
 
-from mforce.evaluation.joint_enlargement_study import INTERPOLATED, SCENES, Pairs, study_joint_enlargement
-from mforce.mforce_core.pipeline import Pipeline
-from mforce.mforce_core.resolving import resolve
+from mforce.evaluation import joint_enlargement_study as study
+from mforce.evaluation.joint_enlargement_study import Pairs
+from mforce.evaluation.judge import lone_objects
 from mforce.mforce_core.settings import Settings
-from mforce.mforce_core.weights.parts import find_parts
+from mforce.scenes import render
 
 
 def pairs(maps, seen=None):
@@ -36,14 +39,50 @@ def test_errors_are_those_of_scaled_depth():
     assert edges.item() == pytest.approx(0.5 / 32, rel=1e-3)  # the band crosses every row
 
 
-def test_the_study_on_nano():
-    settings = Settings("joint", "", size=(32, 32), steps=2, device="cpu")
-    parts = find_parts(settings.model)
-    pipeline = Pipeline(resolve(settings, parts), parts, ())
-    rows = {row["name"]: row for row in study_joint_enlargement(pipeline, 2, 2, 5, say=lambda _: None)}
-    scenes, interpolated, tiles = rows.values()
-    assert list(rows) == [SCENES, INTERPOLATED, "tiles from 0.4"]
-    assert (scenes["sharpness"], scenes["depth_sharpness"]) == (1, 1)
-    assert scenes["frechet"] == pytest.approx(0, abs=1e-6)
-    assert tiles["frechet"] > 0
-    assert interpolated["sharpness"] < tiles["sharpness"]
+class Oracle:
+    """A pipeline whose pairs are scenes rendered at half the size, which it knows at the whole size, too."""
+
+    def __init__(self, images, depth):
+        self.images, self.depth = images, depth
+        self.settings, self.device, self.autoencoder = SimpleNamespace(canvas=(32, 32)), "cpu", self
+
+    def job(self, mode, prompt, *, seed):
+        return Settings(mode, prompt, seed=seed)
+
+    def networks(self, prompt, guidance):
+        return None
+
+    def generate(self, jobs, givens):
+        pictures = (avg_pool2d(self.images, 2).movedim(1, -1) * 255).round().byte().numpy()
+        return [
+            SimpleNamespace(image=pictures[job.seed - 5], depth=self.depth[job.seed - 5, ::2, ::2].numpy())
+            for job in jobs
+        ]
+
+    def i2d(self, picture, *, seed, **_):
+        return SimpleNamespace(depth=2 * self.depth[seed - 5].numpy())
+
+    def encode(self, images):
+        return avg_pool2d(images, 16)
+
+    def larger_pair(self, networks, job, picture, depth, together, progress):
+        assert (job.enlarge, picture.shape, depth.shape) == (2, (32, 32, 3), (32, 32))
+        number = job.seed - 5
+        return (self.images[number].movedim(0, -1) * 255).round().byte().numpy(), self.depth[number].numpy()
+
+
+def test_a_way_that_makes_the_scenes_measures_as_they_do_and_interpolation_does_not(monkeypatch):
+    count = 9
+    oracle = Oracle(*render(lone_objects(count, 5), 64))
+    monkeypatch.setattr(study, "larger_pair", oracle.larger_pair)
+    said = []
+    found = list(study.study_joint_enlargement(oracle, 2, count, 5, say=said.append))
+    scenes, interpolated, tiles = found
+    assert [row["name"] for row in found] == [study.SCENES, study.INTERPOLATED, "tiles from 0.4"]
+    assert tiles | {"name": study.SCENES} == scenes
+    assert (scenes["sharpness"], scenes["depth_sharpness"], scenes["absrel"]) == pytest.approx((1, 1, 0), abs=1e-6)
+    assert interpolated["sharpness"] < 0.8
+    assert interpolated["depth_sharpness"] < 1.01
+    assert interpolated["band"] > 0.01
+    assert interpolated["frechet"] > 10 * abs(scenes["frechet"])
+    assert said[1] == "9 of 9 pairs are sampled."

@@ -74,7 +74,13 @@ def output_folder(prefix: str, width: int, height: int) -> Path:
         ValueError: as `output_paths`.
     """
     folder, name, counter, _ = _place(prefix, width, height)
-    return Path(folder) / f"{name}_{counter:05}"
+    path = Path(folder) / f"{name}_{counter:05}"
+    try:
+        path.mkdir()  # so that a name that cannot be is refused before the work
+        path.rmdir()
+    except (OSError, ValueError) as error:
+        raise _unusable(prefix, error) from error
+    return path
 
 
 def _place(prefix: str, width: int, height: int) -> tuple[str, str, int, str]:
@@ -83,13 +89,17 @@ def _place(prefix: str, width: int, height: int) -> tuple[str, str, int, str]:
     try:
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, width, height)
     except (OSError, ValueError) as error:
-        raise ValueError(f"filename_prefix {_short(prefix)} cannot be used: {_reason(error)}.") from error
+        raise _unusable(prefix, error) from error
     except Exception as error:
         if type(error) is not Exception:
             raise
         # Core's refusal has no type of its own, and names the server's folders.
         raise ValueError(f"filename_prefix {_short(prefix)} leads out of the output folder.") from error
     return folder, name, counter, subfolder
+
+
+def _unusable(prefix: str, error: Exception) -> ValueError:
+    return ValueError(f"filename_prefix {_short(prefix)} cannot be used: {_reason(error)}.")
 
 
 def encode_values(maps: Tensor, valid: Tensor, meaning: str, near: float, far: float) -> tuple[Tensor, Encoding]:

@@ -151,6 +151,7 @@ def main(root: Path, folder: Path) -> None:
     results["mixed"] = message(mixed, depth_files="png (16-bit)", frames_at_once=2)
     results["two sizes"] = message(clip, width=100, fit="crop")
     results["outside"] = message(clip, depth_files="exr", filename_prefix="../outside")
+    results["long name"] = message(clip, depth_files="exr", filename_prefix="a" * 300)
     results["no video"] = message("clip.mkv")
     results["nothing is left"] = (there(output), there(temp)) == before
 

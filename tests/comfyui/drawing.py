@@ -15,7 +15,7 @@ _MATCHED = "COMFY_MATCHTYPE_V3"
 #: Sizes of nodes that show something.
 _VIEWS = {"PreviewImage": (280, 290), "SaveImage": (280, 320), "PreviewPointCloud": (560, 620)}
 #: Pixels that the pictures of these nodes take below their widgets.
-_PICTURES = {"MFSaveDepth": 190, "MFSaveLayers": 190, "MFSampler": 150, "MFPath": 190}
+_PICTURES = {"MFSaveDepth": 190, "MFSaveLayers": 190, "MFSampler": 150, "MFPath": 190, "MFVideoToDepthVideo": 190}
 
 
 def identifier(*names: str) -> str:

@@ -78,6 +78,7 @@ def test_few_frames_are_in_memory_at_once(results):
         ("mixed", "mixed.mjpeg changes its size from 64x48 to 32x32"),
         ("two sizes", "width 100 is not a multiple of 16"),
         ("outside", "leads out of the output folder"),
+        ("long name", "cannot be used: file name too long"),
         ("no video", "video is no VIDEO"),
     ],
 )

@@ -27,7 +27,7 @@ WORKFLOWS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 INCOMPLETE = [name for name in WORKFLOWS if "Released" in name or "SDXL" in name]
 COMPLETE = [name for name in WORKFLOWS if name not in INCOMPLETE]
 BUILT_IN, FOREIGN = "nano (built-in)", {"CheckpointLoaderSimple", "ControlNetLoader"}
-SIZED = {"MFEmptyLatent", "MFImageToDepthLatent", "MFEncodeDepth", "MFVideoDepth"}
+SIZED = {"MFEmptyLatent", "MFImageToDepthLatent", "MFEncodeDepth", "MFVideoDepth", "MFVideoToDepthVideo"}
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def check_output(server, kind, output):
     assert files
     for file in files:
         path = path_of(server, file)
-        if kind == "SaveVideo":
+        if kind in ("SaveVideo", "MFVideoToDepthVideo"):
             assert path.read_bytes()[4:8] == b"ftyp"
         elif kind == "SaveGLB":
             assert len(trimesh.load(path, force="mesh").faces) > 1000
