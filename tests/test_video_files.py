@@ -11,7 +11,7 @@ pytest.importorskip("av")
 import av
 from av.video.frame import PictureType
 
-from mforce.mforce_core.video.files import VideoReader
+from mforce.mforce_core.video.files import VideoReader, VideoWriter
 
 COUNT, SIDE = 90, 64
 #: Key frames 15 apart, three frames between two that are shown in another order than they are decoded in, and what
@@ -94,3 +94,33 @@ def test_what_lies_before_a_part_is_not_read(kind):
 
 def test_a_part_beyond_the_end_is_empty(clip):
     assert read(clip, 100.0)[0] == []
+
+
+@pytest.mark.parametrize("start", [0.0, 0.24])
+def test_sound_stays_with_the_pictures_of_a_clip_that_does_not_begin_at_0(tmp_path, start):
+    sound = np.sin(np.arange(48000) / 20).astype(np.float32)
+    sound[:24000] = 0
+    with av.open(str(tmp_path / "clip.ts"), "w") as made:
+        video, audio = made.add_stream("libx264", rate=25), made.add_stream("aac", rate=48000, layout="mono")
+        video.width, video.height, video.pix_fmt = SIDE, SIDE, "yuv420p"
+        for number in range(25):
+            picture = np.full((SIDE, SIDE, 3), 10 * number, np.uint8)
+            made.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        made.mux(video.encode(None))
+        frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 48000, 0
+        made.mux(audio.encode(frame))
+        made.mux(audio.encode(None))
+    with VideoReader(tmp_path / "clip.ts") as whole:
+        assert whole.begins > 0
+        begins = whole.begins + start
+    with (
+        VideoReader(tmp_path / "clip.ts", start=begins if start else 0.0) as clip,
+        VideoWriter(tmp_path / "made.mp4", clip.rate, tmp_path / "clip.ts", sound_start=clip.begins) as writer,
+    ):
+        assert clip.begins == pytest.approx(begins)
+        for picture in clip:
+            writer.write(picture)
+    with av.open(str(tmp_path / "made.mp4")) as made:
+        heard = [(frame.time, np.abs(frame.to_ndarray()).mean()) for frame in made.decode(audio=0)]
+    assert min(time for time, loudness in heard if loudness > 0.3) == pytest.approx(0.5 - start, abs=0.06)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -198,7 +199,8 @@ class VideoWriter:
             return
         left_out = round(start / source.time_base)
         if left_out:
-            self._source.seek(left_out, stream=source)
+            with suppress(self._av.error.FFmpegError):  # then it is read from its beginning
+                self._source.seek(left_out, stream=source)
         for packet in self._source.demux(source):
             # The last packet is empty.
             if packet.pts is None or packet.dts is None or packet.pts < left_out:
