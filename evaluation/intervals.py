@@ -1,17 +1,18 @@
-"""Means over pictures with their confidence intervals."""
+"""Means over pictures, or over a few runs, with their confidence intervals."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, t
 from torch import Tensor
 
 _RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
-    """A measure over a sample of pictures and its 95% interval: of a bootstrap over them, or of Wilson for a share."""
+    """A measure over a sample and its 95% interval: of a bootstrap over pictures, of Wilson for a share of them, of
+    Student's t over runs."""
 
     value: float
     low: float
@@ -21,6 +22,13 @@ class Estimate(NamedTuple):
 def mean(values: Tensor) -> Estimate:
     """Mean over pictures (B,)."""
     return _bootstrapped((values,), np.mean)
+
+
+def of_runs(values: Tensor) -> Estimate:
+    """The mean over a few runs (N,), N at least 2, whose results are about normally distributed."""
+    middle, spread = float(values.mean()), float(values.std()) / len(values) ** 0.5
+    reach = float(t.ppf(0.975, len(values) - 1)) * spread
+    return Estimate(middle, middle - reach, middle + reach)
 
 
 def share(hits: Tensor) -> Estimate:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model.config import ConfigError
 from mforce.training import study as study_module
+from mforce.training.config import TrainConfig
 from mforce.training.stop import Stopped
 from mforce.training.study import STUDIES, StudyConfig, cells, configurations, finished, read_study, run_study
 from mforce.training.train import Ended
@@ -108,6 +109,34 @@ def test_a_study_trains_every_cell_and_goes_on(
     assert all(result["parameters"] > result["t2i_parameters"] for result in results)
     report = (study.out / "report.md").read_text()
     assert all(result["cell"] in report for result in results)
+
+
+def test_seeds_are_runs_of_their_own_and_recipes_are_compared_within_them(
+    study: StudyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = {"seeds": (3, 4), "models": study.models[:1], "pretraining_images": (4,)}
+    seeded = study.model_copy(update=update)
+    names = [f"w32-4-{recipe}.{seed}" for recipe in ("dense", "sparse") for seed in (3, 4)]
+    assert [cell.name for cell in cells(seeded)] == names
+    monkeypatch.setattr(study_module, "train", made_up)
+    monkeypatch.setattr(study_module, "_parameters", lambda _: 1)
+    results = run_study(seeded, overrides=overrides(tmp_path), machine={})
+    assert [result["seed"] for result in results] == [3, 4, 3, 4]
+    report = (study.out / "report.md").read_text()
+    # Means of 0.3 and 0.4 and of 0.35 and 0.65, t of one degree of freedom: 12.706.
+    assert "| w32 | 4 | dense | 2 | 0.3500 (-0.2853 to 0.9853) |  |" in report
+    assert "| w32 | 4 | sparse | 2 | 0.5000 (-1.4059 to 2.4059) | 0.1500 (-1.1206 to 1.4206) |" in report
+
+
+def made_up(config: TrainConfig) -> Ended:
+    """A run that has an error made of its seed and its recipe."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    sparse = config.stage == "mf" and config.recipe.depth_share < 1
+    entry = {"step": config.steps, "rgb": 1.0, "heldout_rgb": 1.0, "heldout_delta1": 1.0}
+    entry |= {"heldout_absrel": 0.1 * config.seed * (1 + sparse) - 0.25 * sparse + 0.1 * sparse * (config.seed == 4)}
+    entry["heldout_absrel_standard_error"] = 0.01
+    (config.out / "log.jsonl").write_text(json.dumps(entry) + "\n")
+    return Ended(config.steps, None)
 
 
 def test_the_plot_has_a_line_for_every_size_and_budget(

@@ -1,4 +1,4 @@
-"""A look at samples that training never sees: AbsRel and delta1 of image to depth, and a sheet of pictures."""
+"""A look at samples that training never sees: AbsRel of image to depth, the RGB loss, and a sheet of pictures."""
 
 from functools import partial
 from pathlib import Path
@@ -51,11 +51,14 @@ class HeldOut:
         self.latents, self.depth, self.null_text = rgb, depth, null_text
         picture = self.settings.autoencoder
         self.autoencoder = None if picture is None else load_autoencoder(picture, device=processes.device)
+        # A student of few steps predicts no velocity to measure.
+        self.rgb = None if self.student else HeldOutLoss(self.settings, source, null_text, processes)
 
     def look(self, model: ModalityForcingTransformer, step: int, log: Log | None) -> None:
         """All processes sample together; the first one, which has a log, keeps the results."""
         depths = [self._predicted(model, rows).cpu() for rows in torch.arange(len(self.depth)).split(_TOGETHER)]
         shown = self._shown(model)
+        rgb = {} if self.rgb is None else self.rgb.measure(model)
         if log is None:
             return
         predicted = torch.cat(depths)
@@ -63,7 +66,7 @@ class HeldOut:
         aligned = align_median(predicted, known)
         measures = {"heldout_absrel": abs_rel(aligned, known), "heldout_delta1": delta1(aligned, known)}
         spread = {"heldout_absrel_standard_error": _standard_error(measures["heldout_absrel"])}
-        log.write(step, {name: float(values.mean()) for name, values in measures.items()} | spread)
+        log.write(step, {name: float(values.mean()) for name, values in measures.items()} | spread | rgb)
         columns = [self._pictures(self.latents[:_SHOWN]), *map(_depth_pictures, (known[:_SHOWN], predicted[:_SHOWN]))]
         sheet = np.concatenate([np.concatenate(list(c), 0) for c in (*columns, *shown) if c is not None], 1)
         self._write(sheet, step)

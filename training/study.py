@@ -50,10 +50,11 @@ class Variant(Section):
 
 
 class StudyConfig(Section):
-    """The grid: ``models`` x ``pretraining_images`` x ``recipes``.
+    """The grid: ``models`` x ``pretraining_images`` x ``recipes`` x ``seeds``.
 
-    The overrides of a model apply to both stages, those of a recipe to the second. Budgets are in images, multiples of
-    the batch. Runs of the second stage go to ``out``, those of the first to ``bases``, which studies can share.
+    The overrides of a model apply to both stages, those of a recipe to the second, and so do seeds; without any it has
+    its preset's. Budgets are in images, multiples of the batch. Runs of the second stage go to ``out``, those of the
+    first to ``bases``, which studies can share.
     """
 
     title: str
@@ -65,6 +66,7 @@ class StudyConfig(Section):
     pretraining_images: tuple[int, ...] = Field(min_length=1)
     mf_images: int
     recipes: tuple[Variant, ...] = (Variant(name="default"),)
+    seeds: tuple[int, ...] = ()
 
     @model_validator(mode="after")
     def _named_once(self) -> "StudyConfig":
@@ -72,6 +74,8 @@ class StudyConfig(Section):
             names = [variant.name for variant in getattr(self, kind)]
             if len(set(names)) < len(names):
                 raise ValueError(f"{kind} need names of their own")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds are there once each")
         return self
 
 
@@ -82,6 +86,7 @@ class Cell:
     model: Variant
     pretraining_images: int
     recipe: Variant
+    seed: int | None
 
     @property
     def base(self) -> str:
@@ -89,7 +94,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f"{self.base}-{self.recipe.name}"
+        return f"{self.base}-{self.recipe.name}" + ("" if self.seed is None else f".{self.seed}")
+
+    @property
+    def overrides(self) -> list[str]:
+        """Of the second stage."""
+        return [*self.model.set, *self.recipe.set, *([] if self.seed is None else [f"seed={self.seed}"])]
 
 
 def read_study(path: Path) -> StudyConfig:
@@ -100,10 +110,11 @@ def read_study(path: Path) -> StudyConfig:
 def cells(study: StudyConfig, only: str = "*") -> list[Cell]:
     """The cells whose names match a pattern of the shell's kind."""
     grid = [
-        Cell(model, images, recipe)
+        Cell(model, images, recipe, seed)
         for model in study.models
         for images in study.pretraining_images
         for recipe in study.recipes
+        for seed in study.seeds or (None,)
     ]
     found = [cell for cell in grid if fnmatch(cell.name, only)]
     if not found:
@@ -115,7 +126,7 @@ def configurations(study: StudyConfig, cell: Cell, overrides: Sequence[str] = ()
     """Of both stages of a cell. Raises ConfigError."""
     base = study.bases / cell.base
     t2i = _budgeted(study.t2i, cell.pretraining_images, base, [*cell.model.set, *overrides])
-    more = [*cell.model.set, *cell.recipe.set, *overrides, f"base={json.dumps(str(base / 'model'))}"]
+    more = [*cell.overrides, *overrides, f"base={json.dumps(str(base / 'model'))}"]
     mf = _budgeted(study.mf, study.mf_images, study.out / cell.name, more)
     if mf.heldout is None:
         raise ConfigError("mf.set needs heldout.latents: a study compares errors on samples that training never sees")
@@ -181,6 +192,7 @@ def _measured(cell: Cell, study: StudyConfig, t2i: TrainConfig, mf: TrainConfig)
         "cell": cell.name,
         "model": cell.model.name,
         "recipe": cell.recipe.name,
+        "seed": mf.seed,
         "pretraining_images": cell.pretraining_images,
         "mf_images": study.mf_images,
         "t2i_parameters": _parameters(t2i.out / "model"),
@@ -189,6 +201,7 @@ def _measured(cell: Cell, study: StudyConfig, t2i: TrainConfig, mf: TrainConfig)
         "absrel": look["heldout_absrel"],
         "absrel_standard_error": look["heldout_absrel_standard_error"],
         "delta1": look["heldout_delta1"],
+        "rgb_loss": look["heldout_rgb"],
         "heldout_samples": mf.heldout.samples,
     }
 

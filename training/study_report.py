@@ -1,10 +1,14 @@
 """The report of a study: ``results.json`` with every number, ``report.md`` and a plot."""
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..evaluation.intervals import of_runs
 from .plots import two_plots
 
 RESULTS = "results.json"
@@ -17,19 +21,61 @@ _COLUMNS = {
     "absrel": "AbsRel",
     "absrel_standard_error": "its standard error",
     "delta1": "delta1",
+    "rgb_loss": "RGB loss",
 }
+_MEASURES = {"absrel": "AbsRel", "rgb_loss": "RGB loss"}
+
+#: Of a cell: model, T2I images and recipe. Runs that differ in the seed alone have one.
+_Group = tuple[str, int, str]
 
 
 def write_study_report(title: str, results: Sequence[dict[str, Any]], folder: Path) -> None:
     """Of the finished cells (see :func:`.study.finished`)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULTS).write_text(json.dumps(list(results), indent=1) + "\n", encoding="utf-8")
-    lines = [f"# {title}", "", f"| {' | '.join(_COLUMNS.values())} |", "|" + "---|" * len(_COLUMNS)]
-    lines += [f"| {' | '.join(_text(result[key]) for key in _COLUMNS)} |" for result in results]
+    columns = _measured(_COLUMNS, results)
+    lines = [f"# {title}", "", f"| {' | '.join(columns.values())} |", "|" + "---|" * len(columns)]
+    lines += [f"| {' | '.join(_text(result[key]) for key in columns)} |" for result in results]
+    lines += _over_seeds(results)
     if results:
         _plot(title, results, folder / _PLOT)
         lines += ["", f"![{title}]({_PLOT})"]
     (folder / "report.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _measured(names: Mapping[str, str], results: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Those that all cells have: ones that were measured before the last version may lack some."""
+    return {key: name for key, name in names.items() if all(key in result for result in results)}
+
+
+def _over_seeds(results: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of the cells that ran with several seeds: means, and differences to the first recipe, paired by seed."""
+    groups: defaultdict[_Group, dict[int, dict[str, Any]]] = defaultdict(dict)
+    for result in results:
+        groups[result["model"], result["pretraining_images"], result["recipe"]][result.get("seed", 0)] = result
+    if not any(len(runs) > 1 for runs in groups.values()):
+        return []
+    first, measures = results[0]["recipe"], _measured(_MEASURES, results)
+    columns = [text for name in measures.values() for text in (name, f"minus {first}'s")]
+    head = ["model", "T2I images", "recipe", "seeds", *columns]
+    lines = ["", "Means over seeds with 95% intervals (Student's t), and differences between runs of one seed:", ""]
+    lines += [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for (model, images, recipe), runs in groups.items():
+        reference = groups.get((model, images, first), {})
+        cells = [model, f"{images:,}", recipe, str(len(runs))]
+        for measure in measures:
+            shared = [seed for seed in runs if seed in reference and recipe != first]
+            cells.append(_estimate([run[measure] for run in runs.values()]))
+            cells.append(_estimate([runs[seed][measure] - reference[seed][measure] for seed in shared]))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _estimate(values: Sequence[float]) -> str:
+    """The mean of runs with its interval, where there are several."""
+    if len(values) < 2:
+        return "".join(f"{value:.4f}" for value in values)
+    return "{:.4f} ({:.4f} to {:.4f})".format(*of_runs(torch.tensor(values)))
 
 
 def _text(value: Any) -> str:
@@ -37,6 +83,26 @@ def _text(value: Any) -> str:
 
 
 def _plot(title: str, results: Sequence[dict[str, Any]], path: Path) -> None:
+    if len({(result["model"], result["pretraining_images"]) for result in results}) == 1:
+        _plot_recipes(title, results, path)
+    else:
+        _plot_sizes(title, results, path)
+
+
+def _plot_recipes(title: str, results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Recipes of one model and budget, a dot for every run."""
+    recipes = list(dict.fromkeys(result["recipe"] for result in results))
+    with two_plots(path, sharey=True) as (figure, *axes):
+        for axis, (measure, name) in zip(axes, _measured(_MEASURES, results).items(), strict=False):
+            axis.plot([r[measure] for r in results], [recipes.index(r["recipe"]) for r in results], "o", alpha=0.7)
+            axis.set_yticks(range(len(recipes)), labels=recipes)
+            axis.set(xlabel=f"held-out {name}")
+            axis.grid(alpha=0.3)
+        axes[0].invert_yaxis()
+        figure.suptitle(title)
+
+
+def _plot_sizes(title: str, results: Sequence[dict[str, Any]], path: Path) -> None:
     """AbsRel against parameters, a line for every budget and recipe, and against T2I images, a line for every model."""
     recipes = {result["recipe"] for result in results}
 
