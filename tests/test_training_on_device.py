@@ -1,5 +1,6 @@
 """Samples that lie on the device: the same batches as those that are read, and random numbers for blocks of it."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from mforce.mforce_core.model.config import ConfigError
+from mforce.training.beside import Beside
 from mforce.training.config import RecipeConfig
 from mforce.training.data.encoded import EncodedSource
 from mforce.training.data.resident import ResidentSource
@@ -173,6 +175,47 @@ def test_a_batch_in_parts_is_the_batch(data: Path, base: Path, tmp_path: Path) -
                 assert torch.equal(together, value), name
     for feed in feeds:
         feed.close()
+
+
+class Stream:
+    """Notes what is asked of a stream, in one list for all of them."""
+
+    def __init__(self, name: str, calls: list[tuple]) -> None:
+        self.name, self.calls, self.device = name, calls, torch.device("cuda")
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.calls.append((self.name, "waits for", other.name))
+
+    def __enter__(self) -> None:
+        self.calls.append((self.name, "begins", threading.get_ident()))
+
+    def __exit__(self, *_: object) -> None:
+        self.calls.append((self.name, "ends", threading.get_ident()))
+
+
+def test_a_batch_is_handed_over_before_a_step_uses_it(
+    data: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this order: samples are there, a batch is made, the steps wait for it, its tensors are theirs."""
+    calls: list[tuple] = []
+    steps, side = Stream("steps", calls), Stream("side", calls)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: side)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: steps)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda tensor, stream: calls.append((stream.name, "uses", id(tensor)))
+    )
+    monkeypatch.setattr("mforce.training.feed.Beside", lambda device: Beside(torch.device("cuda")))
+    feed = Trainer(config("mf", data, tmp_path, base=base, **{"data.on_device": "true"}), join("cpu")).feed
+    step = feed.take()
+    feed.close()  # when the batch after it has been made, too
+    tensors = [value for part in step.parts for group in part for value in group if torch.is_tensor(value)]
+    assert len(tensors) == 7
+    reader = calls[1][2]
+    assert reader != threading.get_ident()
+    made = [("side", "begins", reader), ("side", "ends", reader)]
+    handed_over = [("steps", "waits for", "side"), *(("steps", "uses", id(tensor)) for tensor in tensors)]
+    assert calls == [("side", "waits for", "steps"), *made, *handed_over, *made]
 
 
 def test_samples_that_do_not_fit_are_said_in_a_sentence(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,19 +3,23 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mforce.mforce_core import load_model
 from mforce.mforce_core.model.config import ConfigError
-from mforce.scenes import write_dataset
+from mforce.scenes import read_shards, write_dataset
 from mforce.training.config import TrainConfig
 from mforce.training.config_file import read_train_config
 from mforce.training.processes import join
+from mforce.training.source import open_source
 from mforce.training.train import Trainer, train
 
 # One process saving alone is meant.
@@ -84,11 +88,41 @@ def test_a_mixture_of_streams_that_cannot_be_is_refused_by_its_key(tmp_path: Pat
         read_train_config(Path("_small-mf"), [*words, "data.shards=['b.tar']"])
 
 
-def test_two_processes_train_on_a_mixture_of_streams_as_one(shards: str, base: Path, tmp_path: Path) -> None:
-    write_dataset(tmp_path / "more", 6, seed=9, size=SIZE, shard_size=3, progress=False, format="webdataset")
-    parts = f"[{{shards = ['{shards}'], weight = 3}}, {{shards = ['{tmp_path / 'more'}'], weight = 1}}]"
-    more = {"base": base, "data.shards": [], "data.mixture": parts}
+# Killed while a step after the checkpoint of step 3 is prepared.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mforce.training import train
+from mforce.training.config_file import read_train_config
+
+class Trainer(train.Trainer):
+    def train_step(self):
+        if self.step == 4:
+            self.checkpoints.finish()
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().train_step()
+
+train.Trainer = Trainer
+train.train(read_train_config(Path("_small-mf"), sys.argv[1:]))
+"""
+
+
+def test_two_processes_train_on_a_mixture_in_buckets_as_one_and_as_one_that_was_killed(
+    shards: str, base: Path, tmp_path: Path
+) -> None:
+    """Of tars of squares and a folder of pictures of two more shapes."""
+    (tmp_path / "more").mkdir()
+    write_dataset(tmp_path / "scenes", 6, seed=9, size=2 * SIZE, shard_size=6, progress=False)
+    (scenes,) = read_shards(tmp_path / "scenes")
+    for number, (rgb, depth) in enumerate(zip(scenes.rgb, scenes.depth, strict=True)):
+        rows, columns = [(SIZE, 2 * SIZE), (2 * SIZE, SIZE + 8), (SIZE, 2 * SIZE)][number % 3]
+        pixels = rgb[:, :rows, :columns].permute(1, 2, 0).contiguous().numpy()
+        Image.fromarray(pixels).save(tmp_path / "more" / f"{number}.png")
+        np.save(tmp_path / "more" / f"{number}.depth.npy", depth[:rows, :columns].float().numpy())
+    parts = f"[{{shards = ['{shards}'], weight = 3}}, {{shards = ['{tmp_path / 'more'}'], weight = 2}}]"
+    more = {"base": base, "data.shards": [], "data.mixture": parts, "data.buckets": "true", "batch_size": 2}
     train(config("mf", shards, tmp_path / "one", **more))
+
     words = [part for value in arguments(shards, tmp_path / "two", **more) for part in ("--set", value)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-mf", *words]
@@ -96,10 +130,16 @@ def test_two_processes_train_on_a_mixture_of_streams_as_one(shards: str, base: P
     assert done.returncode == 0, done.stderr[-4000:]
     for ours, theirs in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
-    shutil.copytree(tmp_path / "one", tmp_path / "resumed")
-    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step-6")
-    train(config("mf", shards, tmp_path / "resumed", **more))
-    assert curve(tmp_path / "resumed") == curve(tmp_path / "one")
+
+    settings = arguments(shards, tmp_path / "killed", **more)
+    killed = subprocess.run([sys.executable, "-c", _KILLED, *settings], capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-4000:]
+    assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()] == ["step-3"]
+    source = open_source(config("mf", shards, tmp_path, **more), depth=True, device=torch.device("cpu"))
+    shapes = {tuple(source.batch(step, slice(0, 1)).rgb.shape[2:]) for step in range(6)}
+    assert len(shapes) == 3
+    train(config("mf", shards, tmp_path / "killed", **more))
+    assert curve(tmp_path / "killed")[-3:] == curve(tmp_path / "one")[-3:]
 
 
 def test_the_first_stage_reads_images_alone(shards: str, base: Path, tmp_path: Path) -> None:

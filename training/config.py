@@ -99,6 +99,9 @@ class DataConfig(Section):
     """Autoencoder of a stream."""
     size: tuple[int, int] = (RELEASE_SIZE, RELEASE_SIZE)
     """Height and width of the pictures: a stream cuts them to it; otherwise only the plan uses it."""
+    buckets: bool = _key(False, paper="true (FLUX.2-klein-9B)")
+    """A stream keeps the shapes of pictures: ``size``, a square, has the longer side of each, and a batch has pictures
+    of one shape. Encoded samples have the shapes that ``mforce data encode --buckets`` gave them."""
     text_tokens: int = _key(TEXT_TOKENS, gt=0)
     """Length of a prompt's features; only the plan uses it."""
     caption_dropout: float = _key(0.1, ge=0, le=1)
@@ -116,6 +119,10 @@ class DataConfig(Section):
             raise ValueError(f"source = {self.source} needs latents, a folder")
         if streams and self.on_device:
             raise ValueError("on_device needs source = encoded")
+        if self.buckets and not streams:
+            raise ValueError("buckets needs source = stream: encoded samples keep the shapes that they have")
+        if self.buckets and self.size[0] != self.size[1]:
+            raise ValueError("buckets needs a square size, whose side is the longer one of every picture")
         if streams and self.shards and self.mixture:
             raise ValueError("shards and mixture exclude each other: give a mixture's shards in its parts")
         wanted, other = ("shards", "latents") if streams else ("latents", "shards")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -10,6 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .batches import SequentialSource, Source
+from .beside import Beside
 from .config import TrainConfig
 from .draws import BatchDraws, Draws, RowDraws
 from .jumps import JumpPaths, Jumps
@@ -49,17 +49,16 @@ class Feed:
         self.patch_size = config.sizes().depth_patch_size if config.has_depth else 0
         # The main thread talks between processes at the same time: the reader has its own line.
         self._group = dist.new_group(backend="gloo") if processes.count > 1 else None
-        # Batches that are made on a GPU are made beside the steps, not in line with them.
-        beside = config.data.on_device and processes.device.type == "cuda"
-        self._stream = torch.cuda.Stream(processes.device) if beside else None
+        self._beside = Beside(processes.device if config.data.on_device else torch.device("cpu"))
         self._reader = ThreadPoolExecutor(1)
         self._next = self._submit(first_step)
 
     def take(self) -> Step:
         """The next step; begins to read the one after it."""
         step, read = self._next[0], self._next[1].result()
-        if self._stream is not None:
-            _hand_over(read, self._stream)
+        self._beside.hand_over(
+            value for part in read.parts for group in part for value in group if isinstance(value, Tensor)
+        )
         self._next = self._submit(step + 1)
         return read
 
@@ -82,7 +81,7 @@ class Feed:
         return step, self._reader.submit(self._read, step)
 
     def _read(self, step: int) -> Step:
-        with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+        with self._beside.making():
             return self._prepare(step)
 
     def _prepare(self, step: int) -> Step:
@@ -112,15 +111,6 @@ class Feed:
         null_text, dropout = self.source.null_text, config.data.caption_dropout
         batch = prepare(encoded, null_text, dropout, config.recipe, self.patch_size, draws)
         return batch, draw_noise(batch, config.recipe, draws) if self.jumps is None else self.jumps.draw(batch, draws)
-
-
-def _hand_over(step: Step, stream: torch.cuda.Stream) -> None:
-    """What was made on ``stream`` is used on the current one from here on."""
-    current = torch.cuda.current_stream(stream.device)
-    current.wait_stream(stream)
-    for part in step.parts:
-        for value in (value for group in part for value in group if isinstance(value, Tensor)):
-            value.record_stream(current)
 
 
 def _counted(batch: Batch, noise: Noise | Jumps) -> int:

@@ -29,7 +29,12 @@ def open_source(config: TrainConfig, *, depth: bool, device: torch.device) -> So
         )
         return ResidentSource(source, depth=depth, device=device) if data.on_device else source
     settings = EncodeSettings(
-        vae=str(data.autoencoder), text_encoder=str(text_encoder), canvas=data.size, depth=depth, device=str(device)
+        vae=str(data.autoencoder),
+        text_encoder=str(text_encoder),
+        canvas=data.size,
+        depth=depth,
+        device=str(device),
+        aspects=data.buckets,
     )
     streams = [(find_shards(list(shards)), weight) for shards, weight in data.streams()]
     shards, shares = zip(*streams, strict=True)

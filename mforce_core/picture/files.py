@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..file_kinds import what_is
 
@@ -19,6 +20,9 @@ SHRINK_ABOVE = 1 << 26
 
 # No format packs more pixels into a byte; a header that claims more is not believed.
 _PIXELS_PER_BYTE = 10_000
+
+# Camera tags of pictures that were taken with the camera on its side.
+_LYING = (5, 6, 7, 8)
 
 # Pillow gives these to other programs (Ghostscript) or to the system.
 _NOT_OPENED = frozenset({"EPS", "WMF"})
@@ -63,6 +67,27 @@ def open_image(path: Path) -> Image.Image:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ValueError(f"{path} cannot be decoded ({reason}): the file may be cut short; copy it again.") from None
     return image
+
+
+def upright_size(content: bytes) -> tuple[int, int]:
+    """Height and width of a picture, held as its camera tag says, read off the beginning of its file.
+
+    A tag behind a PNG's pixels, where hardly any program puts it, is not seen.
+
+    Raises:
+        ValueError: how the file is damaged, as the end of a sentence that begins with its name.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(BytesIO(content), formats=_formats())
+        width, height = image.size
+        # Pillow gives a TIFF's upright size, and would decode a whole PNG to look for a tag behind its pixels.
+        untold = image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info)
+        turned = not untold and image.getexif().get(ExifTags.Base.Orientation, 1) in _LYING
+    except Exception as error:  # as in `open_image`
+        raise ValueError(f"is not an image that can be read ({type(error).__name__})") from None
+    return (width, height) if turned else (height, width)
 
 
 def full_size(image: Image.Image) -> tuple[int, int]:

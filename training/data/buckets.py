@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from math import log
 
 from .views import Size
@@ -33,3 +35,17 @@ def nearest_canvas(source: Size, canvases: list[Size]) -> Size:
         return abs(log(canvas[1] / canvas[0]) - log(source[1] / source[0]))
 
     return min(canvases, key=cut)
+
+
+def first_full(canvases: Iterable[Size], size: int) -> list[int]:
+    """Which of the pictures that wait, given by their canvases in the order in which they came, are the next batch.
+
+    Returns:
+        Indices of the first ``size`` on the canvas that has so many first, ascending; none where no canvas has them.
+    """
+    waiting: dict[Size, list[int]] = defaultdict(list)
+    for index, canvas in enumerate(canvases):
+        waiting[canvas].append(index)
+        if len(waiting[canvas]) == size:
+            return waiting[canvas]
+    return []

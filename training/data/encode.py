@@ -77,6 +77,15 @@ class EncodeSettings:
         values["text_encoder"] = None if self.text_encoder is None else text_mark(Path(self.text_encoder))
         return json.loads(json.dumps(values))
 
+    def canvases(self, grid: int) -> list[Size]:
+        """All that pictures may go to. Raises ValueError where they are off the autoencoder's ``grid``."""
+        height, width = self.canvas
+        if any(side % grid or side < grid for side in self.canvas):
+            raise ValueError(f"The size {width}x{height} is off the grid: both sides must be multiples of {grid}.")
+        if self.aspects and height != width:
+            raise ValueError("Buckets have one longer side: give the size as one number.")
+        return bucket_canvases(height, grid) if self.aspects else [self.canvas]
+
 
 class Encoded(NamedTuple):
     """What became of a shard: rows written, what was left out; ``error`` where it is to be tried again."""
@@ -99,13 +108,7 @@ class ShardEncoder:
         self.settings, self.out = settings, out
         self.facts = settings.facts()
         self.autoencoder = load_autoencoder(settings.vae, device=settings.device)
-        factor = self.autoencoder.spatial_factor
-        if any(side % factor or side < factor for side in settings.canvas):
-            height, width = settings.canvas
-            raise ValueError(f"The size {width}x{height} is off the grid: both sides must be multiples of {factor}.")
-        if settings.aspects and settings.canvas[0] != settings.canvas[1]:
-            raise ValueError("Buckets have one longer side: give the size as one number.")
-        self.canvases = bucket_canvases(settings.canvas[0], factor) if settings.aspects else [settings.canvas]
+        self.canvases = settings.canvases(self.autoencoder.spatial_factor)
         self.text_encoder: TextEncoder | None = None
         if settings.text_encoder is not None:
             self.text_encoder = open_text_encoder(Path(settings.text_encoder), settings.device)

@@ -19,9 +19,9 @@ from ...evaluation.depth.log_png import decode_log_png, is_log_png
 from ...mforce_core.depth.arrays import read_npy
 from ...mforce_core.depth.files import read_depth
 from ...mforce_core.depth.masks import read_mask
-from ...mforce_core.picture.files import open_image
+from ...mforce_core.picture.files import open_image, upright_size
 from .points import rasterize
-from .views import move_depth
+from .views import Size, move_depth
 
 #: What depth numbers are: a unit of length, depth up to a factor, or inverse depth up to a factor.
 Kind = Literal["metric", "relative", "disparity"]
@@ -116,15 +116,7 @@ def decode_files(key: str, files: Mapping[str, bytes]) -> Sample:
     Raises:
         ValueError: in one sentence, why it cannot be used.
     """
-    found: dict[Role, str] = {}
-    for ending in sorted(files):
-        role = role_of(ending)
-        if role in found:
-            raise ValueError(f"it has two files for its {role}, {found[role]} and {ending}: keep one")
-        if role is not None:
-            found[role] = ending
-    if "image" not in found:
-        raise ValueError(f"it has no image, only {', '.join(sorted(files)) or 'nothing'}")
+    found = _endings(files)
     facts = _facts(files[found["facts"]]) if "facts" in found else {}
     captions = _lines(_text(files[found["caption"]])) if "caption" in found else _lines(facts.get("caption"))
 
@@ -139,6 +131,36 @@ def decode_files(key: str, files: Mapping[str, bytes]) -> Sample:
             return _decode(key, captions, facts, paths)
         except ValueError as error:
             raise ValueError(str(error).replace(f"{folder}/", "")) from None
+
+
+def picture_size(files: Mapping[str, bytes]) -> Size:
+    """(height, width) that the picture of a sample has when it is decoded, read off its header.
+
+    Args:
+        files: as of `decode_files`.
+
+    Raises:
+        ValueError: in one sentence, why there is none.
+    """
+    ending = _endings(files)["image"]
+    try:
+        return upright_size(files[ending])
+    except ValueError as error:
+        raise ValueError(f"{ending} {error}") from None
+
+
+def _endings(files: Mapping[str, bytes]) -> dict[Role, str]:
+    """The file of each role, of which there is always an image. Raises ValueError."""
+    found: dict[Role, str] = {}
+    for ending in sorted(files):
+        role = role_of(ending)
+        if role in found:
+            raise ValueError(f"it has two files for its {role}, {found[role]} and {ending}: keep one")
+        if role is not None:
+            found[role] = ending
+    if "image" not in found:
+        raise ValueError(f"it has no image, only {', '.join(sorted(files)) or 'nothing'}")
+    return found
 
 
 def _decode(key: str, captions: tuple[str, ...], facts: dict, paths: dict[Role, Path]) -> Sample:

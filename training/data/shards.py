@@ -19,8 +19,9 @@ from ...scenes import Shard as Scenes
 from ...scenes import read_shards
 from .extras import need
 from .folders import Files, pair_files
-from .sample import Broken, Sample, decode_files
+from .sample import Broken, Sample, decode_files, picture_size
 from .tar_members import tar_members
+from .views import Size
 
 #: Samples of a plain folder that are one shard.
 FOLDER_SHARD = 512
@@ -44,6 +45,10 @@ class Record(Protocol):
 
     def decode(self) -> Sample:
         """Raises ValueError: why the sample cannot be used."""
+        ...
+
+    def size(self) -> Size:
+        """(height, width) of its picture. Raises ValueError where that cannot be read."""
         ...
 
 
@@ -79,6 +84,9 @@ class FilesRecord(NamedTuple):
     def decode(self) -> Sample:
         return decode_files(self.key, self.files)
 
+    def size(self) -> Size:
+        return picture_size(self.files)
+
 
 class SceneRecord(NamedTuple):
     """rgb (3, H, W) uint8 and depth (H, W) float16 meters of a rendered scene."""
@@ -91,6 +99,9 @@ class SceneRecord(NamedTuple):
     def decode(self) -> Sample:
         image = self.rgb.permute(1, 2, 0).contiguous().numpy()
         return Sample(self.key, image, (self.caption,) if self.caption else (), self.depth.float().numpy(), "metric")
+
+    def size(self) -> Size:
+        return self.rgb.shape[1], self.rgb.shape[2]
 
 
 @dataclass(frozen=True)
