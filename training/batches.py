@@ -41,7 +41,13 @@ class Source(Protocol):
 
 @runtime_checkable
 class SequentialSource(Protocol):
-    """A source that can only be read in order says where it is, so that a resumed run need not read it all again."""
+    """A source that can only be read in order says where it is, so that a resumed run need not read it all again.
+
+    Attributes:
+        broken: why samples could not be used, by shard and key, in the order in which they were found.
+    """
+
+    broken: dict[tuple[str, str], str]
 
     def state_dict(self) -> dict[str, list[int]]:
         """The place after the last batch."""

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a progress bar, ``log.jsonl``, ``log.csv``, TensorBoard."""
+"""What a person sees of a run: a progress bar, ``log.jsonl``, ``log.csv``, ``left-out.jsonl``, TensorBoard."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows has no such module
     resource = None  # type: ignore[assignment]
 
-LOG_FILE, TABLE_FILE = "log.jsonl", "log.csv"
+LOG_FILE, TABLE_FILE, LEFT_OUT_FILE = "log.jsonl", "log.csv", "left-out.jsonl"
 
 
 class Log:
@@ -36,6 +36,7 @@ class Log:
         self._started = time.perf_counter()
         self._warm: tuple[int, float] | None = None  # step and time at the end of the first interval
         self._last = first_step, self._started
+        self._left_out = 0
 
     def progress(self, step: int) -> None:
         """A step is finished."""
@@ -71,6 +72,16 @@ class Log:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
 
+    def left_out(self, samples: Mapping[tuple[str, str], str]) -> None:
+        """Samples that could not be used so far, by shard and key with the reason; new ones are appended to a file."""
+        new = list(samples.items())[self._left_out :]
+        self._left_out += len(new)
+        if not new:
+            return
+        with (self.folder / LEFT_OUT_FILE).open("a", encoding="utf-8") as file:
+            for (shard, key), reason in new:
+                print(json.dumps({"shard": shard, "key": key, "reason": reason}), file=file)
+
     def picture(self, name: str, step: int, pixels: Any) -> None:
         """A picture (H, W, 3) uint8 for TensorBoard."""
         if self._board is not None:
@@ -79,6 +90,8 @@ class Log:
     def close(self) -> None:
         """End the bar, and write the log once more as a table."""
         self._bar.close()
+        if self._left_out:
+            print(f"{self._left_out} samples could not be used; {self.folder / LEFT_OUT_FILE} says why")
         _write_table(self.folder)
         if self._board is not None:
             self._board.close()

@@ -147,6 +147,10 @@ class Trainer:
             f"{self.checkpoints.folder}: lower optimizer.learning_rate, or look for broken samples in that batch"
         )
 
+    def left_out(self) -> dict[tuple[str, str], str]:
+        """Samples of a stream that this process could not use, by shard and key, with the reason."""
+        return dict(self.source.broken) if isinstance(self.source, SequentialSource) else {}
+
     def close(self) -> None:
         """Wait for what runs in the background. Raises SaveError where the last checkpoint could not be written."""
         self.feed.close()
@@ -189,6 +193,7 @@ def _run(trainer: Trainer, config: TrainConfig, processes: Processes) -> Ended:
             values = trainer.measures()
             if log is not None:
                 log.interval(trainer.step, values)
+                log.left_out(trainer.left_out())
         if trainer.step % config.save_every == 0:
             trainer.save()
         if heldout is not None and (trainer.step % heldout.every == 0 or trainer.step == config.steps):
