@@ -110,12 +110,10 @@ def _settings(job: DepthJob, names: Sequence[str]) -> Mapping[str, Any]:
     """Everything that decides the numbers."""
     predictor = job.predictor
     if isinstance(predictor, FromModel):
-        machine = ("device", "threads", "compile", "cuda_graph")
-        chosen = {name: value for name, value in predictor.settings.to_dict().items() if name not in machine}
         files = predictor.parts.files()
         weights = {part: {file.name: identify(file) for file in files[part]} for part in files}
         made_by: Mapping[str, Any] = {
-            "settings": chosen,
+            "settings": predictor.settings.decisive(),
             "members": predictor.members,
             "method": predictor.method,
             "files": weights,

@@ -119,12 +119,11 @@ def _keep(folder: Path, names: Sequence[str]) -> None:
 
 def _settings(job: ImageJob, count: int) -> dict[str, Any]:
     """Everything that decides the pictures and their measures."""
-    machine = ("device", "threads", "compile", "cuda_graph")
     return {
         "pairs": [str(job.pairs.listing), str(job.pairs.folder), job.pairs.seed],
         "list": None if job.pairs.listing is None else identify(job.pairs.listing),
         "pictures": count,
-        "settings": {name: value for name, value in job.settings.to_dict().items() if name not in machine},
+        "settings": job.settings.decisive(),
         "files": {part: [identify(file) for file in files] for part, files in job.parts.files().items()},
         "estimator": {"is": describe(job.estimator), **weights_of(job.estimator)},
         "alignment": job.alignment,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import glob
 import json
-import multiprocessing
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..mforce_core.inputs import read_given
 from ..mforce_core.pipeline import Pipeline
@@ -22,12 +20,10 @@ from ..mforce_core.text_file import read_text
 from ..training.data.workers import map_items
 from .generation import prepare
 from .progress import progress_bar, say
+from .spread import Workers, spread
 
 #: What became of every picture; it also marks the folder as ours.
 INDEX = "results.json"
-
-#: Settings that do not decide a result's meaning: a run may be continued with others.
-_OF_THE_MACHINE = ("device", "threads", "compile", "cuda_graph")
 
 #: Bad pictures that are printed; the index has all.
 _PRINTED = 20
@@ -46,6 +42,14 @@ class Job(NamedTuple):
 
     name: str
     picture: str
+
+
+class Run(NamedTuple):
+    """What the results of all pictures have in common; the output is absolute."""
+
+    settings: Settings
+    output: Path
+    overwrite: bool
 
 
 def run_many(
@@ -75,25 +79,24 @@ def run_many(
         raise ValueError("`device` names one device of every actor with --ray: leave the others out.")
     _check_output(output)
     jobs = [Job(name, str(path.absolute())) for name, path in pictures.items()]
-    first = replace(settings, input=jobs[0].picture, device=devices[0])
+    first = replace(settings, input=jobs[0].picture)
     if ray_workers:
         # What Ray sets aside for an actor. An actor that loaded PyTorch before Ray said so would take every core, and
         # note other threads in its results than its neighbors.
         first = replace(first, threads=settings.threads or 1)
     # An actor's machine may have a device that this one has not.
-    prepared = [prepare(replace(first, device="cpu" if ray_workers else device)) for device in devices]
+    resolved = [prepare(replace(first, device="cpu" if ray_workers else device))[0] for device in devices]
+    run = Run(replace(first, threads=resolved[0].threads), output.absolute(), overwrite)
     output.mkdir(parents=True, exist_ok=True)
     for name in pictures:
         for left in output.glob(f".{glob.escape(name)}.part-*"):  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
     _write_index(output, pictures, [])
     outcomes: list[Outcome] = []
-    if len(devices) == 1:
-        asked = first if ray_workers else prepared[0][0]
-        arguments = (asked, output.absolute(), overwrite)
-        found = map_items(PictureWorker, arguments, jobs, ray_workers=ray_workers, gpus_per_worker=ray_gpus)
+    if ray_workers:  # one picture at a time, since they take long
+        found = map_items(PictureWorker, (run, devices[0]), jobs, ray_workers=ray_workers, gpus_per_worker=ray_gpus)
     else:
-        found = _on_devices([one for one, _ in prepared], jobs, output, overwrite)
+        found = spread(PictureWorker, run, jobs, Workers(devices))
     try:
         with progress_bar(settings.mode) as advance:
             advance(0, len(jobs))
@@ -108,9 +111,9 @@ def run_many(
 class PictureWorker:
     """Makes results of pictures, one a call; the model is loaded for the first one that needs it."""
 
-    def __init__(self, settings: Settings, output: Path, overwrite: bool) -> None:
-        self.output, self.overwrite = output, overwrite
-        self.settings, self.parts = prepare(settings)
+    def __init__(self, run: Run, device: str) -> None:
+        self.output, self.overwrite = run.output, run.overwrite
+        self.settings, self.parts = prepare(replace(run.settings, device=device))
         self.pipeline: Pipeline | None = None
         self._said: set[str] = set()
         self._now = ""
@@ -141,51 +144,6 @@ class PictureWorker:
             say(self._now + sentence + (" Of further pictures only their metadata.json says so." if self._now else ""))
 
 
-def _on_devices(resolved: Sequence[Settings], jobs: Sequence[Job], output: Path, overwrite: bool) -> Iterator[Outcome]:
-    """A process for every device, each with its share of the pictures."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [
-        context.Process(
-            target=_device_process, args=(queue, one, jobs[start :: len(resolved)], output, overwrite), daemon=True
-        )
-        for start, one in enumerate(resolved)
-    ]
-    for worker in workers:
-        worker.start()
-    try:
-        finished = 0
-        while finished < len(workers):
-            try:
-                found = queue.get(timeout=1)
-            except Empty:
-                if any(worker.exitcode for worker in workers):
-                    raise ValueError("A process of a device was ended from outside, perhaps for its memory.") from None
-                continue
-            if isinstance(found, str):
-                raise ValueError(found)
-            if found is None:
-                finished += 1
-            else:
-                yield found
-    finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
-
-
-def _device_process(queue: Any, settings: Settings, jobs: Sequence[Job], output: Path, overwrite: bool) -> None:
-    """One device's share; an error that ends it becomes a sentence."""
-    try:
-        for outcome in map_items(PictureWorker, (settings, output, overwrite), jobs):
-            queue.put(outcome)
-        queue.put(None)
-    except KeyboardInterrupt:
-        return
-    except Exception as error:
-        queue.put(f"{settings.device}: {error}")
-
-
 def _check_kept(folder: Path, job: Settings) -> None:
     """Raises ValueError where a folder does not hold the whole result of a job."""
     try:
@@ -196,10 +154,8 @@ def _check_kept(folder: Path, job: Settings) -> None:
         whole = False
     if not whole:
         raise ValueError(f"{folder} holds something else than a whole result: remove it, or add `overwrite`.")
-    wanted = job.to_dict()
-    if {name: value for name, value in wanted.items() if name not in _OF_THE_MACHINE} != {
-        name: before.get(name) for name in wanted if name not in _OF_THE_MACHINE
-    } or inputs.get("input") != identify(Path(str(job.input))):
+    wanted = job.decisive()
+    if wanted != {name: before.get(name) for name in wanted} or inputs.get("input") != identify(Path(str(job.input))):
         raise ValueError(f"{folder} holds a result of other settings or of another picture: add `overwrite`.")
 
 

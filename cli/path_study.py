@@ -118,12 +118,11 @@ def run_path_study(
 
 def _settings(job: StudyJob, values: Sequence[float | None], count: int) -> dict[str, Any]:
     """Everything that decides the numbers."""
-    machine = ("device", "threads", "compile", "cuda_graph")
     return {
         "study": job.study,
         "values": list(values),
         "pictures": count,
-        "settings": {name: value for name, value in job.settings.to_dict().items() if name not in machine},
+        "settings": job.settings.decisive(),
         "files": {part: [identify(file) for file in files] for part, files in job.parts.files().items()},
         "judge": {"is": describe(job.judge), **weights_of(job.judge)},
         "alignment": job.alignment,

@@ -100,7 +100,7 @@ def _by_processes(
 
 
 _work: Callable[[Any], Any]
-_failure: Exception | None = None
+_failure: BaseException | None = None
 
 
 def _start(make: Callable[..., Callable[[Any], Any]], job: Any, device: str, threads: int) -> None:
@@ -114,6 +114,11 @@ def _start(make: Callable[..., Callable[[Any], Any]], job: Any, device: str, thr
 
 
 def _call(item: Any) -> Any:
+    global _failure
     if _failure is not None:
         raise _failure
-    return _work(item)
+    try:
+        return _work(item)
+    except KeyboardInterrupt as canceled:
+        _failure = canceled  # the next item waits in this process's queue already, and is not begun
+        raise

@@ -42,8 +42,6 @@ from .progress import messages, progress_bar, say
 
 #: Files of a run that is not finished: where it stands.
 PROGRESS = "progress.safetensors"
-#: Settings that do not decide the depth: a run may be resumed with others.
-_OF_THE_MACHINE = ("device", "threads", "compile", "cuda_graph")
 _FITS = {"pad": LETTERBOX, "crop": CROP}
 
 
@@ -166,7 +164,7 @@ def _make_videos(clip: Path, output: Path, files: Files, sequence: DepthSequence
 
 def _order(clip: Path, settings: Settings, how: Steadiness, files: Files) -> dict[str, Any]:
     """All that decides the depth files, JSON-able."""
-    asked = {name: value for name, value in settings.to_dict().items() if name not in (*_OF_THE_MACHINE, "input")}
+    asked = {name: value for name, value in settings.decisive().items() if name != "input"}
     form = files.form if files.keep else None
     return json.loads(
         json.dumps({"clip": identify(clip), "settings": asked, "steadiness": how.to_dict(), "form": form})

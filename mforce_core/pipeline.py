@@ -41,7 +41,7 @@ from .sampling.noise import draw_noise
 from .sampling.path_spec import PathSpec
 from .sampling.rollout import sample
 from .scene3d.point_cloud import scaled_edge_threshold
-from .settings import ALL_BUILT_IN, BUILT_IN, Settings
+from .settings import ALL_BUILT_IN, BUILT_IN, OF_THE_MACHINE, Settings
 from .weights.checkpoint import load_model
 from .weights.parts import Parts, find_parts
 
@@ -250,7 +250,7 @@ class Pipeline:
         Raises:
             ValueError: an impossible value, or one that was decided when the model was loaded.
         """
-        loaded = {"model", "text_encoder", "vae", "device", "dtype", "threads", "compile", "cuda_graph"} & set(settings)
+        loaded = {"model", "text_encoder", "vae", "dtype", *OF_THE_MACHINE} & set(settings)
         if loaded:
             raise ValueError(f"{', '.join(sorted(loaded))} cannot change after the model is loaded.")
         chosen = {"size": self.settings.size, "edge_threshold": None, **settings}

@@ -28,8 +28,12 @@ FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7
 #: Tiles of depth at full size: how much of one its neighbor covers, and the noise level that it starts at. A picture
 #: that is made larger has details yet to be made, and starts at more noise.
 TILE_OVERLAP, TILE_STRENGTH, PAIR_STRENGTH = 0.5, 0.15, 0.4
+
 #: Settings that name a file which is read.
 FILES = ("input", "mask", "start_image", "start_depth")
+
+#: Settings that say how fast a result comes, and not what it is.
+OF_THE_MACHINE = ("device", "threads", "compile", "cuda_graph")
 
 #: Filling what comes into view (`explore`): steps in which both streams are made, and the noise level that they start
 #: at. Below it the background's blur stays, above it the colors drift.
@@ -226,6 +230,10 @@ class Settings:
         values = asdict(self)
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         return values | lists
+
+    def decisive(self) -> dict[str, Any]:
+        """`to_dict` without what may differ where a run goes on, such as on another machine."""
+        return {name: value for name, value in self.to_dict().items() if name not in OF_THE_MACHINE}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:

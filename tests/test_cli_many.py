@@ -169,7 +169,7 @@ def test_actors_are_told_their_threads(folder, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(many, "map_items", lambda _, arguments, jobs, **options: told.append(arguments[0]) or iter(()))
     run("i2d", folder, *OPTIONS, "--ray", 2, "-o", tmp_path / "out")
-    assert [settings.threads for settings in told] == [1]
+    assert [run.settings.threads for run in told] == [1]
 
 
 @pytest.fixture

@@ -189,6 +189,23 @@ def test_a_process_that_cannot_start_says_why() -> None:
         list(spread(Refusing, None, [1, 2, 3], Workers(("cpu", "cpu"))))
 
 
+class Canceled:
+    """Work that Ctrl-C ends, as it reaches every process of a terminal."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.folder = folder
+
+    def __call__(self, item: int) -> None:
+        (self.folder / str(item)).touch()
+        raise KeyboardInterrupt
+
+
+def test_canceled_processes_begin_nothing_more(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(spread(Canceled, tmp_path, [0, 1, 2, 3], Workers(("cpu", "cpu"))))
+    assert {path.name for path in tmp_path.iterdir()} <= {"0", "1"}
+
+
 @pytest.mark.parametrize("form", ["npy", "npz", "exr", "pfm", "16-bit png", "log png"])
 def test_maps_of_all_forms(form: str, tmp_path: Path) -> None:
     depth = np.linspace(1, 4, 48 * 64, dtype=np.float32).reshape(48, 64)
