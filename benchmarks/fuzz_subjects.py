@@ -28,7 +28,8 @@ from ..mforce_core.scene3d.point_cloud import PointCloud
 from ..mforce_core.scene3d.point_cloud_files import read_ply, to_ply
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
-from ..mforce_core.weights.checkpoint import check_tensors, load_model, read_header, save_model
+from ..mforce_core.weights.checkpoint import load_model, save_model
+from ..mforce_core.weights.header import check_tensors, read_header
 from ..training.config_file import read_train_config
 from ..training.data.check import Check
 from ..training.data.shards import SceneShard, TarShard

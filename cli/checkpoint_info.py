@@ -13,7 +13,7 @@ from ..mforce_core.encoders.text import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
 from ..mforce_core.settings import ALL_BUILT_IN
 from ..mforce_core.weights.bundle import describe_parts
-from ..mforce_core.weights.checkpoint import CheckpointHeader, check_tensors, read_header
+from ..mforce_core.weights.header import CheckpointHeader, check_tensors, read_header
 from ..mforce_core.weights.parts import model_path
 from .memory_table import memory_of
 

@@ -18,8 +18,9 @@ from mforce.mforce_core.model.config import Architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.weights.bundle import text_encoder_names
 from mforce.mforce_core.weights.bundling import BundleError, text_encoder_part
-from mforce.mforce_core.weights.checkpoint import read_header, save_model
+from mforce.mforce_core.weights.checkpoint import save_model
 from mforce.mforce_core.weights.convert import ConversionError, convert_model
+from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import Parts, find_parts
 from mforce.mforce_core.weights.quantization import read_marker
 

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from mforce.mforce_core import load_model
 from mforce.mforce_core.model.config import ConfigError
-from mforce.mforce_core.weights.checkpoint import CheckpointError, read_header, save_model
+from mforce.mforce_core.weights.checkpoint import save_model
+from mforce.mforce_core.weights.header import read_header
+from mforce.mforce_core.weights.tensor_files import CheckpointError
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 

@@ -400,7 +400,7 @@ def test_info_knows_the_published_sizes(tmp_path, monkeypatch):
     """The 12 B release described from names and shapes alone, as read from a header."""
     from mforce.cli import checkpoint_info
     from mforce.mforce_core.model.config import ModelConfig
-    from mforce.mforce_core.weights.checkpoint import CheckpointHeader
+    from mforce.mforce_core.weights.header import CheckpointHeader
     from mforce.mforce_core.weights.layouts import Source
 
     with torch.device("meta"):

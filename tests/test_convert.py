@@ -22,11 +22,12 @@ from mforce.mforce_core import load_autoencoder, load_model
 from mforce.mforce_core.model.config import Architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.weights import safetensors_writer as writer
-from mforce.mforce_core.weights.checkpoint import CheckpointError, read_header
 from mforce.mforce_core.weights.convert import ConversionError, convert_autoencoder, convert_model
+from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.memory import count_parameters, largest_layer, weight_bytes
 from mforce.mforce_core.weights.quantization import dequantize, quantize_fp8, quantize_int8, rotate
 from mforce.mforce_core.weights.safetensors_writer import DiskSpaceError, Slot, safetensors_writer
+from mforce.mforce_core.weights.tensor_files import CheckpointError
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 VAE = Path(__file__).parent / "golden" / "vae"

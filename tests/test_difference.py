@@ -18,17 +18,13 @@ from mforce.cli.app import app
 from mforce.cli.lora_info import describe_lora
 from mforce.mforce_core.model.config import Architecture, Distilled
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
-from mforce.mforce_core.weights.checkpoint import (
-    CheckpointError,
-    load_model,
-    read_header,
-    read_weight,
-    read_weights,
-    save_model,
-)
+from mforce.mforce_core.weights.checkpoint import load_model, save_model
 from mforce.mforce_core.weights.convert import ConversionError, convert_model
 from mforce.mforce_core.weights.difference import choose, write_difference
+from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import find_parts, model_path
+from mforce.mforce_core.weights.reading import read_weight, read_weights
+from mforce.mforce_core.weights.tensor_files import CheckpointError
 from mforce.mforce_core.weights.update import UPDATE_FILE
 
 SIZES = Architecture(

@@ -25,7 +25,7 @@ from mforce.mforce_core.rollout_settings import fitted, idle_guidance, needless_
 from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.settings import DEPTH_STEPS, FILL_STEPS, Settings
 from mforce.mforce_core.video.files import VideoWriter
-from mforce.mforce_core.weights.checkpoint import read_header
+from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import model_path
 
 PATH = "points 1,1 0,1 0,0"

@@ -12,7 +12,8 @@ from torch.nn.functional import layer_norm, linear, rms_norm, scaled_dot_product
 from mforce.mforce_core import load_model, sample
 from mforce.mforce_core.model.config import Architecture, ConfigError, infer_architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
-from mforce.mforce_core.weights.checkpoint import read_header, save_model
+from mforce.mforce_core.weights.checkpoint import save_model
+from mforce.mforce_core.weights.header import read_header
 from mforce.training.config import RecipeConfig, TrainConfig
 from mforce.training.losses import Totals, losses, predict
 from mforce.training.noise import Noise

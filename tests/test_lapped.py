@@ -15,7 +15,8 @@ from mforce.mforce_core.model.config import ConfigError
 from mforce.mforce_core.model.lapped import LappedPatches, border_filter
 from mforce.mforce_core.model.tokens import patches_to_tokens, patchify, tokens_to_patches, unpatchify
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
-from mforce.mforce_core.weights.checkpoint import read_header, save_model
+from mforce.mforce_core.weights.checkpoint import save_model
+from mforce.mforce_core.weights.header import read_header
 from mforce.scenes import render, sample_layouts
 
 from .test_transformer import TINY as CUT

@@ -5,7 +5,7 @@ import torch
 
 from mforce.mforce_core import load_text_encoder
 from mforce.mforce_core.encoders.words import WordTextEncoder
-from mforce.mforce_core.weights.checkpoint import CheckpointError
+from mforce.mforce_core.weights.tensor_files import CheckpointError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from ..mforce_core.model.config import ConfigError
-from ..mforce_core.weights.checkpoint import read_header
+from ..mforce_core.weights.header import read_header
 from .batches import Source
 from .config import TrainConfig
 

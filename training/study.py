@@ -16,7 +16,7 @@ import torch
 from pydantic import Field, model_validator
 
 from ..mforce_core.model.config import ConfigError
-from ..mforce_core.weights.checkpoint import read_header
+from ..mforce_core.weights.header import read_header
 from .checks import SETTINGS, check_data, read_settings
 from .config import Section, TrainConfig
 from .config_file import PRESETS, read_config, read_train_config

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..mforce_core.model.config import Architecture
 from ..mforce_core.model.transformer import ModalityForcingTransformer
-from ..mforce_core.weights.checkpoint import read_header
+from ..mforce_core.weights.header import read_header
 from .config import TrainConfig
 from .initialize import build, fill
 from .lora import lora_off

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..mforce_core import load_model
-from ..mforce_core.weights.checkpoint import read_header
+from ..mforce_core.weights.header import read_header
 from .batches import SequentialSource
 from .checkpoint import Checkpoints, TrainingState
 from .checks import SETTINGS, check_config, check_continued, check_device, check_source

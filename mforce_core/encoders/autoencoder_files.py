@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from ..weights.bundle import read_parts, vae_prefix
-from ..weights.checkpoint import weight_files
 from ..weights.tensor_files import open_safetensors
+from ..weights.weight_files import weight_files
 from .autoencoder import NORM_GROUPS, Autoencoder, Sizes
 from .autoencoder_names import LANDMARK as NAME_OF_DIFFUSERS
 from .autoencoder_names import from_diffusers

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .checkpoint import weight_files
 from .safetensors_writer import DTYPES
 from .tensor_files import open_tensors
+from .weight_files import weight_files
 
 #: Prefixes of an autoencoder, ours first.
 VAE_PREFIXES = ("vae.", "first_stage_model.")

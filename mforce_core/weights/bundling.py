@@ -27,7 +27,7 @@ from .bundle import (
     text_encoder_names,
     vae_prefix,
 )
-from .checkpoint import CheckpointHeader
+from .header import CheckpointHeader
 from .safetensors_writer import DTYPES, Slot
 from .tensor_files import open_tensors
 

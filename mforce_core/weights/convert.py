@@ -23,9 +23,9 @@ from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoen
 from ..text_file import read_text
 from . import quantization
 from .bundling import autoencoder_part, parts_beside, text_encoder_part, transformer_part
-from .checkpoint import CheckpointError, CheckpointHeader, check_tensors, open_safetensors, read_header
+from .header import CheckpointHeader, check_tensors, read_header
 from .safetensors_writer import DTYPES, Slot, safetensors_writer
-from .tensor_files import open_tensors
+from .tensor_files import CheckpointError, open_safetensors, open_tensors
 
 Precision = Literal["bf16", "fp32", "fp8", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

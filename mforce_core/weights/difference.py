@@ -21,9 +21,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .checkpoint import CheckpointError, CheckpointHeader, read_header, read_weight
 from .convert import ConversionError, check_output
+from .header import CheckpointHeader, read_header
+from .reading import read_weight
 from .safetensors_writer import Slot, safetensors_writer
+from .tensor_files import CheckpointError
 from .update import DIFFERENCE, PAIR, PREFIX, WHOLE
 
 Values = Literal["fp8", "bf16"]

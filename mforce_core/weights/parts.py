@@ -13,7 +13,7 @@ from ..release import NANO_SIZE, RELEASE_SIZE
 from ..settings import ALL_BUILT_IN
 from ..text_file import read_text
 from .bundle import WORDS_PREFIX, file_with, has_words, text_encoder_names, vae_prefix
-from .checkpoint import CheckpointHeader, check_tensors, read_header
+from .header import CheckpointHeader, check_tensors, read_header
 from .named_parts import named_part
 
 _MODELS = Path(__file__).parent.parent.parent / "models"

@@ -15,9 +15,10 @@ import comfy.model_patcher
 import comfy.utils
 import torch
 
-from ...mforce_core.weights.checkpoint import CheckpointError, check_tensors, read_header
-from ...mforce_core.weights.checkpoint import read_weights as dequantized_weights
+from ...mforce_core.weights.header import check_tensors, read_header
 from ...mforce_core.weights.parts import declared_size
+from ...mforce_core.weights.reading import read_weights as dequantized_weights
+from ...mforce_core.weights.tensor_files import CheckpointError
 from .joint_model import JointModelConfig
 from .sampler_wrappers import add_run_wrappers
 from .weights import assign_quantized_weights, assign_weights, read_weights

@@ -15,9 +15,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...mforce_core.weights.checkpoint import CheckpointError, CheckpointHeader
+from ...mforce_core.weights.header import CheckpointHeader
 from ...mforce_core.weights.quantization import MARKER, read_marker, write_marker
-from ...mforce_core.weights.tensor_files import open_tensors
+from ...mforce_core.weights.tensor_files import CheckpointError, open_tensors
 
 _OLD_NAMES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 

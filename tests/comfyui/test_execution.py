@@ -6,7 +6,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Generator, randn
 
-from mforce.mforce_core.weights.checkpoint import read_header
+from mforce.mforce_core.weights.header import read_header
 
 from .graph import EXECUTED, Graph
 from .host import PACK
