@@ -92,6 +92,11 @@ def print_metrics(metrics: Mapping[str, Any]) -> None:
     Console().print(table)
 
 
+def row_text(row: Mapping[str, Any]) -> str:
+    """The measures of a row of a study, which are its floats."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float))
+
+
 def print_counts(found: Mapping[str, Any]) -> None:
     """Print nested counts, a row for every group of plain values."""
     table = Table(show_header=False)

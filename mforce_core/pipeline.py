@@ -20,7 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..kernels import launches, what_ran
-from .depth.codec import decode_depth, encode_depth, fill_missing
+from .batch import Progress, rgb_tokens, sample_batch
 from .depth.ensemble import combine
 from .device import check_compiler, device_name
 from .encoders.autoencoder_files import load_autoencoder
@@ -28,18 +28,14 @@ from .encoders.familiarity import UNFAMILIAR, load_familiarity
 from .encoders.patch_autoencoder import PatchAutoencoder
 from .encoders.text import encode_prompts
 from .full_size.of_settings import full_size_depth, larger_pair
-from .full_size.tile_model import Networks
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture, with_starts
-from .model.block_cache import BlockCache
-from .model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
+from .model.tokens import tokens_to_latents
+from .networks import Networks
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .resolving import resolve
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
-from .rollout_settings import check_guidance, fitted, guidance_of, idle_guidance, needless_guidance, path_of
-from .sampling.noise import draw_noise
-from .sampling.path_spec import PathSpec
-from .sampling.rollout import sample
+from .rollout_settings import check_guidance, fitted, idle_guidance, needless_guidance
 from .scene3d.point_cloud import scaled_edge_threshold
 from .settings import ALL_BUILT_IN, BUILT_IN, OF_THE_MACHINE, Settings
 from .weights.checkpoint import load_model
@@ -52,9 +48,6 @@ _NEXT_MEMBER = 1_000_003
 
 #: Values of settings that say no more than that nothing was asked for.
 _USUAL = {"tilt": LOG2_ALPHA}
-
-#: progress(step, steps) after every denoising step.
-Progress = Callable[[int, int], None]
 
 _log = logging.getLogger(__name__)
 
@@ -322,49 +315,9 @@ class Pipeline:
     def _sample(
         self, jobs: Sequence[Settings], givens: Sequence[Given], progress: Progress | None
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Pictures (B, H, W, 3) uint8 and depth maps (B, H, W) of a batch, None where they are given."""
-        first, config = jobs[0], self.model.config
         text = self.features([job.prompt for job in jobs])
-        width, height = first.canvas
-        grid = height // PATCH_SIZE, width // PATCH_SIZE
-        shapes = [(1, grid[0] * grid[1], channels) for channels in (config.in_channels, config.depth_channels)]
-        seeds = [job.seed for job in jobs]
-        noise = draw_noise(shapes[0], shapes[1], seeds)
-        path = path_of(first, self.model.schedule)
-        total = path.steps + (first.steps if first.refine_depth else 0)
-
-        def run(done: int, text: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-            return sample(
-                self.model,
-                text,
-                grid,
-                noise=noise,
-                seed=seeds,
-                solver=first.sampler,
-                guidance=first.guidance,
-                callback=lambda step, *_: None if progress is None else progress(done + step, total),
-                block_cache=BlockCache(first.block_cache) if first.block_cache else None,
-                cuda_graph=first.cuda_graph,
-                **options,
-            )
-
-        rgb, depth = run(
-            0,
-            text,
-            mode=first.mode,
-            cfg=guidance_of(first),
-            path=path,
-            null_text=self._texts[""],
-            rgb=self._rgb_tokens([given.rgb for given in givens if given.rgb is not None]),
-            depth=self._depth_tokens([given.depth for given in givens if given.depth is not None], noise[1]),
-        )
-        if first.refine_depth:
-            empty = self._texts[""].expand(len(jobs), -1, -1)
-            refining = PathSpec("i2d").build(first.steps, self.model.schedule)
-            _, depth = run(path.steps, empty, mode="i2d", cfg=CFG["i2d"], path=refining, rgb=rgb)
-        images = None if first.mode == "i2d" else self._images(rgb, grid)
-        maps = None if first.mode == "d2i" else _depth_maps(depth, grid)
-        return images, maps
+        networks = Networks(self.model, self.autoencoder, text, self._texts[""], jobs[0].guidance)
+        return sample_batch(networks, jobs, givens, progress)
 
     def _ensembles(
         self, jobs: Sequence[Settings], givens: Sequence[Given], progress: Progress | None
@@ -392,40 +345,16 @@ class Pipeline:
         depth, spread = (torch.stack(stack).numpy() for stack in zip(*ensembles, strict=True))
         return depth, spread
 
-    def _rgb_tokens(self, pictures: Sequence[np.ndarray]) -> Tensor | None:
-        """Tokens (B, N, C) of pictures (H, W, 3) uint8."""
-        if not pictures:
-            return None
-        images = rearrange(torch.from_numpy(np.stack(pictures)), "b h w c -> b c h w")
-        images = images.to(self.device, torch.float32)
-        return latents_to_tokens(self.autoencoder.encode(images / 127.5 - 1)).float()
-
     def _unfamiliar(self, given: Given) -> list[str]:
         """A sentence where a picture is far from all that a small model knows."""
         if given.rgb is None or not isinstance(self.autoencoder, PatchAutoencoder):
             return []
-        tokens = self._rgb_tokens([given.rgb])
-        assert tokens is not None
+        tokens = rgb_tokens(self.autoencoder, [given.rgb], self.device)
         grid = (given.rgb.shape[0] // PATCH_SIZE, given.rgb.shape[1] // PATCH_SIZE)
         if not self.autoencoder.is_unfamiliar(tokens_to_latents(tokens, grid))[0]:
             return []
         self.say(UNFAMILIAR)
         return [UNFAMILIAR]
-
-    def _depth_tokens(self, maps: Sequence[np.ndarray], noise: Tensor) -> Tensor | None:
-        """Tokens (B, N, p * p) of depth maps (H, W), noise in the pixels without a measurement."""
-        if not maps:
-            return None
-        patches = encode_depth(torch.from_numpy(np.stack(maps)), patch_size=self.model.config.depth_patch_size)
-        return fill_missing(patches_to_tokens(patches), noise)
-
-    def _images(self, tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
-        """Pictures (B, H, W, 3) uint8."""
-        images = self.autoencoder.decode(tokens_to_latents(tokens, grid).contiguous()).float()
-        if not torch.isfinite(images).all():
-            raise ValueError("The picture came out as NaN: use `dtype` float32 or bfloat16, and a lower `cfg`.")
-        pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return rearrange(pixels, "b c h w -> b h w c").cpu().numpy()
 
     def _result(
         self,
@@ -478,14 +407,6 @@ class Pipeline:
     def model_files(self) -> dict[str, dict[str, Any]]:
         """Size and hash of every file that decides the result, by part and name."""
         return {part: {file.name: identify(file) for file in files} for part, files in self.parts.files().items()}
-
-
-def _depth_maps(tokens: Tensor, grid: tuple[int, int]) -> np.ndarray:
-    """Relative depth (B, H, W) float32, NaN where there is none."""
-    maps = decode_depth(tokens_to_patches(tokens, grid)).cpu().numpy()
-    if not np.isfinite(maps).any((1, 2)).all():
-        raise ValueError("The depth came out with no valid pixel: the model is untrained or does not fit `size`.")
-    return maps
 
 
 def _path(given: Any) -> str | None:

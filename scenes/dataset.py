@@ -24,6 +24,8 @@ Format = Literal["safetensors", "webdataset"]
 _RENDER_BATCH = 256
 _WORTH_COMPILING = 1000
 
+#: Rays along each side of a pixel.
+_SUPERSAMPLE = 2
 
 _ENDINGS: dict[Format, str] = {"safetensors": "safetensors", "webdataset": "tar"}
 
@@ -77,7 +79,6 @@ def write_dataset(
     seed: int = 0,
     size: int = 128,
     shard_size: int = 2048,
-    supersample: int = 2,
     progress: bool = True,
     format: Format = "safetensors",
     views: float = 0.0,
@@ -107,7 +108,7 @@ def write_dataset(
                 "start": start,
                 "count": n,
                 "size": size,
-                "supersample": supersample,
+                "supersample": _SUPERSAMPLE,
                 **({"views": views} if views else {}),
             }
             if path.exists():

@@ -19,10 +19,11 @@ from mforce.mforce_core.full_size.low_band import hold_low_band
 from mforce.mforce_core.full_size.refine import Tiling, count_tiles, ladder, refine_depth, shrink
 from mforce.mforce_core.full_size.refine_both import refine_both
 from mforce.mforce_core.full_size.snapping import snap_edges, snap_rows
-from mforce.mforce_core.full_size.tile_model import Networks, TileModel, tile_path, tile_steps
+from mforce.mforce_core.full_size.tile_model import TileModel, tile_path, tile_steps
 from mforce.mforce_core.full_size.tiles import Blend, plan_tiles
 from mforce.mforce_core.model.config import Architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.networks import Networks
 from mforce.mforce_core.release import MIN_DEPTH_TIME
 from mforce.scenes import render, sample_layouts
 

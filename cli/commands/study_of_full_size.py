@@ -26,7 +26,7 @@ def full_size(
 ) -> None:
     """Compare depth that is refined in tiles with enlarged depth, on rendered scenes: edges, all pixels, seams."""
     with report_errors(shared["debug"]):
-        from ..full_size import run_study
+        from ..full_size_study import run_study
 
         if sweep and pairs:
             raise ValueError("--sweep compares strengths of depth alone: leave it out, or --pairs.")

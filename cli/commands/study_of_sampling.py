@@ -36,7 +36,7 @@ def sampling(
 ) -> None:
     """Compare paths, samplers and numbers of steps on a model: error against many steps, looks, depth, and cost."""
     with report_errors(shared["debug"]):
-        from ..sampling import run_study
+        from ..sampling_study import run_study
 
         run_study(
             study_settings("joint", shared), only.split(","),

@@ -23,6 +23,7 @@ def views(
         from ..generation import load_pipeline, prepare
         from ..json_file import check_folder, write_json
         from ..progress import say
+        from ..tables import row_text
 
         seed, json_file = shared["seed"], shared["json_file"]
         check_folder(json_file)
@@ -33,7 +34,6 @@ def views(
             found: list[dict[str, object]] = []
             tables[name] = found
             for row in rows(pipeline, count, seed) if count else ():
-                numbers = (f"{key} {value:.4g}" for key, value in row.items() if isinstance(value, float))
-                say(f"{row['name']}{' ' + str(row['step']) if 'step' in row else ''}: {', '.join(numbers)}")
+                say(f"{row['name']}{' ' + str(row['step']) if 'step' in row else ''}: {row_text(row)}")
                 found.append(row)
                 write_json(json_file, tables)

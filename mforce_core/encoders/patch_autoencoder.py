@@ -169,6 +169,6 @@ class PatchAutoencoder(nn.Module):
         return weight.tolist(), self.inverse.bias.float().tolist()
 
 
-def save_patch_autoencoder(model: PatchAutoencoder, path: str | Path, *, dtype: torch.dtype = torch.float32) -> None:
+def save_patch_autoencoder(model: PatchAutoencoder, path: str | Path) -> None:
     """Write one safetensors file that :func:`..load_autoencoder` opens."""
-    save_file({name: value.detach().to(dtype).contiguous() for name, value in model.state_dict().items()}, str(path))
+    save_file({name: value.detach().float().contiguous() for name, value in model.state_dict().items()}, str(path))

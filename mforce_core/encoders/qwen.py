@@ -72,15 +72,12 @@ class QwenTextEncoder:
         return torch.cat([found[n] for n in self.layers], dim=-1).float().cpu()
 
 
-def load_qwen_text_encoder(
-    path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> QwenTextEncoder:
+def load_qwen_text_encoder(path: str | Path, *, device: torch.device | str = "cpu") -> QwenTextEncoder:
     """Load Qwen3 from a folder in the Hugging Face layout.
 
     Args:
         path: folder with ``config.json``, the tokenizer and safetensors shards, or a pipeline folder with
             ``text_encoder/`` and ``tokenizer/`` in it.
-        dtype: of the weights; None keeps the files'.
 
     Raises:
         ValueError: not such a folder, or not Qwen3.
@@ -112,13 +109,7 @@ def load_qwen_text_encoder(
         config.layer_types = config.layer_types[: LAYERS[-1]]
         tokenizer = AutoTokenizer.from_pretrained(words, padding_side="right", **local)
         with _quiet():
-            model = Qwen3Model.from_pretrained(
-                weights,
-                config=config,
-                dtype="auto" if dtype is None else dtype,
-                use_safetensors=True,
-                **local,
-            )
+            model = Qwen3Model.from_pretrained(weights, config=config, dtype="auto", use_safetensors=True, **local)
     except OSError as error:
         raise ValueError(f"{path} cannot be read as Qwen3: {str(error).splitlines()[0]}") from error
     tokenizer.pad_token = _PADDING

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..networks import Networks
 from ..picture.placement import Placement
 from ..rollout_settings import guidance_of
 from ..settings import PAIR_STRENGTH, TILE_STRENGTH, Settings
 from .refine import Progress, Tiling, refine_placed
 from .refine_both import refine_both
-from .tile_model import Networks, PairModel, TileModel
+from .tile_model import PairModel, TileModel
 
 
 def full_size_depth(

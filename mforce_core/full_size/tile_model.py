@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +10,7 @@ from torch.nn.functional import pad
 
 from ..depth.codec import decode_depth, encode_depth, fill_missing, mean_depth
 from ..model.tokens import latents_to_tokens, patches_to_tokens, tokens_to_latents, tokens_to_patches
-from ..model.transformer import ModalityForcingTransformer
+from ..networks import Networks
 from ..release import CFG, MIN_DEPTH_TIME, PATCH_SIZE, Mode
 from ..sampling.guidance import Guidance
 from ..sampling.noise import draw_noise
@@ -22,33 +20,6 @@ from ..sampling.rollout import sample
 
 #: Tiles take the part of a rollout's steps that their noise level is, and at least so many.
 _FEWEST_STEPS = 2
-
-
-class Autoencoder(Protocol):
-    """What is needed of an autoencoder."""
-
-    def encode(self, image: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [-1, 1] -> latents (B, C, h, w)."""
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """The way back."""
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What makes tiles.
-
-    Attributes:
-        model, autoencoder: the transformer, and the autoencoder that belongs to it.
-        text, null_text: features (1, T, C) of the prompt and of the empty one.
-        guidance: scale for a model that embeds one.
-    """
-
-    model: ModalityForcingTransformer
-    autoencoder: Autoencoder
-    text: Tensor
-    null_text: Tensor
-    guidance: float | None = None
 
 
 class _Tiles:
@@ -62,8 +33,9 @@ class _Tiles:
     def run(self, mode: Mode, pictures: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """Latents (B, C, h, w) and maps (B, h, w), on the grid of tokens, of pictures (B, 3, h, w) and maps."""
         networks, pictures, start = self.networks, on_grid(pictures), on_grid(start[:, None])[:, 0]
-        device = next(networks.model.parameters()).device
-        rgb = latents_to_tokens(networks.autoencoder.encode(2 * pictures.to(device, torch.float32) - 1)).float()
+        rgb = latents_to_tokens(
+            networks.autoencoder.encode(2 * pictures.to(networks.device, torch.float32) - 1)
+        ).float()
         grid = start.shape[1] // PATCH_SIZE, start.shape[2] // PATCH_SIZE
         seeds = [(self.seed + self.number + place) % 2**64 for place in range(len(start))]
         self.number += len(start)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -56,10 +55,6 @@ class NoisePath:
     def tensors(self) -> tuple[Tensor, Tensor]:
         """(rgb, depth), each (steps + 1,) float32."""
         return torch.tensor(self.rgb), torch.tensor(self.depth)
-
-    def denoising_steps(self) -> int:
-        """Steps in which a level falls: those that call the model."""
-        return sum(after.rgb < now.rgb or after.depth < now.depth for now, after in pairwise(self.levels))
 
 
 def _as_levels(name: str, values: Tensor | Sequence[float]) -> tuple[float, ...]:

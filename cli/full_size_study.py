@@ -14,6 +14,7 @@ from ..mforce_core.settings import Settings
 from .generation import prepare
 from .json_file import check_folder, write_json
 from .progress import say
+from .tables import row_text
 
 
 def run_study(
@@ -46,11 +47,6 @@ def run_study(
         )
         for row in rows:
             found["rows"].append(row)
-            say(_line(row))
+            say(f"{row['factor']} times, {row['name']}: {row_text(row)}")
             write_json(json_file, found)
     return found
-
-
-def _line(row: dict[str, Any]) -> str:
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float))
-    return f"{row['factor']} times, {row['name']}: {numbers}"

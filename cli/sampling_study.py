@@ -17,6 +17,7 @@ from ..mforce_core.text_file import read_text
 from .generation import prepare
 from .json_file import check_folder, write_json
 from .progress import say
+from .tables import row_text
 
 
 def run_study(
@@ -67,12 +68,7 @@ def run_study(
             raise ValueError(f"{json_file} holds a table {section} of other settings: name another file.")
         skip = [row["name"] for row in table["rows"]]
         for row in study(subject, section, count=count, reference=reference, prompts=texts, skip=skip):
-            say(_line(row))
+            say(f"{row['name']}: {row_text(row)}")
             table["rows"].append(row)
             write_json(json_file, found)
     return found
-
-
-def _line(row: dict[str, Any]) -> str:
-    numbers = [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float)]
-    return f"{row['name']}: {', '.join(numbers)}"
