@@ -19,6 +19,7 @@ from ..mforce_core.explore.view import Filled
 from ..mforce_core.explore.walk import Step, extend, frame
 from ..mforce_core.explore.world import Camera, World
 from ..mforce_core.inputs import take_depth, take_picture
+from ..mforce_core.picture.color import to_bytes
 from ..mforce_core.picture.reading import read_picture
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.release import FOV_DEGREES
@@ -129,7 +130,7 @@ def _first_view(
     if source.is_dir() or depth is not None:
         scene = open_scene(source if depth is None else depth, None if depth is None else source, fov)
         found = take_depth(torch.where(scene.valid, scene.depth, torch.nan).numpy(), job).depth
-        picture = take_picture((scene.image * 255).round().byte().numpy(), job).rgb
+        picture = take_picture(to_bytes(scene.image).numpy(), job).rgb
         (height, width), focal = scene.depth.shape, float(scene.camera[0, 0])
     else:
         result = pipeline.i2d(source, fit="crop", original_size=False, seed=settings.seed, steps=settings.steps)
@@ -198,7 +199,7 @@ def _frames(world: World, places: list[Camera], advance: Callable[[int, int], No
     """One at a time, as it is written: (H, W, 3) uint8."""
     for number, camera in enumerate(places):
         advance(number, len(places))
-        yield _bytes(frame(world, camera)[0])
+        yield to_bytes(frame(world, camera)[0]).numpy()
     advance(len(places), len(places))
 
 
@@ -216,9 +217,5 @@ def _write_clip(work: Path, frames: Iterator[np.ndarray]) -> None:
             clip.write(picture)
 
 
-def _bytes(picture: Tensor) -> np.ndarray:
-    return (picture.clamp(0, 1) * 255).round().byte().numpy()
-
-
 def _save(picture: Tensor, path: Path) -> None:
-    Image.fromarray(_bytes(picture)).save(path)
+    Image.fromarray(to_bytes(picture).numpy()).save(path)

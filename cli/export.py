@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..mforce_core.depth.files import read_depth
 from ..mforce_core.depth.layered_exr import Layers, write_layers
+from ..mforce_core.picture.color import to_bytes
 from ..mforce_core.picture.reading import read_picture
 from ..mforce_core.release import FOV_DEGREES
 from ..mforce_core.results.folder import MARKER
@@ -201,7 +202,7 @@ def _view(scene: Scene, surface: Surface, pose: Pose, lens: Tensor | None = None
 
 
 def _save(picture: Tensor, path: Path) -> None:
-    Image.fromarray((picture.clamp(0, 1) * 255).round().byte().numpy()).save(path)
+    Image.fromarray(to_bytes(picture).numpy()).save(path)
 
 
 def _check_ending(path: Path, known: dict) -> None:

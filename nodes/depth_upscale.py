@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.full_size.refine import Tiling, count_tiles, refine_depth
+from ..mforce_core.picture.color import to_bytes
 from ..mforce_core.release import NANO_SIZE, PATCH_SIZE
 from ..mforce_core.settings import DEPTH_STEPS, TILE_OVERLAP, TILE_STRENGTH
 from .host.depth_pictures import preview
@@ -152,7 +153,7 @@ class MFDepthUpscale(Node):
         }
         refined = []
         for number, (picture, coarse) in enumerate(zip(pictures, torch.where(valid, maps, torch.nan), strict=True)):
-            pixels = (picture.cpu().clamp(0, 1) * 255).round().byte().numpy()
+            pixels = to_bytes(picture.cpu()).numpy()
             sampler = TileSampler(model, positive, vae, seed=seed + number, **options)
             refined.append(torch.from_numpy(refine_depth(pixels, coarse, sampler, tiling)))
         depths = torch.stack(refined)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..picture.color import to_bytes
 from ..release import EDGE_THRESHOLD, FOV_DEGREES, MAX_POINTS, RELEASE_SIZE
 from .surface import links, slopes
 
@@ -120,7 +121,9 @@ def unproject(
     to_gltf = depth.new_tensor([1.0, -1.0, -1.0])
     points = camera_points(depth, intrinsics)[keep] * to_gltf
     pixels = keep.flatten().nonzero().squeeze(1)
-    colors = None if rgb is None else _byte_colors(rgb).to(depth.device)[keep]
+    colors = None
+    if rgb is not None:
+        colors = (rgb if rgb.dtype == torch.uint8 else to_bytes(rgb)).to(depth.device)[keep]
     cloud = PointCloud(points, colors, pixels, None if normals is None else normals[keep] * to_gltf)
     if remove_outliers:
         cloud = cloud.select(inliers(cloud.points))
@@ -265,9 +268,3 @@ def _camera(intrinsics: Tensor) -> tuple[float, float, float, float]:
             "first row by the picture's width and the second by its height."
         )
     return focal_x, focal_y, center_x, center_y
-
-
-def _byte_colors(rgb: Tensor) -> Tensor:
-    if rgb.dtype == torch.uint8:
-        return rgb
-    return (rgb.float().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)

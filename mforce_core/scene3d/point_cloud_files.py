@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..picture.color import to_linear
 from .point_cloud import PointCloud
 
 _OFFSET = "mforce_offset"
@@ -182,7 +183,7 @@ def to_glb(cloud: PointCloud) -> bytes:
     if len(cloud):
         position |= {"min": points.min(axis=0).tolist(), "max": points.max(axis=0).tolist()}
     views, accessors, attributes = [points.tobytes()], [position], {"POSITION": 0}
-    colors = None if cloud.colors is None else srgb_to_linear(cloud.colors.cpu().numpy())
+    colors = None if cloud.colors is None else to_linear(cloud.colors.cpu().double() / 255).numpy()
     normals = None if cloud.normals is None else cloud.normals.detach().cpu().numpy()
     for name, values in (("COLOR_0", colors), ("NORMAL", normals)):
         if values is not None:
@@ -209,10 +210,3 @@ def to_glb(cloud: PointCloud) -> bytes:
     body += b"\0" * (-len(body) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(body), b"BIN\0") + body
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-def srgb_to_linear(colors: np.ndarray) -> np.ndarray:
-    """uint8 sRGB to linear light in [0, 1] (IEC 61966-2-1)."""
-    levels = np.arange(256) / 255
-    table = np.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
-    return table[colors]
