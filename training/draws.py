@@ -69,17 +69,17 @@ class BatchDraws:
         # Copied, since a part of a block would hold on to the memory of all of it.
         return torch.cat(
             [
-                draw(block.count, *shape, generator=block.generator, device=self._device)[block.kept]
+                draw(block.rows, *shape, generator=block.generator, device=self._device)[block.kept]
                 for block in self._blocks
             ]
         )
 
 
 class _Block(NamedTuple):
-    """``count`` rows that are drawn together, of which a slice is kept."""
+    """``rows`` that are drawn together, of which a slice is kept."""
 
     generator: torch.Generator
-    count: int
+    rows: int
     kept: slice
 
 

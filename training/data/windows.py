@@ -107,7 +107,10 @@ class Windows:
         digest = hashlib.sha256(f"{self.seed}/{tuple(begin)}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
         order = torch.randperm(len(window), generator=generator).tolist()
-        return [Drawn(*window[index], self.part, begin._replace(drawn=drawn)) for drawn, index in enumerate(order)]
+        return [
+            Drawn(record, canvas, location, self.part, begin._replace(drawn=drawn))
+            for drawn, (record, canvas, location) in enumerate(window[index] for index in order)
+        ]
 
     def _windows(self, begin: Place) -> Iterator[tuple[Place, list[tuple[Record, Size, str]]]]:
         """The place at which every window begins, and its records with canvas and location."""
