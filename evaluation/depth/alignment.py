@@ -1,7 +1,7 @@
 """Bringing a prediction to the scale (and shift) of the truth, as each of the public harnesses defines it.
 
-Every function takes the prediction and the truth as maps (H, W) and the mask of the pixels that count, computes in
-float64 and returns the aligned depth. Where the harnesses differ, so do the numbers: results name their alignment.
+Every function takes a prediction beside its truth, computes in float64 and returns what brings the one to the other,
+pixel by pixel. Where the harnesses differ, so do the numbers: results name their alignment.
 
 Sources: ``moge/test/metrics.py`` and ``moge/utils/alignment.py`` of microsoft/MoGe; ``src/util/alignment.py`` and
 ``script/depth/eval.py`` of prs-eth/Marigold.
@@ -10,8 +10,7 @@ Sources: ``moge/test/metrics.py`` and ``moge/utils/alignment.py`` of microsoft/M
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,7 +18,8 @@ import torch
 from torch.nn.functional import interpolate
 
 from .least_deviations import fit_scale, fit_scale_and_shift_as_moge
-from .samples import nearest_samples
+from .metrics import blocks
+from .pair import Pair, inverted
 
 #: Marigold's floors of a disparity before it is inverted, and of every aligned depth.
 _LEAST_DISPARITY, _LEAST_DEPTH = 1e-3, 1e-6
@@ -47,100 +47,115 @@ class Limits:
         return f"clipped to {self.low:g} and more" if self.high == np.inf else f"clipped to {self.low:g}..{self.high:g}"
 
 
-Align = Callable[[np.ndarray, np.ndarray, np.ndarray, Limits], np.ndarray]
+@dataclass(frozen=True)
+class Fit:
+    """What an alignment found: ``scale * prediction + shift`` is depth, or disparity.
+
+    Attributes:
+        scale, shift: of the prediction.
+        least_disparity: disparity is not below it and then inverted; None: it is depth.
+        limits: to which depth is clipped; None: it is not.
+        of_inverse: they are of 1 / prediction.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+    least_disparity: float | None = None
+    limits: Limits | None = None
+    of_inverse: bool = False
+
+    def __call__(self, prediction: np.ndarray) -> np.ndarray:
+        """The aligned depth of predictions, float64."""
+        depth = inverted(prediction) if self.of_inverse else prediction.astype(np.float64)
+        depth *= self.scale
+        depth += self.shift
+        if self.least_disparity is not None:
+            np.maximum(depth, self.least_disparity, out=depth)
+            np.divide(1, depth, out=depth)
+        if self.limits is not None:
+            np.clip(depth, self.limits.low, self.limits.high, out=depth)
+            np.maximum(depth, _LEAST_DEPTH, out=depth)
+        return depth
 
 
-def identity(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
+def identity(pair: Pair, limits: Limits) -> Fit:
     """Metric depth as it is."""
-    return prediction
+    return Fit()
 
 
-def median(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
+def median(pair: Pair, limits: Limits) -> Fit:
     """Scaled so that the median of truth / prediction is 1."""
-    return prediction * np.median(truth[mask] / prediction[mask])
+    predicted, truth = pair.known
+    return Fit(float(np.median(truth / predicted)))
 
 
-def _samples(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`nearest_samples`, kept for the next alignment of the picture."""
-    return _samples_of(mask.tobytes(), mask.shape)
-
-
-@lru_cache(maxsize=1)
-def _samples_of(pixels: bytes, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    return nearest_samples(np.frombuffer(pixels, bool).reshape(shape))
-
-
-def moge_scale(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
+def moge_scale(pair: Pair, limits: Limits) -> Fit:
     """MoGe's scale-invariant depth: least weighted deviations of ``s p`` on its samples, weight 1 / truth."""
-    rows, columns = _samples(mask)
-    x, y = prediction[rows, columns], truth[rows, columns]
-    return prediction * fit_scale(x, y, 1 / y)
+    x, y = pair.samples
+    return Fit(fit_scale(x, y, 1 / y))
 
 
-def moge_affine_depth(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
+def moge_affine_depth(pair: Pair, limits: Limits) -> Fit:
     """MoGe's affine-invariant depth ("ROE"): least weighted deviations of ``s p + t`` on its samples, unclipped."""
-    rows, columns = _samples(mask)
-    x, y = prediction[rows, columns], truth[rows, columns]
-    scale, shift = fit_scale_and_shift_as_moge(x, y, 1 / y)
-    return prediction * scale + shift
+    x, y = pair.samples
+    return Fit(*fit_scale_and_shift_as_moge(x, y, 1 / y))
 
 
-def moge_affine_disparity(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
+def moge_affine_disparity(pair: Pair, limits: Limits) -> Fit:
     """MoGe's affine-invariant disparity: least squares on 1 / truth; not below the disparity of the farthest truth."""
-    disparity = 1 / truth[mask]
-    scale, shift = least_squares(prediction[mask], disparity)
-    return 1 / np.maximum(prediction * scale + shift, disparity.min())
+    predicted, truth = pair.known
+    disparity = 1 / truth
+    return Fit(*least_squares(predicted, disparity), least_disparity=float(disparity.min()))
 
 
-def marigold_least_square(prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits) -> np.ndarray:
+def marigold_least_square(pair: Pair, limits: Limits) -> Fit:
     """Marigold's least squares in depth, clipped to the data set's range."""
-    scale, shift = least_squares(*_thinned(prediction, truth, mask, limits.fit_side))
-    return _clipped(prediction * scale + shift, limits)
+    thinned = _thinned(pair, pair.known_mask, limits.fit_side)
+    return Fit(*least_squares(*thinned or pair.known), limits=limits)
 
 
-def marigold_least_square_disparity(
-    prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits
-) -> np.ndarray:
+def marigold_least_square_disparity(pair: Pair, limits: Limits) -> Fit:
     """Marigold's least squares in disparity, inverted and clipped to the data set's range."""
-    known = truth > 0
-    disparity = np.divide(1.0, truth, out=np.zeros_like(truth), where=known)
-    used = mask & known & (prediction > 0)
+    used = pair.known_mask & (pair.truth > 0) & (pair.prediction > 0)
     if used.sum() < 2:
         raise ValueError("fewer than two pixels have both a truth and a positive disparity")
-    scale, shift = least_squares(*_thinned(prediction, disparity, used, limits.fit_side))
-    return _clipped(1 / np.maximum(prediction * scale + shift, _LEAST_DISPARITY), limits)
+    predicted, truth = _thinned(pair, used, limits.fit_side) or (pair.prediction[used], pair.truth[used])
+    scale, shift = least_squares(predicted.astype(np.float64), 1 / truth.astype(np.float64))
+    return Fit(scale, shift, _LEAST_DISPARITY, limits)
 
 
 def least_squares(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """The ``s`` and ``t`` that minimize the sum of ``(s x + t - y)^2``; the shortest (s, t) where all x are equal."""
+    """The ``s`` and ``t`` that minimize the sum of ``(s x + t - y)^2``; the shortest (s, t) where all x are equal.
+
+    Args:
+        x, y: (N,) float64.
+    """
     middle_x, middle_y = float(x.mean()), float(y.mean())
-    centered = x - middle_x
-    spread = float(centered @ centered)
+    spread = along = 0.0
+    for block in blocks(len(x)):
+        centered = x[block] - middle_x
+        spread += float(centered @ centered)
+        along += float(centered @ (y[block] - middle_y))
     if spread <= np.finfo(np.float64).eps ** 2 * len(x) * middle_x**2:
         scale = middle_x * middle_y / (middle_x**2 + 1)
         return scale, middle_y / (middle_x**2 + 1)
-    scale = float(centered @ (y - middle_y)) / spread
+    scale = along / spread
     return scale, middle_y - scale * middle_x
 
 
-def _thinned(
-    prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, side: int | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels (N,) of prediction and truth that are fitted.
+def _thinned(pair: Pair, mask: np.ndarray, side: int | None) -> tuple[np.ndarray, np.ndarray] | None:
+    """The pixels (N,) float64 of prediction and truth that are fitted; None where that is all of the mask.
 
     Marigold thins a large map by PyTorch's nearest `Upsample` on a tensor (1, H, W). That is a batch of one signal with
     H channels to it: columns are left out, rows are not. Which columns is rounded in float32, the dtype of its maps.
     """
     if side is None or max(mask.shape) <= side:
-        return prediction[mask], truth[mask]
+        return None
     columns = torch.arange(mask.shape[1], dtype=torch.float32)[None, None]
     kept = interpolate(columns, scale_factor=float(side / max(mask.shape)), mode="nearest")[0, 0].long().numpy()
     mask = mask[:, kept]
-    return prediction[:, kept][mask], truth[:, kept][mask]
-
-
-def _clipped(depth: np.ndarray, limits: Limits) -> np.ndarray:
-    return np.clip(np.clip(depth, limits.low, limits.high), _LEAST_DEPTH, None)
+    predicted, truth = (map_[:, kept][mask].astype(np.float64) for map_ in (pair.prediction, pair.truth))
+    return predicted, truth
 
 
 @dataclass(frozen=True)
@@ -148,13 +163,13 @@ class Alignment:
     """An alignment by name.
 
     Attributes:
-        apply: (prediction, truth, mask, limits) -> aligned depth, all (H, W) float64.
+        fit: (pair, limits of the data set) -> what aligns it.
         wants: what its prediction is: depth, or disparity (1 / depth, up to what the fit finds).
         formula: what is minimized, for reports.
         clips: whether the result is clipped to the limits of the data set.
     """
 
-    apply: Align
+    fit: Callable[[Pair, Limits], Fit]
     wants: Kind
     formula: str
     clips: bool = False
@@ -188,16 +203,12 @@ def formula(name: str, limits: Limits) -> str:
     return f"{alignment.formula}, {limits.describe()}" if alignment.clips else alignment.formula
 
 
-def align(
-    name: str, prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits, kind: Kind
-) -> np.ndarray:
-    """Depth (H, W) float64, aligned to the truth.
+def fit(name: str, pair: Pair, limits: Limits, kind: Kind) -> Fit:
+    """What brings predictions to the truth.
 
     Args:
         name: of `ALIGNMENTS`.
-        prediction: (H, W), NaN where there is none.
-        truth: (H, W), read where the mask is set.
-        mask: (H, W) bool, the pixels that count; one without a prediction is not fitted.
+        pair: prediction and truth; a pixel without a prediction is not fitted.
         limits: of the data set.
         kind: whether larger numbers of the prediction are farther ("depth") or nearer ("disparity").
 
@@ -207,10 +218,25 @@ def align(
     alignment = ALIGNMENTS[name]
     if alignment.wants == "depth" and kind == "disparity":
         raise ValueError(f"the alignment {name} is for depth, and the prediction is disparity")
-    prediction = prediction.astype(np.float64, copy=False)
-    if alignment.wants != kind:
-        prediction = 1 / np.where(prediction == 0, np.nan, prediction)
-    mask = mask & np.isfinite(prediction)
-    if mask.sum() < 2:
+    of_inverse = alignment.wants != kind
+    if of_inverse:
+        pair = pair.inverse
+    if len(pair.predicted) - pair.missing < 2:
         raise ValueError("fewer than two pixels have both a truth and a prediction")
-    return alignment.apply(prediction, truth.astype(np.float64, copy=False), mask, limits)
+    return replace(alignment.fit(pair, limits), of_inverse=of_inverse)
+
+
+def align(
+    name: str, prediction: np.ndarray, truth: np.ndarray, mask: np.ndarray, limits: Limits, kind: Kind
+) -> np.ndarray:
+    """Depth (H, W) float64, aligned to the truth; see `fit`.
+
+    Args:
+        name: of `ALIGNMENTS`.
+        prediction: (H, W), NaN where there is none.
+        truth: (H, W), read where the mask is set.
+        mask: (H, W) bool, the pixels that count.
+        limits: of the data set.
+        kind: of the prediction.
+    """
+    return fit(name, Pair(prediction, truth, mask), limits, kind)(prediction)

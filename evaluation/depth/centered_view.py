@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import grid_sample
 
-from .samples import middles_as_numpy, nearest_valid
+from .samples import middles_as_numpy, nearest_valid, pick
 
 
 class View(NamedTuple):
@@ -42,7 +42,7 @@ def centered_view(
     height, width = geometry.shape
     rows, columns, found = nearest_valid(mask, (height, width), middles_as_numpy)
     filled = np.where(mask, depth, np.float32(1))
-    distance = filled[rows, columns] * geometry.rays
+    distance = pick(filled, rows, columns) * geometry.rays
     small = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
     picked = np.where(geometry.inside, distance.take(geometry.nearest), 0) / geometry.view_rays
     known = geometry.inside & found.take(geometry.nearest)
@@ -134,4 +134,4 @@ def _interpolate(image: np.ndarray, grid: np.ndarray) -> np.ndarray:
     """Bilinear samples (h, w, 3) uint8; black outside."""
     pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)
     found = grid_sample(pixels[None], torch.from_numpy(grid)[None], align_corners=False)[0]
-    return found.round_().clamp_(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    return found.round_().byte().permute(1, 2, 0).contiguous().numpy()

@@ -105,9 +105,11 @@ def _weighted_median(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> int | 
     used = np.flatnonzero(x)
     if not used.size:
         return None
-    ratio = y[used] / x[used]
+    if used.size < x.size:
+        x, y, weight = x[used], y[used], weight[used]
+    ratio = y / x
     order = np.argsort(ratio, kind="stable")
-    mass = (weight[used] * np.abs(x[used]))[order].cumsum()
+    mass = (weight * np.abs(x))[order].cumsum()
     return int(used[order[min(int(np.searchsorted(2 * mass, mass[-1])), len(order) - 1)]])
 
 

@@ -28,7 +28,7 @@ def decode_log_png(content: bytes, name: str) -> np.ndarray:
     level = (np.arange(_INFINITE + 1, dtype=np.float32) - 1) / 65533
     table = (near ** (1 - level) * far**level * unit).astype(np.float32)
     table[_UNKNOWN], table[_INFINITE] = np.nan, np.inf
-    return table[values]
+    return table.take(values)
 
 
 def is_log_png(content: bytes, name: str) -> bool:

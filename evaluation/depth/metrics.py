@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 
 #: What MoGe adds to the truth that it divides by.
@@ -27,6 +29,15 @@ DEPTH_MEASURES = (
 )
 
 
+def blocks(count: int) -> Iterator[slice]:
+    """Pixels in parts that stay in the processor's cache."""
+    return (slice(start, start + _BLOCK) for start in range(0, count, _BLOCK))
+
+
+def _as_it_is(prediction: np.ndarray) -> np.ndarray:
+    return prediction.astype(np.float64, copy=False)
+
+
 def depth_errors(
     aligned: np.ndarray, truth: np.ndarray, mask: np.ndarray, epsilon: float = 0.0, *, negative_hits: bool = False
 ) -> dict[str, float]:
@@ -50,17 +61,23 @@ def depth_errors(
 
 
 def pixel_errors(
-    aligned: np.ndarray, truth: np.ndarray, epsilon: float = 0.0, *, negative_hits: bool = False
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    epsilon: float = 0.0,
+    *,
+    negative_hits: bool = False,
+    aligned: Callable[[np.ndarray], np.ndarray] = _as_it_is,
 ) -> dict[str, float]:
-    """`depth_errors` of the pixels (N,) that count."""
-    p, g = (values.astype(np.float64, copy=False) for values in (aligned, truth))
-    known = np.isfinite(p)
-    count, predicted = len(p), int(np.count_nonzero(known))
-    if predicted < count:
-        p, g = p[known], g[known]
-    # In blocks, which stay in the processor's cache.
-    blocks = (slice(start, start + _BLOCK) for start in range(0, predicted, _BLOCK))
-    sums = np.sum([_sums(p[block], g[block], epsilon, negative_hits) for block in blocks], axis=0)
+    """`depth_errors` of the pixels (N,) that count; ``aligned`` makes float64 depth of predictions, pixel by pixel."""
+    count, predicted, sums = len(prediction), 0, np.zeros(10)
+    for block in blocks(count):
+        p, g = aligned(prediction[block]), truth[block].astype(np.float64, copy=False)
+        known = np.isfinite(p)
+        if not known.all():
+            p, g = p[known], g[known]
+        if len(p):
+            predicted += len(p)
+            sums += _sums(p, g, epsilon, negative_hits)
     within = sums[:3] / count
     relative, relative_square, square, log, log_square, log_absolute, inverse_square = sums[3:] / max(predicted, 1)
     return {
@@ -80,25 +97,34 @@ def _sums(p: np.ndarray, g: np.ndarray, epsilon: float, negative_hits: bool) -> 
 
     Hits of delta1 to delta3, |p - g| / g, (p - g)^2 / g, (p - g)^2, d, d^2, |d|, (1 / p - 1 / g)^2.
     """
-    difference = p - g
-    ratio = p / g
+    # In place where it can be: memory that is new to the process costs more than the arithmetic.
+    difference, ratio, inverse = p - g, p / g, p * g
     if (least := p.min()) < _LEAST_DEPTH:
         positive = np.maximum(p, _LEAST_DEPTH)
-        logs, inverse = np.log(positive / g), (positive - g) / (positive * g)
+        logs = np.log(positive / g)
+        np.divide(positive - g, positive * g, out=inverse)
     else:
-        logs, inverse = np.log(ratio), difference / (p * g)
+        logs = np.log(ratio)
+        np.divide(difference, inverse, out=inverse)
     with np.errstate(divide="ignore"):
-        ratio = np.maximum(ratio, 1 / ratio)
+        other = 1 / ratio
+    np.maximum(ratio, other, out=ratio)
     if not negative_hits and least <= 0:
         ratio[p <= 0] = np.inf
-    absolute = np.abs(difference)
+    square = float(difference @ difference)
+    absolute = np.abs(difference, out=difference)
+    share = np.divide(absolute, g, out=other)
+    relative_square = float(absolute @ share)
+    if epsilon:
+        np.divide(absolute, g + epsilon, out=share)
+    log, log_square = float(logs.sum()), float(logs @ logs)
     return [
         *(float(np.count_nonzero(ratio < 1.25**k)) for k in (1, 2, 3)),
-        float(np.sum(absolute / (g + epsilon))),
-        float(absolute @ (absolute / g)),
-        float(difference @ difference),
-        float(np.sum(logs)),
-        float(logs @ logs),
-        float(np.sum(np.abs(logs))),
+        float(share.sum()),
+        relative_square,
+        square,
+        log,
+        log_square,
+        float(np.abs(logs, out=logs).sum()),
         float(inverse @ inverse),
     ]

@@ -80,8 +80,10 @@ class MogeDataSet:
         view = centered_view(image, depth, known, intrinsics, (self.size.height, self.size.width))
         if not view.mask.any():
             raise ValueError("no pixel of the centered view has a depth")
-        # As numpy.nanquantile there, which interpolates in the dtype of the map.
-        mask = view.mask & (view.depth <= np.quantile(view.depth[view.mask], 0.01) * _FARTHEST)
+        mask, counted = view.mask, view.depth[view.mask]
+        if not counted.max() <= counted.min() * _FARTHEST:
+            # As numpy.nanquantile there, which interpolates in the dtype of the map; it is not below the nearest depth.
+            mask = mask & (view.depth <= np.quantile(counted, 0.01) * _FARTHEST)
         return checked(Example(name, view.image, view.depth, mask, view.intrinsics))
 
     def stamp(self, index: int) -> str:

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from .alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Kind, Limits, align, formula
+from .alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Kind, Limits, fit, formula
 from .boundaries import depth_pro_f1, moge_f1
 from .example import Example
 from .metrics import MOGE_EPSILON, pixel_errors
 from .normals import normal_errors
+from .pair import Pair
 
 #: Shapes of a prediction and its picture may differ by this much before they count as two pictures.
 _SAME_SHAPE = 0.02
@@ -110,26 +111,28 @@ def score(
     Raises:
         ValueError: a prediction of another shape, or nothing in it to align.
     """
-    prediction = to_size(prediction, example.depth.shape).astype(np.float64)
-    mask, truth = example.mask, example.depth.astype(np.float64)
-    counted = truth[mask]
-    missing = 1 - float(np.isfinite(prediction[mask]).mean())
-    found: dict[str, float] = {"pixels": float(mask.sum()), "missing": missing}
-    first = None
-    for name in wanted.alignments:
-        aligned = align(name, prediction, truth, mask, limits, kind)
-        first = aligned if first is None else first
-        errors = pixel_errors(aligned[mask], counted, wanted.epsilon, negative_hits=wanted.negative_hits)
+    given = Pair(to_size(prediction, example.depth.shape), example.depth, example.mask)
+    pixels = len(given.predicted)
+    found: dict[str, float] = {"pixels": float(pixels), "missing": 1 - (pixels - given.missing) / pixels}
+    fits = {name: fit(name, given, limits, kind) for name in wanted.alignments}
+    for name, aligned in fits.items():
+        errors = pixel_errors(
+            given.predicted, given.measured, wanted.epsilon, negative_hits=wanted.negative_hits, aligned=aligned
+        )
         found |= {f"{name}.{measure}": value for measure, value in errors.items()}
-    assert first is not None
+    camera = example.intrinsics if wanted.normals else None
+    if not sharp and camera is None:
+        return found
+    first = wanted.alignments[0]
+    whole, truth, mask = fits[first](given.prediction), example.depth.astype(np.float64), example.mask
     if sharp:
-        known = mask & np.isfinite(first)
-        safe = np.where(known, first, 1.0)
+        known = mask & np.isfinite(whole)
+        safe = np.where(known, whole, 1.0)
         found |= {f"boundary.moge_f1_r{radius}": moge_f1(safe, truth, known, radius) for radius in (1, 2, 3)}
         found["boundary.depth_pro_f1"] = depth_pro_f1(safe, truth, known)
-    if wanted.normals and example.intrinsics is not None:
-        errors = normal_errors(first, truth, mask, example.intrinsics)
-        found |= {f"{wanted.alignments[0]}.{measure}": value for measure, value in errors.items()}
+    if camera is not None:
+        errors = normal_errors(whole, truth, mask, camera)
+        found |= {f"{first}.{measure}": value for measure, value in errors.items()}
     return found
 
 

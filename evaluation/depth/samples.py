@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -18,8 +19,17 @@ GRID = 64
 
 def nearest_samples(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns (N,) of the valid pixels of a mask (H, W) that stand for the cells of the grid; N <= 4096."""
+    if mask.all():
+        return _samples_of_all(mask.shape)
     rows, columns, found = nearest_valid(mask, (GRID, GRID), _middles_as_torch)
     return rows[found], columns[found]
+
+
+@lru_cache(maxsize=1)
+def _samples_of_all(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Those of a mask without a hole; kept for the next picture of the size."""
+    rows, columns, _ = nearest_valid(np.ones(shape, bool), (GRID, GRID), _middles_as_torch)
+    return rows.ravel(), columns.ravel()
 
 
 def middles_as_numpy(cells: int) -> np.ndarray:
@@ -50,7 +60,7 @@ def nearest_valid(
     )
     if top.shape[1] == left.shape[1] == 1:  # a picture that keeps its size: each cell is a pixel
         row, column = np.broadcast_to(top, size), np.broadcast_to(left[:, 0], size)
-        return row, column, mask[row, column]
+        return row, column, pick(mask, row, column)
     # (cells, window): the squared distances add up, and pixels outside the picture are not valid.
     (rows, row_there), (columns, column_there) = (
         (np.clip(pixels, 0, length - 1), (pixels >= 0) & (pixels < length))
@@ -65,6 +75,13 @@ def nearest_valid(
     row = np.take_along_axis(top, nearest // window[1], 1)
     column = np.take_along_axis(np.broadcast_to(left, (*size, window[1])), (nearest % window[1])[..., None], 2)[..., 0]
     return row, column, found
+
+
+def pick(map_: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """``map_[rows, columns]``; faster where they are whole rows and columns, as of a picture that keeps its size."""
+    if rows.strides[1] == columns.strides[0] == 0:
+        return map_[rows[:, 0]][:, columns[0]]
+    return map_[rows, columns]
 
 
 def _axis(length: int, middles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
