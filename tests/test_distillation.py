@@ -1,9 +1,6 @@
 """Few-step distillation against formulations of its own: the sampler, MeanFlow with exact derivatives, counts."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +25,7 @@ from mforce.training.recipe import Batch, prepare
 from mforce.training.source import open_source
 from mforce.training.train import Trainer, train
 from tiny_training import arguments, config, write_base, write_data
+from two_processes import train_on_two
 
 GRID = (2, 2)
 SCALED = {"architecture.use_guidance_embed": "true"}
@@ -458,11 +456,7 @@ def test_two_processes_distill_like_one(data: Path, base: Path, tmp_path: Path) 
     look = {"heldout.latents": data, "heldout.samples": 4, "heldout.every": 5}
     train(config("distill", data, tmp_path / "one", **more))
     many = more | look | {"scale.micro_batch_size": 1, "scale.teacher": "host"}
-    options = [part for value in arguments("distill", data, tmp_path / "two", **many) for part in ("--set", value)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-distill", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-4000:]
+    train_on_two("_small-distill", arguments("distill", data, tmp_path / "two", **many), tmp_path)
     one, two = ([entry for entry in log(tmp_path / name) if "rgb" in entry] for name in ("one", "two"))
     assert [entry["step"] for entry in two] == [1, 2, 3, 4, 5]
     for ours, theirs in zip(two, one, strict=True):

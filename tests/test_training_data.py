@@ -1,9 +1,6 @@
 """Mixtures of data sets and pictures of several shapes: shares, epochs, processes, resuming, nothing stretched."""
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from mforce.training.log import read_log
 from mforce.training.processes import join
 from mforce.training.train import Trainer, train
 from tiny_training import arguments, config, write_base, write_data, write_latents, write_words
+from two_processes import train_on_two
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -198,11 +196,7 @@ def test_training_on_a_mixture_goes_on_to_the_last_bit(root: Path, base: Path, t
 def test_two_processes_train_on_a_mixture_like_one(root: Path, base: Path, tmp_path: Path) -> None:
     more = mixed(root, base=base, log_every=1, steps=6)
     train(config("mf", root, tmp_path / "one", **more))
-    options = [part for value in arguments("mf", root, tmp_path / "two", **more) for part in ("--set", value)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-mf", *options]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-4000:]
+    train_on_two("_small-mf", arguments("mf", root, tmp_path / "two", **more), tmp_path)
     one, two = ([e for e in read_log(tmp_path / name) if "rgb" in e] for name in ("one", "two"))
     for ours, theirs in zip(two, one, strict=True):
         assert ours["rgb"] == pytest.approx(theirs["rgb"], rel=1e-3)

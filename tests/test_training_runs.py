@@ -22,6 +22,7 @@ from mforce.training.checks import check_processes
 from mforce.training.config import TrainConfig
 from mforce.training.processes import join
 from mforce.training.train import DivergedError, Trainer, train
+from two_processes import train_on_two
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -92,17 +93,12 @@ def two_processes(data: Path, base: Path, tmp_path_factory: pytest.TempPathFacto
     out = tmp_path_factory.mktemp("two")
     more = {"base": base, "save_every": 10, "scale.micro_batch_size": 1, "scale.checkpoint_activations": "true"}
     more |= LOOK | {"heldout.latents": data}
-    torchrun(arguments("mf", data, out, **more))
-    return out
-
-
-def torchrun(settings: list[str]) -> None:
-    """The second stage on two processes."""
-    options = [part for value in settings for part in ("--set", value)]
+    options = [part for value in arguments("mf", data, out, **more) for part in ("--set", value)]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-mf", *options]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]
+    return out
 
 
 def relative(found: dict[str, float], wanted: dict[str, float]) -> float:
@@ -151,7 +147,7 @@ def test_muon_on_two_processes_trains_like_one_and_goes_on_alone(data: Path, bas
     """Sharded matrices are updated as torch.optim.Muon updates whole ones; either goes on from the other's state."""
     more = {"optimizer.name": "muon", "steps": 12, "optimizer.cooldown_steps": 3, "save_every": 8}
     train(config("mf", data, tmp_path / "one", base=base, **more))
-    torchrun(arguments("mf", data, tmp_path / "two", base=base, **more))
+    train_on_two("_small-mf", arguments("mf", data, tmp_path / "two", base=base, **more), tmp_path)
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
     assert relative(two[0], one[0]) <= 1e-6
     assert max(map(relative, two, one)) <= 1e-3
@@ -167,7 +163,7 @@ def test_the_papers_recipe_on_two_processes_trains_like_one(data: Path, base: Pa
     more |= {"recipe.depth_weighting": "velocity", "recipe.gradient_weight": 0.1, "base": base}
     more |= {"data.on_device": "true"}
     train(config("mf", data, tmp_path / "one", **more))
-    torchrun(arguments("mf", data, tmp_path / "two", **more))
+    train_on_two("_small-mf", arguments("mf", data, tmp_path / "two", **more), tmp_path)
     one, two = curve(tmp_path / "one"), curve(tmp_path / "two")
     assert relative(two[0], one[0]) <= 1e-6
     assert max(map(relative, two, one)) <= 1e-3

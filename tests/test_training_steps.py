@@ -1,9 +1,6 @@
 """What a step costs: waits for the device, reductions between processes, copies of weights; and one Muon for all."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from mforce.training.muon import Muon
 from mforce.training.processes import join
 from mforce.training.train import Trainer
 from tiny_training import arguments, config, write_base, write_data
+from two_processes import run_on_two
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
 
@@ -152,10 +150,7 @@ def test_processes_add_up_gradients_once_per_step(data: Path, base: Path, tmp_pa
     script = tmp_path / "count.py"
     script.write_text(_COUNT)
     more = {"base": base, "scale.micro_batch_size": 1, "optimizer.name": "adamw"}
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
-    command = [sys.executable, *launcher, *arguments("mf", data, tmp_path, **more)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-4000:]
+    run_on_two(script, [str(tmp_path), *arguments("mf", data, tmp_path, **more)], tmp_path)
     found = json.loads((tmp_path / "found.json").read_text())
     once, each = found["step"], found["micro_batch"]
     assert each["reductions"] == 2 * once["reductions"] > 0

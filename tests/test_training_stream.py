@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -23,6 +22,7 @@ from mforce.training.config_file import read_train_config
 from mforce.training.processes import join
 from mforce.training.source import open_source
 from mforce.training.train import Trainer, train
+from two_processes import train_on_two
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -135,12 +135,7 @@ def test_two_processes_train_on_a_mixture_in_buckets_as_one_and_as_one_that_was_
     parts = f"[{{shards = ['{shards}'], weight = 3}}, {{shards = ['{tmp_path / 'more'}'], weight = 2}}]"
     more = {"base": base, "data.shards": [], "data.mixture": parts, "data.buckets": "true", "batch_size": 2}
     train(config("mf", shards, tmp_path / "one", **more))
-
-    words = [part for value in arguments(shards, tmp_path / "two", **more) for part in ("--set", value)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [sys.executable, *launcher, "-m", "mforce.training.train", "_small-mf", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-4000:]
+    train_on_two("_small-mf", arguments(shards, tmp_path / "two", **more), tmp_path)
     for ours, theirs in zip(curve(tmp_path / "two"), curve(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3)
 
