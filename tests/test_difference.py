@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from mforce import Pipeline
 from mforce.cli.app import app
 from mforce.cli.lora_info import describe_lora
+from mforce.mforce_core import sample
 from mforce.mforce_core.model.config import Architecture, Distilled
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.weights.checkpoint import load_model, save_model
@@ -25,7 +26,7 @@ from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import find_parts, model_path
 from mforce.mforce_core.weights.reading import read_weight, read_weights
 from mforce.mforce_core.weights.tensor_files import CheckpointError
-from mforce.mforce_core.weights.update import UPDATE_FILE
+from mforce.mforce_core.weights.update import PAIR, UPDATE_FILE, read_update
 
 SIZES = Architecture(
     in_channels=32,
@@ -92,6 +93,9 @@ def test_with_room_enough_it_is_the_student(models, tmp_path, values, most):
     model = load_model(tmp_path, dtype=torch.float32)
     assert torch.equal(model.state_dict()[NARROW], weights(tmp_path)[NARROW])
     assert torch.equal(read_weight(header, EVEN), weights(tmp_path)[EVEN])
+    assert {*read_update(header.update, header.shapes, NARROW).tensors} == {
+        NARROW.removesuffix(".weight") + end for end in PAIR
+    }
 
 
 @pytest.mark.parametrize("size", [25_000, 60_000, 90_000])
@@ -143,6 +147,36 @@ def test_lora_info_counts_what_is_whole(models, tmp_path):
     assert found["distilled"] == vars(MADE_FOR)
 
 
+@pytest.mark.parametrize("base_values", [torch.float32, torch.float8_e4m3fn])
+def test_base_and_update_become_one_file_that_makes_the_same_picture(models, tmp_path, base_values):
+    base, student = models
+    if base_values != torch.float32:  # as nano is stored
+        state = {name: weight.to(base_values) for name, weight in load_file(base / "model.safetensors").items()}
+        base = tmp_path / "base"
+        base.mkdir()
+        save_file(state, base / "model.safetensors")
+        (base / "config.json").write_bytes((models[0] / "config.json").read_bytes())
+    folder = tmp_path / "update"
+    folder.mkdir()
+    write_difference(base, student, folder / UPDATE_FILE, size=1_000_000)
+    as_update(folder, base)
+    convert_model(folder, tmp_path / "one.safetensors", to="fp32")
+    header = read_header(tmp_path / "one.safetensors")
+    assert (header.update, header.config.distilled) == (None, MADE_FOR)
+    text = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
+    pictures = [
+        sample(load_model(path, dtype=torch.float32), text, (2, 2), steps=2, cfg=1.0)
+        for path in (folder, tmp_path / "one.safetensors", base)
+    ]
+    for merged, kept, without in zip(*pictures, strict=True):
+        assert torch.equal(merged, kept)
+        assert not torch.equal(merged, without)
+    convert_model(folder, tmp_path / "half.safetensors")
+    assert read_header(tmp_path / "half.safetensors").dtypes[EVEN] == "BF16"
+    with pytest.raises(ConversionError, match="is the file that is converted"):
+        convert_model(folder, folder / UPDATE_FILE, overwrite=True)
+
+
 def test_what_cannot_be_written_or_read_is_said(models, tmp_path):
     base, student = models
     with pytest.raises(ConversionError, match="too few"):
@@ -155,8 +189,6 @@ def test_what_cannot_be_written_or_read_is_said(models, tmp_path):
     save_file({"diffusion_model.img_in.diff": torch.zeros(3)}, tmp_path / UPDATE_FILE)
     with pytest.raises(CheckpointError, match=r"img_in.diff \(3,\) fit none of its layers"):
         list(read_weights(read_header(tmp_path)))
-    with pytest.raises(ConversionError, match="update of another model"):
-        convert_model(tmp_path, tmp_path / "one.safetensors")
     second = tmp_path / "second"
     second.mkdir()
     with pytest.raises(CheckpointError, match="has a base itself"):

@@ -24,6 +24,7 @@ from ..text_file import read_text
 from . import quantization
 from .bundling import autoencoder_part, parts_beside, text_encoder_part, transformer_part
 from .header import CheckpointHeader, check_tensors, read_header
+from .reading import read_weight
 from .safetensors_writer import DTYPES, Slot, safetensors_writer
 from .tensor_files import CheckpointError, open_safetensors, open_tensors
 
@@ -68,7 +69,8 @@ def convert_model(
     """Write a transformer as one file under the names of FLUX.2's own checkpoints, its configuration in the metadata.
 
     Args:
-        source: release folder, possibly in shards, or ``.safetensors`` file.
+        source: release folder, possibly in shards, ``.safetensors`` file, or a folder that is a base and an update of
+            it, which are added up.
         out: ``.safetensors`` file; it appears when it is complete.
         to: precision of the weights. None: bf16, or as it is stored where the source is quantized already and parts are
             put beside it.
@@ -87,13 +89,13 @@ def convert_model(
         DiskSpaceError: ``out`` would not fit.
     """
     header = read_header(source)
-    if header.update is not None:
-        raise ConversionError(f"{source} is an update of another model: convert that one, and load the update onto it")
     architecture = header.architecture
     if problems := check_tensors(header.shapes, architecture):
         raise CheckpointError(f"{source} does not hold the model it should: {'; '.join(problems)}")
     eight_bit = sorted({name for name in header.dtypes.values() if DTYPES.get(name, torch.int8).itemsize == 1})
-    keep = bool(header.quantized or eight_bit)
+    # A base with its update is added up in float32, whatever the precision of either.
+    merge = header.update is not None
+    keep = not merge and bool(header.quantized or eight_bit)
     if keep and (to is not None or not (bundle or text_encoder or vae)):
         formats = {settings["format"] for settings in header.quantized.values()} or eight_bit
         raise ConversionError(
@@ -104,13 +106,15 @@ def convert_model(
     parts += [] if text_encoder is None else [text_encoder_part(text_encoder, architecture)]
     if bundle:
         parts += parts_beside(source, header, text_encoder=text_encoder is None, vae=vae is None)
-    check_output(out, [*header.files, *(file for part in parts for file in part.files)], overwrite=overwrite)
+    own = [*header.files, *([header.update] if header.update else [])]
+    check_output(out, [*own, *(file for part in parts for file in part.files)], overwrite=overwrite)
 
     precision, converted = to or "bf16", {} if keep else header.shapes
     parts = [transformer_part(header), *parts] if keep else parts
     slots: dict[str, Slot] = {}
     for name, shape in converted.items():
-        slots |= slots_of(name, shape, DTYPES[header.dtypes[name]], precision)
+        stored = torch.float32 if merge else DTYPES[header.dtypes[name]]
+        slots |= slots_of(name, shape, stored, precision)
     metadata = {"format": "pt"} | header.metadata | {"config": _configuration(source, header)}
     metadata.pop(quantization.METADATA, None)  # every quantized layer has a marker of its own
     for other in parts:
@@ -122,7 +126,7 @@ def convert_model(
             if progress is not None:
                 progress(done, total)
             # Opened anew for every tensor: pages of a mapped file count as memory for as long as the map exists.
-            weight = header.sources[name].read(_get_tensor)
+            weight = read_weight(header, name) if merge else header.sources[name].read(_get_tensor)
             for part, tensor in _convert(name, weight, slots, precision).items():
                 write(part, tensor)
             del weight
@@ -224,5 +228,9 @@ def _configuration(source: Path, header: CheckpointHeader) -> str:
     beside = header.files[0].parent / "config.json"
     if source.is_dir() and beside.exists() and header.config.architecture is not None:
         values |= json.loads(read_text(beside))
+    if header.update is not None:
+        values |= json.loads(read_text(source / "config.json"))
+        for name in ("base", "text_encoder", "vae"):  # where they are is the folder's business
+            values.pop(name, None)
     values |= {"architecture": header.architecture.to_dict(), "schedule": asdict(header.config.schedule)}
     return json.dumps(values)

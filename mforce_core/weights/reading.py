@@ -45,7 +45,7 @@ def read_weight(header: CheckpointHeader, name: str) -> Tensor:
         layer: settings for layer, settings in header.quantized.items() if f"{layer}.weight" == name
     })  # fmt: skip
     weight = next(weight for _, weight in read_weights(alone))
-    return weight if header.update is None else read_update(header.update, header.shapes).add_to(name, weight)
+    return weight if header.update is None else read_update(header.update, header.shapes, name).add_to(name, weight)
 
 
 def _read(header: CheckpointHeader, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:

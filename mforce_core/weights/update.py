@@ -55,15 +55,29 @@ class Update:
         return None if difference is None else difference.float()
 
 
-def read_update(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Update:
+def read_update(path: Path, shapes: Mapping[str, tuple[int, ...]], only: str | None = None) -> Update:
     """An update of the weights with these names and shapes.
+
+    Args:
+        path: the file.
+        shapes: of all weights of the base, by name.
+        only: the one weight whose tensors are read; None: all.
 
     Raises:
         CheckpointError: the file is damaged, or belongs to another model.
     """
     with open_tensors(path) as file:
-        tensors = {name.removeprefix(PREFIX): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    sizes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        stored = {name.removeprefix(PREFIX): name for name in file.keys()}  # noqa: SIM118
+        sizes = {name: tuple(file.get_slice(full).get_shape()) for name, full in stored.items()}
+        _check_sizes(path, sizes, shapes)
+        wanted = set(stored)
+        if only is not None:
+            wanted &= {only.removesuffix(".weight") + end for end in (*PAIR, *WHOLE, DIFFERENCE)}
+        return Update({name: file.get_tensor(stored[name]) for name in wanted})
+
+
+def _check_sizes(path: Path, sizes: Mapping[str, tuple[int, ...]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise CheckpointError where a tensor of the update fits none of the weights."""
     expected: set[str] = set()
     for name, shape in shapes.items():
         layer = name.removesuffix(".weight")
@@ -83,4 +97,3 @@ def read_update(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Update:
             f"{path} is not an update of its base: {foreign[0]} {sizes[foreign[0]]}"
             f"{f' and {len(foreign) - 1} more' if len(foreign) > 1 else ''} fit none of its layers"
         )
-    return Update(tensors)
