@@ -19,11 +19,12 @@ _SERVERS = ("server", "frontend_server")
 _RAY_FILES = ("test_cli_many.py", "test_data_encode.py", "test_depth_evaluation.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A file stays on one worker, since its tests share what is expensive; so do all files with one server."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
-    groups = {item.path: "ray" if item.path.name in _RAY_FILES else str(item.path) for item in items}
+    groups = {item.path: "ray" if item.path.name in _RAY_FILES else item.path.stem for item in items}
     for item in items:
         used = getattr(item, "fixturenames", ())
         groups[item.path] = next((name for name in _SERVERS if name in used), groups[item.path])

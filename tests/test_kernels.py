@@ -235,13 +235,17 @@ def test_comfy_kitchens_operation_in_place_takes_a_model_in_training(
     batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A picture made between two steps of training: norms whose scales are trained, q and k beside each other in what
-    one Linear wrote. The library's kernels for GPUs refuse what its own check refuses; its PyTorch code has none."""
+    one Linear wrote. The library's kernels for GPUs refuse what trains or overlaps; its PyTorch code does not look."""
     import comfy_kitchen
-    from comfy_kitchen._rope_utils import check_rope_inplace
 
     def strict(q: torch.Tensor, k: torch.Tensor, rotations: torch.Tensor, *scales: torch.Tensor | float) -> object:
         *scales, eps = scales
-        check_rope_inplace(q, k, readonly=(rotations, *scales))
+        assert not any(tensor.requires_grad for tensor in (q, k, rotations, *scales))
+        memory = [tensor.untyped_storage().data_ptr() for tensor in (q, k, rotations, *scales)]
+        assert memory[0] == memory[1] not in memory[2:]
+        numbers = torch.arange(row.numel())
+        written = [numbers.as_strided(x.shape, x.stride(), x.storage_offset()).flatten() for x in (q, k)]
+        assert len(torch.cat(written).unique()) == q.numel() + k.numel()
         return rms_rope_(q, k, rotations, *scales, eps)
 
     rms_rope_ = comfy_kitchen.rms_rope_
