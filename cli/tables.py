@@ -29,7 +29,7 @@ def print_checkpoint(found: Mapping[str, Any]) -> None:
         "license": found["license"],
     }
     if found["distilled"]:
-        rows["made for"] = "{steps} steps without guidance; joint path: {path}".format(**found["distilled"])
+        rows["made for"] = _made_for(found["distilled"])
     if found["quantized"]:
         rows["quantized"] = ", ".join(f"{name} ({count} layers)" for name, count in found["quantized"].items())
     for part in found["parts"]:
@@ -71,7 +71,7 @@ def print_lora(found: Mapping[str, Any]) -> None:
         "fits": "; ".join(found["fits"]) or "no model known here",
     }
     if found["distilled"]:
-        rows["made for"] = "{steps} steps without guidance; joint path: {path}".format(**found["distilled"])
+        rows["made for"] = _made_for(found["distilled"])
     table = Table(title=escape(found["path"]), show_header=False, title_justify="left")
     for name, value in rows.items():
         table.add_row(name, escape(value))
@@ -122,3 +122,7 @@ def _spaced(name: str) -> str:
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _made_for(distilled: Mapping[str, Any]) -> str:
+    return "{steps} steps ({sampler}) without guidance; joint path: {path}".format(**distilled)

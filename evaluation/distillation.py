@@ -16,9 +16,9 @@ from .sampling_subject import Subject, Way
 
 
 def in_few(distilled: Distilled | None, steps: int) -> Ways:
-    """Without guidance, on the path of a distilled model or, for any other, on the release's."""
-    path = f"tilt log2_alpha={LOG2_ALPHA:g}" if distilled is None else distilled.path
-    return Ways(Way(path, steps, cfg=1.0), Way("i2d", steps, cfg=1.0), Way("d2i", steps, cfg=1.0))
+    """Without guidance, as a distilled model is to be run or, for any other, as the release does."""
+    own = distilled or Distilled(steps, f"tilt log2_alpha={LOG2_ALPHA:g}")
+    return Ways(*(Way(path, steps, own.sampler, cfg=1.0) for path in (own.path, "i2d", "d2i")))
 
 
 def kept(subject: Subject, ways: Ways, inputs: Inputs, file: Path | None) -> Made:

@@ -83,9 +83,10 @@ class Rollouts:
     ) -> None:
         self.model = load_model(model, device=device, dtype=torch.float32)
         self._cfg: float | None = None
+        self._solver = "euler"
         self._joint: dict[str, Any] = {"log2_alpha": LOG2_ALPHA}
         if distilled is not None:
-            self._cfg = 1.0
+            self._cfg, self._solver = 1.0, distilled.sampler
             self._joint = {"path": PathSpec.parse(distilled.path).build(steps, self.model.schedule)}
         self.text_encoder = load_text_encoder(text_encoder)
         self.autoencoder = load_autoencoder(autoencoder, device=device)
@@ -122,6 +123,7 @@ class Rollouts:
             mode=mode,
             steps=self.steps,
             cfg=self._cfg,
+            solver=self._solver,
             null_text=self._null,
             seed=seed,
             callback=lambda *_: self._step(),
@@ -186,7 +188,7 @@ def evaluate_nano(
         model_path, text_encoder_path, autoencoder_path: files or folders; the text encoder is one of words.
         scenes: number of held-out scenes; half as many pictures of a lone sphere are made, and rendered beside them.
         seed: of the scenes and of every starting noise; training uses small seeds.
-        steps: Euler steps of every rollout.
+        steps: of every rollout, Euler's where the model asks for no other solver.
         distilled: of a model of few steps, which runs on its own path without guidance.
         progress: called with (finished, all) denoising steps.
 

@@ -72,8 +72,8 @@ def guidance_of(settings: Settings) -> Guidance:
 
 
 def fitted(settings: Settings, distilled: Distilled | None, given: Collection[str]) -> Settings:
-    """Settings with what a model of few steps needs, where a person asked for nothing else: its number of steps, no
-    guidance and, in joint mode, its path.
+    """Settings with what a model of few steps needs, where a person asked for nothing else: its number of steps, its
+    solver, no guidance and, in joint mode, its path.
 
     Args:
         distilled: of the model; None changes nothing.
@@ -86,6 +86,8 @@ def fitted(settings: Settings, distilled: Distilled | None, given: Collection[st
         changes["steps"] = distilled.steps
     if "cfg" not in given:
         changes["cfg"] = 1.0
+    if "sampler" not in given:
+        changes["sampler"] = distilled.sampler
     if settings.mode == "joint" and not {"tilt", "path"} & set(given):
         changes |= {"tilt": None, "path": distilled.path}
     return replace(settings, **changes)

@@ -146,7 +146,8 @@ class MFLoadModel(Node):
                 raise ValueError(f"cannot use {model_name}: {reason}.") from error
         if (few := model.model.model_config.distilled) is not None:
             notice(
-                f"{model_name} is made for {few.steps} steps without guidance: set steps to {few.steps} and cfg to 1."
+                f"{model_name} is made for {few.steps} steps without guidance: set steps to {few.steps}, cfg to 1 and"
+                f" sampler to {few.sampler}."
             )
         if autoencoder is not None:
             nano_parts.set_preview_colors(model, autoencoder)

@@ -29,6 +29,7 @@ from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import model_path
 
 PATH = "points 1,1 0,1 0,0"
+MADE_FOR = {"steps": 3, "path": PATH, "sampler": "dpmpp_2m"}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in model, which says so."""
     folder = tmp_path_factory.mktemp("few") / "model"
     shutil.copytree(model_path("nano"), folder)
-    config = json.loads((folder / "config.json").read_text()) | {"distilled": {"steps": 3, "path": PATH}}
+    config = json.loads((folder / "config.json").read_text()) | {"distilled": MADE_FOR}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -54,10 +55,10 @@ def run(*words: object) -> str:
 def test_the_command_line_takes_its_steps_path_and_no_guidance(model: Path, tmp_path: Path) -> None:
     run("joint", "a red sphere", "--model", model, "--output", tmp_path / "a")
     made = settings_of(tmp_path / "a")
-    assert [made[name] for name in ("steps", "cfg", "path", "tilt")] == [3, 1.0, PATH, None]
+    assert [made[name] for name in ("steps", "cfg", "path", "tilt", "sampler")] == [3, 1.0, PATH, None, "dpmpp_2m"]
     run("i2d", tmp_path / "a/rgb.png", "--model", model, "--output", tmp_path / "b")
     made = settings_of(tmp_path / "b")
-    assert [made[name] for name in ("steps", "cfg", "path")] == [3, 1.0, None]
+    assert [made[name] for name in ("steps", "cfg", "path", "sampler")] == [3, 1.0, None, "dpmpp_2m"]
     assert "Identical" in run("rerun", tmp_path / "a", "--output", tmp_path / "c")
 
 
@@ -108,11 +109,12 @@ def test_the_demo_and_the_evaluation_do(model: Path, tmp_path: Path) -> None:
         patch.setattr(nano, "sample", sampled)
         CliRunner().invoke(app, ["eval", "--model", str(model), "--scenes", "1"])
         rollouts = nano.Rollouts(
-            model, model, model, steps=3, distilled=Distilled(3, PATH), device="cpu", step=lambda: None
+            model, model, model, steps=3, distilled=Distilled(**MADE_FOR), device="cpu", step=lambda: None
         )
         with pytest.raises(ValueError, match="seen enough"):
             rollouts.joint(["a red sphere"], 0)
     assert [(one["mode"], one["steps"], one["cfg"]) for one in asked] == [("i2d", 3, 1.0), ("joint", 3, 1.0)]
+    assert [one["solver"] for one in asked] == ["dpmpp_2m"] * 2
     assert asked[1]["path"] == PathSpec.parse(PATH).build(3, rollouts.model.schedule)
 
 
@@ -121,9 +123,9 @@ def test_the_pipeline_does_too(model: Path) -> None:
     pipeline = Pipeline.load(model)
     pipeline.say = said.append
     made = pipeline.joint("a red sphere").settings
-    assert (made.steps, made.cfg, made.path, made.tilt) == (3, 1.0, PATH, None)
-    made = pipeline.job("joint", "a red sphere", steps=2, tilt=0.0)
-    assert (made.steps, made.cfg, made.path, made.tilt) == (2, 1.0, None, 0.0)
+    assert (made.steps, made.cfg, made.path, made.tilt, made.sampler) == (3, 1.0, PATH, None, "dpmpp_2m")
+    made = pipeline.job("joint", "a red sphere", steps=2, tilt=0.0, sampler="euler")
+    assert (made.steps, made.cfg, made.path, made.tilt, made.sampler) == (2, 1.0, None, 0.0, "euler")
     assert said == []
     pipeline.joint("a red sphere", steps=1, cfg=2.0)
     assert len(said) == 1
@@ -139,7 +141,7 @@ def test_views_are_filled_and_the_page_runs_it_as_it_was_made(model: Path) -> No
     assert PipelineFill(few, replace(filling, steps=7, depth_steps=0)).steps == 7
     for tilt, path in ((LOG2_ALPHA, PATH), (3.0, None)):
         job = few.job("joint", "a red sphere", steps=3, **web_app._tilted(few, tilt))
-        assert (job.sampler, job.path) == ("euler", path)
+        assert (job.sampler, job.path) == ("dpmpp_2m", path)
     assert other.job("joint", "a red sphere", **web_app._tilted(other, 3.0)).path == "tilt log2_alpha=3 sigma=1.7"
     assert few.job("d2i", "a red sphere", **web_app._fast(few, "d2i")).path is None
 
@@ -163,14 +165,22 @@ def test_tempering_of_guidance_that_is_not_there_is_said() -> None:
 
 def test_files_carry_it_and_info_shows_it(model: Path, tmp_path: Path) -> None:
     run("convert", model, tmp_path / "one.safetensors", "--bundle")
-    assert read_header(tmp_path / "one.safetensors").config.distilled == Distilled(3, PATH)
+    assert read_header(tmp_path / "one.safetensors").config.distilled == Distilled(**MADE_FOR)
     shown = json.loads(run("info", tmp_path / "one.safetensors", "--json"))
-    assert shown["distilled"] == {"steps": 3, "path": PATH}
-    assert "3 steps without guidance" in run("info", model)
+    assert shown["distilled"] == MADE_FOR
+    assert "3 steps (dpmpp_2m) without guidance" in run("info", model)
 
 
 @pytest.mark.parametrize(
-    "value", [4, {"steps": 4}, {"steps": 0, "path": ""}, {"steps": 4, "path": 7}, {"steps": True, "path": ""}]
+    "value",
+    [
+        4,
+        {"steps": 4},
+        {"steps": 0, "path": ""},
+        {"steps": 4, "path": 7},
+        {"steps": True, "path": ""},
+        {"steps": 4, "path": "", "sampler": 1},
+    ],
 )
 def test_a_damaged_entry_is_refused(tmp_path: Path, value: object) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"distilled": value}))
@@ -185,4 +195,4 @@ def test_the_student_of_a_run_says_what_it_is(tmp_path: Path) -> None:
 
     pairs = {"img_in.lora_A.weight": torch.zeros(2, 8), "img_in.lora_B.weight": torch.zeros(8, 2)}
     save_lora(pairs, LoraConfig(rank=2), tmp_path / "lora.safetensors", Distilled(4, PATH))
-    assert describe_lora(tmp_path / "lora.safetensors")["distilled"] == {"steps": 4, "path": PATH}
+    assert describe_lora(tmp_path / "lora.safetensors")["distilled"] == {"steps": 4, "path": PATH, "sampler": "euler"}

@@ -227,6 +227,8 @@ class DistillationConfig(Section):
     path: str = "points 1,1 0,1 0,0"
     """Joint path that the exported model takes unless another is asked for, as ``--path`` reads it; this one makes the
     picture first and its depth in the last step."""
+    sampler: str = "euler"
+    """Solver that the exported model takes, as ``--sampler`` names it."""
     path_share: float = _key(0.5, gt=0, le=1)
     """Share of joint samples on that path; the others are on ``other_paths``."""
     other_paths: tuple[str, ...] = ("tilt log2_alpha=5", "tilt log2_alpha=0", "tilt log2_alpha=-5")

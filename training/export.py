@@ -67,7 +67,8 @@ def distilled_of(config: TrainConfig) -> Distilled | None:
     """How a student is to be run; None for other models."""
     if config.stage != "distill":
         return None
-    return Distilled(config.distillation.steps, config.distillation.path)
+    chosen = config.distillation
+    return Distilled(chosen.steps, chosen.path, chosen.sampler)
 
 
 def parts_of(config: TrainConfig) -> dict[Part, Path]:

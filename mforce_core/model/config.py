@@ -182,24 +182,27 @@ class Distilled:
     Attributes:
         steps: that it was made for.
         path: of joint sampling, as :meth:`..sampling.path_spec.PathSpec.parse` reads it.
+        sampler: of all three tasks, by its name in :data:`..sampling.solvers.SOLVERS`.
     """
 
     steps: int
     path: str
+    sampler: str = "euler"
 
     def __post_init__(self) -> None:
         if not _is_whole(self.steps) or not 1 <= self.steps <= _MOST_STEPS:
             raise ConfigError(f"distilled.steps must be an integer from 1 to {_MOST_STEPS}, got {_short(self.steps)}")
-        if not isinstance(self.path, str):
-            raise ConfigError(f"distilled.path must be a text, got {_short(self.path)}")
+        for name in ("path", "sampler"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"distilled.{name} must be a text, got {_short(getattr(self, name))}")
 
     @classmethod
     def from_dict(cls, values: Any) -> "Distilled | None":
         """Build from the ``distilled`` object of a ``config.json``; None where there is none."""
         if values is None:
             return None
-        if not isinstance(values, Mapping) or set(values) != {"steps", "path"}:
-            raise ConfigError(f"distilled must be an object of steps and path, got {_short(values)}")
+        if not isinstance(values, Mapping) or set(values) - {"sampler"} != {"steps", "path"}:
+            raise ConfigError(f"distilled must be an object of steps, path and sampler, got {_short(values)}")
         return cls(**values)
 
 
