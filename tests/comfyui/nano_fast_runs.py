@@ -47,9 +47,10 @@ def main(root: Path) -> None:
 
     text = clip.encode_from_tokens_scheduled(clip.tokenize(PROMPT))
     few = fast.model.model_config.distilled
-    points = few.path.removeprefix("points ")
-    others = {"mu": 1.1, "sigma": 1.0, "depth_mu": 1.1, "depth_sigma": 1.0, "start_rgb": 1.0, "start_depth": 1.0}
-    path = MFPath.execute("euler", few.steps, shape="points", points=points, restarts="", **others).result[0]
+    spec = PathSpec.parse(few.path)
+    values = {"mu": 1.1, "sigma": 1.0, "depth_mu": 1.1, "depth_sigma": 1.0, "start_rgb": 1.0, "start_depth": 1.0}
+    values |= {name: value for name in values if (value := getattr(spec, name)) is not None}
+    path = MFPath.execute(few.sampler, few.steps, shape=spec.kind, points="", restarts="", **values).result[0]
     latent = MFEmptyLatent.execute(128, 128, 1).result[0]
     settings = {"seed": SEED, "mode": "auto", "steps": 50, "cfg": 1.0, "tilt": 5.0, "refine_depth": False}
 
@@ -77,7 +78,8 @@ def main(root: Path) -> None:
         mode="joint",
         cfg=1.0,
         noise=tokens,
-        path=PathSpec.parse(few.path).build(few.steps, model.schedule),
+        path=spec.build(few.steps, model.schedule),
+        solver=few.sampler,
     )
     rollout = [stream.transpose(1, 2).unflatten(2, (8, 8)) for stream in out]
     pixels = [vae.decode(pictures[name][0]) for name in ("fast", "with_lora")]
