@@ -1,4 +1,4 @@
-"""What tests share: a clean record of the kernels that ran, and the processors among several workers.
+"""What tests share: a clean record of kernels that ran, a Ray of their own, and the processors among several workers.
 
 ``python -m pytest -n 2 --dist loadfile`` runs them on two workers (pytest-xdist). A file stays on one worker, since its
 tests share what is expensive.
@@ -6,6 +6,7 @@ tests share what is expensive.
 
 import os
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,3 +23,12 @@ def own_record_of_kernels() -> None:
     if choice is not None:
         choice.compiled.clear()
         choice.choices.clear()
+
+
+@pytest.fixture
+def ray_of_two_processes() -> Iterator[None]:
+    """A Ray that ends with the test: what one leaves behind is in the way of the next."""
+    ray = pytest.importorskip("ray", reason="Ray is in the test extra on Linux")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

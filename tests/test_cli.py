@@ -366,7 +366,7 @@ def test_internal_errors_say_how_to_see_more(model, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise TypeError("a bug")
 
-    monkeypatch.setattr("mforce.mforce_core.pipeline.sample", fail)
+    monkeypatch.setattr("mforce.mforce_core.batch.sample", fail)
     arguments = ["joint", "ball", "--model", model, "-o", tmp_path / "out"]
     assert "--debug" in run(*arguments, code=1)
     assert "Traceback" in run(*arguments, "--debug", code=1)

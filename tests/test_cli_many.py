@@ -157,14 +157,6 @@ def test_two_processes_give_what_one_gives(folder, tmp_path):
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-@pytest.fixture
-def ray_of_two_processes():
-    ray = pytest.importorskip("ray", reason="Ray is in the test extra on Linux")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def test_actors_are_told_their_threads(folder, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(many, "map_items", lambda _, arguments, jobs, **options: told.append(arguments[0]) or iter(()))

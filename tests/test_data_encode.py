@@ -449,14 +449,6 @@ def test_epochs_take_turns_with_the_captions_of_an_encoded_sample(several_captio
         assert drawn[key] == drawn[key][:count] * (6 // count)
 
 
-@pytest.fixture
-def ray_of_two_processes():
-    ray = pytest.importorskip("ray", reason="Ray is in the test extra on Linux")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.usefixtures("ray_of_two_processes")
 def test_ray_does_the_same_as_one_process(tars, encoded, tmp_path):
     shards = find_shards([str(tars)])

@@ -169,8 +169,8 @@ def test_processes_give_the_same_numbers(scannet: DataSpec, tmp_path: Path) -> N
     assert one == two
 
 
+@pytest.mark.usefixtures("ray_of_two_processes")
 def test_ray_gives_the_same_numbers(scannet: DataSpec, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
     maps = predictions(scannet, tmp_path / "maps")
     one = evaluate_depth(scannet, maps, None, [], tmp_path / "one", overwrite=False, workers=Workers())
     two = evaluate_depth(scannet, maps, None, [], tmp_path / "two", overwrite=False, workers=Workers(ray=2))

@@ -317,8 +317,12 @@ def test_depth_of_a_clip_and_at_the_size_of_its_picture(server, object_info):
     first = scene.add("ImageFromBatch", image=maps[1], batch_index=0, length=1)
     small = scene.add("ImageScale", image=scene.example[1], width=64, height=64, upscale_method="area", crop="disabled")
     fine = scene.add("MFDepthUpscale", **inputs, image=scene.example[0], depth=small[0], tile=128)
+    video = scene.add("CreateVideo", images=clip[0], fps=8.0)
+    deep = scene.add("MFVideoToDepthVideo", **inputs, video=video[0])
+    scene.add("SaveVideo", video=deep[0], filename_prefix="deep", format="mp4", codec="h264")
     saved = [scene.save_depth(maps[0]), scene.save_depth(fine[0]), scene.save_image(first[0])]
     outcome = scene.graph.run(server)
+    assert list((server.base / "output").glob("deep*.mp4"))
     frames = [np.load(path) for path in outcome.files(saved[0], "depth_files")]
     assert abs_rel(frames[0], exact_depth()) < 0.1
     assert saved_depth(outcome, saved[1]).shape == exact_depth().shape
