@@ -233,3 +233,13 @@ def test_nano_fast_runs_in_its_steps_and_colors_are_right():
     assert (made.path, made.sampler) == (own.path, own.sampler)
     pictures = [torch.from_numpy(result.image).permute(2, 0, 1) / 255 for result in results]
     assert [dominant_hue(picture, HUES) for picture in pictures] == [prompt.color for prompt in prompts]
+
+
+def test_nano_fast_becomes_one_file_with_the_parts_that_its_folder_names(tmp_path):
+    whole = tmp_path / "whole.safetensors"
+    convert_model(model_path("nano-fast"), whole, to="fp32", bundle=True)
+    options = {"device": "cpu", "dtype": "float32"}
+    made, wanted = (Pipeline.load(model, **options).joint("a red sphere", seed=3) for model in (whole, "nano-fast"))
+    assert (made.settings.steps, made.settings.path) == (4, wanted.settings.path)
+    assert abs(made.image.astype(int) - wanted.image).max() <= 1
+    torch.testing.assert_close(torch.from_numpy(made.depth), torch.from_numpy(wanted.depth), rtol=1e-4, atol=0)

@@ -28,6 +28,7 @@ from .bundle import (
     vae_prefix,
 )
 from .header import CheckpointHeader
+from .named_parts import named_part
 from .safetensors_writer import DTYPES, Slot
 from .tensor_files import open_tensors
 
@@ -111,7 +112,7 @@ def text_encoder_part(path: Path, architecture: Architecture) -> BundlePart:
 
 
 def parts_beside(source: Path, header: CheckpointHeader, *, text_encoder: bool, vae: bool) -> list[BundlePart]:
-    """The parts, of those asked for, that lie in a transformer's file or else beside it.
+    """The parts, of those asked for, that lie in a transformer's file, that its folder names, or that lie beside it.
 
     Raises:
         ValueError: there is no autoencoder, or a part is damaged.
@@ -121,7 +122,7 @@ def parts_beside(source: Path, header: CheckpointHeader, *, text_encoder: bool, 
     parts = []
     if vae:
         prefix = vae_prefix(header.others)
-        home = folder if prefix is None else file_with(source, prefix)
+        home = named_part(folder, "vae") or folder if prefix is None else file_with(source, prefix)
         try:
             parts.append(autoencoder_part(home, architecture))
         except ValueError as error:
@@ -129,6 +130,8 @@ def parts_beside(source: Path, header: CheckpointHeader, *, text_encoder: bool, 
     if text_encoder:
         if text_encoder_names(header.others):
             parts.append(text_encoder_part(source, architecture))
+        elif (named := named_part(folder, "text_encoder")) is not None:
+            parts.append(text_encoder_part(named, architecture))
         elif (folder / _WORDS_FILE).exists() or (folder / "text_encoder").is_dir():
             parts.append(text_encoder_part(folder, architecture))
     return parts
