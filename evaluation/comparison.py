@@ -32,7 +32,7 @@ from .appearance import dominant_hue, object_mask, roundness, seam_steps
 from .frechet import cell_distance
 from .intervals import Estimate
 from .judge import load_judge
-from .metrics import abs_rel, align_median
+from .metrics import scaled_abs_rel
 from .nano import HUES, object_prompts
 from .sampling_subject import Subject, Way
 
@@ -139,9 +139,9 @@ class Measured:
             "outline_error": 1 - torch.tensor(rounds),
             "rgb_seam": seam_steps(pictures),
             "depth_seam": seam_steps(depth.log()),
-            "joint_absrel": _errors(depth, seen),
-            "i2d_absrel": _errors(judge.maps(made["i2d_depth"]), inputs.depth),
-            "d2i_absrel": _errors(drawn, inputs.depth),
+            "joint_absrel": scaled_abs_rel(depth, seen),
+            "i2d_absrel": scaled_abs_rel(judge.maps(made["i2d_depth"]), inputs.depth),
+            "d2i_absrel": scaled_abs_rel(drawn, inputs.depth),
             "diversity": spread(judge.decode(made["varied_rgb"]), inputs.counts.seeds),
         }
 
@@ -184,7 +184,3 @@ def _estimate(name: str, column: Tensor) -> Estimate:
     if name in _SHARES:
         return intervals.share(column)
     return intervals.mean(column) if column.ndim == 1 else intervals.ratio(column)
-
-
-def _errors(maps: Tensor, reference: Tensor) -> Tensor:
-    return abs_rel(align_median(maps, reference), reference)

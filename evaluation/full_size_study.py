@@ -27,6 +27,7 @@ from ..mforce_core.full_size.refine import Tiling, refine_depth, shrink
 from ..mforce_core.full_size.snapping import snap_edges
 from ..mforce_core.full_size.tile_model import TileModel
 from ..mforce_core.full_size.tiles import plan_tiles
+from ..mforce_core.picture.color import to_bytes
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.settings import DEPTH_STEPS, TILE_OVERLAP, TILE_STRENGTH
@@ -64,7 +65,7 @@ def study_full_size(
     measured: dict[str, list[Tensor]] = {name: [] for name in ways}
     for number in range(count):
         image, exact = render(sample_layouts(1, seed, number), factor * side)
-        picture = (image[0].movedim(0, -1) * 255).round().byte().numpy()
+        picture = to_bytes(image[0].movedim(0, -1)).numpy()
         small = shrink(picture, (side, side))
         coarse = pipeline.i2d(small, steps=DEPTH_STEPS, seed=seed + number, original_size=False).depth
         for name, way in ways.items():
@@ -116,17 +117,15 @@ def _measures(made: Tensor, exact: Tensor, seconds: float, side: int) -> Tensor:
     error = (aligned.log() - exact.log()).masked_fill(band, torch.nan)
     borders = tile_borders(exact.shape[-1], side)
     of_all = torch.arange(1, exact.shape[-1]) % (PATCH_SIZE // 2) == 0
-    steps = [
-        torch.cat([across[..., lines].flatten() for across in neighbor_steps(error)]).nanmean()
-        for lines in (borders, borders.roll(-PATCH_SIZE), of_all, ~of_all)
-    ]
+    steps = [mean_step(error, lines) for lines in (borders, borders.roll(-PATCH_SIZE), of_all, ~of_all)]
     overall, edges = abs_rel(aligned, exact), abs_rel(aligned, exact.where(band, torch.nan))
     return torch.stack([overall[0], edges[0], torch.tensor(seconds), *steps])
 
 
-def neighbor_steps(error: Tensor) -> tuple[Tensor, Tensor]:
-    """Absolute differences of neighbors in a row and in a column, both (1, n, width - 1)."""
-    return error.diff(dim=2).abs(), error.mT.diff(dim=2).abs()
+def mean_step(maps: Tensor, lines: Tensor) -> Tensor:
+    """Mean absolute difference of neighbors across lines, (width - 1,) bool, in the rows and in the columns of square
+    maps (C, width, width); what is NaN does not count."""
+    return torch.cat([one.diff(dim=2).abs()[..., lines].flatten() for one in (maps, maps.mT)]).nanmean()
 
 
 def tile_borders(whole: int, side: int) -> Tensor:

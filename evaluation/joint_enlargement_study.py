@@ -30,6 +30,7 @@ from ..mforce_core.depth.resampling import enlarge_depth
 from ..mforce_core.full_size.of_settings import larger_pair
 from ..mforce_core.inputs import Given
 from ..mforce_core.model.tokens import latents_to_tokens
+from ..mforce_core.picture.color import to_bytes
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.settings import DEPTH_STEPS, PAIR_STRENGTH, Settings
@@ -37,7 +38,7 @@ from ..scenes import captions, render
 from . import intervals
 from .appearance import sharpness
 from .frechet import cell_distance
-from .full_size_study import neighbor_steps, tile_borders
+from .full_size_study import mean_step, tile_borders
 from .judge import load_judge, lone_objects
 from .metrics import abs_rel, align_median, edge_band
 
@@ -85,11 +86,8 @@ class Pairs:
     def seams(self, maps: Tensor) -> Tensor:
         """(B, 2) steps of maps (B, ..., H, W) across lines of tiles, and a token before them."""
         borders = tile_borders(maps.shape[-1], self.side)
-        found = [
-            [torch.cat([one[..., lines].flatten() for one in neighbor_steps(each)]).nanmean() for each in maps]
-            for lines in (borders, borders.roll(-PATCH_SIZE))
-        ]
-        return torch.tensor(found).T
+        lines = borders, borders.roll(-PATCH_SIZE)
+        return torch.tensor([[mean_step(each, across) for across in lines] for each in maps])
 
 
 def study_joint_enlargement(
@@ -110,7 +108,8 @@ def study_joint_enlargement(
     layout = lone_objects(count, seed)
     prompts = captions(layout)
     images, exact = render(layout, factor * side)
-    scenes = _measured(pipeline, [(_pixels(one), depth) for one, depth in zip(images, exact, strict=True)], seed)
+    pixels = to_bytes(images.movedim(1, -1)).numpy()
+    scenes = _measured(pipeline, list(zip(pixels, exact, strict=True)), seed)
     yield {"name": SCENES, "factor": factor, "pairs": count} | _row(scenes, scenes, layout.shape[:, 0])
     jobs = [pipeline.job("joint", prompt, seed=seed + number) for number, prompt in enumerate(prompts)]
     small: list[Pair] = []
@@ -158,10 +157,6 @@ def _measured(pipeline: Pipeline, pairs: list[Pair], seed: int) -> Pairs:
         latents_to_tokens(torch.cat(encoded)).float(),
         pipeline.settings.canvas[0],
     )
-
-
-def _pixels(image: Tensor) -> np.ndarray:
-    return (image.movedim(0, -1) * 255).round().byte().numpy()
 
 
 def _row(made: Pairs, scenes: Pairs, shapes: Tensor) -> Row:

@@ -22,6 +22,11 @@ def align_median(prediction: Tensor, reference: Tensor) -> Tensor:
     return prediction / ratio[:, None, None]
 
 
+def scaled_abs_rel(prediction: Tensor, reference: Tensor) -> Tensor:
+    """:func:`abs_rel` of relative depth, after :func:`align_median`."""
+    return abs_rel(align_median(prediction, reference), reference)
+
+
 def abs_rel(prediction: Tensor, reference: Tensor) -> Tensor:
     """Mean of ``|prediction - reference| / reference`` over the reference's pixels, (B, H, W) -> (B,).
 

@@ -29,7 +29,7 @@ from . import comparison, intervals
 from .appearance import seam_steps, sharpness
 from .intervals import Estimate
 from .judge import load_judge
-from .metrics import abs_rel, align_median, edge_band
+from .metrics import abs_rel, align_median, edge_band, scaled_abs_rel
 from .nano import object_prompts
 from .sampling_subject import Outcome, Subject, Way, reference_of
 
@@ -169,7 +169,7 @@ def _joint(
     images, maps = subject.decode(outcome.rgb), subject.maps(outcome.depth)
     seen = subject.depth_of(outcome.rgb)
     columns = {
-        "depth_against_i2d_absrel": intervals.mean(_errors(maps, seen)),
+        "depth_against_i2d_absrel": intervals.mean(scaled_abs_rel(maps, seen)),
         "rgb_seam": intervals.ratio(seam_steps(images)),
         "depth_seam": intervals.ratio(seam_steps(maps.log())),
     }
@@ -178,7 +178,7 @@ def _joint(
     if against is not None:
         error = (images - subject.decode(against.rgb)).square().flatten(1).mean(1)
         columns["psnr"] = intervals.mean(-10 * error.clamp(min=1e-12).log10())
-        columns["depth_absrel"] = intervals.mean(_errors(maps, subject.maps(against.depth)))
+        columns["depth_absrel"] = intervals.mean(scaled_abs_rel(maps, subject.maps(against.depth)))
     cost = {"passes": outcome.passes, "seconds": outcome.seconds}
     if way.block_cache and against is not None:
         cost |= {"reused": outcome.reused, "seconds_without": against.seconds}
@@ -240,9 +240,9 @@ def _follow(subject: Subject, scenes: tuple[Any, Tensor, Tensor], strength: floa
     difference = (pictures[0] - pictures[1]).square().flatten(1).mean(1).sqrt()
     loose = subject.run([""] * len(images), Way("i2d" + word, 4, cfg=1.0), mode="i2d", rgb=subject.encode(images)).depth
     columns = {
-        "d2i_depth_absrel": intervals.mean(_errors(seen, exact.repeat(2, 1, 1)).view(2, -1).mean(0)),
+        "d2i_depth_absrel": intervals.mean(scaled_abs_rel(seen, exact.repeat(2, 1, 1)).view(2, -1).mean(0)),
         "d2i_rms_between_seeds": intervals.mean(difference),
-        "i2d_absrel": intervals.mean(_errors(subject.maps(loose), exact)),
+        "i2d_absrel": intervals.mean(scaled_abs_rel(subject.maps(loose), exact)),
     }
     return {"log2_alpha": strength, **_numbers(columns)}
 
@@ -293,18 +293,13 @@ def _ensemble(subject: Subject, scenes: tuple[Any, Tensor, Tensor], count: int, 
         correlation.append(float(spearmanr(error.numpy(), spread.numpy()).statistic))
         certain.append(float(error[spread <= spread.quantile(0.8)].mean()))
         combined.append(float(error.mean()))
-        single.append(float(_errors(picture, truth.expand_as(picture)).mean()))
+        single.append(float(scaled_abs_rel(picture, truth.expand_as(picture)).mean()))
     columns = {
         "single_absrel": single, "ensemble_absrel": combined, "certain_80_percent_absrel": certain,
         "spearman_of_spread_and_error": correlation,
     }  # fmt: skip
     estimates = {name: intervals.mean(torch.tensor(values)) for name, values in columns.items()}
     return {"maps": count, "steps": steps, **_numbers(estimates)}
-
-
-def _errors(maps: Tensor, reference: Tensor) -> Tensor:
-    """AbsRel (B,) after alignment by the median."""
-    return abs_rel(align_median(maps, reference), reference)
 
 
 def _numbers(columns: Mapping[str, Estimate]) -> dict[str, object]:
