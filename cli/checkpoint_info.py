@@ -35,7 +35,7 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
     Returns:
         JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``quantized`` (the
         number of layers by format), ``memory`` (see `memory_of`; None unless asked for), ``prefix``,
-        ``architecture`` (None where it cannot be told), ``schedule``, ``distilled`` (steps, path and sampler
+        ``architecture`` (None where it cannot be told), ``schedule``, ``distilled`` (steps, path, sampler and i2d_steps
         that a model of few steps is made for, else None), ``other_tensors``, ``parts`` (text
         encoders and autoencoder inside the file, see `PartSummary`), ``beside`` (the other parts found in the
         folder), ``license``, ``problems`` (sentences, empty when the checkpoint can be used).
@@ -66,7 +66,7 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         "prefix": header.prefix,
         "architecture": None if architecture is None else architecture.to_dict(),
         "schedule": vars(header.config.schedule),
-        "distilled": None if header.config.distilled is None else vars(header.config.distilled),
+        "distilled": None if header.config.distilled is None else header.config.distilled.to_dict(),
         "other_tensors": len(header.others),
         "parts": [part._asdict() for part in describe_parts(path)] if header.others else [],
         "beside": _beside(path),

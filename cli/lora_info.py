@@ -56,7 +56,7 @@ def describe_lora(path: Path) -> dict[str, Any]:
         ``alpha`` (pairs by value; an alpha that is not stored equals the rank), ``targets`` (layers by the end of their
         name), ``width`` of the transformer (0 where no block is targeted), ``double_blocks`` and ``single_blocks`` that
         it must have at least, ``fits`` (models of this width with as many blocks), ``bytes``, ``parameters``,
-        ``dtypes``, ``distilled`` (steps, path and sampler with which a model is to be run that it is added to, else
+        ``dtypes``, ``distilled`` (steps, path, sampler and i2d_steps with which a model is to be run that it is added to, else
         None), ``problems`` (sentences).
 
     Raises:
@@ -103,7 +103,7 @@ def describe_lora(path: Path) -> dict[str, Any]:
         + sum(rows * columns for rows, columns in whole.values()),
         "bytes": path.stat().st_size,
         "dtypes": dict(dtypes.most_common()),
-        "distilled": None if distilled is None else vars(distilled),
+        "distilled": None if distilled is None else distilled.to_dict(),
         "problems": problems,
     }
 

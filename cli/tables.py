@@ -125,4 +125,5 @@ def _short(value: Any) -> str:
 
 
 def _made_for(distilled: Mapping[str, Any]) -> str:
-    return "{steps} steps ({sampler}) without guidance; joint path: {path}".format(**distilled)
+    depth = f", {distilled['i2d_steps']} from image to depth" if "i2d_steps" in distilled else ""
+    return "{steps} steps ({sampler}) without guidance{depth}; joint path: {path}".format(depth=depth, **distilled)

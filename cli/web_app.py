@@ -108,7 +108,7 @@ def build(pipeline: Pipeline, folder: Path) -> Any:
     def tab(
         name: str, inputs: list[Any], start: Callable[..., Result], examples: list[list[Any]], usual: int = FAST_STEPS
     ) -> None:
-        steps = gr.Slider(1, 100, value=usual if few is None else few.steps, step=1, label="Steps")
+        steps = gr.Slider(1, 100, value=usual if few is None else few.steps_of(name), step=1, label="Steps")
         seed = gr.Number(_RANDOM, precision=0, label="Seed (-1: another one each time)")
         with gr.Row():
             go = gr.Button("Run", variant="primary", elem_id=f"{name}-run")

@@ -83,7 +83,7 @@ def fitted(settings: Settings, distilled: Distilled | None, given: Collection[st
         return settings
     changes: dict[str, Any] = {}
     if "steps" not in given:
-        changes["steps"] = distilled.steps
+        changes["steps"] = distilled.steps_of(settings.mode)
     if "cfg" not in given:
         changes["cfg"] = 1.0
     if "sampler" not in given:

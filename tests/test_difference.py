@@ -63,7 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def as_update(folder: Path, base: Path) -> Path:
     """A folder that is ``base`` with the update in it."""
-    (folder / "config.json").write_text(json.dumps({"base": str(base), "distilled": vars(MADE_FOR)}))
+    (folder / "config.json").write_text(json.dumps({"base": str(base), "distilled": MADE_FOR.to_dict()}))
     return folder
 
 
@@ -144,7 +144,7 @@ def test_lora_info_counts_what_is_whole(models, tmp_path):
     found = describe_lora(tmp_path / "x.safetensors")
     assert (found["layers"], found["whole"], found["rank"]) == (1, 1, {3: 1})
     assert (found["width"], found["single_blocks"], found["problems"]) == (96, 1, [])
-    assert found["distilled"] == vars(MADE_FOR)
+    assert found["distilled"] == MADE_FOR.to_dict()
 
 
 @pytest.mark.parametrize("base_values", [torch.float32, torch.float8_e4m3fn])

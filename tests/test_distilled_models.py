@@ -29,7 +29,7 @@ from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import model_path
 
 PATH = "points 1,1 0,1 0,0"
-MADE_FOR = {"steps": 3, "path": PATH, "sampler": "dpmpp_2m"}
+MADE_FOR = {"steps": 3, "path": PATH, "sampler": "dpmpp_2m", "i2d_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_the_command_line_takes_its_steps_path_and_no_guidance(model: Path, tmp_
     assert [made[name] for name in ("steps", "cfg", "path", "tilt", "sampler")] == [3, 1.0, PATH, None, "dpmpp_2m"]
     run("i2d", tmp_path / "a/rgb.png", "--model", model, "--output", tmp_path / "b")
     made = settings_of(tmp_path / "b")
-    assert [made[name] for name in ("steps", "cfg", "path", "sampler")] == [3, 1.0, None, "dpmpp_2m"]
+    assert [made[name] for name in ("steps", "cfg", "path", "sampler")] == [2, 1.0, None, "dpmpp_2m"]
     assert "Identical" in run("rerun", tmp_path / "a", "--output", tmp_path / "c")
 
 
@@ -67,7 +67,7 @@ def test_a_clip_is_made_in_its_steps(model: Path, tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "clip.mp4", Fraction(12)) as clip:
         for shade in (60, 200):
             clip.write(np.full((32, 32, 3), shade, np.uint8))
-    for words, steps in (((), 3), (("--steps", 2), 2)):
+    for words, steps in (((), 2), (("--steps", 3), 3)):
         run(
             "video",
             tmp_path / "clip.mp4",
@@ -93,9 +93,13 @@ def test_what_a_person_asks_for_counts(model: Path, tmp_path: Path) -> None:
 
 def test_the_demo_and_the_evaluation_do(model: Path, tmp_path: Path) -> None:
     run("demo", "--model", model, "--output", tmp_path / "demo")
-    for folder, path in (("1-text-to-image-and-depth/001", PATH), ("2-image-to-depth", None)):
+    for folder, steps, path in (
+        ("1-text-to-image-and-depth/001", 3, PATH),
+        ("2-image-to-depth", 2, None),
+        ("3-depth-to-image", 3, None),
+    ):
         made = settings_of(tmp_path / "demo" / folder)
-        assert [made[name] for name in ("steps", "cfg", "path")] == [3, 1.0, path]
+        assert [made[name] for name in ("steps", "cfg", "path")] == [steps, 1.0, path]
     run("demo", "--model", model, "--steps", 1, "--output", tmp_path / "one")
     assert settings_of(tmp_path / "one/3-depth-to-image")["steps"] == 1
 
@@ -137,7 +141,7 @@ def test_views_are_filled_and_the_page_runs_it_as_it_was_made(model: Path) -> No
     assert [PipelineFill(one, filling).cfg for one in (few, other)] == [1.0, CFG["joint"]]
     assert PipelineFill(few, replace(filling, cfg=2.0)).cfg == 2.0
     taken = [PipelineFill(one, filling).settings for one in (few, other)]
-    assert [(one.steps, one.depth_steps) for one in taken] == [(3, 3), (FILL_STEPS, DEPTH_STEPS)]
+    assert [(one.steps, one.depth_steps) for one in taken] == [(3, 2), (FILL_STEPS, DEPTH_STEPS)]
     assert PipelineFill(few, replace(filling, steps=7, depth_steps=0)).steps == 7
     for tilt, path in ((LOG2_ALPHA, PATH), (3.0, None)):
         job = few.job("joint", "a red sphere", steps=3, **web_app._tilted(few, tilt))
@@ -168,7 +172,7 @@ def test_files_carry_it_and_info_shows_it(model: Path, tmp_path: Path) -> None:
     assert read_header(tmp_path / "one.safetensors").config.distilled == Distilled(**MADE_FOR)
     shown = json.loads(run("info", tmp_path / "one.safetensors", "--json"))
     assert shown["distilled"] == MADE_FOR
-    assert "3 steps (dpmpp_2m) without guidance" in run("info", model)
+    assert "3 steps (dpmpp_2m) without guidance, 2 from" in run("info", model)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +184,7 @@ def test_files_carry_it_and_info_shows_it(model: Path, tmp_path: Path) -> None:
         {"steps": 4, "path": 7},
         {"steps": True, "path": ""},
         {"steps": 4, "path": "", "sampler": 1},
+        {"steps": 4, "path": "", "i2d_steps": 0},
     ],
 )
 def test_a_damaged_entry_is_refused(tmp_path: Path, value: object) -> None:

@@ -104,6 +104,6 @@ def save_lora(pairs: Mapping[str, Tensor], config: LoraConfig, path: Path, disti
     partial = path.with_suffix(".part")
     metadata = {"format": "pt"}
     if distilled is not None:
-        metadata["distilled"] = json.dumps(vars(distilled))
+        metadata["distilled"] = json.dumps(distilled.to_dict())
     save_file(tensors, partial, metadata=metadata)
     partial.replace(path)

@@ -60,7 +60,7 @@ class PipelineFill:
 
     def __init__(self, pipeline: Pipeline, settings: FillSettings, progress: Callable[[], None] | None = None) -> None:
         few = pipeline.distilled
-        steps, depth_steps = (FILL_STEPS, DEPTH_STEPS) if few is None else (few.steps, few.steps)
+        steps, depth_steps = (FILL_STEPS, DEPTH_STEPS) if few is None else (few.steps, few.steps_of("i2d"))
         steps = steps if settings.steps is None else settings.steps
         depth_steps = depth_steps if settings.depth_steps is None else settings.depth_steps
         self.pipeline, self.progress = pipeline, progress

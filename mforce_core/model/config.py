@@ -183,15 +183,18 @@ class Distilled:
         steps: that it was made for.
         path: of joint sampling, as :meth:`..sampling.path_spec.PathSpec.parse` reads it.
         sampler: of all three tasks, by its name in :data:`..sampling.solvers.SOLVERS`.
+        i2d_steps: of image to depth, which may need fewer; None: as many as the others.
     """
 
     steps: int
     path: str
     sampler: str = "euler"
+    i2d_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.steps) or not 1 <= self.steps <= _MOST_STEPS:
-            raise ConfigError(f"distilled.steps must be an integer from 1 to {_MOST_STEPS}, got {_short(self.steps)}")
+        for name, value in {"steps": self.steps, "i2d_steps": self.steps_of("i2d")}.items():
+            if not _is_whole(value) or not 1 <= value <= _MOST_STEPS:
+                raise ConfigError(f"distilled.{name} must be an integer from 1 to {_MOST_STEPS}, got {_short(value)}")
         for name in ("path", "sampler"):
             if not isinstance(getattr(self, name), str):
                 raise ConfigError(f"distilled.{name} must be a text, got {_short(getattr(self, name))}")
@@ -201,9 +204,19 @@ class Distilled:
         """Build from the ``distilled`` object of a ``config.json``; None where there is none."""
         if values is None:
             return None
-        if not isinstance(values, Mapping) or set(values) - {"sampler"} != {"steps", "path"}:
-            raise ConfigError(f"distilled must be an object of steps, path and sampler, got {_short(values)}")
+        if not isinstance(values, Mapping) or set(values) - {"sampler", "i2d_steps"} != {"steps", "path"}:
+            raise ConfigError(
+                f"distilled must be an object of steps, path, sampler and i2d_steps, got {_short(values)}"
+            )
         return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What :meth:`from_dict` reads."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def steps_of(self, mode: str) -> int:
+        """Of ``joint``, ``i2d`` or ``d2i``."""
+        return self.i2d_steps if mode == "i2d" and self.i2d_steps is not None else self.steps
 
 
 VARIANTS: dict[str, Architecture] = {

@@ -88,7 +88,7 @@ def save_model(
     if image_size is not None:
         config["image_size"] = list(image_size)
     if distilled is not None:
-        config["distilled"] = vars(distilled)
+        config["distilled"] = distilled.to_dict()
     for part, name in (parts or {}).items():
         config[part] = name
     tensors = {

@@ -135,7 +135,7 @@ def write_difference(
         slots |= _slots(name, part, _DTYPES[values])
     metadata = {"format": "pt"}
     if second.config.distilled is not None:
-        metadata["distilled"] = json.dumps(vars(second.config.distilled))
+        metadata["distilled"] = json.dumps(second.config.distilled.to_dict())
     with safetensors_writer(out, slots, metadata) as write:
         for name, tensor in others.items():
             write(PREFIX + name.removesuffix(".weight") + DIFFERENCE, tensor)
