@@ -35,7 +35,7 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
     Returns:
         JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``quantized`` (the
         number of layers by format), ``memory`` (see `memory_of`; None unless asked for), ``prefix``,
-        ``architecture`` (None where it cannot be told), ``schedule``, ``distilled`` (steps, path, sampler and i2d_steps
+        ``architecture`` (None where it cannot be told), ``schedule``, ``distilled`` (steps, path, sampler, i2d_steps
         that a model of few steps is made for, else None), ``other_tensors``, ``parts`` (text
         encoders and autoencoder inside the file, see `PartSummary`), ``beside`` (the other parts found in the
         folder), ``license``, ``problems`` (sentences, empty when the checkpoint can be used).

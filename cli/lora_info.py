@@ -56,8 +56,7 @@ def describe_lora(path: Path) -> dict[str, Any]:
         ``alpha`` (pairs by value; an alpha that is not stored equals the rank), ``targets`` (layers by the end of their
         name), ``width`` of the transformer (0 where no block is targeted), ``double_blocks`` and ``single_blocks`` that
         it must have at least, ``fits`` (models of this width with as many blocks), ``bytes``, ``parameters``,
-        ``dtypes``, ``distilled`` (steps, path, sampler and i2d_steps with which a model is to be run that it is added to, else
-        None), ``problems`` (sentences).
+        ``dtypes``, ``distilled`` (how a model is to be run that it is added to, else None), ``problems`` (sentences).
 
     Raises:
         CheckpointError: the file is damaged.

@@ -147,8 +147,8 @@ class MFLoadModel(Node):
         if (few := model.model.model_config.distilled) is not None:
             depth = "" if few.i2d_steps is None else f" (from image to depth to {few.i2d_steps})"
             notice(
-                f"{model_name} is made for {few.steps} steps without guidance: set steps to {few.steps}{depth}, cfg to 1"
-                f" and sampler to {few.sampler}."
+                f"{model_name} is made for {few.steps} steps without guidance: set steps to {few.steps}{depth}, cfg to"
+                f" 1 and sampler to {few.sampler}."
             )
         if autoencoder is not None:
             nano_parts.set_preview_colors(model, autoencoder)
