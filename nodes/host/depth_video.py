@@ -25,7 +25,6 @@ from ...mforce_core.video.steady import Steadier
 from ...mforce_core.whole_file import whole_file, whole_folder
 from .clip_depth import NO_FRAME, ONE_FRAME, Clip
 from .depth_files import output_folder, refusal
-from .progress import depth_on_node
 
 NO_FILES = "none"
 #: Options of ``depth_files``, and the kind of file that each is.
@@ -76,9 +75,10 @@ def make_depth_video(clip: Clip, steadier: Steadier, canvas: Canvas, look: Look)
 
 
 def _write_depth(clip: Clip, frames: Iterable[np.ndarray], sequence: DepthSequence, steadier: Steadier) -> None:
+    # Without pictures: ComfyUI's page would go on showing the last one in place of the finished video.
     bar, progress = comfy.utils.ProgressBar(max(1, clip.count)), sequence.progress
-    for depth in sequence.write(_until_interrupted(frames), steadier):
-        bar.update_absolute(progress.done, max(progress.done, clip.count), depth_on_node(depth))
+    for _ in sequence.write(_until_interrupted(frames), steadier):
+        bar.update_absolute(progress.done, max(progress.done, clip.count))
 
 
 def _write_video(clip: Clip, sequence: DepthSequence, look: Look, folder: Path) -> Path:

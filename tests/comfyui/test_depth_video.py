@@ -91,8 +91,8 @@ def test_a_run_that_fails_leaves_nothing(results):
     assert results["nothing is left"]
 
 
-def test_the_bar_counts_frames_and_shows_the_depth_made_last(results):
-    assert results["bar"] == [[4, True], [8, True], [12, True], *([number, False] for number in range(1, 13))]
+def test_the_bar_counts_frames_and_sends_no_picture_which_would_stay_in_place_of_the_video(results):
+    assert results["bar"] == [[number, False] for number in (4, 8, 12, *range(1, 13))]
 
 
 def test_a_run_can_be_interrupted_at_any_time_and_the_next_one_works(results):
