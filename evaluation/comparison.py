@@ -17,9 +17,10 @@ squared difference: a model that collapsed makes one picture of a prompt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ from .appearance import dominant_hue, object_mask, roundness, seam_steps
 from .frechet import cell_distance
 from .intervals import Estimate
 from .judge import load_judge
+from .kept_tensors import KeptTensors
 from .metrics import scaled_abs_rel
 from .nano import HUES, object_prompts
 from .sampling_subject import Subject, Way
@@ -106,6 +108,22 @@ def make(subject: Subject, ways: Ways, inputs: Inputs) -> Made:
         "d2i_rgb": drawn.rgb,
         "varied_rgb": many.flatten(0, 1),
     }
+
+
+def kept(subject: Subject, ways: Ways, inputs: Inputs, file: Path | None) -> Made:
+    """:func:`make`, from a file where it is there, since many steps take long.
+
+    Raises:
+        ValueError: the file holds what another model, or other settings, made.
+    """
+    settings = [way.settings for way in ways]
+    made_of = [subject.pipeline.model_files, subject.seed, subject.side, astuple(inputs.counts), settings]
+    file_of = KeptTensors(file, made_of, "what another model, seed or number of pictures gave")
+    if (found := file_of.read()) is not None:
+        return found
+    made = make(subject, ways, inputs)
+    file_of.write(made)
+    return made
 
 
 class Measured:

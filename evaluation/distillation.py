@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..mforce_core.model.config import Distilled
 from ..mforce_core.release import LOG2_ALPHA
-from .comparison import Counts, Inputs, Made, Measured, Ways, make, released, row
-from .kept_tensors import KeptTensors
+from .comparison import Counts, Inputs, Measured, Ways, kept, make, released, row
 from .sampling_subject import Subject, Way
 
 
@@ -19,22 +17,6 @@ def in_few(distilled: Distilled | None, steps: int) -> Ways:
     """Without guidance, as a distilled model is to be run or, for any other, as the release does."""
     own = distilled or Distilled(steps, f"tilt log2_alpha={LOG2_ALPHA:g}")
     return Ways(*(Way(path, steps, own.sampler, cfg=1.0) for path in (own.path, "i2d", "d2i")))
-
-
-def kept(subject: Subject, ways: Ways, inputs: Inputs, file: Path | None) -> Made:
-    """:func:`make`, from a file where it is there, since a teacher takes long.
-
-    Raises:
-        ValueError: the file holds what another model, or other settings, made.
-    """
-    settings = [way.settings for way in ways]
-    made_of = [subject.pipeline.model_files, subject.seed, subject.side, astuple(inputs.counts), settings]
-    file_of = KeptTensors(file, made_of, "what another model, seed or number of pictures gave")
-    if (found := file_of.read()) is not None:
-        return found
-    made = make(subject, ways, inputs)
-    file_of.write(made)
-    return made
 
 
 class Student(NamedTuple):

@@ -94,7 +94,8 @@ def study(
 
     Args:
         count: pictures; by default as many as in :data:`COUNTS`.
-        reference: file that keeps the tokens of the reference; they take longest.
+        reference: file that keeps the tokens of the reference, which take longest; those of ``looks`` are kept beside
+            it, with -looks in their name.
         prompts: of joint sampling; by default of lone objects, whose shape a judge can name.
         skip: names of rows that are known.
 
@@ -132,7 +133,8 @@ def _rows(
             for threshold in CACHES
         }
     if section == "looks":
-        return _looks(subject, count)
+        file = None if reference is None else reference.with_stem(reference.stem + "-looks")
+        return _looks(subject, count, file)
     scenes = subject.scenes(count)
     if section == "i2d":
         return {f"{steps} steps": partial(_image_to_depth, subject, scenes, steps) for steps in I2D_STEPS}
@@ -185,23 +187,20 @@ def _joint(
     return {**way.settings, **cost, **_numbers(columns)}
 
 
-def _looks(subject: Subject, count: int) -> dict[str, Callable[[], Row]]:
+def _looks(subject: Subject, count: int, reference: Path | None) -> dict[str, Callable[[], Row]]:
     """The release's way, and cheaper ones beside it: ``count`` prompts of one object, two thirds as many scenes."""
     inputs = comparison.Inputs(subject, comparison.Counts(prompts=count, scenes=max(2, 2 * count // 3)))
 
-    def measured(ways: comparison.Ways) -> comparison.Measured:
-        return comparison.Measured(comparison.make(subject, ways, inputs), inputs, subject)
+    def measured(made: comparison.Made) -> comparison.Measured:
+        return comparison.Measured(made, inputs, subject)
 
     released = comparison.released(STEPS)
-    own = cache(lambda: measured(released))
+    own = cache(lambda: measured(comparison.kept(subject, released, inputs, reference)))
 
     def cheaper(name: str, joint: Way) -> Row:
-        drawn = replace(
-            joint,
-            path=f"d2i sigma={FAST_SIGMA}",
-        )
+        drawn = replace(joint, path=f"d2i sigma={FAST_SIGMA}")
         ways = released._replace(joint=joint, d2i=drawn)
-        other = measured(ways)
+        other = measured(comparison.make(subject, ways, inputs))
         return comparison.row(name, ways, other) | {
             "over_release": other.over(own()),
             "minus_release": other.minus(own()),

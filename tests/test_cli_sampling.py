@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from mforce import Pipeline
 from mforce.cli.app import app
-from mforce.evaluation import sampling_study
+from mforce.evaluation import comparison, sampling_study
 from mforce.evaluation.sampling_subject import Way
 from mforce.mforce_core.depth.codec import encode_depth
 from mforce.mforce_core.depth.ensemble import combine
@@ -310,7 +310,19 @@ def test_the_looks_of_a_way_are_held_against_the_releases(monkeypatch, tmp_path)
     same, other = Way(sampling_study.RELEASED, 2), Way(sampling_study.RELEASED, 2, "dpmpp_2m", cfg=1.0)
     monkeypatch.setattr(sampling_study, "LOOKS", {"same": same, "other": other})
     file = tmp_path / "tables.json"
-    run("study", "sampling", "--only", "looks", "--count", 4, "--size", 32, "--json", file)
+    command = (
+        "study",
+        "sampling",
+        "--only",
+        "looks",
+        "--count",
+        4,
+        "--size",
+        32,
+        "--reference",
+        tmp_path / "kept.safetensors",
+    )
+    run(*command, "--json", file)
     release, same_row, other_row = json.loads(file.read_text())["tables"]["looks"]["rows"]
     assert release["name"] == "Euler, the release's 2"
     assert "over_release" not in release
@@ -319,3 +331,10 @@ def test_the_looks_of_a_way_are_held_against_the_releases(monkeypatch, tmp_path)
     assert same_row["joint_frechet"] == release["joint_frechet"]
     assert other_row["joint_absrel"] != release["joint_absrel"]
     assert other_row["cfg"] == 1
+
+    make, made = comparison.make, []
+    monkeypatch.setattr(comparison, "make", lambda *given: made.append(given) or make(*given))
+    run(*command, "--json", tmp_path / "again.json")
+    assert len(made) == 2  # the release's pictures were kept
+    again = json.loads((tmp_path / "again.json").read_text())["tables"]["looks"]["rows"]
+    assert again == [release, same_row, other_row]

@@ -27,7 +27,10 @@ def sampling(
         Path | None, typer.Option(help="Text file of prompts, one per line. Default: those of nano.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Keep the 400 steps of the reference in this .safetensors file.")
+        Path | None,
+        typer.Option(
+            help="Keep the 400 steps of the reference in this .safetensors file, and those of looks beside it."
+        ),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the tables to this file; others in it are kept.")
