@@ -8,6 +8,8 @@ import textwrap
 
 import torch
 
+from .reasons import reason_of
+
 
 def choose_device(name: str) -> str:
     """The name of a device that works here; "auto" is a GPU where there is one.
@@ -36,8 +38,9 @@ def check_compiler(device: str) -> None:
     try:
         torch.compile(lambda x: x + 1)(torch.ones(2, device=device))
     except Exception as error:  # compilers and drivers each have their own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"torch.compile does not work on this machine ({reason}): leave `compile` out.") from None
+        raise ValueError(
+            f"torch.compile does not work on this machine ({reason_of(error)}): leave `compile` out."
+        ) from None
 
 
 def device_name(device: torch.device) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ...mforce_core.picture.files import MAX_PIXELS
+from ...mforce_core.reasons import reason_of
 
 
 def open_picture(content: bytes, name: str) -> Image.Image:
@@ -20,8 +21,7 @@ def open_picture(content: bytes, name: str) -> Image.Image:
     except ValueError:
         raise
     except Exception as error:  # Pillow's decoders pass on what damaged data does to them
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"{name} cannot be decoded ({reason})") from None
+        raise ValueError(f"{name} cannot be decoded ({reason_of(error)})") from None
     return image
 
 
@@ -43,8 +43,7 @@ def array(content: bytes, name: str) -> np.ndarray:
     try:
         values = np.load(BytesIO(content), allow_pickle=False)
     except Exception as error:  # NumPy passes on what its header parser meets
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"{name} is no plain .npy array ({reason})") from None
+        raise ValueError(f"{name} is no plain .npy array ({reason_of(error)})") from None
     values = values.squeeze() if isinstance(values, np.ndarray) else np.empty(0)
     if values.ndim != 2 or values.dtype.kind not in "biuf":
         raise ValueError(f"{name} has shape {values.shape}, which is no map")

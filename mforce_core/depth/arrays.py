@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ..file_kinds import what_is
+from ..reasons import reason_of
 
 #: Depth maps with more pixels than this are refused: 16384 x 8192.
 MAX_PIXELS = 1 << 27
@@ -166,4 +167,4 @@ def _depth_name(names: list[str]) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")[:160]
+    return reason_of(error).rstrip(".:")[:160]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..file_kinds import what_is
+from ..reasons import reason_of
 from .encoding import KEY, PLAIN, Encoding
 from .exr_channels import choose_channel, is_color_picture, matching_channels
 from .exr_header import check_header
@@ -50,8 +51,7 @@ def read_exr(path: Path, wanted: str | None = None) -> ExrDepth:
                     full = _full_name(part.name(), name) if len(file.parts) > 1 else name
                     pixels[full], headers[full] = channel.pixels, dict(part.header)
     except Exception as error:  # the library raises plain RuntimeError and others for bad files
-        reason = (str(error).strip().splitlines() or ["unknown reason"])[0].rstrip(".")
-        raise ValueError(f"{path} is not a readable OpenEXR file ({reason}).") from None
+        raise ValueError(f"{path} is not a readable OpenEXR file ({reason_of(error)}).") from None
     pixels = {name: values for name, values in pixels.items() if values is not None}
     if not pixels:
         raise ValueError(f"{path} is damaged: none of its pixels can be read; copy or render it again.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..file_kinds import what_is
+from ..reasons import reason_of
 
 #: Pictures with more pixels than this are refused: 16384 x 8192. A JPEG may have four times as many, since its decoder
 #: can shrink.
@@ -64,8 +65,9 @@ def open_image(path: Path) -> Image.Image:
         # Pillow's decoders pass on what damaged data does to them: OSError, SyntaxError, struct.error and many more.
         if str(error).startswith(str(path)):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"{path} cannot be decoded ({reason}): the file may be cut short; copy it again.") from None
+        raise ValueError(
+            f"{path} cannot be decoded ({reason_of(error)}): the file may be cut short; copy it again."
+        ) from None
     return image
 
 

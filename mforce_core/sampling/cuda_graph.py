@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..reasons import reason_of
+
 Outputs = tuple[Tensor, ...]
 
 
@@ -60,7 +62,7 @@ def record(work: Callable[[], Outputs], device: torch.device) -> tuple[Graph, Ou
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 outputs = work()
     except RuntimeError as error:  # work that waits for the device, an old driver, too little memory
-        _log((str(error).strip().splitlines() or [type(error).__name__])[0])
+        _log(reason_of(error))
         return None
     return graph, outputs
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..file_kinds import what_is
+from ..reasons import reason_of
 
 
 class CheckpointError(ValueError):
@@ -55,7 +56,7 @@ def open_safetensors(path: Path) -> safe_open:
             raise CheckpointError(f"{path} is a folder, not a file") from None
         if kind is not None:
             raise CheckpointError(f"{path} is not a .safetensors file but {kind}{_what_to_do(kind)}") from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = reason_of(error)[:200]
         raise CheckpointError(
             f"{path} is not a complete .safetensors file ({reason}): download it again; convert pickled formats first"
         ) from None
@@ -80,7 +81,7 @@ class GgufFile:
             self._tensors = {tensor.name: tensor for tensor in reader.tensors}
         except Exception as error:  # the package indexes into the file by whatever its header says
             kind = what_is(path)
-            reason = kind or (str(error).splitlines() or [type(error).__name__])[0][:120]
+            reason = kind or reason_of(error)[:120]
             raise CheckpointError(f"{path} is not a whole GGUF file ({reason}): download it again") from None
         self._path, self._dequantize = path, gguf.quants.dequantize
 
@@ -112,7 +113,7 @@ class GgufFile:
             values = self._dequantize(tensor.data, tensor.tensor_type)
             return torch.from_numpy(values.copy()).reshape(view.get_shape()).to(dtype)
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+            reason = reason_of(error)[:120]
             raise CheckpointError(f"{self._path}: the tensor {name} cannot be read ({reason})") from None
 
 
