@@ -14,9 +14,9 @@ from ..evaluation.depth.predictors import FromFiles
 from ..evaluation.images.estimates import MADE, REAL, SavedEstimates
 from ..evaluation.images.libraries import FID_SETTINGS, clip_scores, distances
 from ..evaluation.images.maker import ImageJob, PictureMaker, open_pairs
-from ..evaluation.optional import need
 from ..evaluation.report import write_report
 from ..evaluation.table import Table
+from ..mforce_core.optional import need
 from ..mforce_core.results.provenance import identify
 from .depth_evaluation import describe, weights_of
 from .progress import progress_bar, say

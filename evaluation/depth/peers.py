@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..optional import need
+from ...mforce_core.optional import need
 from .alignment import Kind
 from .example import Example
 

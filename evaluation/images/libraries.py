@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..optional import need
+from ...mforce_core.optional import need
 
 #: Settings of FID: the library and how it resizes pictures to Inception's 299 x 299.
 FID_SETTINGS: Mapping[str, str] = {

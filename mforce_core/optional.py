@@ -1,4 +1,4 @@
-"""Packages that a part of the evaluation needs and the rest does not."""
+"""Packages that one part needs and the rest does not, imported when they are first needed."""
 
 from __future__ import annotations
 
