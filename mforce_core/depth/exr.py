@@ -35,7 +35,7 @@ def read_exr(path: Path, wanted: str | None = None) -> ExrDepth:
         ValueError: not such a file, damaged, cut short, deep, or without a channel that is depth.
         ModuleNotFoundError: OpenEXR is not installed.
     """
-    openexr = import_openexr()
+    openexr = _import_openexr()
     try:
         check_header(path)
     except ValueError as error:
@@ -90,21 +90,29 @@ def write_exr(
         attributes: more strings for the header.
 
     Raises:
+        ModuleNotFoundError: OpenEXR is not installed.
         OSError: the file cannot be written.
     """
-    openexr = import_openexr()
     known = np.isfinite(values)
     finite = np.where(known, values, 0).astype(np.float32)
     channels = dict.fromkeys(channel, finite) | {"A": known.astype(np.float32)}
+    write_channels(path, channels, encoding, attributes)
+
+
+def write_channels(
+    path: Path, channels: Mapping[str, np.ndarray], encoding: Encoding, attributes: Mapping[str, str] | None
+) -> None:
+    """Write named channels (H, W) of 16-bit or 32-bit floats, compressed; see `write_exr`."""
+    openexr = _import_openexr()
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, KEY: encoding.to_text()}
-    file = openexr.File({**header, **(attributes or {})}, channels)
+    file = openexr.File({**header, **(attributes or {})}, dict(channels))
     try:
         file.write(str(path))
     except RuntimeError as error:  # its message is "... image file "PATH". No space left on device."
         raise OSError(str(error).partition(f'"{path}". ')[2] or str(error)) from error
 
 
-def import_openexr() -> ModuleType:
+def _import_openexr() -> ModuleType:
     """The OpenEXR package; raises ModuleNotFoundError with how to install it."""
     try:
         import OpenEXR

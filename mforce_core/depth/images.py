@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..picture.files import open_image
+from ..picture.files import is_deep_gray, open_image
 from .encoding import KEY, PLAIN, Encoding
 
 #: Larger than this many medians, 16-bit values are clipped, so that one far pixel cannot use up all the steps.
@@ -39,7 +39,7 @@ def read_image(path: Path) -> ImageDepth:
         ValueError: not such a file, damaged, or a color picture.
     """
     image = open_image(path)
-    if _is_deep_gray(image.mode):
+    if is_deep_gray(image):
         text = _own_entry(image)
         numbers = np.asarray(image)
         levels = None if image.mode == "F" else LEVELS
@@ -121,7 +121,3 @@ def _own_entry(image: Image.Image) -> str | None:
     except (ValueError, RecursionError):  # other programs write anything there
         return None
     return description.get(KEY) if isinstance(description, dict) else None
-
-
-def _is_deep_gray(mode: str) -> bool:
-    return mode in ("I", "F") or mode.startswith("I;16")

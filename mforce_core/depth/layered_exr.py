@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ..picture.color import to_linear
-from .encoding import KEY, PLAIN
-from .exr import import_openexr
+from .encoding import PLAIN
+from .exr import write_channels
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,7 @@ def write_layers(path: Path, layers: Layers, attributes: Mapping[str, str] | Non
         ModuleNotFoundError: OpenEXR is not installed.
         OSError: the file cannot be written.
     """
-    openexr = import_openexr()
-    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage, KEY: PLAIN.to_text()}
-    file = openexr.File({**header, **(attributes or {})}, layers.channels())
-    try:
-        file.write(str(path))
-    except RuntimeError as error:  # its message is "... image file "PATH". No space left on device."
-        raise OSError(str(error).partition(f'"{path}". ')[2] or str(error)) from error
+    write_channels(path, layers.channels(), PLAIN, attributes)
 
 
 def _components(names: str | tuple[str, ...], values: np.ndarray) -> dict[str, np.ndarray]:

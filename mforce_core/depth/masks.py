@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..picture.files import open_image
+from ..picture.files import is_deep_gray, open_image
 from .arrays import as_map, read_npy
 
 
@@ -33,7 +33,7 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _of_picture(image: Image.Image) -> np.ndarray:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if is_deep_gray(image):
         return _bright(np.asarray(image))
     if not image.has_transparency_data:
         return _bright(np.asarray(image.convert("L")))

@@ -97,6 +97,11 @@ def full_size(image: Image.Image) -> tuple[int, int]:
     return image.info.get(_FULL_SIZE, image.size)
 
 
+def is_deep_gray(image: Image.Image) -> bool:
+    """Whether an opened image is gray in more than 8 bits or in floats, as depth maps are."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
 _FULL_SIZE = "mforce_full_size"
 
 

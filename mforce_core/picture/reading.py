@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .files import full_size, open_image
+from .files import full_size, is_deep_gray, open_image
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def as_rgb(image: Image.Image, name: str) -> Picture:
         frames = 1
     if frames > 1:
         notes.append(f"{name} has {frames} frames; only the first is used.")
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if is_deep_gray(image):
         image = _wide_gray(image, name, notes)
     if image.has_transparency_data:
         layers = image.convert("RGBA")

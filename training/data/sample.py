@@ -19,7 +19,7 @@ from ...evaluation.depth.log_png import decode_log_png, is_log_png
 from ...mforce_core.depth.arrays import read_npy
 from ...mforce_core.depth.files import read_depth
 from ...mforce_core.depth.masks import read_mask
-from ...mforce_core.picture.files import open_image, upright_size
+from ...mforce_core.picture.files import is_deep_gray, open_image, upright_size
 from .points import rasterize
 from .views import Size, move_depth
 
@@ -205,7 +205,7 @@ def _read_map(path: Path, kind: Kind, mask: Path | None) -> tuple[np.ndarray, tu
 def _read_image(path: Path, *, upright: bool) -> np.ndarray:
     """(H, W, 3) uint8, transparency put on white. ``upright``: refuse a picture that its camera tag would turn."""
     image = open_image(path)
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if is_deep_gray(image):
         raise ValueError(f"{path} has more than 8 bits a channel: is it the depth map? Call that KEY.depth.png")
     if image.getexif().get(_ORIENTATION, 1) != 1:
         if upright:
