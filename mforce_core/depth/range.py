@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .disparity import disparity_of
+
 # torch.quantile takes 16 M values at most.
 _SAMPLES = 1_000_000
 
@@ -42,5 +44,5 @@ def normalized_disparity(depth: Tensor, known: Tensor, *, percent: float = 1.0) 
     Args:
         percent: of a map's values that are cut off at either end, so that stray pixels do not take the contrast away.
     """
-    near = torch.where(known, 1.0 / depth, torch.zeros_like(depth))
+    near = disparity_of(depth, known)
     return stretch(near, known, percentile_range(near, known, percent))

@@ -2,9 +2,10 @@
 
 import math
 
-import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from ..depth.disparity import disparity_of
 
 # Pixels along the side of a picture whose points look like a closed surface in a 3D viewer.
 _SOLID_SIDE = 512
@@ -23,7 +24,7 @@ def densify(depth: Tensor, valid: Tensor, factor: int) -> tuple[Tensor, Tensor]:
     if factor == 1:
         return depth, valid
     size = [factor * side for side in depth.shape]
-    near = torch.where(valid, 1.0 / depth, torch.zeros_like(depth))
+    near = disparity_of(depth, valid)
 
     def enlarge(maps: Tensor) -> Tensor:
         return interpolate(maps[None, None], size, mode="bilinear", align_corners=False)[0, 0]

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..depth.disparity import disparity_of
+
 # Pixels around a hole that its colors come from.
 _BORDER = 3
 # How much nearer than the background across the hole a pixel may be and still count as background.
@@ -23,7 +25,7 @@ def fill_from_background(color: Tensor, coverage: Tensor, depth: Tensor) -> Tens
     full = coverage >= 1.0
     if full.all() or not full.any():
         return color * coverage[..., None]
-    near = torch.where(full, 1.0 / torch.where(full, depth, torch.ones_like(depth)), torch.zeros_like(depth))
+    near = disparity_of(depth, full)
     # The farthest of the window, so that the teeth of a jagged near edge do not pass for the two sides of a hole.
     behind = torch.where(full, torch.full_like(near, -torch.inf), -_across(near, full))
     window = 2 * _BORDER + 1

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..depth.disparity import disparity_of
 from ..picture.color import to_linear, to_srgb
 
 # The golden angle spreads any number of samples evenly over a disc.
@@ -47,7 +48,7 @@ def depth_of_field(
     if reach < 0.5:
         return image
     count = min(_MOST_SAMPLES, max(12, int(_SAMPLES_PER_PIXEL * math.pi * reach**2)))
-    nearness = torch.where(valid, 1.0 / torch.where(valid, depth, 1.0), 0.0)
+    nearness = disparity_of(depth, valid)
     maps = torch.cat([to_linear(image).movedim(-1, 0), radius[None], nearness[None]])
     margin = math.ceil(reach) + 1
     padded = F.pad(maps[None], (margin,) * 4, mode="replicate" if margin < min(height, width) else "constant")[0]

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..depth.disparity import disparity_of
 from ..picture.color import to_bytes
 from ..release import EDGE_THRESHOLD, FOV_DEGREES, MAX_POINTS, RELEASE_SIZE
 from .surface import links, slopes
@@ -178,7 +179,7 @@ def surface_normals(
     height, width = depth.shape
     depth = _known_depth(depth, valid)
     known = depth > 0
-    disparity = torch.where(known, 1.0 / torch.where(known, depth, torch.ones_like(depth)), depth)
+    disparity = disparity_of(depth, known)
     a = slopes(disparity, links(disparity, known, edge_threshold)) * width
     b = slopes(disparity.T, links(disparity.T, known.T, edge_threshold)).T * height
     columns = (torch.arange(width, device=depth.device) + 0.5) / width

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..depth.disparity import disparity_of
 from .point_cloud import camera_points, depth_edges
 from .surface import links, slopes
 
@@ -79,7 +80,7 @@ def splats_of(
         raise ValueError("the depth map has no pixel to make a splat of: all are invalid or depth edges.")
     height, width = depth.shape
     points = camera_points(torch.where(keep, depth, torch.ones_like(depth)), intrinsics)[keep].double()
-    disparity = torch.where(valid, 1.0 / torch.where(valid, depth, torch.ones_like(depth)), torch.zeros_like(depth))
+    disparity = disparity_of(depth, valid)
     right = slopes(disparity, links(disparity, valid, edge_threshold))[keep].double()
     down = slopes(disparity.T, links(disparity.T, valid.T, edge_threshold)).T[keep].double()
     z = points[:, 2]

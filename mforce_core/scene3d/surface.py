@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..depth.disparity import disparity_of
+
 # Corners of a pixel, clockwise from the top left: the steps to the neighbors across them.
 CORNERS = ((-1, -1), (1, -1), (1, 1), (-1, 1))
 
@@ -55,7 +57,7 @@ def build_surface(depth: Tensor, valid: Tensor, *, edge_threshold: float, softne
             Ramps of that width become jumps, and the pixels within it behind a jump count as mixed with what is in
             front.
     """
-    disparity = torch.where(valid, 1.0 / torch.where(valid, depth, torch.ones_like(depth)), torch.zeros_like(depth))
+    disparity = disparity_of(depth, valid)
     if softness:
         disparity = sharpen_edges(disparity, valid, edge_threshold, softness)
     right = links(disparity, valid, edge_threshold)
