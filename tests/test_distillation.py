@@ -15,6 +15,7 @@ from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.sampling.path import NoisePath
 from mforce.mforce_core.weights.parts import model_path
 from mforce.training.config import DistillationConfig, RecipeConfig
+from mforce.training.denoisers import GuidedTeacher
 from mforce.training.distillation import Distillation, start_of
 from mforce.training.draws import RowDraws
 from mforce.training.export import parts_of
@@ -70,8 +71,9 @@ def jumps_of(levels: list[tuple[float, float]], batch: Batch, generator: torch.G
 
 
 def distillation(student, teacher, null_text: Tensor, **more) -> Distillation:
-    values = {"recipe": RecipeConfig(depth_weighting="uniform"), "student_finishes": False, "guided": True} | more
-    return Distillation(student, teacher, null_text, **values)
+    values = {"recipe": RecipeConfig(depth_weighting="uniform"), "student_finishes": False} | more
+    guided = values.pop("guided", True)
+    return Distillation(student, GuidedTeacher(teacher, null_text, guided=guided), **values)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +284,7 @@ def test_a_student_nears_its_teacher_which_stays(data: Path, base: Path, tmp_pat
         **{"distillation.teacher_share": share, "optimizer.learning_rate": 3e-3, "optimizer.warmup_steps": 5},
     )  # fmt: skip
     trainer = Trainer(made, join("cpu"))
-    before = {name: tensor.clone() for name, tensor in trainer.losses.teacher.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in trainer.losses.teacher.model.state_dict().items()}
     means = []
     for _ in range(6):
         for _ in range(10):
@@ -291,7 +293,7 @@ def test_a_student_nears_its_teacher_which_stays(data: Path, base: Path, tmp_pat
         means.append(values["rgb"] + values["depth"])
     trainer.close()
     assert means[-1] < 0.7 * means[0]
-    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.losses.teacher.state_dict().items())
+    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.losses.teacher.model.state_dict().items())
 
 
 def test_a_lora_student_is_the_teacher_without_its_updates(data: Path, base: Path, tmp_path: Path) -> None:

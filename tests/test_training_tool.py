@@ -259,7 +259,7 @@ def test_errors_are_told_apart_by_noise_level() -> None:
     meter = Meter(join("cpu"))
     for part in (slice(0, 50), slice(50, 200)):
         meter.add({"rgb": error[part].sum()}, {"rgb": Errors(error[part], t[part], counted[part])})
-    meter.end_step(0, torch.tensor(2.0))
+    meter.end_step(0, {"gradient_norm": torch.tensor(2.0)})
     found = meter.read()
     for low in (0, 0.25, 0.5, 0.75):
         inside = counted & (t >= low) & (t < low + 0.25 if low < 0.75 else t <= 1)

@@ -39,13 +39,22 @@ class TrainingState:
         position: where a sequential source is after the last step; empty for others, whose position is the step.
     """
 
-    def __init__(self, model: nn.Module, average: MovingAverage, optimizers: list[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        average: MovingAverage,
+        optimizers: list[torch.optim.Optimizer],
+        critic: nn.Module | None = None,
+    ) -> None:
         self.position: dict[str, Tensor] = {}
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        others = {} if critic is None else dict(critic.named_parameters())
+        self.critic = {f"critic.{name}": p for name, p in others.items() if p.requires_grad}
         self.average, self.optimizers = average, optimizers
 
     def tensors(self) -> dict[str, Tensor]:
         weights = {f"model.{name}": p.detach() for name, p in self.trained.items()}
+        weights |= {name: p.detach() for name, p in self.critic.items()}
         averages = {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
         positions = {f"source.{name}": tensor for name, tensor in self.position.items()}
         return weights | averages | self._moments() | positions
@@ -79,7 +88,8 @@ class TrainingState:
 
     def _parameters_of(self, optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
         own = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        return [(name, parameter) for name, parameter in self.trained.items() if id(parameter) in own]
+        named = self.trained | self.critic
+        return [(name, parameter) for name, parameter in named.items() if id(parameter) in own]
 
 
 class Checkpoints:

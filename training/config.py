@@ -242,6 +242,11 @@ class DistillationConfig(Section):
     teacher_share: float = _key(1.0, gt=0, le=1)
     """What the teacher goes of a step of the student; below 1 the student itself, without gradient, goes the rest,
     which makes its predictions consistent along the path."""
+    trajectory_weight: float = _key(1.0, ge=0)
+    """Factor of the losses against what the teacher does of a step; 0 leaves them and the teacher's steps out."""
+    matching_weight: float = _key(0.0, ge=0)
+    """Factor of distribution matching: where the student's steps end is to be distributed as the guided teacher has it,
+    as a critic tells, a second model that is trained beside the student; 0 leaves it out."""
     cfg: float = _key(CFG["joint"], ge=0)
     """The teacher's guidance in joint and depth to image."""
     i2d_cfg: float = _key(CFG["i2d"], ge=0)
@@ -261,6 +266,8 @@ class DistillationConfig(Section):
     def _in_order(self) -> "DistillationConfig":
         if not 0 <= self.scales[0] <= self.scales[1]:
             raise ValueError("scales are two numbers from 0 on, the lower one first")
+        if not self.trajectory_weight and not self.matching_weight:
+            raise ValueError("trajectory_weight and matching_weight are both 0, and nothing is learned of the teacher")
         return self
 
     def guided(self, *, embeds: bool) -> bool:
@@ -357,6 +364,10 @@ class TrainConfig(Section):
             raise ValueError("stage distill needs a base, the model that it distills")
         if self.stage == "distill" and self.recipe.terms:
             raise ValueError("stage distill has no recipe.terms: they look at predictions of clean data")
+        if self.has_critic and self.trainable == "lora":
+            raise ValueError(
+                "distillation.matching_weight needs trainable = all: there is no critic of low-rank updates"
+            )
         if self.stage != "distill" and sizes.use_guidance_embed:
             raise ValueError(f"stage {self.stage} is for models that embed no guidance scale")
         if self.stage == "t2i" and sizes.has_depth:
@@ -378,6 +389,11 @@ class TrainConfig(Section):
     def has_depth(self) -> bool:
         """Whether the stage trains on pictures with depth."""
         return self.stage != "t2i"
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic of the student's distribution is trained beside it."""
+        return self.stage == "distill" and self.distillation.matching_weight > 0
 
     @property
     def distils(self) -> bool:

@@ -19,9 +19,9 @@ which its teacher was guided (Meng et al., arXiv 2210.03142), so that one studen
 import torch
 from torch import Tensor
 
-from ..mforce_core.release import MIN_DEPTH_TIME
 from ..mforce_core.sampling.solvers import Streams
 from .config import RecipeConfig
+from .denoisers import GuidedTeacher, ask, clock, velocities
 from .jumps import Jumps
 from .losses import (
     Denoiser,
@@ -34,6 +34,7 @@ from .losses import (
     squared_error,
     weighted_depth,
 )
+from .matching import Matching
 from .noise import noisy_depth
 from .recipe import Batch
 
@@ -44,48 +45,61 @@ class Distillation:
     Args:
         student: what is trained.
         teacher: the frozen model.
-        null_text: (T, D) features of the empty caption, on the student's device.
         recipe: weights of the losses.
         student_finishes: whether the teacher leaves a part of the jumps to the student.
-        guided: whether any sample has guidance.
+        trajectory_weight: of the terms against the teacher's way; 0 leaves them out.
         data_weight: of the term on measured depth; 0 leaves it out.
+        matching: of the distributions, beside or in place of the ways.
     """
 
     def __init__(
         self,
         student: Denoiser,
-        teacher: Denoiser,
-        null_text: Tensor,
+        teacher: GuidedTeacher,
         recipe: RecipeConfig,
         *,
         student_finishes: bool,
-        guided: bool,
+        trajectory_weight: float = 1.0,
         data_weight: float = 0.0,
+        matching: Matching | None = None,
     ) -> None:
-        self.student, self.teacher, self.null_text, self.recipe = student, teacher, null_text, recipe
-        self.student_finishes, self.guided, self.data_weight = student_finishes, guided, data_weight
+        self.student, self.teacher, self.recipe, self.matching = student, teacher, recipe, matching
+        self.student_finishes = student_finishes
+        self.trajectory_weight, self.data_weight = trajectory_weight, data_weight
 
     def __call__(self, batch: Batch, jumps: Jumps, totals: Totals) -> Losses:
         """This batch's share of the losses of a step; a stream that stays where it is in a jump has none."""
-        batch = batch._replace(text=torch.where(jumps.empty[:, None, None], self.null_text, batch.text))
+        batch = batch._replace(text=torch.where(jumps.empty[:, None, None], self.teacher.null_text, batch.text))
         state, start, end = start_of(batch, jumps), jumps.levels[:, 0], jumps.levels[:, -1]
-        wanted = self.mean_velocity(batch, jumps, state)
-        velocity, depth_x0 = _ask(self.student, state, batch.text, start, batch.grid, jumps.scale)
-        moves_rgb, moves_depth = (end < start).unbind(1)
+        wanted = self.mean_velocity(batch, jumps, state) if self.trajectory_weight else None
+        raw = ask(self.student, state, batch.text, start, batch.grid, jumps.scale)
+        found = Losses({}, {})
+        if wanted is not None:
+            found = self._against_teacher(batch, jumps, totals, state, raw, wanted)
+        if self.data_weight:
+            weight = self.data_weight * self.recipe.depth_loss_weight
+            found.terms["data"] = weight * self._against_data(raw[1], batch, start, end).sum() / totals.rows
+        if self.matching is not None:
+            found.terms.update(self.matching(batch, jumps, totals, state, raw))
+        return found
+
+    def _against_teacher(
+        self, batch: Batch, jumps: Jumps, totals: Totals, state: Streams, raw: tuple[Tensor, Tensor], wanted: Streams
+    ) -> Losses:
+        """The student's predictions at the start against the mean velocity of the teacher's way."""
+        start, (velocity, depth_x0), weight = jumps.levels[:, 0], raw, self.trajectory_weight
+        moves_rgb, moves_depth = (jumps.levels[:, -1] < start).unbind(1)
 
         error = squared_error(velocity, wanted.rgb)
-        terms = {"rgb": (error * moves_rgb).sum() / totals.rows}
-        wanted_x0 = state.depth - _clock(start[:, 1]) * wanted.depth
+        terms = {"rgb": weight * (error * moves_rgb).sum() / totals.rows}
+        wanted_x0 = state.depth - clock(start[:, 1]) * wanted.depth
         depth_error = weighted_depth(depth_x0 - wanted_x0, wanted_x0, start[:, 1], self.recipe.depth_weighting)
         by_sample = depth_error.square().mean((1, 2))
-        terms["depth"] = self.recipe.depth_loss_weight * (by_sample * moves_depth).sum() / totals.rows
+        terms["depth"] = weight * self.recipe.depth_loss_weight * (by_sample * moves_depth).sum() / totals.rows
         if self.recipe.gradient_weight:
             counted = torch.ones_like(wanted_x0, dtype=torch.bool)
             matching = gradient_error(depth_x0, wanted_x0, counted, batch.grid)
-            terms["gradient"] = self.recipe.gradient_weight * (matching * moves_depth).sum() / totals.rows
-        if self.data_weight:
-            weight = self.data_weight * self.recipe.depth_loss_weight
-            terms["data"] = weight * self._against_data(depth_x0, batch, start, end).sum() / totals.rows
+            terms["gradient"] = weight * self.recipe.gradient_weight * (matching * moves_depth).sum() / totals.rows
         errors = {
             "rgb": Errors(error.detach(), start[:, 0], moves_rgb),
             "depth": Errors(by_sample.detach(), start[:, 1], moves_depth),
@@ -111,38 +125,17 @@ class Distillation:
         for number in range(steps if self.student_finishes else steps - 1):
             levels = jumps.levels[:, number]
             last = number == steps - 1
-            velocities = (self._alone if last else self._guided)(batch, jumps, state, levels)
-            by_stream = zip(velocities, lengths[:, number].unbind(1), strict=True)
+            if last:
+                raw = ask(self.student, state, batch.text, levels, batch.grid, jumps.scale)
+            else:
+                raw = self.teacher(batch, jumps, state, levels)
+            by_stream = zip(velocities(raw, state, levels), lengths[:, number].unbind(1), strict=True)
             steps_taken = [length[:, None, None] * velocity for velocity, length in by_stream]
             moved = [done + step for done, step in zip(moved, steps_taken, strict=True)]
             state = Streams(*(tokens + step for tokens, step in zip(state, steps_taken, strict=True)))
         way = jumps.levels[:, -1] - jumps.levels[:, 0]
         divisors = torch.where(way < 0, way, -1).unbind(1)
         return Streams(*(done / divisor[:, None, None] for done, divisor in zip(moved, divisors, strict=True)))
-
-    def _alone(self, batch: Batch, jumps: Jumps, state: Streams, levels: Tensor) -> Streams:
-        """The student's velocities, without guidance."""
-        raw = _ask(self.student, state, batch.text, levels, batch.grid, jumps.scale)
-        return _velocities(*raw, state, levels)
-
-    def _guided(self, batch: Batch, jumps: Jumps, state: Streams, levels: Tensor) -> Streams:
-        """The teacher's velocities with classifier-free guidance on both raw predictions, as in sampling."""
-        given = jumps.teacher_scale
-        if not self.guided:
-            return _velocities(*_ask(self.teacher, state, batch.text, levels, batch.grid, given), state, levels)
-        texts = torch.cat((batch.text, self.null_text.expand_as(batch.text)))
-        both = Streams(*(tokens.repeat(2, 1, 1) for tokens in state))
-        raw = _ask(
-            self.teacher, both, texts, levels.repeat(2, 1), batch.grid, None if given is None else given.repeat(2)
-        )
-        scale = jumps.cfg[:, None, None]
-
-        def guide(part: Tensor) -> Tensor:
-            prompted, empty = part.to(state.rgb).chunk(2)
-            return empty + scale * (prompted - empty)
-
-        velocity, depth_x0 = raw
-        return _velocities(guide(velocity), guide(depth_x0), state, levels)
 
 
 def start_of(batch: Batch, jumps: Jumps) -> Streams:
@@ -151,20 +144,3 @@ def start_of(batch: Batch, jumps: Jumps) -> Streams:
     t_rgb, t_depth = jumps.levels[:, 0].unbind(1)
     rgb = torch.lerp(batch.rgb, jumps.rgb, t_rgb[:, None, None])
     return Streams(rgb, noisy_depth(batch.depth, jumps.depth, t_depth))
-
-
-def _ask(
-    model: Denoiser, state: Streams, text: Tensor, levels: Tensor, grid: tuple[int, int], scale: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """A model's raw predictions; ``scale`` (B,) for one that embeds it."""
-    given = () if scale is None else (scale,)
-    return model(*state, text, *levels.unbind(1), grid, *given)
-
-
-def _velocities(velocity: Tensor, depth_x0: Tensor, state: Streams, levels: Tensor) -> Streams:
-    return Streams(velocity.to(state.rgb), (state.depth - depth_x0.to(state.depth)) / _clock(levels[:, 1]))
-
-
-def _clock(t_depth: Tensor) -> Tensor:
-    """What the sampler divides by when a clean depth becomes a velocity, (B, 1, 1)."""
-    return t_depth.clamp(min=MIN_DEPTH_TIME)[:, None, None]

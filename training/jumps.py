@@ -29,6 +29,8 @@ class Jumps(NamedTuple):
     ``levels`` (B, n + 2, 2): noise levels of RGB and depth at the start, after each of the teacher's n steps, and at
     the end of the jump. ``cfg`` (B,) is the teacher's guidance scale, ``empty`` (B,) whose caption is the empty one.
     ``scale`` and ``teacher_scale`` (B,) are the inputs of student and teacher that embed a guidance scale, else None.
+    ``noised`` (B, 2): the levels to which ``noise_rgb`` and ``noise_depth`` bring what has arrived at the end, where
+    distributions are matched, else None.
     """
 
     rgb: Tensor
@@ -38,6 +40,9 @@ class Jumps(NamedTuple):
     empty: Tensor
     scale: Tensor | None = None
     teacher_scale: Tensor | None = None
+    noised: Tensor | None = None
+    noise_rgb: Tensor | None = None
+    noise_depth: Tensor | None = None
 
 
 class JumpPaths:
@@ -86,7 +91,24 @@ class JumpPaths:
         cfg, scale, teacher_scale = self._guidance(draws, rgb.device)
         # Image to depth has a scale of its own, whatever the student is given there; none up to 1 is guidance.
         cfg = torch.where(tasks.i2d, self.config.i2d_cfg, cfg).clamp(min=1)
-        return Jumps(rgb, depth, levels, cfg, empty, scale, teacher_scale)
+        jumps = Jumps(rgb, depth, levels, cfg, empty, scale, teacher_scale)
+        return jumps if not self.config.matching_weight else self._noised(jumps, path, number * PARTS, end, draws)
+
+    def _noised(self, jumps: Jumps, path: Tensor, begin: Tensor, end: Tensor, draws: Draws) -> Jumps:
+        """With new noise up to a place that is drawn evenly from the student's step, whose places are given.
+
+        Where a stream that leaves pure noise is back in it, nothing is left of where it has arrived: such places are
+        not drawn.
+        """
+        table, arrived = self.levels.to(path.device), jumps.levels[:, -1]
+        moves = arrived < jumps.levels[:, 0]
+        low = (
+            torch.where(moves & (arrived < PURE_NOISE), (table >= PURE_NOISE).sum(1)[path], 0).amax(1).clamp(min=begin)
+        )
+        place = low + (draws.uniform() * (end - low)).long()
+        noised = torch.where(moves.any(1, keepdim=True), table[path, place.clamp(max=end - 1)], arrived)
+        noise_rgb, noise_depth = draws.normal(*jumps.rgb.shape[1:]), draws.normal(*jumps.depth.shape[1:])
+        return jumps._replace(noised=noised, noise_rgb=noise_rgb, noise_depth=noise_depth)
 
     def _guidance(self, draws: Draws, device: torch.device) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """``cfg``, ``scale`` and ``teacher_scale`` of `Jumps`."""

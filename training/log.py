@@ -113,12 +113,21 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 
 
 #: Entries of an interval that are no loss.
-_NO_LOSS = {"step", "gradient_norm", "lr", "seconds", "images_per_second", "mean_images_per_second", "memory_gib"}
+_NO_LOSS = {
+    "step",
+    "gradient_norm",
+    "critic_norm",
+    "lr",
+    "seconds",
+    "images_per_second",
+    "mean_images_per_second",
+    "memory_gib",
+}
 
 
 def loss_terms(entry: Mapping[str, float]) -> dict[str, float]:
     """The losses of an interval's entry, also those that a user added; nothing for a look at held-out samples."""
-    if "rgb" not in entry:
+    if "gradient_norm" not in entry:
         return {}
     return {name: value for name, value in entry.items() if name not in _NO_LOSS and "@" not in name}
 

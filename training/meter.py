@@ -20,7 +20,7 @@ class Meter:
         self.processes = processes
         self._shares: dict[str, Tensor] = {}  # add up over forward passes and processes
         self._by_time: dict[str, Tensor] = {}  # (2, BANDS) sums of errors and numbers of samples
-        self._norm = torch.zeros((), dtype=torch.float64, device=processes.device)
+        self._norms: dict[str, Tensor] = {}
         self._never = torch.tensor(torch.inf, dtype=torch.float64, device=processes.device)
         self._not_finite = self._never
         self._steps = 0
@@ -32,12 +32,13 @@ class Meter:
         for name, entry in errors.items():
             self._by_time[name] = self._by_time.get(name, 0) + _by_time(entry)
 
-    def end_step(self, step: int, norm: Tensor) -> None:
-        """The gradient's norm, the same on every process, at the end of the step with index ``step``."""
-        norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).detach().double()
-        self._norm = self._norm + norm
-        at = torch.where(norm.isfinite(), self._never, step)
-        self._not_finite = torch.minimum(self._not_finite, at)
+    def end_step(self, step: int, norms: Mapping[str, Tensor]) -> None:
+        """Norms of gradients, the same on every process, at the end of the step with index ``step``."""
+        for name, value in norms.items():
+            norm = (value.full_tensor() if isinstance(value, DTensor) else value).detach().double()
+            self._norms[name] = self._norms.get(name, 0) + norm
+            at = torch.where(norm.isfinite(), self._never, step)
+            self._not_finite = torch.minimum(self._not_finite, at)
         self._steps += 1
 
     def not_finite(self) -> int | None:
@@ -46,20 +47,21 @@ class Meter:
         return None if step == torch.inf else int(step)
 
     def read(self) -> dict[str, float]:
-        """Mean losses and gradient norm of the steps since the last reading, and mean errors by noise level, as
+        """Mean losses and gradient norms of the steps since the last reading, and mean errors by noise level, as
         ``rgb@0.25-0.50``; one reduction. All processes call it."""
         packed = torch.cat([torch.stack(list(self._shares.values())), *(t.flatten() for t in self._by_time.values())])
-        values = torch.cat([self.processes.total(packed), self._norm[None]]).tolist()
+        values = torch.cat([self.processes.total(packed), torch.stack(list(self._norms.values()))]).tolist()
         steps = max(self._steps, 1)
         result = {name: value / steps for name, value in zip(self._shares, values, strict=False)}
-        result["gradient_norm"] = values[-1] / steps
+        norms = zip(self._norms, values[len(values) - len(self._norms) :], strict=True)
+        result |= {name: value / steps for name, value in norms}
         for index, name in enumerate(self._by_time):
             first = len(self._shares) + 2 * BANDS * index
             sums, counts = values[first : first + BANDS], values[first + BANDS : first + 2 * BANDS]
             for band in range(BANDS):
                 if counts[band]:
                     result[f"{name}@{band / BANDS:.2f}-{(band + 1) / BANDS:.2f}"] = sums[band] / counts[band]
-        self._shares, self._by_time, self._norm, self._steps = {}, {}, torch.zeros_like(self._norm), 0
+        self._shares, self._by_time, self._norms, self._steps = {}, {}, {}, 0
         return result
 
 

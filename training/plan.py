@@ -11,11 +11,10 @@ from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE
 from .checks import check_processes
 from .config import TrainConfig
-from .initialize import build, freeze
-from .lora import add_lora
 from .optimizer import by_muon
 from .processes import blocks_of
 from .teacher import needs_weights
+from .trained import meta_model
 
 #: Of one GPU: dense bfloat16 of an H100, and the share of it that large transformers usually reach in training.
 PEAK_TFLOPS, UTILIZATION = 989.0, 0.4
@@ -58,16 +57,6 @@ class Costs(NamedTuple):
     forward_flops: float
     backward_flops: float
     teacher_flops: float
-
-
-def meta_model(config: TrainConfig, stored: torch.dtype = torch.float32) -> ModalityForcingTransformer:
-    """The model that would be trained, without memory."""
-    model = build(config.sizes(), getattr(torch, config.precision), stored)
-    distills = config.stage == "distill"
-    if config.trainable == "lora":
-        add_lora(model, config.lora, with_depth=distills)
-    freeze(model, config.trainable, adapters_alone=distills and config.trainable == "lora")
-    return model
 
 
 def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:

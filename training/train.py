@@ -25,19 +25,18 @@ from .config_file import read_train_config
 from .export import export
 from .feed import Feed
 from .heldout import open_heldout
-from .initialize import build, fill, freeze
 from .jumps import JumpPaths
 from .log import Log
-from .lora import add_lora
 from .losses import load_terms
 from .meter import Meter
 from .objective import objective
 from .optimizer import MovingAverage, build_optimizers, learning_rate, ramps
-from .processes import Processes, checkpoint_activations, compiled, join, leave, reduce_gradients, shard, to
+from .processes import Processes, compiled, join, leave, reduce_gradients, to
 from .report import write_report
 from .source import open_source
 from .stop import Stop, exit_code
 from .teacher import make_teacher
+from .trained import trained_model
 
 
 class DivergedError(ValueError):
@@ -59,29 +58,27 @@ class Trainer:
 
         distills = config.stage == "distill"
         base = {} if config.base is None else load_model(config.base).state_dict()
-        self.model = build(config.sizes(), getattr(torch, config.precision))
+        self.model = trained_model(config, base, processes)
         jumps = None
         if config.base is not None and distills:
             self.model.schedule = read_header(config.base).config.schedule
             jumps = JumpPaths(
                 config.distillation, config.recipe, self.model.schedule, embeds=config.sizes().use_guidance_embed
             )
-        if config.trainable == "lora":
-            add_lora(self.model, config.lora, with_depth=distills)
-        freeze(self.model, config.trainable, adapters_alone=distills and config.trainable == "lora")
-        if config.scale.checkpoint_activations:
-            checkpoint_activations(self.model)
-        shard(self.model, processes)
-        self.model.to_empty(device=processes.device)
-        fill(self.model, base, config.recipe.depth_start, config.seed)
+        self.critic = trained_model(config, base, processes) if config.has_critic else None
         self.forward = compiled(self.model, config.compile, processes)
+        critic = None if self.critic is None else compiled(self.critic, config.compile, processes)
         teacher = make_teacher(config, self.model, self.forward, base, processes)
         null_text = self.source.null_text.to(processes.device)
-        self.losses = objective(config, self.forward, teacher, null_text, self.terms)
+        self.losses = objective(config, self.forward, teacher, critic, null_text, self.terms)
 
-        self.optimizers = build_optimizers(self.model, config.optimizer)
+        #: What has a gradient, by the name of its norm.
+        self.trained = {"gradient_norm": self.model}
+        if self.critic is not None:
+            self.trained["critic_norm"] = self.critic
+        self.optimizers = [one for model in self.trained.values() for one in build_optimizers(model, config.optimizer)]
         self.average = MovingAverage(self.model, config.optimizer.ema_decay)
-        self.state = TrainingState(self.model, self.average, self.optimizers)
+        self.state = TrainingState(self.model, self.average, self.optimizers, self.critic)
         self.step = self.checkpoints.load(self.state)
         if isinstance(self.source, SequentialSource) and self.state.position:
             self.source.load_state_dict({name: value.tolist() for name, value in self.state.position.items()})
@@ -95,19 +92,22 @@ class Trainer:
         for index, (batch, noise) in enumerate(step.parts, 1):
             batch, noise = to(batch, processes.device), to(noise, processes.device)
             terms, errors = self.losses(batch, noise, step.totals)
-            reduce_gradients(self.model, index == len(step.parts) or config.scale.reduce_gradients == "micro_batch")
+            for model in self.trained.values():
+                reduce_gradients(model, index == len(step.parts) or config.scale.reduce_gradients == "micro_batch")
             # Sharding averages gradients over processes; theirs add up.
             (torch.stack(list(terms.values())).sum() * processes.count).backward()
             self.meter.add(terms, errors)
 
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(trained, config.optimizer.gradient_clip, foreach=True)
+        norms = {}
+        for name, model in self.trained.items():
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            norms[name] = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.gradient_clip, foreach=True)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(self.step, config.steps, config.optimizer)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self.meter.end_step(self.step, norm)
+        self.meter.end_step(self.step, norms)
         self.step += 1
         self.average.update(self.step)
         self.state.position = step.position
