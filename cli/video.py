@@ -144,6 +144,8 @@ def _make_depth(clip: Path, steadier: Steadier, sequence: DepthSequence, output:
         for _ in sequence.write(frames, steadier):
             _save(output, order, progress, steadier.state)
             advance(progress.done, max(progress.done, video.count))
+        if video.breaks_off:
+            say(video.breaks_off)
         return video.rate
 
 
@@ -207,7 +209,7 @@ def _remove(output: Path) -> None:
     Raises:
         ValueError: the folder is not one of ours.
     """
-    if not output.exists() or not any(output.iterdir()):
+    if not output.is_dir() or not any(output.iterdir()):
         return
     if not any((output / name).is_file() for name in (MARKER, PROGRESS)):
         raise ValueError(f"The folder {output} was not written by mforce and is not overwritten: name another.")

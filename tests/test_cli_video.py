@@ -184,12 +184,31 @@ def test_what_cannot_be_used_is_a_sentence(clip, tmp_path):
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
     assert "has no video stream" in refusal(tmp_path / "sound.wav")
+    assert "is a folder and no video" in refusal(tmp_path)
     assert "has one frame and is no clip" in refusal(write(tmp_path / "one.mkv", frames()[:1]))
     assert not (tmp_path / "out").exists()
     assert "--sequence is one of" in refusal(clip, "--sequence", "jpg")
     assert "overlap must be" in refusal(clip, "--carry", "0.5", "--overlap", "30")
     for alone in (("--flow",), ("--anchor-every", "5"), ("--overlap", "2")):
         assert "go with --carry: add it" in refusal(clip, *alone)
+
+
+def test_an_output_that_is_a_file_stays_as_it_is(clip, tmp_path):
+    (tmp_path / "out").write_text("kept")
+    result = run(clip, *OPTIONS, "--output", tmp_path / "out", "--overwrite")
+    assert result.exit_code == 2
+    assert "is a file or a link: name a folder with --output" in " ".join(result.output.split())
+    assert (tmp_path / "out").read_text() == "kept"
+
+
+def test_depth_of_a_file_that_breaks_off_is_that_of_its_pictures(clip, tmp_path):
+    content = clip.read_bytes()
+    (tmp_path / "broken.mkv").write_bytes(content[: len(content) // 2])
+    result = run(tmp_path / "broken.mkv", *OPTIONS, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    count = len(depth_files(tmp_path / "out"))
+    assert 2 <= count < 12
+    assert f"breaks off: its pictures end after {count / RATE:.1f} of 1.0 s" in " ".join(result.output.split())
 
 
 def test_pictures_that_change_their_size_are_refused(tmp_path):

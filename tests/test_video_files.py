@@ -2,9 +2,11 @@
 
 import io
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("av")
 
@@ -124,3 +126,61 @@ def test_sound_stays_with_the_pictures_of_a_clip_that_does_not_begin_at_0(tmp_pa
     with av.open(str(tmp_path / "made.mp4")) as made:
         heard = [(frame.time, np.abs(frame.to_ndarray()).mean()) for frame in made.decode(audio=0)]
     assert min(time for time, loudness in heard if loudness > 0.3) == pytest.approx(0.5 - start, abs=0.06)
+
+
+def whole_and_broken(folder, container):
+    """A clip of four seconds, and its first half."""
+    path, random = folder / f"whole.{container}", np.random.default_rng(0)
+    with av.open(str(path), "w", options={"movflags": "faststart"} if container == "mp4" else {}) as made:
+        stream = made.add_stream("libx264", rate=12)
+        stream.width, stream.height, stream.pix_fmt, stream.options = SIDE, SIDE, "yuv420p", {"g": "12"}
+        for _ in range(48):
+            picture = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        made.mux(stream.encode(None))
+    content = path.read_bytes()
+    (folder / f"broken.{container}").write_bytes(content[: len(content) // 2])
+    return path, folder / f"broken.{container}"
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv"])
+def test_a_file_that_breaks_off_says_so(tmp_path, container):
+    whole, broken = whole_and_broken(tmp_path, container)
+    with VideoReader(whole) as clip:
+        assert len(list(clip)) == 48
+        assert clip.breaks_off is None
+    with VideoReader(broken) as clip:
+        read = len(list(clip))
+        assert clip.breaks_off == f"broken.{container} breaks off: its pictures end after {read / 12:.1f} of 4.0 s."
+    assert 10 < read < 35
+    with VideoReader(whole, start=3.0) as clip:
+        assert len(list(clip)) == 12
+        assert clip.breaks_off is None
+
+
+def test_names_that_ffmpeg_takes_for_protocols_are_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    with VideoWriter(Path("take: 2 %03d.mp4"), Fraction(12)) as made:
+        for picture in pictures:
+            made.write(picture)
+    with VideoReader(Path("take: 2 %03d.mp4")) as clip:
+        assert len(list(clip)) == 3
+
+
+def test_what_is_no_clip_is_named_for_what_it_is(tmp_path):
+    with pytest.raises(ValueError, match="is a folder and no video"):
+        VideoReader(tmp_path)
+    animation = [Image.new("RGB", (SIDE, SIDE), color) for color in ("red", "green")]
+    animation[0].save(tmp_path / "a.webp", save_all=True, append_images=animation[1:])
+    with VideoReader(tmp_path / "a.webp") as clip, pytest.raises(ValueError, match=r"No picture of a\.webp.*WebP"):
+        list(clip)
+
+
+def test_a_picture_that_is_damaged_is_named_with_its_time(tmp_path):
+    content = bytearray(whole_and_broken(tmp_path, "mp4")[0].read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 20000] = bytes(np.random.default_rng(1).integers(0, 256, 20000, dtype=np.uint8))
+    (tmp_path / "d.mp4").write_bytes(content)
+    with VideoReader(tmp_path / "d.mp4") as clip, pytest.raises(ValueError, match=r"a picture after [12]\.\d s cannot"):
+        list(clip)

@@ -16,6 +16,8 @@ import numpy as np
 _QUALITY = "16"
 #: Seconds by which a key frame is looked for farther back, the first time.
 _FARTHER = 1.0
+#: Share of the length that a file names from which on it is whole: sound may be a little longer than pictures.
+_WHOLE = 0.9
 #: Frames a second where a file does not say.
 _USUAL_RATE = Fraction(24)
 
@@ -41,6 +43,8 @@ class VideoReader:
         self._av = import_av()
         self._source, self._start, self._duration = source, start, duration
         self.name = source.name if isinstance(source, Path) else "The video"
+        if isinstance(source, Path) and source.is_dir():
+            raise ValueError(f"{source} is a folder and no video: make a video of its pictures first, as ffmpeg does.")
         if isinstance(source, Path) and not source.is_file():
             raise ValueError(f"There is no video {source}.")
         self._container, stream = self._open()
@@ -49,6 +53,9 @@ class VideoReader:
         self.begins: float = max(start, float((stream.start_time or 0) * (stream.time_base or 0)))
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         self.count: int = stream.frames or round(length * self.rate)
+        #: Seconds that the file says it lasts, 0 where it does not, and the time of the last picture that was read.
+        self._length = length or (self._container.duration or 0) / self._av.time_base
+        self._reached: float | None = None
         if start or duration:
             self.count = round(min(duration or length, max(0.0, length - start)) * self.rate)
 
@@ -72,10 +79,29 @@ class VideoReader:
                         f"{self.name} changes its size from {size[1]}x{size[0]} to {picture.shape[1]}x"
                         f"{picture.shape[0]}: cut it there, or scale it to one size."
                     )
-                size = picture.shape
+                size, self._reached = picture.shape, frame.time
                 yield picture
         except self._av.error.FFmpegError as error:
-            raise ValueError(f"{self.name} is damaged: a picture cannot be decoded ({error.strerror}).") from None
+            if not size:
+                raise ValueError(
+                    f"No picture of {self.name} can be decoded: it is damaged, or {self._stream.codec.long_name} of a"
+                    " kind that PyAV does not read. Convert it to MP4 first."
+                ) from None
+            raise ValueError(
+                f"{self.name} is damaged: a picture after {self._reached or 0:.1f} s cannot be decoded"
+                f" ({error.strerror}). Cut the clip there, or write it anew with a program that leaves them out."
+            ) from None
+
+    @property
+    def breaks_off(self) -> str | None:
+        """A sentence for a file whose pictures were read to their end, long before the one that it names."""
+        if self._duration or self._reached is None:
+            return None
+        start = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
+        read = self._reached - start + 1 / float(self.rate)
+        if read >= _WHOLE * self._length:
+            return None
+        return f"{self.name} breaks off: its pictures end after {read:.1f} of {self._length:.1f} s."
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames in the order in which they are shown, the first no later than ``start``."""
@@ -152,7 +178,7 @@ class VideoWriter:
         self, path: Path, rate: Fraction, sound_of: Path | BinaryIO | None = None, *, sound_start: float = 0.0
     ) -> None:
         av = import_av()
-        self._av, self._container = av, av.open(str(path), "w", format="mp4")
+        self._av, self._container = av, av.open(_url(path), "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": _QUALITY}
@@ -213,9 +239,14 @@ class VideoWriter:
 def _opened(source: Path | BinaryIO) -> Any:
     """A file or open content, from its beginning, as PyAV's container."""
     if isinstance(source, Path):
-        return import_av().open(str(source))
+        return import_av().open(_url(source))
     source.seek(0)
     return import_av().open(source)
+
+
+def _url(path: Path) -> str:
+    """A file's name as FFmpeg takes it, to which ``take: 2.mp4`` alone is a file of a protocol called take."""
+    return f"file:{path}"
 
 
 def import_av() -> ModuleType:

@@ -35,6 +35,7 @@ from .images import to_rgb
 from .joint_latent import Latent, empty_stream, joint
 from .joint_model import check_joint
 from .nano_parts import warn_of_unfamiliar
+from .notices import notice
 from .path_plan import PathPlan
 from .progress import depth_on_node
 from .starting_noise import draw_noise, noise_and_depth
@@ -54,7 +55,10 @@ class Clip:
         count: how many frames there are; of a VIDEO as its file says, 0 where it does not.
         rate: frames a second.
         sound_start: seconds of the sound that come before the first frame.
+        breaks_off: a sentence for a file that ends too early, known when its frames have been read.
     """
+
+    breaks_off: str | None = None
 
     def __init__(self, frames: Any) -> None:
         self._images: Tensor | None = frames if isinstance(frames, Tensor) else None
@@ -79,15 +83,15 @@ class Clip:
         if self._images is not None:
             yield from self._images.split(1)
             return
-        with self._video() as video:
-            for picture in video:
-                yield torch.from_numpy(picture)[None].float() / 255
+        for picture in self.pictures():
+            yield torch.from_numpy(picture)[None].float() / 255
 
     def pictures(self) -> Iterator[np.ndarray]:
         """Frames (H, W, 3) uint8."""
         if self._images is None:
             with self._video() as video:
                 yield from video
+                self.breaks_off = video.breaks_off
             return
         for image in self._images.split(1):
             yield (to_rgb(image)[0].cpu().clamp(0, 1) * 255).round().byte().numpy()
@@ -186,6 +190,8 @@ def depth_of_clip(clip: Clip, depth_of: ClipDepth, how: Steadiness, width: int, 
         bar.update_absolute(len(maps), max(len(maps), clip.count), depth_on_node(maps[-1]))
     if placement is None:
         raise ValueError(NO_FRAME)
+    if clip.breaks_off:
+        notice(clip.breaks_off)
     depth = torch.stack(maps)
     valid = depth.isfinite() & placement.inside(len(depth))
     if not valid.flatten(1).any(1).all():

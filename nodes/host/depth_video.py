@@ -25,6 +25,7 @@ from ...mforce_core.video.steady import Steadier
 from ...mforce_core.whole_file import whole_file, whole_folder
 from .clip_depth import NO_FRAME, ONE_FRAME, Clip
 from .depth_files import output_folder, refusal
+from .notices import notice
 
 NO_FILES = "none"
 #: Options of ``depth_files``, and the kind of file that each is.
@@ -79,6 +80,8 @@ def _write_depth(clip: Clip, frames: Iterable[np.ndarray], sequence: DepthSequen
     bar, progress = comfy.utils.ProgressBar(max(1, clip.count)), sequence.progress
     for _ in sequence.write(_until_interrupted(frames), steadier):
         bar.update_absolute(progress.done, max(progress.done, clip.count))
+    if clip.breaks_off:
+        notice(clip.breaks_off)
 
 
 def _write_video(clip: Clip, sequence: DepthSequence, look: Look, folder: Path) -> Path:

@@ -26,7 +26,7 @@ def main(root: Path, folder: Path) -> None:
     from comfy_api.latest import InputImpl, Types
     from pack_under_test.mforce_core.depth.files import read_depth
     from pack_under_test.nodes.depth_detokenize import MFDepthDetokenize
-    from pack_under_test.nodes.host import clip_depth
+    from pack_under_test.nodes.host import clip_depth, depth_video
     from pack_under_test.nodes.host.model_loader import load_joint_model
     from pack_under_test.nodes.host.nano_parts import FOLDER, load_clip, load_vae
     from pack_under_test.nodes.video_depth import MFVideoDepth
@@ -131,6 +131,14 @@ def main(root: Path, folder: Path) -> None:
     run(long, frames_at_once=4, steps=1)
     clip_depth.Clip.pictures = usual
     results["alive"] = [len(most), max(most)]
+
+    # A file that breaks off: depth of what is there, and one notice.
+    content = (folder / "long.mkv").read_bytes()
+    (folder / "broken.mkv").write_bytes(content[: len(content) // 2])
+    noticed: list[str] = []
+    depth_video.notice = noticed.append
+    broken = run(InputImpl.VideoFromFile(str(folder / "broken.mkv")), steps=1)
+    results["broken"] = [broken.get_frame_count(), noticed]
 
     # Sentences.
     with av.open(str(folder / "sound.wav"), "w") as container:

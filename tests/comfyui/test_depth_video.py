@@ -57,6 +57,12 @@ def test_pictures_with_sound_make_a_video_too(results):
     assert loud > 0.5
 
 
+def test_a_file_that_breaks_off_is_noticed_once(results):
+    frames, notices = results["broken"]
+    assert 2 <= frames < 48
+    assert notices == [f"broken.mkv breaks off: its pictures end after {frames / 12:.1f} of 4.0 s."]
+
+
 def test_a_part_has_its_own_sound(results):
     frames, loud = results["trimmed"]
     assert frames == 3
