@@ -13,9 +13,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
 
 from ..model.tokens import patchify, unpatchify
+from .cells import gather, offsets, spread
 from .codec import contract, expand
 
 #: Cells along the longer side, coarse to fine, at which the remaining ratio is averaged.
@@ -61,16 +61,8 @@ def complete_patches(patches: Tensor, known: Tensor, valid: Tensor) -> Tensor:
 
 def _smooth(values: Tensor, valid: Tensor, cells: int) -> Tensor:
     """Values at the valid pixels of (B, H, W), spread over all by normalized convolution on a grid of ``cells``."""
-    height, width = values.shape[1:]
-    cell = max(1, round(max(height, width) / cells))
-    bottom, right = -height % cell, -width % cell
-    stacked = torch.stack((values, valid.to(values)), dim=1)
-    pooled = avg_pool2d(pad(stacked, (0, right, 0, bottom)), cell)
-    offsets = torch.arange(-_REACH, _REACH + 1, device=values.device, dtype=values.dtype)
-    kernel = torch.exp(-offsets.square() / (2 * _SIGMA**2))
-    kernel = (kernel / kernel.sum()).expand(2, 1, 1, -1)
-    pooled = conv2d(pad(pooled, (_REACH,) * 4), kernel, groups=2)
-    total, weight = conv2d(pooled, kernel.transpose(2, 3), groups=2).unbind(1)
+    cell = max(1, round(max(values.shape[1:]) / cells))
+    kernel = torch.exp(-offsets(_REACH, values).square() / (2 * _SIGMA**2))
+    total, weight = gather(torch.stack((values, valid.to(values)), dim=1), cell, kernel).unbind(1)
     mean = total / (weight + _TRUST * weight.amax((1, 2), keepdim=True)).clamp(min=1e-12)
-    size = (cell * mean.shape[1], cell * mean.shape[2])
-    return interpolate(mean[:, None], size, mode="bilinear", align_corners=False)[:, 0, :height, :width]
+    return spread(mean, cell, values.shape[1:])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
+
+from ..depth.cells import gather, offsets, spread
 
 #: Ratios to the coarse map that are taken for an edge moved to its place, and not for a bend of a surface: their weight
 #: falls to a fourth here (of log depth), and fast beyond.
@@ -38,14 +39,7 @@ def hold_low_band(fine: Tensor, coarse: Tensor, sigma: float) -> Tensor:
 
 def _smooth(values: Tensor, weight: Tensor, sigma: float) -> Tensor:
     """Weighted means of (B, H, W), by a Gaussian on a coarser grid; 0 where nothing has weight."""
-    height, width = values.shape[1:]
     cell = max(1, round(sigma / _CELLS))
-    stacked = torch.stack((values * weight, weight), dim=1)
-    pooled = avg_pool2d(pad(stacked, (0, -width % cell, 0, -height % cell)), cell)
-    offsets = torch.arange(-_REACH, _REACH + 1, device=values.device, dtype=values.dtype)
-    kernel = torch.exp(-(offsets * cell / sigma).square() / 2)
-    kernel = (kernel / kernel.sum()).expand(2, 1, 1, -1)
-    pooled = conv2d(conv2d(pad(pooled, (_REACH,) * 4), kernel, groups=2), kernel.transpose(2, 3), groups=2)
-    mean = pooled[:, :1] / (pooled[:, 1:] + 1e-3)
-    size = (cell * mean.shape[2], cell * mean.shape[3])
-    return interpolate(mean, size, mode="bilinear", align_corners=False)[:, 0, :height, :width]
+    kernel = torch.exp(-(offsets(_REACH, values) * cell / sigma).square() / 2)
+    total, weights = gather(torch.stack((values * weight, weight), dim=1), cell, kernel).unbind(1)
+    return spread(total / (weights + 1e-3), cell, values.shape[1:])
