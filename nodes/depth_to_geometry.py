@@ -9,7 +9,15 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth.range import normalized_disparity
-from .host.geometry import DA3Geometry, Geometry, as_moge, depth_of_any, geometry_cameras, geometry_of_cameras
+from .host.geometry import (
+    DA3Geometry,
+    Geometry,
+    as_moge,
+    depth_of_any,
+    geometry_cameras,
+    geometry_of_cameras,
+    surroundings,
+)
 from .host.images import gray_image, match_image, to_rgb
 from .host.node import Node
 from .host.shared_inputs import (
@@ -76,4 +84,4 @@ class MFDepthToGeometry(Node):
         shown = gray_image(normalized_disparity(maps, usable)) if image is None else match_image(to_rgb(image), maps)
         cameras = geometry_cameras(given, maps, fov_degrees)
         geometry = geometry_of_cameras(torch.where(usable, maps, 0.0), usable, shown, cameras)
-        return io.NodeOutput(geometry | {key: given[key] for key in ("extrinsics", "enlarged") if key in given})
+        return io.NodeOutput(geometry | surroundings(given))

@@ -22,7 +22,8 @@ from .host.geometry import (
     geometry_cameras,
     geometry_depth,
     geometry_of_cameras,
-    geometry_pictures,
+    needed_pictures,
+    surroundings,
 )
 from .host.images import match_mask, resize_image
 from .host.node import Node
@@ -94,9 +95,7 @@ class MFExtendView(Node):
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
         check_view_size(*depth.shape[1:])
-        pictures = geometry_pictures(geometry, image, len(depth))
-        if pictures is None:
-            raise ValueError("the geometry has no picture; connect one to image.")
+        pictures = needed_pictures(geometry, image, len(depth))
         pictures = resize_image(pictures, *depth.shape[1:]).float().expand(*depth.shape, 3)
         if holes is not None:
             valid = valid & ~match_mask(holes.cpu(), depth)
@@ -128,6 +127,6 @@ class MFExtendView(Node):
             )
         made, whole = (torch.stack(maps) for maps in zip(*((view.color, view.depth) for view in filled), strict=True))
         found: dict[str, Any] = geometry_of_cameras(whole, whole > 0, made, cameras)
-        found |= {name: geometry[name] for name in ("extrinsics", "enlarged") if name in geometry}
+        found |= surroundings(geometry)
         points = world.cloud(density=solid_density(max(depth.shape[1:])))
         return io.NodeOutput(made.to(comfy.model_management.intermediate_device()), found, ply_file(points))

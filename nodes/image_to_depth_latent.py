@@ -7,11 +7,12 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
+from ..mforce_core.release import DEPTH_CHANNELS
 from .host.image_fit import fit_image, place
 from .host.joint_latent import CATEGORY, empty_stream, joint
 from .host.nano_parts import warn_of_unfamiliar
 from .host.node import Node
+from .host.picture_latent import encode_pictures
 from .host.shared_inputs import fit_inputs, vae_input
 
 
@@ -53,15 +54,9 @@ class MFImageToDepthLatent(Node):
     def execute(cls, image: Tensor, vae: Any, width: int, height: int, fit: str) -> io.NodeOutput:
         placement = place(image, width, height, fit)
         pixels = fit_image(image, placement)
-        rgb = vae.encode(pixels)
-        batch, rows, columns = pixels.shape[:3]
-        wanted = (batch, RGB_CHANNELS, rows // PATCH_SIZE, columns // PATCH_SIZE)
-        if tuple(rgb.shape) != wanted:
-            raise ValueError(
-                f"the VAE gave a latent of shape {tuple(rgb.shape)}, but the model needs {wanted}; connect the VAE of"
-                " Load MF Model or the FLUX.2 VAE."
-            )
+        rgb = encode_pictures(vae, pixels)
+        batch, _, rows, columns = rgb.shape
         warn_of_unfamiliar("MF Image to Depth Latent", vae, rgb)
-        latent = joint(rgb, empty_stream(batch, DEPTH_CHANNELS, *wanted[2:]), freeze_rgb=True)
+        latent = joint(rgb, empty_stream(batch, DEPTH_CHANNELS, rows, columns), freeze_rgb=True)
         latent |= {"depth_valid": placement.inside(batch), "placement": placement}
         return io.NodeOutput(latent, pixels)

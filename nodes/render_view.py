@@ -16,7 +16,7 @@ from .host.geometry import (
     geometry_cameras,
     geometry_depth,
     geometry_of_cameras,
-    geometry_pictures,
+    needed_pictures,
 )
 from .host.images import resize_image
 from .host.node import Node
@@ -197,9 +197,7 @@ class MFRenderView(Node):
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
         maps = len(depth)
-        pictures = geometry_pictures(geometry, image, maps)
-        if pictures is None:
-            raise ValueError("the geometry has no picture; connect one to image.")
+        pictures = needed_pictures(geometry, image, maps)
         cameras = geometry_cameras(geometry, depth, fov_degrees)
         count = maps if maps > 1 else 1 if path == "still" and camera_to is None else frames
         moves = path_moves(path, count, amplitude)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..mforce_core.depth.layered_exr import Layers, write_layers
 from .host.depth_files import output_paths, provenance, written
-from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
+from .host.geometry import as_moge, geometry_cameras, geometry_depth, needed_pictures
 from .host.images import resize_image
 from .host.node import Node
 from .host.passes import occlusion_radius_input, passes_of
@@ -84,9 +84,7 @@ class MFSaveLayers(Node):
     ) -> io.NodeOutput:
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
-        pictures = geometry_pictures(geometry, image, len(depth))
-        if pictures is None:
-            raise ValueError("the geometry has no picture; connect one to image.")
+        pictures = needed_pictures(geometry, image, len(depth))
         pictures = resize_image(pictures, *depth.shape[1:]).float()
         cameras = geometry_cameras(geometry, depth, fov_degrees)
         places = geometry.get("extrinsics")

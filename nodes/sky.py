@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..mforce_core.depth.sky import HANDLINGS, find_sky, handle_sky
-from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_of_cameras
+from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_of_cameras, surroundings
 from .host.images import gray_image, match_mask
 from .host.node import Node
 from .host.shared_inputs import geometry_input, geometry_output
@@ -84,5 +84,5 @@ class MFSky(Node):
         picture = given.get("image")
         shown = gray_image(torch.zeros_like(depth)) if picture is None else picture
         result = geometry_of_cameras(depth, known, shown, geometry_cameras(given, depth, 0.0))
-        result |= {key: given[key] for key in ("extrinsics", "enlarged") if key in given}
+        result |= surroundings(given)
         return io.NodeOutput(result, torch.stack(found).float().to(comfy.model_management.intermediate_device()))

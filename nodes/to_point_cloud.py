@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..mforce_core.release import MAX_POINTS
 from ..mforce_core.scene3d.point_cloud import PointCloud
-from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
+from .host.geometry import as_moge, check_index, geometry_cameras, geometry_depth, geometry_pictures
 from .host.node import Node
 from .host.point_clouds import cloud_of_map, in_world, ply_file, thinned, viewer_camera
 from .host.shared_inputs import (
@@ -142,8 +142,8 @@ class MFToPointCloud(Node):
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
         count = len(depth)
-        if maps == ONE_MAP and batch_index >= count:
-            raise ValueError(f"batch_index is {batch_index}, but there are {count} depth maps (counted from 0).")
+        if maps == ONE_MAP:
+            check_index(batch_index, count)
         pictures = geometry_pictures(geometry, image, count)
         cameras = geometry_cameras(geometry, depth, fov_degrees)
 

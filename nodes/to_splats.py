@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
 from ..mforce_core.scene3d.splats import splats_of, to_ply
-from .host.geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
+from .host.geometry import as_moge, check_index, geometry_cameras, geometry_depth, needed_pictures
 from .host.images import resize_image
 from .host.node import Node
 from .host.point_clouds import own_camera
@@ -88,11 +88,8 @@ class MFToSplats(Node):
         geometry = as_moge(geometry)
         depth, valid = geometry_depth(geometry)
         count, height, width = depth.shape
-        if batch_index >= count:
-            raise ValueError(f"batch_index is {batch_index}, but there are {count} depth maps (counted from 0).")
-        pictures = geometry_pictures(geometry, image, count)
-        if pictures is None:
-            raise ValueError("the geometry has no picture; connect one to image.")
+        check_index(batch_index, count)
+        pictures = needed_pictures(geometry, image, count)
         camera = geometry_cameras(geometry, depth, fov_degrees)[batch_index]
         picture = pictures[batch_index if len(pictures) > 1 else 0]
         splats = splats_of(

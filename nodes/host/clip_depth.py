@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ...mforce_core.depth.codec import mean_depth
 from ...mforce_core.picture.placement import Placement
-from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
+from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
 from ...mforce_core.video.files import VideoReader
 from ...mforce_core.video.going_on import path_from
 from ...mforce_core.video.steady import Steadier, Steadiness, batches
@@ -37,6 +37,7 @@ from .joint_model import check_joint
 from .nano_parts import warn_of_unfamiliar
 from .notices import notice
 from .path_plan import PathPlan
+from .picture_latent import encode_pictures
 from .progress import depth_on_node
 from .starting_noise import draw_noise, noise_and_depth
 
@@ -125,20 +126,14 @@ class ClipDepth:
     def __call__(self, pictures: Tensor, start: Tensor | None = None, level: float = 1.0) -> Tensor:
         """Depth maps (B, H, W) of pictures (B, 3, H, W) in [0, 1]."""
         comfy.model_management.throw_exception_if_processing_interrupted()
-        rgb = self.vae.encode(rearrange(pictures, "b c h w -> b h w c"))
-        count, _, height, width = pictures.shape
-        wanted = (count, RGB_CHANNELS, height // PATCH_SIZE, width // PATCH_SIZE)
-        if tuple(rgb.shape) != wanted:
-            raise ValueError(
-                f"the VAE gave a latent of shape {tuple(rgb.shape)}, but the model needs {wanted}; connect the VAE of"
-                " Load MF Model or the FLUX.2 VAE."
-            )
+        rgb = encode_pictures(self.vae, rearrange(pictures, "b c h w -> b h w c"))
+        count, _, height, width = rgb.shape
         if not self._warned:
             warn_of_unfamiliar(self.node, self.vae, rgb)
             self._warned = True
         seeds = [self.seed] * count
         if start is None or not start.isfinite().flatten(1).any(1).all():
-            level, depth = 1.0, empty_stream(count, DEPTH_CHANNELS, *wanted[2:])
+            level, depth = 1.0, empty_stream(count, DEPTH_CHANNELS, height, width)
             noise = draw_noise(rgb, depth, seeds)
         else:
             noise, depth = noise_and_depth(rgb, start, seeds)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .geometry import as_moge, geometry_cameras, geometry_depth, geometry_pictures
+from .geometry import as_moge, geometry_cameras, geometry_depth, needed_pictures
 from .images import resize_image
 from .progress import Advance, with_inner_progress
 from .views import Footage
@@ -29,9 +29,7 @@ def footage_of(geometry: dict[str, Any], image: Tensor | None, fov_degrees: floa
     """
     geometry = as_moge(geometry)
     depth, valid = geometry_depth(geometry)
-    pictures = geometry_pictures(geometry, image, len(depth))
-    if pictures is None:
-        raise ValueError("the geometry has no picture; connect one to image.")
+    pictures = needed_pictures(geometry, image, len(depth))
     empty = (~valid.flatten(1).any(1)).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"depth map {empty[0]} of geometry has no valid pixel, so there is nothing to see.")

@@ -156,6 +156,25 @@ def geometry_pictures(geometry: dict[str, Any], image: Tensor | None, count: int
     return to_rgb(image).cpu()
 
 
+def needed_pictures(geometry: dict[str, Any], image: Tensor | None, count: int) -> Tensor:
+    """The same, where there must be some; raises ValueError."""
+    pictures = geometry_pictures(geometry, image, count)
+    if pictures is None:
+        raise ValueError("the geometry has no picture; connect one to image.")
+    return pictures
+
+
+def surroundings(geometry: dict[str, Any]) -> dict[str, Any]:
+    """What a geometry says beyond its maps and lenses, for one made of it: places, enlargement."""
+    return {key: geometry[key] for key in ("extrinsics", "enlarged") if key in geometry}
+
+
+def check_index(batch_index: int, count: int) -> None:
+    """Raise ValueError unless there is a depth map of this number."""
+    if batch_index >= count:
+        raise ValueError(f"batch_index is {batch_index}, but there are {count} depth maps (counted from 0).")
+
+
 def raw_depth(depth: Any, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     """Depth (B, H, W) float32 and its valid pixels, on the CPU, of a geometry or an IMAGE that holds raw depth.
 

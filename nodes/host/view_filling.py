@@ -1,7 +1,6 @@
 """Filling the holes of views with core's sampler: both streams at once, then the depth once more.
 
-Relies on: core's post-CFG functions, as `.correction` does, ``comfy.utils.pack_latents`` and ``encode`` and ``decode``
-of a VAE.
+Relies on: core's post-CFG functions, as `.correction` does, ``comfy.utils.pack_latents`` and ``decode`` of a VAE.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ from torch import Tensor
 
 from ...mforce_core.explore.hold import Hold, fill_path
 from ...mforce_core.explore.view import Filled, Seen
-from ...mforce_core.release import PATCH_SIZE, RGB_CHANNELS
+from ...mforce_core.release import PATCH_SIZE
 from ...mforce_core.settings import DEPTH_STEPS, FILL_NOISE, FILL_STEPS
 from .core_sampler import IMAGE_TO_DEPTH, JOINT, Settings, sample_latent
 from .correction import Correction
 from .joint_latent import joint
 from .joint_model import check_joint
 from .path_plan import PathPlan
+from .picture_latent import encode_pictures
 from .picture_noise import SEEDS
 from .progress import ViewProgress
 from .shared_inputs import model_input, seed_input, vae_input
@@ -137,15 +137,7 @@ class Filling:
         return guided
 
     def _encode(self, color: Tensor) -> Tensor:
-        rgb = self.vae.encode(color[None])
-        height, width = color.shape[:2]
-        wanted = (1, RGB_CHANNELS, height // PATCH_SIZE, width // PATCH_SIZE)
-        if tuple(rgb.shape) != wanted:
-            raise ValueError(
-                f"the VAE gave a latent of shape {tuple(rgb.shape)}, but the model needs {wanted}; connect the VAE of"
-                " Load MF Model or the FLUX.2 VAE."
-            )
-        return rgb.float()
+        return encode_pictures(self.vae, color[None]).float()
 
     def _decode(self, rgb: Tensor) -> Tensor:
         return self.vae.decode(rgb)[0].float().cpu()
