@@ -67,7 +67,9 @@ def _nothing(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> Tensor:
     if out is not None:
         return out.zero_()
     zeros = torch.zeros_like(q).flatten(2)
-    return zeros + (0 * k.sum() + 0 * v.sum() + 0 * q[..., :0].sum()).to(q.dtype) if q.requires_grad else zeros
+    if not needs_gradient(q, k, v):
+        return zeros
+    return zeros + q[..., :0].sum() + k[..., :0].sum() + v[..., :0].sum()
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> Tensor:

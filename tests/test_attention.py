@@ -139,6 +139,8 @@ def test_nothing_to_attend(shape: tuple[int, int, int]) -> None:
     assert found.shape == (shape[0], shape[1], 32)
     assert (found == 0).all()
     assert all((grad == 0).all() for grad in torch.autograd.grad(found.sum(), (q, k, v)))
+    of_values_alone = attention(q.detach(), k.detach(), v)
+    assert (torch.autograd.grad(of_values_alone.sum(), v)[0] == 0).all()
     out = torch.full_like(found, torch.nan)
     with torch.no_grad():
         assert attention(q, k, v, out=out) is out

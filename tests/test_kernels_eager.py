@@ -105,6 +105,16 @@ def test_autograd_alone_meets_no_operator(op: str, monkeypatch: pytest.MonkeyPat
             RUNS[op](*inputs())
 
 
+def test_an_operator_writes_where_it_is_told() -> None:
+    x = inputs()[0].detach()
+    out = torch.full_like(x[..., :12], torch.nan)
+    with back_end("triton"), Watch() as watch:
+        assert swiglu(x, out=out) is out
+    assert watch.seen == {"swiglu"}
+    with back_end("triton"):
+        assert torch.equal(out, swiglu(x))
+
+
 @pytest.mark.parametrize("op", RUNS)
 def test_a_gradient_has_no_gradient(op: str) -> None:
     """The kernels have none for it; silence would be a wrong one."""
