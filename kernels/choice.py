@@ -16,7 +16,7 @@ from .measured import measured_choice
 from .registry import BACK_ENDS, OPS, BackEnd, BackEndUnavailable, Call, Op, count, log_once
 from .spec import AUTO, asked_for, scope
 from .tracing import constant_when_traced, is_passive, needs_gradient
-from .trials import trial
+from .trials import problem_of
 
 #: (operation, back end) -> how often it was built into compiled code.
 compiled: Counter[tuple[str, str]] = Counter()
@@ -115,10 +115,7 @@ def choose(call: Call, asked: str, passive: bool) -> str:
 
 
 def _require(call: Call, name: str, passive: bool) -> str:
-    back_end = BACK_ENDS[call.op][name]
-    reason = back_end.problem(call)
-    if reason is None and back_end.needs_trial and not passive:
-        reason = trial(call.op, name, call.device, call.dtype, call.width, call.gradient)
+    reason = BACK_ENDS[call.op][name].problem(call) if passive else problem_of(call, name)
     if reason is not None:
         raise BackEndUnavailable(call.op, name, reason)
     return name

@@ -13,7 +13,7 @@ from .choice import candidates, choices, compiled
 from .measured import measured_choice
 from .registry import BACK_ENDS, OPS, Call, launches
 from .spec import AUTO, asked_for, back_end, current_spec, scope
-from .trials import trial
+from .trials import problem_of
 from .versions import versions
 
 #: Channels of a row and features of a head that a report is about.
@@ -41,7 +41,7 @@ def kernel_report(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> 
 
 def _report(op: str, device: torch.device, dtype: torch.dtype) -> OpReport:
     call = Call(op, device, dtype, _USUAL_WIDTH.get(op, 64), False)
-    back_ends = {name: _problem(call, name) for name in BACK_ENDS[op]}
+    back_ends = {name: problem_of(call, name) for name in BACK_ENDS[op]}
     measured = measured_choice(device).measured() if device.type == "cuda" else {}
     measured = {bucket: entry for bucket, entry in measured.items() if bucket.startswith(f"{op} ")}
     name = asked_for(op, scope.spec)
@@ -56,14 +56,6 @@ def _report(op: str, device: torch.device, dtype: torch.dtype) -> OpReport:
         return OpReport(" or ".join(works), "the fastest, measured once per size", back_ends, measured)
     found = works[0] if works else OPS[op].yardstick
     return OpReport(found, "the only one that works" if works else "no kernel works", back_ends, measured)
-
-
-def _problem(call: Call, name: str) -> str | None:
-    back_end = BACK_ENDS[call.op][name]
-    problem = back_end.problem(call)
-    if problem is None and back_end.needs_trial:
-        problem = trial(call.op, name, call.device, call.dtype, call.width, call.gradient)
-    return problem
 
 
 def what_ran(since: Counter[tuple[str, str]] | None = None) -> dict[str, Any]:

@@ -33,11 +33,20 @@ def trial(op: str, name: str, device: torch.device, dtype: torch.dtype, width: i
         return _wrong(lambda: _run(op, name, arguments), expected, dtype)
 
 
+def problem_of(call: Call, name: str) -> str | None:
+    """Why a back end cannot run a call; one that does not know beforehand is tried. None where it can."""
+    back_end = BACK_ENDS[call.op][name]
+    problem = back_end.problem(call)
+    if problem is None and back_end.needs_trial:
+        problem = trial(call.op, name, call.device, call.dtype, call.width, call.gradient)
+    return problem
+
+
 def median_seconds(call: Call, names: Iterable[str]) -> dict[str, float]:
     """Median seconds of every back end that works and agrees with the operation's yardstick, which must work.
 
     Timed in turns, forward, or forward and backward where a gradient is needed. Those that are left out are logged with
-    the reason; those that are far behind after a round are not timed again.
+    the reason; those that are far behind after two rounds are not timed again.
     """
     op = OPS[call.op]
     with _plain():

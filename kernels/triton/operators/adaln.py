@@ -10,7 +10,7 @@ from ...adaln import LAYER_NORM_EPS
 from ...registry import count
 from ...tracing import needs_gradient
 from ..adaln import backward, forward
-from .eager import Formula, differentiable, unrecorded, unwatched
+from .eager import Formula, contiguous_rows, differentiable, unrecorded, unwatched
 
 
 def run_adaln(x: Tensor, lengths: list[int], shifts: list[Tensor], scales: list[Tensor]) -> Tensor:
@@ -186,11 +186,6 @@ def _gradients(
     return run(x, y, grad_z, grad_h, lengths, gates, scales)
 
 
-def _rows(grad: Tensor) -> Tensor:
-    """Kernels read contiguous rows; a gradient may come expanded from a sum."""
-    return grad if grad.stride(-1) == 1 else grad.contiguous()
-
-
 def _adaln_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, ctx.lengths, _, scales = inputs
     ctx.save_for_backward(x, *scales)
@@ -198,7 +193,7 @@ def _adaln_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _adaln_backward(ctx: Any, grad: Tensor) -> tuple:
     x, *scales = ctx.saved_tensors
-    grad_x, *vectors = _gradients(x, None, None, _rows(grad), ctx.lengths, [], scales)
+    grad_x, *vectors = _gradients(x, None, None, contiguous_rows(grad), ctx.lengths, [], scales)
     count = len(scales)
     return grad_x, None, vectors[:count], vectors[count:]
 
@@ -215,7 +210,7 @@ def _residual_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _residual_backward(ctx: Any, grad: Tensor) -> tuple:
     y, *gates = ctx.saved_tensors
-    grad_y, *grad_gates = _gradients(None, y, _rows(grad), None, ctx.lengths, gates, [])
+    grad_y, *grad_gates = _gradients(None, y, contiguous_rows(grad), None, ctx.lengths, gates, [])
     return grad, grad_y, None, grad_gates
 
 
@@ -233,7 +228,7 @@ def _both_backward(ctx: Any, grad_z: Tensor, grad_h: Tensor) -> tuple:
     z, y, *vectors = ctx.saved_tensors
     count = len(ctx.lengths)
     grad_x, grad_y, *grads = _gradients(
-        z, y, _rows(grad_z), _rows(grad_h), ctx.lengths, vectors[:count], vectors[count:]
+        z, y, contiguous_rows(grad_z), contiguous_rows(grad_h), ctx.lengths, vectors[:count], vectors[count:]
     )
     return grad_x, grad_y, None, grads[:count], grads[count : 2 * count], grads[2 * count :]
 

@@ -10,11 +10,11 @@ from ...registry import count
 from ...tracing import needs_gradient
 from ..attention import forward
 from ..attention_backward import backward
-from .eager import Formula, differentiable, unrecorded, unwatched
+from .eager import Formula, contiguous_rows, differentiable, unrecorded, unwatched
 
 
 def run_attention(q: Tensor, k: Tensor, v: Tensor, out: Tensor | None) -> Tensor:
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+    q, k, v = (contiguous_rows(x) for x in (q, k, v))
     if unwatched(q, k, v):
         if needs_gradient(q, k, v):
             return differentiable(_ATTENTION, q, k, v)[0]
@@ -95,8 +95,7 @@ def _setup(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
 
 
 def _backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    # The gradient of a sum or a slice may come expanded or strided.
-    grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
+    grad_out = contiguous_rows(grad_out)
     saved = ctx.saved_tensors
     run = _flash_attention_backward if unrecorded(grad_out, *saved) else flash_attention_backward
     return run(grad_out, *saved)

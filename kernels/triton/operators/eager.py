@@ -35,6 +35,11 @@ def unrecorded(*tensors: Tensor) -> bool:
     return not torch.is_grad_enabled() and unwatched(*tensors)
 
 
+def contiguous_rows(x: Tensor) -> Tensor:
+    """Kernels read a last axis without gaps; a gradient may come expanded from a sum, or strided from a slice."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def differentiable(formula: Formula, *arguments: Any) -> Any:
     """``formula.run(*arguments)``, recorded by autograd."""
     counts, spread = _spread(arguments)

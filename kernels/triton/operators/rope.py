@@ -10,7 +10,7 @@ from ...registry import count
 from ...rope import RMS_NORM_EPS, PackedHeads, joint_buffer
 from ...tracing import needs_gradient
 from ..rope import backward, forward
-from .eager import Formula, differentiable, unrecorded, unwatched
+from .eager import Formula, contiguous_rows, differentiable, unrecorded, unwatched
 
 
 def run_qk_norm_rope(streams: Sequence[PackedHeads], table: Tensor, inplace: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,7 +131,7 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple:
     table, *saved = ctx.saved_tensors
     count = len(saved) // 3
     qkvs, query_scales, key_scales = saved[:count], saved[count : 2 * count], saved[2 * count :]
-    grad_q, grad_k, grad_v = (grad if grad.stride(-1) == 1 else grad.contiguous() for grad in grads)
+    grad_q, grad_k, grad_v = (contiguous_rows(grad) for grad in grads)
     run = _qk_norm_rope_backward if unrecorded(*grads, *qkvs) else qk_norm_rope_backward
     out = run(grad_q, grad_k, grad_v, qkvs, query_scales, key_scales, table)
     return out[:count], out[count : 2 * count], out[2 * count :], None

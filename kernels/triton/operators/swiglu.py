@@ -9,13 +9,14 @@ from torch.library import custom_op
 from ...registry import count
 from ...tracing import needs_gradient
 from ..swiglu import backward, forward
-from .eager import Formula, differentiable, unrecorded, unwatched
+from .eager import Formula, contiguous_rows, differentiable, unrecorded, unwatched
 
 
 def run_swiglu(x: Tensor, left: Tensor | None, out: Tensor | None) -> Tensor:
     tensors = (x,) if left is None else (x, left)
     if not unwatched(*tensors):
-        return swiglu(x, left)
+        found = swiglu(x, left)
+        return found if out is None else out.copy_(found)
     if needs_gradient(*tensors):
         return differentiable(_SWIGLU, x, left)
     return _swiglu(x, left) if out is None else _into(x, out)
@@ -72,7 +73,7 @@ def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple:
     (x,) = ctx.saved_tensors
-    grad = grad if grad.stride(-1) == 1 else grad.contiguous()
+    grad = contiguous_rows(grad)
     run = _swiglu_backward if unrecorded(grad, x) else swiglu_backward
     grad_x = run(grad[..., ctx.offset or 0 :], x)
     return grad_x, None if ctx.offset is None else grad[..., : ctx.offset]
