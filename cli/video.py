@@ -6,7 +6,6 @@ import json
 import shutil
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,7 @@ from ..mforce_core.video.files import VideoReader, VideoWriter
 from ..mforce_core.video.flow import import_cv2
 from ..mforce_core.video.frame_depth import FrameDepth
 from ..mforce_core.video.steady import State, Steadier, Steadiness
+from ..mforce_core.video.timing import TimeStamps
 from ..mforce_core.whole_file import whole_file
 from .generation import prepare
 from .progress import messages, progress_bar, say
@@ -97,8 +97,8 @@ def run_video(
         pipeline = Pipeline(settings, parts, [settings.prompt], say)
     steadier = Steadier(FrameDepth(pipeline, settings), how, state)
     try:
-        rate = _make_depth(clip, steadier, sequence, output, order)
-        _make_videos(clip, output, files, sequence, rate)
+        times = _make_depth(clip, steadier, sequence, output, order)
+        _make_videos(clip, output, files, sequence, times)
     except KeyboardInterrupt:
         say(f"Stopped after {progress.done} frames, all of them whole. The same command with this output resumes.")
         raise
@@ -124,8 +124,8 @@ def run_video(
     return output
 
 
-def _make_depth(clip: Path, steadier: Steadier, sequence: DepthSequence, output: Path, order: Any) -> Fraction:
-    """Write the depth files that are not there yet; returns the frames a second."""
+def _make_depth(clip: Path, steadier: Steadier, sequence: DepthSequence, output: Path, order: Any) -> TimeStamps | None:
+    """Write the depth files that are not there yet; returns when frames are shown, where they do not come at a rate."""
     progress = sequence.progress
     with VideoReader(clip) as video, progress_bar("depth") as advance:
         frames = iter(video)
@@ -146,17 +146,18 @@ def _make_depth(clip: Path, steadier: Steadier, sequence: DepthSequence, output:
             advance(progress.done, max(progress.done, video.count))
         if video.breaks_off:
             say(video.breaks_off)
-        return video.rate
+        return video.times
 
 
-def _make_videos(clip: Path, output: Path, files: Files, sequence: DepthSequence, rate: Fraction) -> None:
+def _make_videos(clip: Path, output: Path, files: Files, sequence: DepthSequence, times: TimeStamps | None) -> None:
     """The depth files as a video, in one range for the whole clip, with the clip's sound."""
     layouts = {"depth.mp4": DEPTH_ALONE} | ({"side_by_side.mp4": SIDE_BY_SIDE} if files.side_by_side else {})
     with ExitStack() as stack:
         video, advance = stack.enter_context(VideoReader(clip)), stack.enter_context(progress_bar("video"))
         partials = [stack.enter_context(whole_file(output / name)) for name in layouts]
         writers = [
-            stack.enter_context(VideoWriter(partial, rate, clip, sound_start=video.begins)) for partial in partials
+            stack.enter_context(VideoWriter(partial, video.rate, clip, sound_start=video.begins, times=times))
+            for partial in partials
         ]
         for number, (frame, depth) in enumerate(sequence.shown(video, files.colors), 1):
             for writer, layout in zip(writers, layouts.values(), strict=True):

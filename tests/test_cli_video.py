@@ -163,6 +163,25 @@ def test_a_stopped_run_leaves_whole_frames_and_is_resumed_to_the_bit(clip, tmp_p
     assert run(clip, *OPTIONS, "--output", out).exit_code == 2
 
 
+def test_frames_of_a_clip_without_a_rate_keep_their_times(tmp_path):
+    ticks = [0, 40, 300, 340, 1200, 1234, 1270, 2000]
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        video = container.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = SHAPE[1], SHAPE[0], "bgr0"
+        video.codec_context.time_base = Fraction(1, 1000)
+        for tick, picture in zip(ticks, frames(), strict=False):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = tick, Fraction(1, 1000)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    result = run(tmp_path / "clip.mkv", *OPTIONS, "--side-by-side", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    for name in ("depth.mp4", "side_by_side.mp4"):
+        with av.open(str(tmp_path / "out" / name)) as made:
+            times = [frame.time for frame in made.decode(video=0)]
+        assert times == pytest.approx([tick / 1000 for tick in ticks], abs=1e-3)
+
+
 def jpeg(tmp_path, size):
     Image.new("RGB", size).save(tmp_path / "one.jpg")
     return (tmp_path / "one.jpg").read_bytes()

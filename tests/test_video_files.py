@@ -1,7 +1,8 @@
-"""Parts of video files are the frames that decoding all of the file gives, read from near their beginning."""
+"""Video files against PyAV alone: parts of them, sound, uneven time stamps, colors."""
 
 import io
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import av
 from av.video.frame import PictureType
 
 from mforce.mforce_core.video.files import VideoReader, VideoWriter
+from mforce.mforce_core.video.timing import uneven_times
 
 COUNT, SIDE = 90, 64
 #: Key frames 15 apart, three frames between two that are shown in another order than they are decoded in, and what
@@ -184,3 +186,121 @@ def test_a_picture_that_is_damaged_is_named_with_its_time(tmp_path):
     (tmp_path / "d.mp4").write_bytes(content)
     with VideoReader(tmp_path / "d.mp4") as clip, pytest.raises(ValueError, match=r"a picture after [12]\.\d s cannot"):
         list(clip)
+
+
+#: Milliseconds at which pictures are shown, as a telephone or a recorder of screens has them; the last is the end.
+UNEVEN = [0, 33, 70, 105, 400, 420, 1700, 1733, 1766, 1801, 2500, 2600]
+CONTAINERS = {"mp4": "libx264", "mov": "libx264", "mkv": "ffv1", "webm": "libvpx-vp9"}
+
+
+def write_uneven(path, codec, ticks=UNEVEN):
+    unit, ends = Fraction(1, 1000), dict(pairwise(ticks))
+    with av.open(str(path), "w") as made:
+        stream = made.add_stream(codec, rate=25)
+        stream.width, stream.height = SIDE, SIDE
+        stream.pix_fmt = {"ffv1": "bgr0", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        stream.codec_context.time_base = unit
+        frames = [av.VideoFrame.from_ndarray(np.full((SIDE, SIDE, 3), 20 * n, np.uint8)) for n in range(len(ends))]
+        for frame, tick in zip(frames, ends, strict=True):
+            frame.pts, frame.time_base = tick, unit
+        for frame in (*frames, None):
+            for packet in stream.encode(frame):
+                packet.duration = ends[packet.pts] - packet.pts
+                made.mux(packet)
+
+
+def copied(path, to, **part):
+    """The pictures and times of a copy by reader and writer."""
+    with VideoReader(path, **part) as clip:
+        pictures = list(clip)
+        with VideoWriter(to, clip.rate, sound_start=clip.begins, times=clip.times) as writer:
+            for picture in pictures:
+                writer.write(picture)
+    with av.open(str(to)) as made:
+        length = float(made.streams.video[0].duration * made.streams.video[0].time_base)
+        frames = list(made.decode(video=0))
+    return [frame.time for frame in frames], length, [frame.to_ndarray(format="rgb24") for frame in frames]
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_pictures_are_shown_when_they_were_shown(tmp_path, kind):
+    path = tmp_path / f"clip.{kind}"
+    write_uneven(path, CONTAINERS[kind])
+    with av.open(str(path)) as file:
+        wanted = [frame.time for frame in file.decode(video=0)]
+    assert wanted == pytest.approx([tick / 1000 for tick in UNEVEN[:-1]], abs=1e-4)
+    times, length, pictures = copied(path, tmp_path / "made.mp4")
+    assert times == pytest.approx(wanted, abs=1e-4)
+    assert length >= times[-1] + 0.03
+    assert [round(picture.mean() / 20) for picture in pictures] == list(range(len(UNEVEN) - 1))
+
+
+def test_the_last_picture_stays_as_long_as_it_did(tmp_path):
+    write_uneven(tmp_path / "clip.mov", "mjpeg", [0, 40, 500, 560, 3000])
+    with av.open(str(tmp_path / "clip.mov")) as file:
+        assert [*file.decode(video=0)][-1].duration * file.streams.video[0].time_base == pytest.approx(2.44)
+    _, length, _ = copied(tmp_path / "clip.mov", tmp_path / "made.mp4")
+    assert length == pytest.approx(3.0, abs=1e-3)
+    with VideoReader(tmp_path / "made.mp4") as made:
+        assert len(list(made)) == 4
+        assert made.breaks_off is None
+
+
+def test_a_part_of_an_uneven_clip_stays_with_its_sound(tmp_path):
+    """The sound is copied from second 0.41 on; the first picture after it comes 10 ms later."""
+    write_uneven(tmp_path / "clip.mkv", "ffv1")
+    times, _, _ = copied(tmp_path / "clip.mkv", tmp_path / "made.mp4", start=0.41, duration=1.4)
+    assert times == pytest.approx([0.01, 1.29, 1.323, 1.356, 1.391], abs=1e-3)
+
+
+def test_units_finer_than_a_file_can_count_are_rounded(tmp_path):
+    ticks = [tick * 1_000_000 for tick in UNEVEN]
+    stamps = uneven_times(ticks, Fraction(1, 1_000_000_000), Fraction(10), 0.0)
+    assert stamps.unit == Fraction(1, 90_000)
+    assert [stamps.seconds(number) for number in range(len(UNEVEN))] == [tick / 1000 for tick in UNEVEN]
+
+
+def test_clips_with_a_rate_have_no_time_stamps_of_their_own(clip):
+    for start in (0.0, 1.0):
+        with VideoReader(io.BytesIO(clip), start=start) as video:
+            assert len(list(video)) > COUNT / 2
+            assert video.times is None
+
+
+@pytest.mark.parametrize("ticks", [[0, 40, 40, 200, 240], [0, 300, 100, 400, 440]])
+def test_time_stamps_that_do_not_rise_count_for_nothing(ticks):
+    assert uneven_times(ticks, Fraction(1, 1000), Fraction(25), 0.0) is None
+
+
+#: Weights of red, green and blue in luma, ITU-R BT.709 and BT.601.
+LUMA = {"BT.709": (0.2126, 0.7152, 0.0722), "BT.601": (0.299, 0.587, 0.114)}
+
+
+def from_ycbcr(planes, weights):
+    """Limited range to RGB by the formulas of the standard."""
+    red, green, blue = weights
+    luma, *chroma = (
+        (plane - low) * 255 / span for plane, low, span in zip(planes, (16, 128, 128), (219, 224, 224), strict=True)
+    )
+    r, b = luma + 2 * (1 - red) * chroma[1], luma + 2 * (1 - blue) * chroma[0]
+    return np.stack([r, (luma - red * r - blue * b) / green, b], -1)
+
+
+def test_colors_are_those_that_the_file_names(tmp_path):
+    colors = np.array([[200, 30, 40], [20, 180, 60], [30, 50, 220], [230, 220, 40], [128, 128, 128], [0, 0, 0]])
+    with VideoWriter(tmp_path / "made.mp4", Fraction(25)) as writer:
+        for color in colors:
+            writer.write(np.broadcast_to(color.astype(np.uint8), (SIDE, SIDE, 3)))
+    with av.open(str(tmp_path / "made.mp4")) as made:
+        codec = made.streams.video[0].codec_context
+        tags = codec.color_primaries, codec.color_trc, codec.colorspace, codec.color_range
+        assert tags == (1, 1, 1, 1)  # BT.709 in all three, limited range
+        frames = [frame.to_ndarray().astype(float) for frame in made.decode(video=0)]
+    middle, half = SIDE // 2, SIDE // 4
+    luma = np.array([frame[middle, middle] for frame in frames])
+    chroma = np.array([frame[SIDE:].reshape(2, SIDE // 2, SIDE // 2)[:, half, half] for frame in frames]).T
+    assert np.abs(from_ycbcr((luma, *chroma), LUMA["BT.709"]) - colors).max() <= 2
+    assert np.abs(from_ycbcr((luma, *chroma), LUMA["BT.601"]) - colors).max() > 10
+    with VideoReader(tmp_path / "made.mp4") as video:  # FFmpeg rounds down on its way to RGB
+        read = np.array([picture[middle, middle] for picture in video]).astype(int)
+    assert np.abs(read - colors).max() <= 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -12,6 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .timing import TimeStamps, uneven_times
+
 #: Of H.264; 16 is hardly to be told from the source.
 _QUALITY = "16"
 #: Seconds by which a key frame is looked for farther back, the first time.
@@ -20,6 +23,12 @@ _FARTHER = 1.0
 _WHOLE = 0.9
 #: Frames a second where a file does not say.
 _USUAL_RATE = Fraction(24)
+#: Matrices of colors, as PyAV calls them.
+_BT601, _BT709 = "ITU601", "ITU709"
+#: BT.709 in limited range, in the codes of ITU-T H.273 and of FFmpeg, by the names of an encoder's properties.
+_COLOR_TAGS = {"color_primaries": 1, "color_trc": 1, "colorspace": 1, "color_range": 1}
+#: The codes of RGB, and of files that do not say.
+_NO_MATRIX = (0, 2)
 
 
 class VideoReader:
@@ -52,6 +61,7 @@ class VideoReader:
         self.rate: Fraction = stream.average_rate or stream.guessed_rate or _USUAL_RATE
         self.begins: float = max(start, float((stream.start_time or 0) * (stream.time_base or 0)))
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        self._shown, self._last_lasts = array("q"), 0
         self.count: int = stream.frames or round(length * self.rate)
         #: Seconds that the file says it lasts, 0 where it does not, and the time of the last picture that was read.
         self._length = length or (self._container.duration or 0) / self._av.time_base
@@ -72,7 +82,7 @@ class VideoReader:
                     continue
                 if self._duration and frame.time is not None and frame.time >= self._start + self._duration:
                     return
-                picture = frame.to_ndarray(format="rgb24")
+                picture = frame.to_ndarray(format="rgb24", **_matrix(frame.colorspace))
                 picture = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
                 if size and picture.shape != size:
                     raise ValueError(
@@ -80,6 +90,7 @@ class VideoReader:
                         f"{picture.shape[0]}: cut it there, or scale it to one size."
                     )
                 size, self._reached = picture.shape, frame.time
+                self._note_time(frame)
                 yield picture
         except self._av.error.FFmpegError as error:
             if not size:
@@ -98,10 +109,26 @@ class VideoReader:
         if self._duration or self._reached is None:
             return None
         start = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
-        read = self._reached - start + 1 / float(self.rate)
+        lasts = max(1 / self.rate, self._last_lasts * (self._stream.time_base or 0))
+        read = self._reached - start + float(lasts)
         if read >= _WHOLE * self._length:
             return None
         return f"{self.name} breaks off: its pictures end after {read:.1f} of {self._length:.1f} s."
+
+    @property
+    def times(self) -> TimeStamps | None:
+        """When the pictures read so far are shown, None where they come at the rate or the file does not say."""
+        unit = self._stream.time_base
+        if not self._shown or not unit:
+            return None
+        lasts = self._last_lasts or max(1, round(1 / (self.rate * unit)))
+        return uneven_times([*self._shown, self._shown[-1] + lasts], unit, self.rate, self.begins)
+
+    def _note_time(self, frame: Any) -> None:
+        # A picture without a time stamp takes the one before it, and so none of them counts.
+        before = self._shown[-1] if self._shown else 0
+        self._shown.append(before if frame.pts is None else frame.pts)
+        self._last_lasts = frame.duration
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames in the order in which they are shown, the first no later than ``start``."""
@@ -172,20 +199,32 @@ class VideoWriter:
         rate: frames a second.
         sound_of: a video whose sound is copied, where the file can hold it.
         sound_start: seconds of its sound that are left out.
+        times: when pictures are shown that do not come at the rate.
     """
 
     def __init__(
-        self, path: Path, rate: Fraction, sound_of: Path | BinaryIO | None = None, *, sound_start: float = 0.0
+        self,
+        path: Path,
+        rate: Fraction,
+        sound_of: Path | BinaryIO | None = None,
+        *,
+        sound_start: float = 0.0,
+        times: TimeStamps | None = None,
     ) -> None:
         av = import_av()
         self._av, self._container = av, av.open(_url(path), "w", format="mp4")
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": _QUALITY}
+        for name, code in _COLOR_TAGS.items():
+            setattr(self._stream.codec_context, name, code)
+        if times is not None:
+            self._stream.codec_context.time_base = times.unit
         self._source = None if sound_of is None else _opened(sound_of)
         self._sound = self._sound_packets(sound_start)
         self._waiting: Any = next(self._sound, None)
-        self._written, self._rate = 0, rate
+        self._written, self._rate, self._times = 0, rate, times
+        self._first_decoded: int | None = None
 
     def write(self, picture: np.ndarray) -> None:
         """Append a picture (H, W, 3) uint8."""
@@ -193,9 +232,16 @@ class VideoWriter:
         picture = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         if not self._written:
             self._stream.width, self._stream.height = picture.shape[1], picture.shape[0]
-        self._container.mux(self._stream.encode(self._av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        frame = self._av.VideoFrame.from_ndarray(picture, format="rgb24")
+        frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=_BT709)
+        if self._times is not None:
+            frame.pts, frame.time_base = self._times.ticks[self._written], self._times.unit
+        packets = self._stream.encode(frame)
+        if packets and self._first_decoded is None:
+            self._first_decoded = packets[0].dts
+        self._container.mux(packets)
         self._written += 1
-        self._copy_sound(self._written / float(self._rate))
+        self._copy_sound(self._shown_until)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -204,10 +250,27 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None and self._written:
-            self._container.mux(self._stream.encode(None))
+            self._finish()
         if self._source is not None:
             self._source.close()
         self._container.close()
+
+    @property
+    def _shown_until(self) -> float:
+        """When the last picture ends."""
+        return self._written / float(self._rate) if self._times is None else self._times.seconds(self._written)
+
+    def _finish(self) -> None:
+        """Write the pictures that the encoder still holds, which say when the last one ends."""
+        packets = self._stream.encode(None)
+        if self._times is not None and packets:
+            # A file ends with the picture shown last or with the durations of those decoded, whatever comes first.
+            first, ends = self._times.ticks[0], self._times.ticks[self._written]
+            shown_last = max(packets, key=lambda packet: packet.pts)
+            decoded = packets[-1].dts - (packets[0].dts if self._first_decoded is None else self._first_decoded)
+            shown_last.duration = ends - shown_last.pts
+            packets[-1].duration = ends - first - decoded
+        self._container.mux(packets)
 
     def _copy_sound(self, until: float) -> None:
         """Write the sound up to a time, so that pictures and sound lie beside each other in the file."""
@@ -234,6 +297,11 @@ class VideoWriter:
             packet.pts, packet.dts = packet.pts - left_out, packet.dts - left_out
             packet.stream = copied
             yield packet
+
+
+def _matrix(code: int) -> dict[str, Any]:
+    """What PyAV is told of a frame's matrix: its version 16 would take any for BT.601, unless two of them are named."""
+    return {} if code in _NO_MATRIX else {"src_colorspace": code, "dst_colorspace": _BT601}
 
 
 def _opened(source: Path | BinaryIO) -> Any:

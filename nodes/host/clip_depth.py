@@ -28,6 +28,7 @@ from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
 from ...mforce_core.video.files import VideoReader
 from ...mforce_core.video.going_on import path_from
 from ...mforce_core.video.steady import Steadier, Steadiness, batches
+from ...mforce_core.video.timing import TimeStamps
 from .core_sampler import IMAGE_TO_DEPTH, Settings, read_task, run
 from .depth_latent import decode_stream, encode_stream
 from .image_fit import fit_image, place
@@ -57,6 +58,7 @@ class Clip:
         rate: frames a second.
         sound_start: seconds of the sound that come before the first frame.
         breaks_off: a sentence for a file that ends too early, known when its frames have been read.
+        times: when frames are shown that do not come at the rate; known after `pictures` has gone through them once.
     """
 
     breaks_off: str | None = None
@@ -65,6 +67,7 @@ class Clip:
         self._images: Tensor | None = frames if isinstance(frames, Tensor) else None
         self._source: Path | BytesIO | None = None
         self._audio: Any = None
+        self.times: TimeStamps | None = None
         self.rate, self.sound_start = USUAL_RATE, 0.0
         if isinstance(frames, InputImpl.VideoFromFile):
             source = frames.get_stream_source()
@@ -93,6 +96,7 @@ class Clip:
             with self._video() as video:
                 yield from video
                 self.breaks_off = video.breaks_off
+                self.times = video.times
             return
         for image in self._images.split(1):
             yield (to_rgb(image)[0].cpu().clamp(0, 1) * 255).round().byte().numpy()

@@ -88,7 +88,7 @@ def _write_video(clip: Clip, sequence: DepthSequence, look: Look, folder: Path) 
     bar, path = comfy.utils.ProgressBar(sequence.progress.done), folder / f"depth_{uuid4().hex}.mp4"
     with (
         whole_file(path) as partial,
-        VideoWriter(partial, clip.rate, clip.sound(), sound_start=clip.sound_start) as writer,
+        VideoWriter(partial, clip.rate, clip.sound(), sound_start=clip.sound_start, times=clip.times) as writer,
     ):
         for frame, depth in sequence.shown(_until_interrupted(clip.pictures()), look.colors):
             writer.write(laid_out(look.layout, frame, depth))

@@ -49,14 +49,19 @@ def main(root: Path, folder: Path) -> None:
     def there(place):
         return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
 
-    def written(path, pictures, sound=None):
-        """A lossless clip, by PyAV itself."""
+    def written(path, pictures, sound=None, ticks=None):
+        """A lossless clip, by PyAV itself, at the rate or at milliseconds."""
         with av.open(str(path), "w") as container:
             stream = container.add_stream("ffv1", rate=RATE)
             stream.width, stream.height, stream.pix_fmt = pictures.shape[2], pictures.shape[1], "bgr0"
             audio = None if sound is None else container.add_stream("aac", rate=48000, layout="mono")
-            for picture in pictures:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            if ticks is not None:
+                stream.codec_context.time_base = Fraction(1, 1000)
+            for number, picture in enumerate(pictures):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                if ticks is not None:
+                    frame.pts, frame.time_base = ticks[number], Fraction(1, 1000)
+                container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
             if audio is not None:
                 frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
@@ -116,6 +121,12 @@ def main(root: Path, folder: Path) -> None:
     # A part, from the tone on.
     parts = run(clip.as_trimmed(start_time=0.5, duration=0.25)).get_components()
     results["trimmed"] = [len(parts.images), float(parts.audio["waveform"][0, 0, 2000:10000].abs().mean())]
+
+    # A clip without a rate: when its pictures are shown.
+    ticks = [0, 40, 75, 700, 733, 1500, 1510, 1600]
+    unsteady = run(written(folder / "unsteady.mkv", frames[: len(ticks)], ticks=ticks)).get_stream_source()
+    with av.open(unsteady) as container:
+        results["unsteady"] = [[round(1000 * frame.time) for frame in container.decode(video=0)], ticks]
 
     # However long a clip is, few of its frames are in memory at once.
     usual, alive, most = clip_depth.Clip.pictures, weakref.WeakValueDictionary(), []

@@ -69,6 +69,11 @@ def test_a_part_has_its_own_sound(results):
     assert loud > 0.5
 
 
+def test_pictures_of_a_video_without_a_rate_keep_their_times(results):
+    found, wanted = results["unsteady"]
+    assert found == wanted
+
+
 def test_few_frames_are_in_memory_at_once(results):
     frames, most = results["alive"]
     assert frames == 2 * 48  # depth is made, then shown
