@@ -95,3 +95,22 @@ def test_activations_are_near_what_autograd_keeps_on_a_real_device() -> None:
         model(*inputs, torch.ones(1), torch.ones(1), (8, 8))
     real = sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in weights)
     assert count_costs(config).kept == pytest.approx(real, rel=0.25)
+
+
+def test_a_critic_is_trained_like_its_student() -> None:
+    """All once more but the average; the teacher looks once more, at where the student's steps land."""
+    both = ["distillation.matching_weight=1.0"]
+    plans, passes = [], []
+    for more in ([], both, [*both, "distillation.trajectory_weight=0.0"]):
+        config = read_train_config(Path("nano-distill"), more)
+        costs = count_costs(config)
+        plans.append(plan(config, costs, 1))
+        passes.append(costs.teacher_flops / costs.forward_flops)
+    without, critic, _ = plans
+    assert passes == [8, 10, 2]  # four guided steps of a trajectory, one guided look
+    assert critic.gradients == 2 * without.gradients
+    assert critic.optimizer == 2 * without.optimizer
+    assert critic.activations == 2 * without.activations
+    assert (critic.average, critic.teacher) == (without.average, without.teacher)
+    assert critic.weights - without.weights == 4 * parameters("nano-distill")
+    assert critic.flops - without.flops == pytest.approx(without.flops * (3 + 2) / (3 + 8), rel=0.02)

@@ -65,13 +65,14 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
     Counted: float32 weights, averages and moments, shared by the processes; float32 gradients, shared too unless they
     are added up once per step after several micro-batches; weights in the compute dtype, of two blocks where they are
     sharded and otherwise of one layer at a time; the teacher's own weights where it has some; what autograd keeps of
-    one micro-batch. Not counted: fragmentation, buffers of collectives, encoders, samples of ``data.on_device``.
+    one micro-batch; all but averages once more for a critic. Not counted: fragmentation, buffers of collectives,
+    encoders, samples of ``data.on_device``.
 
     Raises:
         ConfigError: the batch or the optimizer does not divide.
     """
     check_processes(config.batch_size, processes)
-    model = meta_model(config)
+    model, models = meta_model(config), 1 + config.has_critic
     width = model.compute_dtype.itemsize
     sizes = {name: p.numel() for name, p in model.named_parameters()}
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -92,14 +93,14 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
     return Plan(
         processes=processes,
         tokens=config.batch_size * (config.data.text_tokens + (1 + config.sizes().has_depth) * grid[0] * grid[1]),
-        weights=4 * total // processes + computing,
-        gradients=4 * learned // (1 if whole_gradients else processes),
-        optimizer=4 * moments // processes,
+        weights=models * 4 * total // processes + computing,
+        gradients=models * 4 * learned // (1 if whole_gradients else processes),
+        optimizer=models * 4 * moments // processes,
         average=4 * learned // processes,
         teacher=teacher // processes,
-        activations=rows * costs.kept,
-        checkpointed=rows * (outside + max(costs.by_block) + len(costs.by_block) * costs.block_input),
-        flops=config.batch_size * (costs.forward_flops + costs.backward_flops + costs.teacher_flops + again),
+        activations=rows * models * costs.kept,
+        checkpointed=rows * (models * (outside + len(costs.by_block) * costs.block_input) + max(costs.by_block)),
+        flops=config.batch_size * (models * (costs.forward_flops + costs.backward_flops + again) + costs.teacher_flops),
     )
 
 
@@ -132,8 +133,12 @@ def count_costs(config: TrainConfig) -> Costs:
         (velocity.float().sum() + (0 if depth_x0 is None else depth_x0.sum())).backward()
     teacher = 0.0
     if config.stage == "distill":
-        jump = config.distillation
-        passes = jump.teacher_steps * (1 + jump.guided(embeds=sizes.use_guidance_embed)) + (jump.teacher_share < 1)
+        jump, passes = config.distillation, 0
+        look = 1 + jump.guided(embeds=sizes.use_guidance_embed)
+        if jump.trajectory_weight:
+            passes += jump.teacher_steps * look + (jump.teacher_share < 1)
+        if config.has_critic:
+            passes += look
         teacher = float(forward.get_total_flops()) * passes
     elif config.distils:
         with FlopCounterMode(display=False) as alone, torch.no_grad():
