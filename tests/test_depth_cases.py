@@ -139,6 +139,16 @@ def test_other_candidates_are_named(tmp_path):
     np.testing.assert_array_equal(read_depth(path, channel="View.Depth.right.Z").depth, DECOY)
 
 
+@pytest.mark.parametrize("name", ["disparity", "Disparity.Y", "inverse_depth", "cam.InverseDepth.Z"])
+def test_a_channel_called_disparity_is_disparity(name, tmp_path):
+    read = read_depth(write_parts(tmp_path / "d.exr", {name: 1 / DEPTH, **dict.fromkeys(rgba(), DECOY)}))
+    np.testing.assert_allclose(read.depth, DEPTH, rtol=1e-6)
+    assert "so it was read as disparity" in read.notes[-1]
+    both = read_depth(write_parts(tmp_path / "e.exr", {name: DECOY, "view.depth.Z": DEPTH}))
+    np.testing.assert_array_equal(both.depth, DEPTH)
+    np.testing.assert_array_equal(read_depth(tmp_path / "d.exr", disparity=False).depth, 1 / DEPTH)
+
+
 def test_a_layer_can_be_named(tmp_path):
     path = write_parts(tmp_path / "d.exr", {"Z": DECOY, **{f"fog.{c}": DEPTH for c in "RGB"}})
     np.testing.assert_array_equal(read_depth(path, channel="Fog").depth, DEPTH)

@@ -12,16 +12,24 @@ import numpy as np
 from ..file_kinds import what_is
 from ..reasons import reason_of
 from .encoding import KEY, PLAIN, Encoding
-from .exr_channels import choose_channel, is_color_picture, matching_channels
+from .exr_channels import choose_channel, is_color_picture, is_inverse, matching_channels
 from .exr_header import check_header
 
 
 class ExrDepth(NamedTuple):
-    """numbers (H, W) of floats, NaN where there are none; what the file says they mean; notes on the choice."""
+    """Of the channel that was chosen.
+
+    Attributes:
+        numbers: (H, W) floats, NaN where there are none.
+        encoding: what the file says they mean, None where it does not.
+        notes: on the choice.
+        inverse: the channel is called disparity.
+    """
 
     numbers: np.ndarray
     encoding: Encoding | None
     notes: tuple[str, ...]
+    inverse: bool
 
 
 def read_exr(path: Path, wanted: str | None = None) -> ExrDepth:
@@ -71,7 +79,7 @@ def read_exr(path: Path, wanted: str | None = None) -> ExrDepth:
             notes = (*notes, f"{path.name} has an alpha of 0 everywhere; it was not used.")
     values = _in_display_window(values, header["dataWindow"], header["displayWindow"])
     text = header.get(KEY)
-    return ExrDepth(values, None if text is None else Encoding.from_text(text, path), notes)
+    return ExrDepth(values, None if text is None else Encoding.from_text(text, path), notes, is_inverse(name))
 
 
 def write_exr(

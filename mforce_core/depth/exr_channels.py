@@ -13,7 +13,11 @@ from typing import NamedTuple
 
 _ALPHA = ("a", "alpha", "opacity")
 #: Words for depth, in the names of layers and channels.
-_DEPTH = re.compile(r"^(z?-?depth\w*|\w*zdepth|\w*worlddepth|\w*scenedepth|hitpz|pz|zbuffer|zdistance|distance)$")
+_DEPTH = re.compile(
+    r"^(z?-?depth\w*|\w*zdepth|\w*worlddepth|\w*scenedepth|hitpz|pz|zbuffer|zdistance|distance|disparity)$"
+)
+#: Words of names whose numbers are 1 / depth.
+_INVERSE = frozenset(["disparity", "inverse", "inv"])
 #: Words for what is no depth, even alone in its layer or in a layer that also speaks of depth.
 _OTHER = frozenset(
     [
@@ -69,7 +73,7 @@ def choose_channel(names: Sequence[str], *, gray_color: Sequence[str] = ()) -> C
         rank, best = _best_of_layer(layer, parts, gray_color, alone=data_layers == {layer})
         if best is not None:
             words = _words(best.name)
-            ranked.append(((rank, bool(_SECOND & set(words)), best.name.count("."), best.name), best.name))
+            ranked.append(((rank, bool((_SECOND | _INVERSE) & set(words)), best.name.count("."), best.name), best.name))
     if not ranked:
         data = [channel for channel in channels if channel.component.lower() not in _ALPHA]
         if len(data) == 1 and not _is_other(data[0].name):
@@ -91,6 +95,11 @@ def matching_channels(names: Sequence[str], wanted: str) -> list[str]:
     by_component = {_split(name).component.lower(): name for name in layer}
     best = next((by_component[component] for component in _COMPONENTS if component in by_component), None)
     return [] if best is None else [best]
+
+
+def is_inverse(name: str) -> bool:
+    """Whether a channel's name says that larger is nearer."""
+    return not _INVERSE.isdisjoint(_words(name))
 
 
 def is_color_picture(names: Sequence[str]) -> bool:

@@ -151,6 +151,9 @@ def _read(path: Path, suffix: str, channel: str | None) -> tuple[np.ndarray, Enc
         return read_pfm(path), None, None, []
     if suffix == ".exr":
         exr = read_exr(path, channel)
+        if exr.encoding is None and exr.inverse:
+            note = f"{path.name}: its channel is called disparity or inverse, and so it was read as disparity."
+            return exr.numbers, Encoding(disparity=True), None, [*exr.notes, note]
         return exr.numbers, exr.encoding, None, list(exr.notes)
     image = read_image(path)
     return image.numbers, image.encoding, image.levels, []
@@ -204,7 +207,8 @@ def _unstretch(
         far_to_near = FAR_TO_NEAR
         notes.append(
             f"{path.name} looks stretched to all its levels, which do not say how far is far; its darkest pixel was "
-            f"taken as {FAR_TO_NEAR:g} times as far as its brightest. Give the ratio if you know it."
+            f"taken as {FAR_TO_NEAR:g} times as far as its brightest. Give the ratio with "
+            "`far_to_near` if you know it."
         )
     if not 1 < far_to_near < 1e6:
         raise ValueError(f"The ratio of far to near must be above 1, got {far_to_near:g}.")

@@ -130,7 +130,7 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
     if text_encoder is None and not words.exists():
         raise ValueError(
             f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
-            "trained from klein-4B) with `text_encoder`."
+            "trained from klein-4B), or that of the model that it was converted from, with `text_encoder`."
         )
     autoencoder = Path(vae or (found if found.is_dir() else found.parent))
     if vae is None and (prefix := vae_prefix(inside)) is not None:
@@ -138,7 +138,10 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
     elif vae is None and not autoencoder_files(autoencoder):
         named_vae = named_part(found, "vae")
         if named_vae is None:
-            raise ValueError(f"{found} has no autoencoder beside it: give the FLUX.2 autoencoder with `vae`.")
+            raise ValueError(
+                f"{found} has no autoencoder beside it: give the FLUX.2 autoencoder, or the folder of the model that it"
+                " was converted from, with `vae`."
+            )
         autoencoder = named_vae
     for setting, path in (("`text_encoder`", words), ("`vae`", autoencoder)):
         if not path.exists():
