@@ -241,9 +241,9 @@ def test_the_last_picture_stays_as_long_as_it_did(tmp_path):
         assert [*file.decode(video=0)][-1].duration * file.streams.video[0].time_base == pytest.approx(2.44)
     _, length, _ = copied(tmp_path / "clip.mov", tmp_path / "made.mp4")
     assert length == pytest.approx(3.0, abs=1e-3)
-    with VideoReader(tmp_path / "made.mp4") as made:
-        assert len(list(made)) == 4
-        assert made.breaks_off is None
+    with VideoReader(tmp_path / "clip.mov") as clip:
+        assert len(list(clip)) == 4
+        assert clip.breaks_off is None
 
 
 def test_a_part_of_an_uneven_clip_stays_with_its_sound(tmp_path):
