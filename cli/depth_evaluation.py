@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.depth.alignment import Kind
 from ..evaluation.depth.datasets import DataSpec, open_data
 from ..evaluation.depth.predictors import FromFiles, FromModel, FromPeer, PredictorSpec, open_predictor
 from ..evaluation.depth.protocols import Protocol, protocol
@@ -165,7 +166,7 @@ def predictor_from(
     *,
     predictions: Path | None,
     peer: str | None,
-    kind: str,
+    kind: Kind,
     members: int,
     seed: int,
     method: str,
@@ -175,16 +176,14 @@ def predictor_from(
     Raises:
         ValueError: options that exclude each other.
     """
-    if kind not in ("depth", "disparity"):
-        raise ValueError(f"--kind is depth or disparity, not {kind}.")
     if predictions is not None and peer is not None:
         raise ValueError("--predictions and --peer exclude each other.")
     if predictions is not None:
         if members != 1:
             raise ValueError("--ensemble is for models; saved maps are scored as they are.")
-        return FromFiles(predictions.absolute(), "disparity" if kind == "disparity" else "depth")
+        return FromFiles(predictions.absolute(), kind)
     if peer is not None:
-        return FromPeer(peer, "disparity" if kind == "disparity" else "depth", members, seed)
+        return FromPeer(peer, kind, members, seed)
     if kind != "depth":
         raise ValueError("--kind is for --predictions and --peer: this project's models predict depth.")
     assert settings_and_parts is not None

@@ -34,7 +34,7 @@ from ..mforce_core.scene3d.stereo import compose
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
 from ..mforce_core.video.files import VideoWriter
-from .export import open_scene
+from .export import open_scene, save_picture
 from .generation import load_pipeline, prepare
 from .progress import progress_bar, say
 
@@ -174,7 +174,7 @@ def _write(work: Path, world: World, steps: list[Step], way: Way, own: Camera, d
     """The filled views, their depth and cameras, the cloud, and the clip or both eyes."""
     height, width = depth.shape
     for number, step in enumerate(steps):
-        _save(step.view.color, work / f"view.{number + 1:04}.png")
+        save_picture(step.view.color, work / f"view.{number + 1:04}.png")
         np.save(work / f"depth.{number + 1:04}.npy", step.view.depth.numpy())
     cameras = CameraPath(
         torch.stack([step.camera.lens for step in steps]),
@@ -187,9 +187,9 @@ def _write(work: Path, world: World, steps: list[Step], way: Way, own: Camera, d
     places = way.places(way.frames, own, depth)
     if way.route == STEREO and way.cameras is None:
         left, right = (frame(world, camera)[0] for camera in places)
-        _save(left, work / "left.png")
-        _save(right, work / "right.png")
-        _save(compose(left, right, way.layout), work / "stereo.png")
+        save_picture(left, work / "left.png")
+        save_picture(right, work / "right.png")
+        save_picture(compose(left, right, way.layout), work / "stereo.png")
         return
     with progress_bar("clip") as advance:
         _write_clip(work, _frames(world, places, advance))
@@ -215,7 +215,3 @@ def _write_clip(work: Path, frames: Iterator[np.ndarray]) -> None:
     with clip:
         for picture in frames:
             clip.write(picture)
-
-
-def _save(picture: Tensor, path: Path) -> None:
-    Image.fromarray(to_bytes(picture).numpy()).save(path)

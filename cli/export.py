@@ -167,7 +167,7 @@ def write_stereo(scene: Scene, output: Path, layout: str, baseline: float, eyes:
         _view(scene, surface, pose, lens) for pose, lens in eye_cameras(scene.camera, baseline * screen, screen, eyes)
     )
     with whole_file(output) as partial:
-        _save(compose(left, right, layout), partial)
+        save_picture(compose(left, right, layout), partial)
 
 
 def write_views(
@@ -179,7 +179,7 @@ def write_views(
     poses = [move.pose(pivot) for move in path_moves(path, frames, amplitude)]
     pictures = in_order(lambda pose: _view(scene, surface, pose), poses, torch.device("cpu"))
     for index, picture in enumerate(pictures):
-        _save(picture, folder / f"view.{index + 1:04}.png")
+        save_picture(picture, folder / f"view.{index + 1:04}.png")
         advance(index + 1, frames)
     height, width = scene.depth.shape
     places = torch.stack([extrinsics_of(pose) for pose in poses])
@@ -201,7 +201,8 @@ def _view(scene: Scene, surface: Surface, pose: Pose, lens: Tensor | None = None
     return fill_from_background(view.color, view.coverage, view.depth)
 
 
-def _save(picture: Tensor, path: Path) -> None:
+def save_picture(picture: Tensor, path: Path) -> None:
+    """Write a picture (H, W, 3) in [0, 1]; the format is by the ending of ``path``."""
     Image.fromarray(to_bytes(picture).numpy()).save(path)
 
 

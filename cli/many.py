@@ -17,6 +17,7 @@ from ..mforce_core.results.provenance import identify
 from ..mforce_core.results.writing import check_writers
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
+from ..mforce_core.whole_file import whole_file
 from ..training.data.workers import map_items
 from .generation import prepare
 from .progress import progress_bar, say
@@ -175,9 +176,9 @@ def _write_index(output: Path, pictures: Mapping[str, Path], outcomes: Sequence[
         rows[name] = {"input": str(path.absolute()), "status": outcome.status}
         if outcome.reason:
             rows[name]["reason"] = outcome.reason
-    partial = output / f".{INDEX}.part"
-    partial.write_text(json.dumps({"format": 1, "results": rows}, indent=2, ensure_ascii=False) + "\n", "utf-8")
-    partial.replace(output / INDEX)
+    text = json.dumps({"format": 1, "results": rows}, indent=2, ensure_ascii=False) + "\n"
+    with whole_file(output / INDEX) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def report(outcomes: Sequence[Outcome], tell: Callable[[str], None] = say) -> int:

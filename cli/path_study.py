@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation import studies
-from ..evaluation.depth.alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Limits, formula
+from ..evaluation.depth.alignment import AFFINE_ALIGNMENTS, ALIGNMENTS, Kind, Limits, formula
 from ..evaluation.depth.predictors import FromModel, FromPeer
 from ..evaluation.intervals import Estimate
 from ..evaluation.studies import StudyJob, StudyWorker, portions
@@ -37,7 +37,7 @@ def run_path_study(
     output: Path,
     *,
     judge: str | None,
-    judge_kind: str,
+    judge_kind: Kind,
     alignment: str,
     prompts: Path | None,
     batch: int,
@@ -84,7 +84,7 @@ def run_path_study(
         own = replace(resolved, mode="i2d", cfg=CFG["i2d"], tilt=None, follow=None)
         seen_by: FromModel | FromPeer = FromModel(own, parts)
     else:
-        seen_by = FromPeer(judge, "disparity" if judge_kind == "disparity" else "depth")
+        seen_by = FromPeer(judge, judge_kind)
     if seen_by.affine and study == "trajectories":
         raise ValueError(
             "The sampled depth is compared with the judge's, and this judge's has neither scale nor shift."

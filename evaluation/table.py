@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from ..mforce_core.text_file import read_text
+from ..mforce_core.whole_file import whole_file
 
 #: The files of a run's folder.
 TABLE, SETTINGS = "pictures.csv", "settings.json"
@@ -64,11 +65,11 @@ class Table:
     def add(self, row: Row) -> None:
         """Keep a row, and write it at once."""
         self.rows[row.name] = row
-        columns = [*_HEAD, *row.measures]
-        if self._file is None or (row.measures and columns != self._columns):
-            self._rewrite(columns if row.measures else self._columns or columns)
+        if self._file is None or not set(row.measures).issubset(self._columns):
+            self._rewrite()
         else:
-            self._write([row])
+            self._file.write(self._lines([row]))
+            self._file.flush()
 
     def close(self) -> None:
         """Close the file; `add` opens it again."""
@@ -93,25 +94,22 @@ class Table:
     def failures(self) -> list[Row]:
         return [row for _, row in sorted(self.rows.items()) if row.reason]
 
-    def _rewrite(self, columns: Sequence[str]) -> None:
+    def _rewrite(self) -> None:
         """Write all rows, with a header that has every measure; the file is whole at every moment."""
         self.close()
-        self._columns = list(dict.fromkeys([*_HEAD, *self.measures]))
-        partial = self.path.with_name(f".{TABLE}.part")
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerow(self._columns)
-        partial.replace(self.path)
+        self._columns = [*_HEAD, *self.measures]
+        header = io.StringIO()
+        csv.writer(header).writerow(self._columns)
+        with whole_file(self.path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+            file.write(header.getvalue() + self._lines(self.rows.values()))
         self._file = self.path.open("a", encoding="utf-8", newline="")
-        self._write(list(self.rows.values()))
 
-    def _write(self, rows: Sequence[Row]) -> None:
+    def _lines(self, rows: Iterable[Row]) -> str:
         text = io.StringIO()
         for row in rows:
             values = [repr(row.measures[name]) if name in row.measures else "" for name in self._columns[len(_HEAD) :]]
             csv.writer(text).writerow([row.name, row.reason, row.stamp, *values])
-        assert self._file is not None
-        self._file.write(text.getvalue())
-        self._file.flush()
+        return text.getvalue()
 
 
 def _settings(folder: Path) -> Any:

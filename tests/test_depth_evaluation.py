@@ -293,6 +293,20 @@ def test_tables_keep_measures_that_come_later(tmp_path: Path) -> None:
         Table(tmp_path / "other", {})
 
 
+def test_a_table_stays_whole_where_it_cannot_be_written_anew(tmp_path: Path) -> None:
+    class Unwritable(float):
+        def __repr__(self) -> str:
+            raise OSError("No space left on device")
+
+    table = Table(tmp_path, {})
+    table.add(Row("a", {"x": 1.0}))
+    before = table.path.read_bytes()
+    with pytest.raises(OSError, match="No space"):
+        table.add(Row("b", {"x": 2.0, "y": Unwritable()}))
+    assert table.path.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures.csv", "settings.json"]
+
+
 def test_normals_of_a_plane_and_of_a_sphere() -> None:
     intrinsics = np.array([[0.9, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1]])
     height, width = 60, 80
@@ -457,6 +471,7 @@ def test_a_model_of_transformers(tmp_path: Path) -> None:
         (("scenes", "--predictions", DATA / "nothing"), "no folder with predictions"),
         (("scenes", "--ensemble", "2", "--align", "scale"), "neither scale nor shift"),
         (("scenes", "--kind", "disparity"), "--kind is for"),
+        (("scenes", "--predictions", DATA, "--kind", "far"), "--kind is depth or disparity, not far"),
         (("scenes", "--predictions", DATA, "--kind", "disparity", "--align", "median"), "median is for depth"),
         (("scenes", "--peer", "marigold:x", "--align", "scale"), "neither scale nor shift"),
         (("scenes", "--first", "0"), "--first"),

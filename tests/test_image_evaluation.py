@@ -276,6 +276,7 @@ def test_the_same_pictures_for_every_value() -> None:
         (("trajectories", "--values", "clean,5"), "clean is for conditioning"),
         (("trajectories", "--align", "best"), "There is no alignment best"),
         (("trajectories", "--judge", "transformers:x", "--judge-kind", "disparity"), "up to an offset"),
+        (("conditioning", "--judge", "transformers:x", "--judge-kind", "far"), "--judge-kind is depth or disparity"),
         (("trajectories", "--judge", "marigold:x"), "neither scale nor shift"),
         (("conditioning", "--judge", "marigold:x"), "--align is affine-depth or least-square then, not scale"),
     ],

@@ -16,7 +16,7 @@ from ..errors import report_errors
 from . import options, students
 from .default_command import DefaultCommandGroup
 from .study_options import JsonFile, SceneSeed
-from .values import model_files, parse_devices, parse_size
+from .values import depth_or_disparity, model_files, parse_devices, parse_size
 
 app = typer.Typer(
     name="eval",
@@ -157,8 +157,8 @@ def depth(
                 None if listing is None else listing.absolute(), region, scene_count, crop=center_crop,
                 own=own_files.OwnFiles if dataset == own_files.KEY else None,
             ),
-            predictor_from(found, predictions=predictions, peer=peer, kind=kind, members=ensemble, seed=seed,
-                method=ensemble_method),
+            predictor_from(found, predictions=predictions, peer=peer, kind=depth_or_disparity("--kind", kind),
+                members=ensemble, seed=seed, method=ensemble_method),
             protocol,
             [name.strip() for name in align.split(",")] if align else [],
             output or default_output(f"eval-{dataset}"),
@@ -232,8 +232,7 @@ def d2i(
         from ..image_evaluation import evaluate_images
         from ..spread import Workers
 
-        if kind not in ("depth", "disparity"):
-            raise ValueError(f"--kind is depth or disparity, not {kind}.")
+        holds = depth_or_disparity("--kind", kind)
         if predictions is not None and peer is not None:
             raise ValueError("--predictions and --estimator exclude each other.")
         places = parse_devices(devices)
@@ -245,9 +244,9 @@ def d2i(
         )  # fmt: skip
         estimator: PredictorSpec = FromModel(replace(settings, mode="i2d", cfg=CFG["i2d"]), parts)
         if peer is not None:
-            estimator = FromPeer(peer, "disparity" if kind == "disparity" else "depth")
+            estimator = FromPeer(peer, holds)
         if predictions is not None:
-            estimator = FromFiles(predictions.absolute(), "disparity" if kind == "disparity" else "depth")
+            estimator = FromFiles(predictions.absolute(), holds)
         pairs = PairSpec(
             None if listing is None else listing.absolute(), None if data is None else data.absolute(), scene_count
         )

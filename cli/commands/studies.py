@@ -14,7 +14,7 @@ from ..errors import report_errors
 from . import options, students, study_of_full_size, study_of_sampling, study_of_video, study_of_views, training
 from .default_command import DefaultCommandGroup
 from .shared_options import shared_options
-from .values import model_files, parse_devices, parse_size
+from .values import depth_or_disparity, model_files, parse_devices, parse_size
 
 app = typer.Typer(
     name="study",
@@ -111,6 +111,7 @@ def _run(
     text_encoder: Path | None,
     vae: Path | None,
     dtype: str,
+    judge_kind: str,
     **others: Any,
 ) -> None:
     del others["given"]  # what was typed and what is a default makes no difference here
@@ -130,6 +131,7 @@ def _run(
             _numbers(values) or (TRAJECTORIES if study == "trajectories" else CONDITIONING),
             pictures,
             output or default_output(study),
+            judge_kind=depth_or_disparity("--judge-kind", judge_kind),
             alignment=align,
             workers=Workers(places, ray, ray_gpus),
             **others,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ...mforce_core.settings import ALL_BUILT_IN, check_grid
 
@@ -35,6 +35,13 @@ def whole_numbers(option: str, text: str, least: int) -> list[int]:
     if not all(part.isdecimal() and int(part) >= least for part in parts):
         raise ValueError(f"{option} are whole numbers from {least} on, separated by commas, got {text!r}.")
     return [int(part) for part in parts]
+
+
+def depth_or_disparity(option: str, text: str) -> Literal["depth", "disparity"]:
+    """What the numbers of saved maps or of another model are, for an option such as ``--kind``."""
+    if text not in ("depth", "disparity"):
+        raise ValueError(f"{option} is depth or disparity, not {text}.")
+    return "disparity" if text == "disparity" else "depth"
 
 
 def parse_devices(text: str) -> tuple[str, ...]:
