@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
-from ..mforce_core.encoders.text import WORDS_FILE
+from ..mforce_core.encoders.words import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
 from ..mforce_core.settings import ALL_BUILT_IN
 from ..mforce_core.weights.bundle import describe_parts

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.nano import evaluate_nano
-from ..mforce_core.encoders.text import WORDS_FILE
+from ..mforce_core.encoders.words import WORDS_FILE
 from ..mforce_core.settings import Settings
 from .generation import fit_to_model, prepare
 from .json_file import check_folder, write_json

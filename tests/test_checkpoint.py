@@ -98,6 +98,17 @@ def test_saved_model_opens_again(tmp_path: Path) -> None:
         assert torch.equal(again.state_dict()[name], tensor)
 
 
+def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: dict, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        save_model(load_model(GOLDEN), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_bfloat16_keeps_a_float32_depth_head() -> None:
     model = load_model(GOLDEN, dtype=torch.bfloat16)
     assert model.img_in.weight.dtype == torch.bfloat16

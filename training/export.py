@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..mforce_core.encoders.autoencoder_files import ONE_FILE_NAMES, autoencoder_files, read_tensors
-from ..mforce_core.encoders.text import WORDS_FILE
-from ..mforce_core.encoders.words import load_text_encoder
+from ..mforce_core.encoders.words import WORDS_FILE, load_text_encoder
 from ..mforce_core.model.config import Distilled
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE

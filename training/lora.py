@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..mforce_core.model.config import ConfigError, Distilled
 from ..mforce_core.weights.update import PREFIX, Update
+from ..mforce_core.whole_file import whole_file
 from .config import LoraConfig
 from .initialize import MasterWeightLinear
 
@@ -101,9 +102,8 @@ def save_lora(pairs: Mapping[str, Tensor], config: LoraConfig, path: Path, disti
     model is to be run with it, where it makes one of few steps."""
     tensors = {PREFIX + name: tensor.to(torch.bfloat16).contiguous() for name, tensor in pairs.items()}
     tensors |= {PREFIX + name: alpha for name, alpha in _alphas(pairs, config).items()}
-    partial = path.with_suffix(".part")
     metadata = {"format": "pt"}
     if distilled is not None:
         metadata["distilled"] = json.dumps(distilled.to_dict())
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    with whole_file(path, suffix="") as partial:
+        save_file(tensors, partial, metadata=metadata)

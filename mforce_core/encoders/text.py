@@ -8,12 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 from .qwen import QwenTextEncoder, load_qwen_text_encoder
-from .words import WordTextEncoder, load_text_encoder
+from .words import WORDS_FILE, WordTextEncoder, load_text_encoder
 
 TextEncoder = WordTextEncoder | QwenTextEncoder
-
-#: Word-level text encoder in the folder of a small model.
-WORDS_FILE = "text_encoder.safetensors"
 
 
 def open_text_encoder(path: Path, device: str = "cpu") -> TextEncoder:

@@ -16,6 +16,9 @@ from torch import Tensor
 from ..weights.bundle import WORDS_PREFIX
 from ..weights.tensor_files import CheckpointError, open_safetensors
 
+#: The file of these features in the folder of a small model.
+WORDS_FILE = "text_encoder.safetensors"
+
 #: Tokens of an encoding at most.
 _LONGEST = 4096
 
@@ -89,7 +92,7 @@ def load_text_encoder(path: str | Path) -> WordTextEncoder:
         CheckpointError: no such file, or not a word-level text encoder.
     """
     path = Path(path)
-    file = path / "text_encoder.safetensors" if path.is_dir() else path
+    file = path / WORDS_FILE if path.is_dir() else path
     with open_safetensors(file) as handle:
         metadata = handle.metadata() or {}
         name = "word_embedding.weight"

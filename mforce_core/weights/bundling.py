@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..encoders.autoencoder_files import autoencoder_files, load_autoencoder, read_tensors
 from ..encoders.qwen import LAYERS
-from ..encoders.words import load_text_encoder
+from ..encoders.words import WORDS_FILE, load_text_encoder
 from ..model.config import Architecture
 from . import quantization
 from .bundle import (
@@ -34,7 +34,6 @@ from .tensor_files import open_tensors
 
 #: ComfyUI's names of Qwen3 by hidden size.
 _QWEN = {2560: "qwen3_4b", 4096: "qwen3_8b"}
-_WORDS_FILE = "text_encoder.safetensors"
 #: Older names of what lies beside a quantized weight, and those that go with a marker.
 _NOW = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 
@@ -97,8 +96,8 @@ def text_encoder_part(path: Path, architecture: Architecture) -> BundlePart:
     Raises:
         ValueError: neither, or not one of this transformer.
     """
-    if path.is_dir() and (path / _WORDS_FILE).exists():
-        path = path / _WORDS_FILE
+    if path.is_dir() and (path / WORDS_FILE).exists():
+        path = path / WORDS_FILE
     if path.is_dir() and (path / "text_encoder").is_dir():
         path = path / "text_encoder"
     location = locate(path)
@@ -132,7 +131,7 @@ def parts_beside(source: Path, header: CheckpointHeader, *, text_encoder: bool, 
             parts.append(text_encoder_part(source, architecture))
         elif (named := named_part(folder, "text_encoder")) is not None:
             parts.append(text_encoder_part(named, architecture))
-        elif (folder / _WORDS_FILE).exists() or (folder / "text_encoder").is_dir():
+        elif (folder / WORDS_FILE).exists() or (folder / "text_encoder").is_dir():
             parts.append(text_encoder_part(folder, architecture))
     return parts
 

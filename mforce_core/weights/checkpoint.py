@@ -12,6 +12,7 @@ import torch
 
 from ..model.config import ConfigError, Distilled
 from ..model.transformer import ModalityForcingTransformer
+from ..whole_file import whole_file
 from .header import check_tensors, read_header
 from .layouts import LANDMARK
 from .named_parts import Part
@@ -94,7 +95,6 @@ def save_model(
     tensors = {
         "dit." + name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in model.state_dict().items()
     }
-    partial = folder / "model.safetensors.part"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(folder / "model.safetensors")
+    with whole_file(folder / "model.safetensors", suffix="") as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")

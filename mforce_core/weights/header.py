@@ -19,6 +19,7 @@ from .tensor_files import CheckpointError, open_tensors
 from .update import UPDATE_FILE
 from .weight_files import weight_files
 
+#: Name of a list of blocks -> the field of `Architecture` that says how many there are.
 _BLOCK_COUNTS = {
     "double_blocks": "depth_double",
     "single_blocks": "depth_single",
@@ -64,9 +65,9 @@ class CheckpointHeader:
 def check_tensors(found: Mapping[str, tuple[int, ...]], architecture: Architecture) -> list[str]:
     """Differences between a checkpoint's tensors and the architecture's, one phrase each; empty when they agree."""
     # Counted first: building a model of as many blocks as a configuration asks for may take long.
-    for kind in ("double_blocks", "single_blocks", "depth_decoder_blocks"):
+    for kind, size in _BLOCK_COUNTS.items():
         count = len({name.split(".")[1] for name in found if name.startswith(f"{kind}.")})
-        asked = getattr(architecture, _BLOCK_COUNTS[kind])
+        asked = getattr(architecture, size)
         if asked > count + _FEW:
             return [f"the configuration asks for {asked} {kind} and the file has {count}"]
     with torch.device("meta"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..encoders.autoencoder_files import autoencoder_files
-from ..encoders.text import WORDS_FILE
+from ..encoders.words import WORDS_FILE
 from ..release import NANO_SIZE, RELEASE_SIZE
 from ..settings import ALL_BUILT_IN
 from ..text_file import read_text

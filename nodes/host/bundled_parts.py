@@ -15,7 +15,7 @@ import folder_paths
 
 from ...mforce_core.encoders.autoencoder_files import autoencoder_files, read_tensors
 from ...mforce_core.encoders.familiarity import load_familiarity
-from ...mforce_core.encoders.text import WORDS_FILE
+from ...mforce_core.encoders.words import WORDS_FILE
 from ...mforce_core.release import RGB_CHANNELS
 from ...mforce_core.weights.bundle import (
     WORDS_PREFIX,

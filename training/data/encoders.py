@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ...mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES, autoencoder_files
-from ...mforce_core.encoders.text import WORDS_FILE
+from ...mforce_core.encoders.words import WORDS_FILE
 
 #: Bytes at either end of a file that its mark is made of.
 _ENDS = 1 << 20
