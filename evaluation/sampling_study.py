@@ -27,7 +27,6 @@ from ..mforce_core.release import LOG2_ALPHA, STEPS
 from ..mforce_core.settings import DEPTH_STEPS, FAST_SAMPLER, FAST_SIGMA, FAST_STEPS
 from . import comparison, intervals
 from .appearance import seam_steps, sharpness
-from .intervals import Estimate
 from .judge import load_judge
 from .metrics import abs_rel, align_median, edge_band, scaled_abs_rel
 from .nano import object_prompts
@@ -184,7 +183,7 @@ def _joint(
     cost = {"passes": outcome.passes, "seconds": outcome.seconds}
     if way.block_cache and against is not None:
         cost |= {"reused": outcome.reused, "seconds_without": against.seconds}
-    return {**way.settings, **cost, **_numbers(columns)}
+    return {**way.settings, **cost, **intervals.as_json(columns)}
 
 
 def _looks(subject: Subject, count: int, reference: Path | None) -> dict[str, Callable[[], Row]]:
@@ -225,7 +224,7 @@ def _image_to_depth(subject: Subject, scenes: tuple[Any, Tensor, Tensor], steps:
         "seam": intervals.ratio(seam_steps(maps.log())),
     }
     return {"steps": steps, "passes": outcome.passes, "seconds": outcome.seconds,
-            **_numbers(columns)}  # fmt: skip
+            **intervals.as_json(columns)}  # fmt: skip
 
 
 def _follow(subject: Subject, scenes: tuple[Any, Tensor, Tensor], strength: float | None) -> Row:
@@ -243,7 +242,7 @@ def _follow(subject: Subject, scenes: tuple[Any, Tensor, Tensor], strength: floa
         "d2i_rms_between_seeds": intervals.mean(difference),
         "i2d_absrel": intervals.mean(scaled_abs_rel(subject.maps(loose), exact)),
     }
-    return {"log2_alpha": strength, **_numbers(columns)}
+    return {"log2_alpha": strength, **intervals.as_json(columns)}
 
 
 def _completion(subject: Subject, scenes: tuple[Any, Tensor, Tensor], share: float) -> Row:
@@ -265,7 +264,7 @@ def _completion(subject: Subject, scenes: tuple[Any, Tensor, Tensor], share: flo
         "completed_absrel": intervals.mean(corrected),
         "ratio": intervals.ratio(torch.stack((corrected, plain), dim=1)),
     }
-    return {"share": share, "steps": DEPTH_STEPS, **_numbers(columns)}
+    return {"share": share, "steps": DEPTH_STEPS, **intervals.as_json(columns)}
 
 
 def _unmeasured_error(made: Tensor, exact: Tensor, given: Tensor) -> Tensor:
@@ -298,8 +297,4 @@ def _ensemble(subject: Subject, scenes: tuple[Any, Tensor, Tensor], count: int, 
         "spearman_of_spread_and_error": correlation,
     }  # fmt: skip
     estimates = {name: intervals.mean(torch.tensor(values)) for name, values in columns.items()}
-    return {"maps": count, "steps": steps, **_numbers(estimates)}
-
-
-def _numbers(columns: Mapping[str, Estimate]) -> dict[str, object]:
-    return intervals.as_json(columns)
+    return {"maps": count, "steps": steps, **intervals.as_json(estimates)}

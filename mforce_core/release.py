@@ -23,6 +23,8 @@ RELEASE_SIZE = 512
 NANO_SIZE = 128
 
 STEPS = 50
+#: More steps, restarts of a path included, are a mistake, or an attack on the memory.
+MAX_STEPS = 10_000
 #: Solvers of the steps; the release has the first alone.
 SAMPLERS = ("euler", "heun", "dpmpp_2m", "euler_ancestral")
 #: Scale of classifier-free guidance.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .release import CFG, FOV_DEGREES, MODES, PATCH_SIZE, SAMPLERS, STEPS, Mode
+from .release import CFG, FOV_DEGREES, MAX_STEPS, MODES, PATCH_SIZE, SAMPLERS, STEPS, Mode
 
 #: Forms of the depth that are written on demand: compressed NumPy with mask and camera, portable float map, TIFF.
 DEPTH_FORMS = ("npz", "pfm", "tiff", "tiff16")
@@ -19,8 +19,6 @@ DEPTH_FORMS = ("npz", "pfm", "tiff", "tiff16")
 DEPTH_STEPS = 4
 #: Noise at the start of what starts from content, as in the image-to-image pipeline for FLUX of diffusers.
 STRENGTH = 0.6
-#: More levels and restarts of a path than this are a mistake, or an attack on the memory.
-MAX_STEPS = 10_000
 
 #: A fast rollout: second-order multistep over steps that are denser at both ends of the path than the release's.
 FAST_STEPS, FAST_SAMPLER, FAST_SIGMA = 12, "dpmpp_2m", 1.7

@@ -31,7 +31,6 @@ OPTIONAL_LIBRARIES = {
     "tqdm": "training extra",
     "torch.utils.tensorboard": "training extra",
     "transformers": "standalone extra",
-    "trimesh": "command line extra, for GLB files",
     "triton": "Linux only",
     "webdataset": "training extra",
     "xformers": "a back end of the kernels, chosen where it is installed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...mforce_core.picture.color import to_bytes
 from ...mforce_core.release import NANO_SIZE
 from ...scenes import render, sample_layouts
 from .alignment import Limits
@@ -26,7 +27,7 @@ class RenderedScenes:
 
     def read(self, index: int) -> Example:
         images, depth = render(sample_layouts(1, self._seed, index), NANO_SIZE)
-        image = (images[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()
+        image = to_bytes(images[0]).permute(1, 2, 0).numpy()
         known = np.isfinite(depth[0].numpy())
         return checked(Example(self.names[index], image, np.where(known, depth[0].numpy(), 0), known))
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ...mforce_core.picture.color import to_bytes
 from ...mforce_core.picture.reading import read_picture
 from ...mforce_core.release import NANO_SIZE
 from ...mforce_core.text_file import read_text
@@ -71,5 +72,5 @@ class RenderedPairs:
     def read(self, index: int) -> Pair:
         layout = sample_layouts(1, self._seed, index)
         images, depth = render(layout, NANO_SIZE)
-        pixels = (images[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().numpy()
+        pixels = to_bytes(images[0]).permute(1, 2, 0).numpy()
         return Pair(self.names[index], pixels, captions(layout)[0], depth[0].numpy())

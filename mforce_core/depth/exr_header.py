@@ -129,7 +129,7 @@ def _channels(content: bytes) -> dict[str, int]:
     found: dict[str, int] = {}
     at = 0
     while content[at]:
-        end = content.index(b"\0", at) if b"\0" in content[at:] else -1
+        end = content.find(b"\0", at)
         if end < 0 or len(found) > _MAX_CHANNELS:
             raise IndexError
         kind, _, across, down = struct.unpack_from("<iiii", content, end + 1)

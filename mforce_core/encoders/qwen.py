@@ -123,7 +123,7 @@ class _quiet:
     def __enter__(self) -> None:
         from transformers.utils import logging
 
-        self._level = logging.get_verbosity()
+        self._level, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
         logging.set_verbosity_error()
         logging.disable_progress_bar()
 
@@ -131,4 +131,5 @@ class _quiet:
         from transformers.utils import logging
 
         logging.set_verbosity(self._level)
-        logging.enable_progress_bar()
+        if self._bars:
+            logging.enable_progress_bar()

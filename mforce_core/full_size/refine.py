@@ -117,7 +117,7 @@ def refine_depth(
                 done += 1
                 if progress is not None:
                     progress(done, total)
-        as_depth(blend.finish())
+        exponentiate(blend.finish())
         if tiling.snap:
             snap_rows(blend.out, shown, round(SNAPPED * factor))
         coarse = torch.from_numpy(blend.out)
@@ -185,7 +185,7 @@ def _seen(see: See, colors: Tensor, start: Tensor) -> Tensor:
     return fine
 
 
-def as_depth(logarithm: np.ndarray) -> None:
-    """The exponential in place, some rows at a time: a memory map is not held as a whole."""
+def exponentiate(logarithm: np.ndarray) -> None:
+    """Depth of its logarithm, in place, some rows at a time: a memory map is not held as a whole."""
     for top in range(0, len(logarithm), _ROWS):
         np.exp(logarithm[top : top + _ROWS], out=logarithm[top : top + _ROWS])

@@ -16,7 +16,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from .enlarged import EnlargedDepth
 from .low_band import hold_low_band
-from .refine import HELD, SNAPPED, Progress, Tiling, as_depth, ladder
+from .refine import HELD, SNAPPED, Progress, Tiling, exponentiate, ladder
 from .snapping import snap_rows
 from .tiles import Blend, Size, batches, plan_tiles
 
@@ -62,7 +62,7 @@ def refine_both(
         both = blend.finish()
         picture = (both[..., :3].clip(0, 1) * 255).round().astype(np.uint8)
         made_depth = np.ascontiguousarray(both[..., 3])
-        as_depth(made_depth)
+        exponentiate(made_depth)
         if tiling.snap:
             snap_rows(made_depth, picture, round(SNAPPED * factor))
         depth = torch.from_numpy(made_depth)

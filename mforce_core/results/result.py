@@ -85,7 +85,7 @@ class Result:
 
         Raises:
             ValueError: the folder may not be replaced, or cannot be written.
-            ModuleNotFoundError: OpenEXR, trimesh or scipy is not installed.
+            ModuleNotFoundError: OpenEXR or scipy is not installed.
         """
         check_writers()
         with output_folder(Path(folder), overwrite=overwrite) as work:

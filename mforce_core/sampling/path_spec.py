@@ -13,8 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..model.config import Schedule
-from ..release import LOG2_ALPHA, Mode
-from ..settings import MAX_STEPS
+from ..release import LOG2_ALPHA, MAX_STEPS, Mode
 from .curves import Curve, Point, clipped, even_places, hurried, place_of, polyline
 from .path import NoisePath
 from .schedule import released_levels, shift, tilt

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 from server import PromptServer
 
-from ...mforce_core.settings import MAX_STEPS
+from ...mforce_core.release import MAX_STEPS
 from .path_plan import read_path
 
 ROUTE = "/mforce/path"

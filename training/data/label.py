@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...evaluation.seeds import picture_seed
 from ...mforce_core import decode_depth, load_autoencoder, load_model, sample
 from ...mforce_core.depth.files import write_16_bit
 from ...mforce_core.encoders.text import open_text_encoder
@@ -187,8 +187,8 @@ class Labeller:
         return [view.placement.restore_depth(one[None])[0] for one, view in zip(maps, views, strict=True)]
 
     def _noise(self, key: str, shape: tuple[int, int]) -> Tensor:
-        digest = hashlib.sha256(f"{self.settings.seed}/{key}".encode()).digest()
-        return torch.randn(shape, generator=torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")))
+        generator = torch.Generator().manual_seed(picture_seed(self.settings.seed, key))
+        return torch.randn(shape, generator=generator)
 
 
 def _has_depth(endings: list[str]) -> bool:
