@@ -13,7 +13,7 @@ from mforce.mforce_core.sampling.guidance import Prediction
 from mforce.mforce_core.sampling.path import PURE_NOISE
 from mforce.mforce_core.sampling.schedule import Levels
 from mforce.mforce_core.sampling.solvers import Streams
-from mforce.training.config import DistillationConfig, RecipeConfig
+from mforce.training.config import DistillationConfig, OptimizerConfig, RecipeConfig
 from mforce.training.denoisers import GuidedTeacher
 from mforce.training.distillation import Distillation, start_of
 from mforce.training.draws import RowDraws
@@ -26,6 +26,7 @@ from mforce.training.noise import Noise
 from mforce.training.processes import join
 from mforce.training.recipe import Batch
 from mforce.training.train import Trainer, train
+from mforce.training.trained import Trained, faster
 from tiny_training import arguments, config, write_base, write_data
 from two_processes import train_on_two
 
@@ -386,3 +387,61 @@ def test_two_processes_match_like_one(data: Path, base: Path, tmp_path: Path) ->
     assert tensors[0].keys() == load_model(base).state_dict().keys()
     for name, tensor in tensors[0].items():
         torch.testing.assert_close(tensors[1][name], tensor, rtol=0, atol=2e-3, msg=name)
+
+
+class Line(torch.nn.Module):
+    """A student of normal values: one step from noise ends at a line over it, of slope and height to be learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slope = torch.nn.Parameter(torch.tensor([1.5, 0.3]))
+        self.height = torch.nn.Parameter(torch.tensor([-1.0, 1.0]))
+
+    def forward(self, rgb: Tensor, depth: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+        ends = [k * x + m for k, x, m in zip(self.slope, (rgb, depth), self.height, strict=True)]
+        return rgb - ends[0], ends[1]
+
+
+class NormalModel(torch.nn.Module):
+    """What a model of normal values says of noisy ones; their means and deviations can be learned."""
+
+    def __init__(self, means: list[float], deviations: list[float]) -> None:
+        super().__init__()
+        self.mean = torch.nn.Parameter(torch.tensor(means))
+        self.deviation = torch.nn.Parameter(torch.tensor(deviations))
+
+    def forward(self, rgb: Tensor, depth: Tensor, text: Tensor, t_rgb: Tensor, t_depth: Tensor, grid) -> tuple:
+        times = [t[:, None, None] for t in (t_rgb, t_depth)]
+        streams = zip(self.mean, self.deviation, times, (rgb, depth), strict=True)
+        clean = [
+            mean + (1 - t) * s**2 / ((1 - t) ** 2 * s**2 + t**2) * (x - (1 - t) * mean) for mean, s, t, x in streams
+        ]
+        return (rgb - clean[0]) / times[0], clean[1]
+
+
+@pytest.mark.parametrize("end", [(0.0, 0.0), (0.5, 0.3)])
+def test_a_students_distribution_becomes_its_teachers(end: tuple[float, float]) -> None:
+    """Of normal values, at clean and at noisy ends, from another mean and deviation; no trajectory is given."""
+    generator, steps, count = torch.Generator().manual_seed(8), 500, 256
+    means, deviations = (0.4, -0.2), (0.6, 0.9)
+    student, critic = Line(), NormalModel([0.0, 0.0], [1.0, 1.0])
+    teacher = GuidedTeacher(NormalModel(list(means), list(deviations)), torch.zeros(2, 8), guided=False)
+    part = Matching(teacher, critic, RecipeConfig(depth_weighting="uniform"), 1.0)
+    own = OptimizerConfig(learning_rate=0.01, warmup_steps=0, cooldown_steps=steps // 2, weight_decay=0)
+    trained = [Trained(student, own, steps), Trained(critic, faster(own, 5.0), steps)]
+    table = torch.tensor([(1.0, 1.0), end]).expand(count, 2, 2)
+    for number in range(steps):
+        noise = torch.randn(4, count, 1, 8, generator=generator)
+        batch = Batch(noise[0], noise[1], torch.zeros(count, 2, 8), (1, 1))
+        noised = torch.lerp(torch.tensor(end), torch.ones(2), 0.05 + 0.9 * torch.rand(count, 1, generator=generator))
+        jumps = Jumps(*noise[:2], table, torch.ones(count), torch.zeros(count, dtype=torch.bool))
+        jumps = jumps._replace(noised=noised, noise_rgb=noise[2], noise_depth=noise[3])
+        state = Streams(*noise[:2])
+        terms = part(batch, jumps, Totals(count, 0), state, student(*state))
+        torch.stack(list(terms.values())).sum().backward()
+        for one in trained:
+            one.step(number)
+    for s, k, m, mean, deviation in zip(end, student.slope, student.height, means, deviations, strict=True):
+        # It lands at s z + (1 - s) (k z + m).
+        assert float((1 - s) * m) == pytest.approx((1 - s) * mean, abs=0.03)
+        assert float(s + (1 - s) * k) == pytest.approx(Normal(mean, deviation).at(s)[1] ** 0.5, abs=0.03)

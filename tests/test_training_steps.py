@@ -48,7 +48,7 @@ def test_the_host_reads_nothing_in_a_step(data: Path, base: Path, tmp_path: Path
     trainer.train_step()
     with _Reads() as reads:
         trainer.train_step()
-    counts = {id(s["step"]) for o in trainer.optimizers for s in o.state.values() if "step" in s}
+    counts = {id(s["step"]) for o in trainer.state.optimizers for s in o.state.values() if "step" in s}
     assert [t for t in reads.tensors if id(t) not in counts] == []
     with _Reads() as reads:
         trainer.measures()

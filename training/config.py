@@ -247,6 +247,8 @@ class DistillationConfig(Section):
     matching_weight: float = _key(0.0, ge=0)
     """Factor of distribution matching: where the student's steps end is to be distributed as the guided teacher has it,
     as a critic tells, a second model that is trained beside the student; 0 leaves it out."""
+    critic_rate: float = _key(5.0, gt=0)
+    """The critic's learning rate over the student's, whose distribution it has to follow."""
     cfg: float = _key(CFG["joint"], ge=0)
     """The teacher's guidance in joint and depth to image."""
     i2d_cfg: float = _key(CFG["i2d"], ge=0)

@@ -30,13 +30,13 @@ from .log import Log
 from .losses import load_terms
 from .meter import Meter
 from .objective import objective
-from .optimizer import MovingAverage, build_optimizers, learning_rate, ramps
+from .optimizer import MovingAverage, learning_rate, ramps
 from .processes import Processes, compiled, join, leave, reduce_gradients, to
 from .report import write_report
 from .source import open_source
 from .stop import Stop, exit_code
 from .teacher import make_teacher
-from .trained import trained_model
+from .trained import Trained, faster, trained_model
 
 
 class DivergedError(ValueError):
@@ -72,13 +72,14 @@ class Trainer:
         null_text = self.source.null_text.to(processes.device)
         self.losses = objective(config, self.forward, teacher, critic, null_text, self.terms)
 
-        #: What has a gradient, by the name of its norm.
-        self.trained = {"gradient_norm": self.model}
+        #: By the name of the gradient's norm in the log.
+        self.trained = {"gradient_norm": Trained(self.model, config.optimizer, config.steps)}
         if self.critic is not None:
-            self.trained["critic_norm"] = self.critic
-        self.optimizers = [one for model in self.trained.values() for one in build_optimizers(model, config.optimizer)]
+            rate = faster(config.optimizer, config.distillation.critic_rate)
+            self.trained["critic_norm"] = Trained(self.critic, rate, config.steps)
         self.average = MovingAverage(self.model, config.optimizer.ema_decay)
-        self.state = TrainingState(self.model, self.average, self.optimizers, self.critic)
+        optimizers = [one for part in self.trained.values() for one in part.optimizers]
+        self.state = TrainingState(self.model, self.average, optimizers, self.critic)
         self.step = self.checkpoints.load(self.state)
         if isinstance(self.source, SequentialSource) and self.state.position:
             self.source.load_state_dict({name: value.tolist() for name, value in self.state.position.items()})
@@ -92,21 +93,13 @@ class Trainer:
         for index, (batch, noise) in enumerate(step.parts, 1):
             batch, noise = to(batch, processes.device), to(noise, processes.device)
             terms, errors = self.losses(batch, noise, step.totals)
-            for model in self.trained.values():
-                reduce_gradients(model, index == len(step.parts) or config.scale.reduce_gradients == "micro_batch")
+            for part in self.trained.values():
+                reduce_gradients(part.model, index == len(step.parts) or config.scale.reduce_gradients == "micro_batch")
             # Sharding averages gradients over processes; theirs add up.
             (torch.stack(list(terms.values())).sum() * processes.count).backward()
             self.meter.add(terms, errors)
 
-        norms = {}
-        for name, model in self.trained.items():
-            parameters = [p for p in model.parameters() if p.requires_grad]
-            norms[name] = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.gradient_clip, foreach=True)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, config.steps, config.optimizer)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        norms = {name: part.step(self.step) for name, part in self.trained.items()}
         self.meter.end_step(self.step, norms)
         self.step += 1
         self.average.update(self.step)
