@@ -19,9 +19,8 @@ from safetensors.torch import save_file
 pytest.importorskip("typer")
 pytest.importorskip("OpenEXR")
 
-from typer.testing import CliRunner
+from command_line import run
 
-from mforce.cli.app import app
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.kernels import back_end
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
@@ -87,13 +86,6 @@ def depth_file(tmp_path) -> Path:
     depth[:4, :4] = 0
     np.save(path, depth)
     return path
-
-
-def run(*arguments, code=0) -> str:
-    """Run a command in this process; return all it printed."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def refuse(*arguments) -> str:

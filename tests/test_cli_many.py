@@ -12,22 +12,15 @@ pytest.importorskip("typer")
 pytest.importorskip("OpenEXR")
 pytest.importorskip("trimesh")
 
-from typer.testing import CliRunner
+from command_line import run_unwrapped as run
 
 from mforce.cli import many
-from mforce.cli.app import app
 from mforce.cli.picture_list import find_pictures
 from mforce.mforce_core.depth.files import read_depth
 from mforce.mforce_core.pipeline import Pipeline
 
 OPTIONS = ("--steps", "1", "--size", "64x64", "--device", "cpu")
 SIZES = {"a.jpg": (40, 64), "b.png": (100, 60), "deep/a.png": (33, 77), "deep/er/c.webp": (64, 64)}
-
-
-def run(*arguments, code=0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
 
 
 @pytest.fixture

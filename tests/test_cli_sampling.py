@@ -11,10 +11,9 @@ from PIL import Image
 pytest.importorskip("typer")
 pytest.importorskip("OpenEXR")
 
-from typer.testing import CliRunner
+from command_line import run_unwrapped as run
 
 from mforce import Pipeline
-from mforce.cli.app import app
 from mforce.evaluation import comparison, sampling_study
 from mforce.evaluation.sampling_subject import Way
 from mforce.mforce_core.depth.codec import encode_depth
@@ -40,12 +39,6 @@ def picture(tmp_path) -> Path:
     pixels = np.linspace(0, 255, 24 * 40 * 3).reshape(24, 40, 3).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "picture.png")
     return tmp_path / "picture.png"
-
-
-def run(*arguments, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
 
 
 def settings_of(folder: Path) -> dict:

@@ -14,10 +14,9 @@ from PIL import Image
 
 pytest.importorskip("typer")
 
-from typer.testing import CliRunner
+from command_line import run
 
 from mforce.cli import depth_evaluation
-from mforce.cli.app import app
 from mforce.cli.depth_evaluation import evaluate_depth
 from mforce.cli.spread import Workers, spread
 from mforce.evaluation.depth import peers
@@ -31,12 +30,6 @@ from mforce.evaluation.table import Row, Table
 from mforce.mforce_core.depth.files import write_16_bit, write_exr, write_pfm
 
 DATA = Path(__file__).parent / "data" / "depth_harnesses"
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 @pytest.fixture

@@ -11,20 +11,13 @@ from PIL import Image
 
 pytest.importorskip("typer")
 
-from typer.testing import CliRunner
+from command_line import run_unwrapped as run
 
-from mforce.cli.app import app
 from mforce.evaluation.depth.alignment import Limits
 from mforce.evaluation.depth.center_crop import CenterCropped
 from mforce.evaluation.depth.datasets import DataSpec, open_data
 from mforce.evaluation.depth.example import Example
 from mforce.evaluation.table import Table
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
 
 
 def test_the_middle_of_pictures_can_be_scored(tmp_path: Path) -> None:

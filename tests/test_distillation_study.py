@@ -12,6 +12,7 @@ from scipy import linalg
 
 pytest.importorskip("typer")
 
+from command_line import run
 from typer.testing import CliRunner
 
 from mforce.cli import distillation
@@ -61,12 +62,6 @@ def test_spread_is_the_mean_over_pairs() -> None:
         distances = [np.sqrt(np.square(own[a] - own[b]).mean()) for a, b in ((0, 1), (0, 2), (1, 2))]
         assert float(found) == pytest.approx(np.mean(distances), rel=1e-5)
     assert spread(pictures[:1].repeat(6, 1, 1, 1), 3).tolist() == [0, 0]
-
-
-def run(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def test_a_model_against_itself_and_a_broken_one(tmp_path: Path) -> None:

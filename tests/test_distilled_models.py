@@ -12,6 +12,7 @@ import torch
 
 pytest.importorskip("typer")
 
+from command_line import run
 from typer.testing import CliRunner
 
 from mforce import Pipeline
@@ -44,12 +45,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings_of(output: Path) -> dict:
     return json.loads((output / "metadata.json").read_text())["settings"]
-
-
-def run(*words: object) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def test_the_command_line_takes_its_steps_path_and_no_guidance(model: Path, tmp_path: Path) -> None:

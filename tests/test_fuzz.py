@@ -95,7 +95,7 @@ def one_sentence(error: Exception) -> None:
 
 @MANY
 @given(st.dictionaries(st.sampled_from([*Architecture().to_dict(), "other"]), JSON, max_size=4))
-def test_any_architecture(values):
+def test_any_architecture_is_taken_or_refused_in_a_sentence(values):
     try:
         Architecture.from_dict({**Architecture().to_dict(), **values})
     except ConfigError as error:
@@ -104,7 +104,7 @@ def test_any_architecture(values):
 
 @MANY
 @given(value=JSON)
-def test_any_config(value, tmp_path):
+def test_any_config_is_read_or_refused_in_a_sentence(value, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(value))
     try:
@@ -115,7 +115,7 @@ def test_any_config(value, tmp_path):
 
 @MANY
 @given(st.dictionaries(st.sampled_from([*Settings("joint", "").to_dict(), "other"]), JSON, max_size=4))
-def test_any_settings(values):
+def test_any_settings_are_taken_or_refused_in_a_sentence(values):
     try:
         Settings.from_dict({**Settings("joint", "").to_dict(), **values})
     except ValueError as error:
@@ -124,7 +124,7 @@ def test_any_settings(values):
 
 @MANY
 @given(content=st.binary(max_size=300))
-def test_any_bytes_after_the_mark_of_a_format(content, tmp_path):
+def test_any_bytes_after_the_mark_of_a_format_are_refused_in_a_sentence(content, tmp_path):
     path = tmp_path / "d.exr"
     path.write_bytes(b"\x76\x2f\x31\x01" + content)
     with pytest.raises(ValueError, match=r"d\.exr") as caught:
@@ -136,7 +136,7 @@ def test_any_bytes_after_the_mark_of_a_format(content, tmp_path):
 
 @MANY
 @given(st.dictionaries(st.sampled_from(["txt", "json", "depth.npy", "mask.png", "png", "jpg"]), st.binary(max_size=80)))
-def test_any_files_of_a_sample(files):
+def test_any_files_of_a_sample_are_read_or_refused_in_a_sentence(files):
     try:
         decode_files("k", files)
     except ValueError as error:

@@ -11,21 +11,14 @@ from PIL import Image
 
 pytest.importorskip("typer")
 
-from typer.testing import CliRunner
+from command_line import run
 
 from mforce.cli import image_evaluation
-from mforce.cli.app import app
 from mforce.evaluation.images import libraries
 from mforce.evaluation.images.libraries import clip_scores, distances
 from mforce.evaluation.images.maker import as_depth
 from mforce.evaluation.images.pairs import ListedPairs
 from mforce.evaluation.studies import portions
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def summary(folder: Path) -> dict:
