@@ -11,6 +11,7 @@ import importlib
 import inspect
 import io
 import json
+import posixpath
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from mforce.evaluation.sampling_study import PATHS
 from mforce.mforce_core import PathSpec, rollout_times
@@ -29,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HELP_PAGES = ROOT / "web" / "docs"
 NODE_TEXTS = ROOT / "locales" / "en" / "nodeDefs.json"
 
-#: File at the root of the repository -> page of the site.
+#: File outside docs/ -> page of the site that is made of it.
 ROOT_PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -37,6 +39,9 @@ ROOT_PAGES = {
     "models/nano/README.md": "nano.md",
     "models/nano-fast/README.md": "nano-fast.md",
 }
+
+#: What else pages link to outside docs/ -> page of the site.
+OTHER_PAGES = {"mforce_core/__init__.py": "reference/python.md", "web/docs": "nodes/index.md"}
 
 #: Modules whose `__all__` is the public Python interface, in the order of the page.
 PUBLIC_MODULES = ("mforce.mforce_core",)
@@ -64,7 +69,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages (called by mkdocs)."""
     pages = {
-        **{page: _root_page(ROOT / source) for source, page in ROOT_PAGES.items()},
+        **{
+            page: with_site_links((ROOT / source).read_text(encoding="utf-8"), source, page)
+            for source, page in ROOT_PAGES.items()
+        },
         **_node_pages(),
         "command-line.md": _command_line(),
         "reference/python.md": _python_reference(),
@@ -76,13 +84,29 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def _root_page(path: Path) -> str:
-    """A page from a file outside docs/, with its links turned into links between pages of the site."""
-    text = path.read_text(encoding="utf-8")
-    text = re.sub(r"\]\((?:\.\./)*docs/", "](", text)
-    for source, page in ROOT_PAGES.items():
-        text = re.sub(rf"\]\((?:\.\./)*{re.escape(source)}", f"]({page}", text)
-    return text
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn the links of a page, which lead somewhere in the repository, too (called by mkdocs)."""
+    return with_site_links(markdown, f"docs/{page.file.src_uri}", page.file.src_uri)
+
+
+def with_site_links(text: str, source: str, page: str) -> str:
+    """A page with its links to files of the repository turned into links between pages of the site.
+
+    Args:
+        source: path of its file in the repository, from which its links start.
+        page: its own page of the site.
+    """
+
+    def linked(found: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), found[1]))
+        there = {**ROOT_PAGES, **OTHER_PAGES}.get(target)
+        if there is None and target.startswith("web/docs/"):
+            there = target.replace("web/docs/", "nodes/", 1)
+        elif there is None and target.startswith("docs/"):
+            there = target.removeprefix("docs/")
+        return found[0] if there is None else f"]({posixpath.relpath(there, posixpath.dirname(page) or '.')}"
+
+    return re.sub(r"\]\(([^)#:\s]+)", linked, text)
 
 
 def _node_pages() -> dict[str, str]:
