@@ -131,6 +131,14 @@ class Settings:
 
     def _check(self) -> None:
         """Refuse what cannot work before any model is loaded."""
+        self._check_task()
+        self._check_noise_levels()
+        self._check_starts()
+        self._check_guidance()
+        self._check_geometry()
+        self._check_sizes()
+
+    def _check_task(self) -> None:
         if self.mode not in MODES:
             raise ValueError(f"The mode must be one of {', '.join(MODES)}, got {self.mode!r}.")
         if self.mode == "joint" and self.input is not None:
@@ -141,32 +149,8 @@ class Settings:
             raise ValueError(f"`steps` must be at most {MAX_STEPS:,}, got {self.steps:,}.")
         if not 0 <= self.seed < 2**64:
             raise ValueError(f"`seed` must be a number from 0 to 2^64 - 1, got {self.seed}.")
-        if not (math.isfinite(self.cfg) and self.cfg >= 0):
-            raise ValueError(f"`cfg` must be a finite number of at least 0, got {self.cfg}.")
-        if self.tilt is not None and not abs(self.tilt) <= 30:
-            raise ValueError(f"`tilt` must lie between -30 and 30, got {self.tilt}.")
-        if self.follow is not None and not abs(self.follow) <= 30:
-            raise ValueError(f"`follow` must lie between -30 and 30, got {self.follow}.")
-        if self.follow is not None and (self.mode == "joint" or self.path is not None):
-            other = "mode joint" if self.mode == "joint" else "a `path` of its own"
-            raise ValueError(f"`follow` is for a given picture or depth map, and does not go with {other}.")
-        if self.path is not None and self.tilt is not None:
-            raise ValueError("`path` and `tilt` both say how the noise levels fall: give one of them.")
-        for name, given in (("image", "i2d"), ("depth", "d2i")):
-            strength, file = getattr(self, f"{name}_strength"), getattr(self, f"start_{name}")
-            if file is not None and strength is None:
-                raise ValueError(f"`start_{name}` needs a strength.")
-            if strength is not None and self.mode == given:
-                raise ValueError(f"In mode {given} the {name} is given whole: `start_{name}` is for the other modes.")
-            if strength is not None and not 0 < strength <= 1:
-                raise ValueError(f"The strength of `start_{name}` must lie above 0 and at most at 1, got {strength}.")
         if self.sampler not in SAMPLERS:
             raise ValueError(f"`sampler` must be one of {', '.join(SAMPLERS)}, got {self.sampler!r}.")
-        if self.cfg_interval is not None and not 0 <= self.cfg_interval[0] <= self.cfg_interval[1] <= 1:
-            raise ValueError(f"`cfg_interval` must be two noise levels, low and high, got {self.cfg_interval}.")
-        for name in ("cfg_rescale", "cfg_parallel"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
         if not 0 <= self.block_cache < 1:
             raise ValueError(f"`block_cache` must be from 0 to below 1, got {self.block_cache}.")
         if self.block_cache and (self.cuda_graph or self.compile):
@@ -176,18 +160,55 @@ class Settings:
             raise ValueError(f"`ensemble` must be a number from 1 to 100, got {self.ensemble}.")
         if self.ensemble > 1 and self.mode != "i2d":
             raise ValueError(f"`ensemble` is for depth from a picture, mode i2d, got {self.mode}.")
+        if self.dtype not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"`dtype` must be float32, bfloat16 or auto, got {self.dtype!r}.")
+
+    def _check_noise_levels(self) -> None:
+        if self.tilt is not None and not abs(self.tilt) <= 30:
+            raise ValueError(f"`tilt` must lie between -30 and 30, got {self.tilt}.")
+        if self.follow is not None and not abs(self.follow) <= 30:
+            raise ValueError(f"`follow` must lie between -30 and 30, got {self.follow}.")
+        if self.follow is not None and (self.mode == "joint" or self.path is not None):
+            other = "mode joint" if self.mode == "joint" else "a `path` of its own"
+            raise ValueError(f"`follow` is for a given picture or depth map, and does not go with {other}.")
+        if self.path is not None and self.tilt is not None:
+            raise ValueError("`path` and `tilt` both say how the noise levels fall: give one of them.")
+
+    def _check_starts(self) -> None:
+        for name, given in (("image", "i2d"), ("depth", "d2i")):
+            strength, file = getattr(self, f"{name}_strength"), getattr(self, f"start_{name}")
+            if file is not None and strength is None:
+                raise ValueError(f"`start_{name}` needs a strength.")
+            if strength is not None and self.mode == given:
+                raise ValueError(f"In mode {given} the {name} is given whole: `start_{name}` is for the other modes.")
+            if strength is not None and not 0 < strength <= 1:
+                raise ValueError(f"The strength of `start_{name}` must lie above 0 and at most at 1, got {strength}.")
+
+    def _check_guidance(self) -> None:
+        if not (math.isfinite(self.cfg) and self.cfg >= 0):
+            raise ValueError(f"`cfg` must be a finite number of at least 0, got {self.cfg}.")
+        if self.cfg_interval is not None and not 0 <= self.cfg_interval[0] <= self.cfg_interval[1] <= 1:
+            raise ValueError(f"`cfg_interval` must be two noise levels, low and high, got {self.cfg_interval}.")
+        for name in ("cfg_rescale", "cfg_parallel"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` must lie between 0 and 1, got {getattr(self, name)}.")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"`guidance` must be a finite number of at least 0, got {self.guidance}.")
+
+    def _check_geometry(self) -> None:
         if self.far_to_near is not None and not 1 < self.far_to_near <= 1000:
             raise ValueError(f"`far_to_near` must be above 1 and at most 1000, got {self.far_to_near}.")
         if not 0 < self.fov < 180:
             raise ValueError(f"`fov` must be between 0 and 180 degrees, got {self.fov}.")
         if self.edge_threshold is not None and not 0 < self.edge_threshold < math.inf:
             raise ValueError(f"`edge_threshold` must be a finite number above 0, got {self.edge_threshold}.")
+        unknown = sorted(set(self.also) - set(DEPTH_FORMS))
+        if unknown:
+            raise ValueError(f"`also` must be of {', '.join(DEPTH_FORMS)}, got {', '.join(unknown)}.")
+
+    def _check_sizes(self) -> None:
         if self.fit not in ("pad", "crop"):
             raise ValueError(f"`fit` must be pad or crop, got {self.fit!r}.")
-        if self.dtype not in ("auto", "float32", "bfloat16"):
-            raise ValueError(f"`dtype` must be float32, bfloat16 or auto, got {self.dtype!r}.")
         if self.original_size and self.mode != "i2d":
             raise ValueError(f"`original_size` is for mode i2d, got {self.mode}.")
         if self.full_size and not self.original_size:
@@ -207,9 +228,6 @@ class Settings:
         for name, usual in (("tile", None), ("overlap", TILE_OVERLAP), ("tile_strength", None)):
             if getattr(self, name) != usual and not (self.full_size or self.enlarge > 1):
                 raise ValueError(f"`{name}` is for `full_size` and `enlarge`: leave it out, or ask for one of them.")
-        unknown = sorted(set(self.also) - set(DEPTH_FORMS))
-        if unknown:
-            raise ValueError(f"`also` must be of {', '.join(DEPTH_FORMS)}, got {', '.join(unknown)}.")
         if self.size is not None:
             check_grid(*self.size)
 
