@@ -26,10 +26,11 @@ from ..mforce_core.release import FOV_DEGREES
 from ..mforce_core.results.folder import MARKER, output_folder
 from ..mforce_core.rollout_settings import fitted
 from ..mforce_core.scene3d.camera_files import OPENCV, CameraPath, read_json, write_json
-from ..mforce_core.scene3d.camera_path import Pose, middle_point
+from ..mforce_core.scene3d.camera_path import middle_point
 from ..mforce_core.scene3d.densify import solid_density
 from ..mforce_core.scene3d.point_cloud import intrinsics_from_fov
 from ..mforce_core.scene3d.point_cloud_files import to_ply
+from ..mforce_core.scene3d.poses import Pose
 from ..mforce_core.scene3d.stereo import compose
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text

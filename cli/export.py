@@ -20,15 +20,15 @@ from ..mforce_core.release import FOV_DEGREES
 from ..mforce_core.results.folder import MARKER
 from ..mforce_core.scene3d import point_cloud_files, splats
 from ..mforce_core.scene3d.camera_files import CameraPath, write_chan, write_json, write_usd
-from ..mforce_core.scene3d.camera_path import Pose, path_moves
+from ..mforce_core.scene3d.camera_path import path_moves
 from ..mforce_core.scene3d.holes import fill_from_background
 from ..mforce_core.scene3d.passes import ambient_occlusion, normal_pass, position_pass
 from ..mforce_core.scene3d.point_cloud import intrinsics_from_fov, scaled_edge_threshold, surface_normals, unproject
+from ..mforce_core.scene3d.poses import Pose, extrinsics_of
 from ..mforce_core.scene3d.render_view import render_view
 from ..mforce_core.scene3d.side_by_side import in_order
 from ..mforce_core.scene3d.stereo import compose, eye_cameras
 from ..mforce_core.scene3d.surface import Surface, build_surface
-from ..mforce_core.scene3d.viewer import extrinsics_of
 from ..mforce_core.whole_file import whole_file
 from .progress import say
 

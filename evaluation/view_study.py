@@ -34,7 +34,7 @@ from ..mforce_core.sampling.path import NoisePath
 from ..mforce_core.sampling.path_spec import PathSpec
 from ..mforce_core.sampling.rollout import sample
 from ..mforce_core.sampling.solvers import Streams
-from ..mforce_core.scene3d.camera_path import Pose
+from ..mforce_core.scene3d.poses import Pose
 from ..scenes import SceneLayout, render, sample_layouts
 from ..scenes.camera import Camera as SceneCamera
 from ..scenes.camera import own_camera

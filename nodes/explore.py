@@ -15,9 +15,10 @@ from ..mforce_core.explore.view import Filled
 from ..mforce_core.explore.walk import extend, frame
 from ..mforce_core.explore.world import Camera, World
 from ..mforce_core.scene3d.camera_files import read_json
-from ..mforce_core.scene3d.camera_path import Pose, middle_point
+from ..mforce_core.scene3d.camera_path import middle_point
 from ..mforce_core.scene3d.densify import solid_density
 from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
+from ..mforce_core.scene3d.poses import Pose
 from ..mforce_core.scene3d.stereo import LAYOUTS, compose
 from ..mforce_core.scene3d.viewer import shot_of
 from .host.footage import footage_of

@@ -10,7 +10,7 @@ import torch
 from mforce.mforce_core.scene3d.camera_files import CameraPath, write_chan, write_json, write_usd
 from mforce.mforce_core.scene3d.camera_path import Move
 from mforce.mforce_core.scene3d.point_cloud import intrinsics_from_fov
-from mforce.mforce_core.scene3d.viewer import extrinsics_of
+from mforce.mforce_core.scene3d.poses import extrinsics_of
 
 SIZE = (48, 64)
 POINTS = np.array([[0.3, 0.2, 4.0], [-1.0, 0.5, 6.0], [0.0, -0.4, 3.0]])  # in the picture's camera, OpenCV

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from mforce.cli.app import app
 from mforce.cli.explore import Way
 from mforce.mforce_core.explore.world import Camera
-from mforce.mforce_core.scene3d.camera_path import Pose
 from mforce.mforce_core.scene3d.point_cloud import intrinsics_from_fov
+from mforce.mforce_core.scene3d.poses import Pose
 
 FEW = ("--steps", 1, "--depth-steps", 0, "--size", "64x48")
 SHORT = ("--views", 2, "--frames", 3)

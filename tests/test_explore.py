@@ -16,8 +16,8 @@ from mforce.mforce_core.explore.view import Filled, Seen
 from mforce.mforce_core.explore.walk import extend, frame
 from mforce.mforce_core.explore.world import Camera, World
 from mforce.mforce_core.scene3d.camera_files import CONVENTIONS, CameraPath, read_json, write_json
-from mforce.mforce_core.scene3d.camera_path import Pose
 from mforce.mforce_core.scene3d.point_cloud import intrinsics_from_fov
+from mforce.mforce_core.scene3d.poses import Pose
 from mforce.mforce_core.scene3d.render_view import View, render_view
 from mforce.mforce_core.scene3d.viewer import Shot
 from mforce.scenes import render, sample_layouts

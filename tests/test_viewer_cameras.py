@@ -8,12 +8,12 @@ import torch
 from scipy.spatial.transform import Rotation, Slerp
 from test_render_view import CAMERA, SIZE, STILL, surface_of, trace
 
-from mforce.mforce_core.scene3d.camera_path import Pose
 from mforce.mforce_core.scene3d.point_cloud import PointCloud, intrinsics_from_fov, merge, unproject
 from mforce.mforce_core.scene3d.point_cloud_files import read_ply, to_ply
+from mforce.mforce_core.scene3d.poses import Pose, extrinsics_of, moved
 from mforce.mforce_core.scene3d.render_view import render_view
 from mforce.mforce_core.scene3d.side_by_side import in_order
-from mforce.mforce_core.scene3d.viewer import AS_IT_IS, between, cloud_stage, extrinsics_of, moved, shot_of
+from mforce.mforce_core.scene3d.viewer import AS_IT_IS, between, cloud_stage, shot_of
 
 
 def xyz(values):
@@ -95,6 +95,7 @@ def test_roll_comes_with_the_quaternion():
         ({**OWN, "position": xyz([math.inf, 0, 0])}, "not finite"),
         ({**OWN, "fov": 180}, "field of view"),
         ({**OWN, "zoom": "wide"}, "not numbers"),
+        ({**OWN, "zoom": math.inf}, "a zoom of inf"),
     ],
 )
 def test_a_camera_that_cannot_be_used_is_said(camera, said):

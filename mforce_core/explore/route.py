@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..scene3d.camera_path import PATHS, Move, Pose, path_moves
+from ..scene3d.camera_path import PATHS, Move, path_moves
+from ..scene3d.poses import Pose
 from ..scene3d.stereo import CENTERED, eye_cameras
 from ..scene3d.viewer import Shot, between
 from .world import Camera

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d, pad
 
-from ..scene3d.camera_path import Pose
 from ..scene3d.densify import densify
 from ..scene3d.point_cloud import (
     PointCloud,
@@ -19,9 +18,9 @@ from ..scene3d.point_cloud import (
     seen_from,
     unproject,
 )
+from ..scene3d.poses import Pose, extrinsics_of, relative
 from ..scene3d.render_view import View, render_view
 from ..scene3d.surface import Surface, build_surface
-from ..scene3d.viewer import extrinsics_of
 from ..scene3d.z_buffer import drawing_device
 from .view import Filled
 
@@ -99,7 +98,7 @@ class World:
                 piece.surface.to(self.device),
                 piece.view.color.to(self.device),
                 piece.camera.lens,
-                _relative(piece.camera.pose, camera.pose),
+                relative(piece.camera.pose, camera.pose),
                 lens=camera.lens,
             )
             for piece in self.pieces
@@ -147,14 +146,6 @@ def without_slits(holes: Tensor) -> Tensor:
     known = pad((~holes).float()[None, None], (1, 1, 1, 1))  # a hole at the border goes on beyond it
     inside = max_pool2d(known, _SLIT, stride=1) == 0
     return max_pool2d(inside.float(), _SLIT, stride=1, padding=_SLIT // 2)[0, 0] > 0
-
-
-def _relative(base: Pose, pose: Pose) -> Pose:
-    """A pose in the axes of another."""
-    back = base.rotation.double().T
-    return Pose(
-        (back @ pose.rotation.double()).float(), (back @ (pose.position.double() - base.position.double())).float()
-    )
 
 
 def _together(views: list[View]) -> View:

@@ -1,6 +1,6 @@
-"""Camera poses: moves relative to what the picture shows, and paths that end where they begin.
+"""Moves of a camera relative to what the picture shows, and paths that end where they begin.
 
-Camera axes: x right, y down, z forward. A pose is the new camera as the one that took the picture sees it.
+Camera axes: x right, y down, z forward. The pose after a move is as the camera that took the picture sees it.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .poses import Pose
+
 #: Share of the picture's size, to either side of its middle, whose median depth a camera aims at.
 _MIDDLE = 0.1
 
 PATHS = ("still", "swing", "orbit", "dolly", "spiral")
-
-
-@dataclass(frozen=True)
-class Pose:
-    """rotation: (3, 3), its columns the new camera's axes. position: (3,), its center, in the depth's unit."""
-
-    rotation: Tensor
-    position: Tensor
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .camera_path import Pose
+from .poses import Pose
 from .surface import CORNERS, Surface
 
 _MIXED = 0.5  # pixels of the view by which a mixed pixel may part from the surface that it is mixed with

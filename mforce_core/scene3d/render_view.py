@@ -12,7 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .camera_path import Pose
+from .poses import Pose
 from .quads import Projection, Quads, project_quads
 from .surface import CORNERS, Surface
 from .z_buffer import EMPTY, Triangles, at_once, draw, triangles_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .camera_path import Pose
+from .poses import Pose
 
 #: Both eyes around the picture's camera, or the picture itself for one of them.
 CENTERED, LEFT_IS_PICTURE = EYES = ("both rendered", "left is the picture")

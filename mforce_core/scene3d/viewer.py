@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .camera_path import Pose
+from .poses import Pose, moved
 
 #: The vertical field of view of ComfyUI's viewer, for cameras that do not say theirs.
 VIEWER_FOV_DEGREES = 35.0
@@ -85,7 +85,7 @@ def shot_of(camera: Mapping[str, Any], stage: Stage) -> Shot:
         fov, zoom = (float(camera.get(name) or usual) for name, usual in (("fov", VIEWER_FOV_DEGREES), ("zoom", 1.0)))
     except (TypeError, ValueError):
         raise ValueError("the camera's fov and zoom are not numbers.") from None
-    if not (0.0 < fov < 180.0 and zoom > 0.0):
+    if not (0.0 < fov < 180.0 and 0.0 < zoom < math.inf):
         raise ValueError(f"the camera has a field of view of {fov:g} degrees and a zoom of {zoom:g}.")
     place = _FLIP * (position * stage.radius + stage.center.double())
     pose = Pose((_FLIP[:, None] * axes * _FLIP).float(), place.float())
@@ -109,24 +109,10 @@ def between(first: Shot, last: Shot, share: float) -> Shot:
     return Shot(Pose(rotation.float(), position), distance, focal)
 
 
-def moved(base: Pose, pose: Pose) -> Pose:
-    """A pose that is given in the axes of another."""
-    position = base.position.double() + base.rotation.double() @ pose.position.double()
-    return Pose((base.rotation.double() @ pose.rotation.double()).float(), position.float())
-
-
 def seen_by(shot: Shot, extrinsics: Tensor) -> Shot:
     """A shot in the world, in the axes of a camera with these extrinsics (4, 4), from the world to the camera."""
     rotation, shift = extrinsics[:3, :3].float(), extrinsics[:3, 3].float()
     return replace(shot, pose=moved(Pose(rotation, shift), shot.pose))
-
-
-def extrinsics_of(pose: Pose) -> Tensor:
-    """(4, 4) from the axes of the picture's camera to those of the pose, as OpenCV has them."""
-    matrix = torch.eye(4, dtype=torch.float64)
-    inverse = pose.rotation.double().T
-    matrix[:3, :3], matrix[:3, 3] = inverse, -inverse @ pose.position.double()
-    return matrix.float()
 
 
 def _vector(camera: Mapping[str, Any], name: str, axes: str) -> Tensor | None:
