@@ -10,7 +10,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ..mforce_core.depth.files import LEVELS
@@ -36,6 +35,7 @@ from ..mforce_core.video.flow import import_cv2
 from ..mforce_core.video.frame_depth import FrameDepth
 from ..mforce_core.video.steady import State, Steadier, Steadiness
 from ..mforce_core.video.timing import TimeStamps
+from ..mforce_core.weights.tensor_files import open_safetensors
 from ..mforce_core.whole_file import whole_file
 from .generation import prepare
 from .progress import messages, progress_bar, say
@@ -194,7 +194,7 @@ def _resumed(output: Path, order: dict[str, Any]) -> tuple[Progress, State]:
         if output.exists() and any(output.iterdir()):
             raise ValueError(f"The output folder {output} already holds files: name another, or add `overwrite`.")
         return Progress(), State()
-    with safe_open(path, "pt") as stored:
+    with open_safetensors(path) as stored:
         found = stored.metadata() or {}
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a dict
     if json.loads(found.get("order", "null")) != order:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..mforce_core.weights.tensor_files import open_safetensors
 from ..mforce_core.whole_file import whole_file
 
 
@@ -30,13 +30,16 @@ class KeptTensors:
         """Tensors by name; None where there is no file yet.
 
         Raises:
-            ValueError: they were made of something else.
+            ValueError: they were made of something else, or the file is of another kind.
         """
         if self.file is None or not self.file.exists():
             return None
-        with safe_open(self.file, "pt") as stored:
-            if (stored.metadata() or {}).get("made_of") != self.digest:
-                raise ValueError(f"{self.file} holds {self.others}: remove it.")
+        with open_safetensors(self.file) as stored:
+            made_of = (stored.metadata() or {}).get("made_of")
+            if made_of is None:
+                raise ValueError(f"{self.file} is a file of another kind, which is not written over: name another.")
+            if made_of != self.digest:
+                raise ValueError(f"{self.file} holds {self.others}: name another file, or remove this one.")
             return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
 
     def write(self, tensors: Mapping[str, Tensor]) -> None:

@@ -235,7 +235,7 @@ def test_the_study_does_not_go_on_in_tables_of_something_else(monkeypatch, tmp_p
     assert file.read_text() == before
     assert "other settings" in run(*command, "--json", file, "--seed", 5, code=2)
     assert "other settings" in run(*command, "--json", file, "--count", 3, code=2)
-    assert "remove it" in run(*command, "--json", tmp_path / "new.json", "--seed", 5, code=2)
+    assert "remove this one" in run(*command, "--json", tmp_path / "new.json", "--seed", 5, code=2)
     file.write_text(before.replace("sha256", "sha255"))
     assert "another model" in run(*command, "--json", file, code=2)
 

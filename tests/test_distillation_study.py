@@ -90,7 +90,7 @@ def test_a_model_against_itself_and_a_broken_one(tmp_path: Path) -> None:
     assert kept.exists()
     other = CliRunner().invoke(app, [str(w) for w in (*words, "--reference", kept, "--seed", 7)])
     assert other.exit_code == 2
-    assert "remove it" in " ".join(other.output.split())
+    assert "remove this one" in " ".join(other.output.split())
 
 
 def test_students_are_loaded_in_turn_and_rows_are_written_as_they_come(tmp_path: Path, monkeypatch) -> None:
