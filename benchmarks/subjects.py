@@ -35,12 +35,12 @@ class Subject(NamedTuple):
         torch.manual_seed(0)
         return ModalityForcingTransformer(self.architecture, device=device, dtype=dtype).requires_grad_(False).eval()
 
-    def inputs(self, device: torch.device, batch: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    def inputs(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Gaussian RGB, depth and text, float32."""
         torch.manual_seed(1)
         sizes, image = self.architecture, self.image
         shapes = ((image, sizes.in_channels), (image, sizes.depth_channels), (self.text, sizes.context_in_dim))
-        rgb, depth, text = (torch.randn(batch, *shape, device=device) for shape in shapes)
+        rgb, depth, text = (torch.randn(1, *shape, device=device) for shape in shapes)
         return rgb, depth, text
 
 

@@ -19,23 +19,22 @@ MIN_SATURATION, MIN_VALUE = 0.5, 0.25
 _EDGES = 0.05
 
 
-def seam_steps(maps: Tensor, cell: int = PATCH_SIZE) -> Tensor:
+def seam_steps(maps: Tensor) -> Tensor:
     """Mean absolute difference of horizontal neighbors across token borders and inside tokens.
 
     The ratio of the two means over many pictures is the seam ratio: about 1 where nothing shows that there are tokens.
 
     Args:
         maps: (B, ..., H, W): pictures, or the logarithm of depth; pairs with a NaN are left out.
-        cell: pixels along the side of a token.
 
     Returns:
         (B, 2): across borders, inside tokens.
     """
-    step, border = _horizontal_steps(maps, cell)
+    step, border = _horizontal_steps(maps)
     return torch.stack([step[..., kind].flatten(1).nanmean(1) for kind in (border, ~border)], dim=1)
 
 
-def column_steps(maps: Tensor, cell: int = PATCH_SIZE) -> Tensor:
+def column_steps(maps: Tensor) -> Tensor:
     """Mean absolute difference of horizontal neighbors by their place in a token, the last one across its border.
 
     The largest of the means over many pictures, by their mean, finds a grid wherever in the tokens its lines are.
@@ -43,30 +42,29 @@ def column_steps(maps: Tensor, cell: int = PATCH_SIZE) -> Tensor:
     Args:
         maps: as in :func:`seam_steps`, three tokens wide or more: those at both ends, which lap over no border
             outward, are left out.
-        cell: pixels along the side of a token.
 
     Returns:
-        (B, cell).
+        (B, PATCH_SIZE).
     """
-    step, _ = _horizontal_steps(maps, cell)
-    inner = step[..., cell : (maps.shape[-1] // cell - 1) * cell]
-    return inner.unflatten(-1, (-1, cell)).flatten(1, -2).nanmean(1)
+    step, _ = _horizontal_steps(maps)
+    inner = step[..., PATCH_SIZE : (maps.shape[-1] // PATCH_SIZE - 1) * PATCH_SIZE]
+    return inner.unflatten(-1, (-1, PATCH_SIZE)).flatten(1, -2).nanmean(1)
 
 
-def sharpness(maps: Tensor, cell: int = PATCH_SIZE) -> Tensor:
+def sharpness(maps: Tensor) -> Tensor:
     """Mean of the largest 5% of the absolute differences of horizontal neighbors inside tokens, (B, ..., H, W) -> (B,).
 
     Only worth something beside the same measure of rendered pictures of the same kind.
     """
-    step, border = _horizontal_steps(maps, cell)
+    step, border = _horizontal_steps(maps)
     inside = step[..., ~border].flatten(1).nan_to_num(0.0)
     return inside.topk(max(1, round(_EDGES * inside.shape[1])), dim=1).values.mean(1)
 
 
-def _horizontal_steps(maps: Tensor, cell: int) -> tuple[Tensor, Tensor]:
+def _horizontal_steps(maps: Tensor) -> tuple[Tensor, Tensor]:
     """(B, ..., H, W - 1) absolute differences, and which of the W - 1 columns lie across a border, bool."""
     step = (maps[..., 1:] - maps[..., :-1]).abs()
-    return step, torch.arange(1, maps.shape[-1]) % cell == 0
+    return step, torch.arange(1, maps.shape[-1]) % PATCH_SIZE == 0
 
 
 def roundness(mask: np.ndarray) -> float:

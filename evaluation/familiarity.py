@@ -20,6 +20,9 @@ from ..scenes import render, sample_layouts, sample_views
 from . import intervals
 from .judge import NANO
 
+#: Of the scenes; training uses small ones.
+_SEED = 3_000_000
+
 
 def read_pictures(paths: list[Path]) -> Tensor:
     """(n, 3, NANO_SIZE, NANO_SIZE) in [0, 1]: the largest square in the middle of each."""
@@ -32,17 +35,16 @@ def read_pictures(paths: list[Path]) -> Tensor:
     return torch.stack(pictures)
 
 
-def measure(autoencoder: PatchAutoencoder, photographs: Tensor, *, scenes: int = 1000, seed: int = 3_000_000) -> dict:
+def measure(autoencoder: PatchAutoencoder, photographs: Tensor, *, scenes: int = 1000) -> dict:
     """Shares of pictures that are said to be unfamiliar, with intervals.
 
     Args:
         autoencoder: with its familiarity.
         photographs: (n, 3, H, W) in [0, 1].
         scenes: renders of each kind.
-        seed: of the scenes; training uses small ones.
     """
-    layout = sample_layouts(scenes, seed)
-    views = sample_views(layout, seed, share=1.0)[0]
+    layout = sample_layouts(scenes, _SEED)
+    views = sample_views(layout, _SEED, share=1.0)[0]
     kinds = {
         "scenes": render(layout, NANO_SIZE, compiled=True)[0],
         "views": render(layout, NANO_SIZE, camera=views, compiled=True)[0],

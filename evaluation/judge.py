@@ -49,10 +49,10 @@ class ShapeJudge(nn.Module):
         return self(images).argmax(1)
 
 
-def load_judge(path: Path = WEIGHTS) -> ShapeJudge:
+def load_judge() -> ShapeJudge:
     """The judge that ships with the package, in eval mode."""
     judge = ShapeJudge()
-    judge.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    judge.load_state_dict({name: tensor.float() for name, tensor in load_file(WEIGHTS).items()})
     return judge.requires_grad_(False).eval()
 
 

@@ -156,10 +156,10 @@ def by_value(table: Table, values: Sequence[float | None]) -> dict[str, dict[str
     return found
 
 
-def paired_difference(
-    table: Table, first: float | None, second: float | None, count: int, measure: str = "absrel"
-) -> intervals.Estimate | None:
-    """Mean of a measure at the first value minus that at the second, picture by picture, with its interval."""
+def paired_difference(table: Table, first: float | None, second: float | None, count: int) -> intervals.Estimate | None:
+    """Mean AbsRel at the first value minus that at the second, picture by picture, with its interval."""
     pairs = [[table.rows.get(row_name(value, index)) for value in (first, second)] for index in range(count)]
-    differences = [a.measures[measure] - b.measures[measure] for a, b in pairs if a and b and a.measures and b.measures]
+    differences = [
+        a.measures["absrel"] - b.measures["absrel"] for a, b in pairs if a and b and a.measures and b.measures
+    ]
     return intervals.mean(torch.tensor(differences)) if differences else None

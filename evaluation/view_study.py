@@ -29,7 +29,7 @@ from ..mforce_core.explore.walk import Fill, extend
 from ..mforce_core.explore.world import Camera, World
 from ..mforce_core.model.tokens import latents_to_tokens, tokens_to_latents, tokens_to_patches
 from ..mforce_core.pipeline import Pipeline
-from ..mforce_core.release import PATCH_SIZE
+from ..mforce_core.release import NANO_SIZE, PATCH_SIZE
 from ..mforce_core.sampling.path import NoisePath
 from ..mforce_core.sampling.path_spec import PathSpec
 from ..mforce_core.sampling.rollout import sample
@@ -99,11 +99,11 @@ def along_a_path(pipeline: Pipeline, count: int, seed: int) -> Iterator[Row]:
             yield {"name": name, "step": step + 1, "pictures": pictures, **_numbers(measures)}
 
 
-def world_of(layout: SceneLayout, own: SceneCamera, edge_threshold: float, size: int = 128) -> World:
+def world_of(layout: SceneLayout, own: SceneCamera, edge_threshold: float) -> World:
     """A world that knows what the scene's own camera sees."""
     world = World(edge_threshold=edge_threshold, softness=0 if edge_threshold else 2)
     camera = Camera(Pose(torch.eye(3), torch.zeros(3)), own.intrinsics()[0])
-    world.add(camera, _render(layout, own, size))
+    world.add(camera, _render(layout, own, NANO_SIZE))
     return world
 
 

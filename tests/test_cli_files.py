@@ -1,6 +1,7 @@
 """Reading pictures, drawing the sheet's tiles, and the all-or-nothing output folder."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -148,10 +149,11 @@ def test_a_read_only_place_is_refused(tmp_path):
         tmp_path.chmod(0o700)
 
 
-def test_default_names_count_up(tmp_path):
-    assert default_output("joint", tmp_path).name == "joint-001"
-    (tmp_path / "joint-001").mkdir()
-    assert default_output("joint", tmp_path).name == "joint-002"
+def test_default_names_count_up(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert default_output("joint") == Path("mforce_out/joint-001")
+    Path("mforce_out/joint-001").mkdir(parents=True)
+    assert default_output("joint") == Path("mforce_out/joint-002")
 
 
 def test_settings_survive_json():

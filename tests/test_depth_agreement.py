@@ -11,7 +11,7 @@ import pytest
 
 from mforce.evaluation.depth.alignment import Limits, align
 from mforce.evaluation.depth.boundaries import depth_pro_f1, moge_f1
-from mforce.evaluation.depth.metrics import DEPTH_MEASURES, MOGE_EPSILON, depth_errors
+from mforce.evaluation.depth.metrics import DEPTH_MEASURES, MOGE_EPSILON, depth_errors, pixel_errors
 from mforce.evaluation.depth.samples import nearest_samples
 
 DATA = Path(__file__).parent / "data" / "depth_harnesses"
@@ -47,7 +47,7 @@ def motorcycle() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def moge_errors(case: str, alignment: str) -> dict[str, float]:
     prediction, truth, mask = maps(case)
     aligned = align(alignment, prediction, truth, mask, Limits(), "depth")
-    return depth_errors(aligned, truth, mask, MOGE_EPSILON, negative_hits=True)
+    return pixel_errors(aligned[mask], truth[mask], MOGE_EPSILON, negative_hits=True)
 
 
 @pytest.mark.parametrize("alignment", MOGE)

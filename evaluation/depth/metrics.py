@@ -38,9 +38,7 @@ def _as_it_is(prediction: np.ndarray) -> np.ndarray:
     return prediction.astype(np.float64, copy=False)
 
 
-def depth_errors(
-    aligned: np.ndarray, truth: np.ndarray, mask: np.ndarray, epsilon: float = 0.0, *, negative_hits: bool = False
-) -> dict[str, float]:
+def depth_errors(aligned: np.ndarray, truth: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     """Errors over the pixels that count.
 
     Args:
@@ -48,16 +46,13 @@ def depth_errors(
             as a miss in the deltas, since leaving pixels out must not pay; the others are means over predicted pixels.
         truth: (H, W), positive in the mask.
         mask: (H, W) bool.
-        epsilon: added to the truth that AbsRel divides by; `MOGE_EPSILON` for MoGe.
-        negative_hits: count depth that is not positive as a hit of the deltas, since its ratios are below any limit, as
-            MoGe's do; else it is a miss.
 
     Returns:
         `DEPTH_MEASURES` by name. AbsRel and SqRel are mean(|p - g| / g) and mean((p - g)^2 / g), delta_k the share of
         max(p / g, g / p) < 1.25^k, SILog 100 sqrt(mean d^2 - mean(d)^2) of d = ln p - ln g, log10 the mean of
         |log10 p - log10 g|, iRMSE the RMSE of 1 / p.
     """
-    return pixel_errors(aligned[mask], truth[mask], epsilon, negative_hits=negative_hits)
+    return pixel_errors(aligned[mask], truth[mask])
 
 
 def pixel_errors(
@@ -68,7 +63,15 @@ def pixel_errors(
     negative_hits: bool = False,
     aligned: Callable[[np.ndarray], np.ndarray] = _as_it_is,
 ) -> dict[str, float]:
-    """`depth_errors` of the pixels (N,) that count; ``aligned`` makes float64 depth of predictions, pixel by pixel."""
+    """`depth_errors` of the pixels (N,) that count.
+
+    Args:
+        prediction, truth: of these pixels.
+        epsilon: added to the truth that AbsRel divides by; `MOGE_EPSILON` for MoGe.
+        negative_hits: count depth that is not positive as a hit of the deltas, since its ratios are below any limit, as
+            MoGe's do; else it is a miss.
+        aligned: makes float64 depth of predictions, pixel by pixel.
+    """
     count, predicted, sums = len(prediction), 0, np.zeros(10)
     for block in blocks(count):
         p, g = aligned(prediction[block]), truth[block].astype(np.float64, copy=False)

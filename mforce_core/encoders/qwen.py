@@ -22,24 +22,22 @@ _TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n<
 
 
 class QwenTextEncoder:
-    """Maps prompts to (B, length, len(layers) * hidden size) features.
+    """Maps prompts to (B, 512, 3 * hidden size) features, those of `LAYERS`.
 
     Args:
         tokenizer: of Qwen3, from transformers.
-        model: Qwen3 without its language-model head; it needs no more layers than the last of ``layers``.
+        model: Qwen3 without its language-model head; it needs no more layers than the last of them.
     """
 
-    def __init__(
-        self, tokenizer: Any, model: Any, *, layers: Sequence[int] = LAYERS, length: int = TEXT_TOKENS
-    ) -> None:
+    length = TEXT_TOKENS
+
+    def __init__(self, tokenizer: Any, model: Any) -> None:
         self.tokenizer = tokenizer
         self.model = model
-        self.layers = tuple(layers)
-        self.length = length
 
     @property
     def dim(self) -> int:
-        return len(self.layers) * self.model.config.hidden_size
+        return len(LAYERS) * self.model.config.hidden_size
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Tensor:
@@ -63,13 +61,13 @@ class QwenTextEncoder:
             return hook
 
         # The model's own list of hidden states normalizes the last one; a layer's output is what it says.
-        handles = [self.model.layers[n - 1].register_forward_hook(keep(n)) for n in self.layers]
+        handles = [self.model.layers[n - 1].register_forward_hook(keep(n)) for n in LAYERS]
         try:
             self.model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask, use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()
-        return torch.cat([found[n] for n in self.layers], dim=-1).float().cpu()
+        return torch.cat([found[n] for n in LAYERS], dim=-1).float().cpu()
 
 
 def load_qwen_text_encoder(path: str | Path, *, device: torch.device | str = "cpu") -> QwenTextEncoder:

@@ -13,10 +13,10 @@ from pathlib import Path
 MARKER = "metadata.json"
 
 
-def default_output(kind: str, parent: Path = Path("mforce_out")) -> Path:
+def default_output(kind: str) -> Path:
     """The first free ``mforce_out/<kind>-<number>``."""
     number = 1
-    while (path := parent / f"{kind}-{number:03d}").exists():
+    while (path := Path("mforce_out") / f"{kind}-{number:03d}").exists():
         number += 1
     return path
 
