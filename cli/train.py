@@ -19,6 +19,8 @@ from ..training.keys import commented_file
 from ..training.stop import Stop, exit_code
 from .progress import say
 
+#: Columns of a plan that are left out where there is nothing in them.
+_SOMETIMES = ("teacher", "data")
 #: GPU counts of a plan.
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -79,32 +81,45 @@ def print_plan(config: TrainConfig) -> None:
     total = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     costs = plan.count_costs(config)
-    columns = ("GPUs", "weights", "grad", "optim", "EMA", "teacher", "act", "act ckpt", "sum", "s/step")
-    height, width = config.data.size
-    table = Table(
-        *columns,
-        title=f"Estimate, GiB per GPU at {height}x{width} pixels",
-        title_justify="left",
-        box=SIMPLE,
-        pad_edge=False,
-    )
-    estimate = None
+    rows = []
     for count in _COUNTS:
         try:
             estimate = plan.plan(config, costs, count)
         except ConfigError:
             continue
-        parts = (estimate.weights, estimate.gradients, estimate.optimizer, estimate.average, estimate.teacher)
         kept = estimate.checkpointed if config.scale.checkpoint_activations else estimate.activations
-        sizes = (*parts, estimate.activations, estimate.checkpointed, estimate.state + kept)
-        table.add_row(str(count), *map(_gib, sizes), f"{estimate.seconds:.3g}")
-    assert estimate is not None  # one process always fits the batch
+        sizes = {
+            "weights": estimate.weights,
+            "grad": estimate.gradients,
+            "optim": estimate.optimizer,
+            "EMA": estimate.average,
+            "teacher": estimate.teacher,
+            "data": estimate.samples,
+            "act": estimate.activations,
+            "act ckpt": estimate.checkpointed,
+            "sum": estimate.state + kept,
+        }
+        rows.append((count, sizes, estimate))
+    _, sizes, estimate = rows[0]  # one process always fits the batch
+    columns = [name for name in sizes if name not in _SOMETIMES or sizes[name]]
+    height, width = config.data.size
+    table = Table(
+        *("GPUs", *columns, "s/step"),
+        title=f"Estimate, GiB per GPU at {height}x{width} pixels",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+    )
+    for count, sizes, each in rows:
+        table.add_row(str(count), *(_gib(sizes[name]) for name in columns), f"{each.seconds:.3g}")
     console = Console()
     console.print(
         f"{total / 1e6:,.0f} M parameters, {trained / 1e6:,.0f} M trained; a step of {config.batch_size} samples: "
         f"{estimate.tokens:,} tokens, {estimate.flops / 1e12:,.0f} TFLOP"
     )
     console.print(table)
+    if config.data.on_device and not costs.resident:
+        say("The samples of data.on_device are not encoded yet, so that their memory is not counted.")
     say(
         "This is an estimate from shapes, not a measurement. act: activations of a micro-batch; act ckpt: with blocks "
         f"computed again in the backward pass, which this configuration does"

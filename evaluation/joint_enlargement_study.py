@@ -17,6 +17,7 @@ The row of the scenes themselves says what a measure is at best.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -29,7 +30,6 @@ from torch import Tensor
 from ..mforce_core.depth.resampling import enlarge_depth
 from ..mforce_core.full_size.of_settings import larger_pair
 from ..mforce_core.inputs import Given
-from ..mforce_core.model.tokens import latents_to_tokens
 from ..mforce_core.picture.color import to_bytes
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.release import PATCH_SIZE
@@ -41,6 +41,7 @@ from .frechet import cell_distance
 from .full_size_study import mean_step, tile_borders
 from .judge import load_judge, lone_objects
 from .metrics import abs_rel, align_median, edge_band
+from .sampling_subject import encode_pictures
 
 SCENES, INTERPOLATED = "rendered", "interpolated"
 #: Pairs that are sampled together, and tiles.
@@ -143,20 +144,24 @@ def ways_of(pipeline: Pipeline, factor: int) -> dict[str, Enlarge]:
 
 
 def _measured(pipeline: Pipeline, pairs: list[Pair], seed: int) -> Pairs:
+    quiet = copy(pipeline)
+    quiet.say = _ignore  # that a picture is unfamiliar means nothing where the model itself made it
     pictures = torch.stack([torch.from_numpy(picture.copy()).movedim(-1, 0) / 255 for picture, _ in pairs])
     seen = [
-        pipeline.i2d(picture, steps=DEPTH_STEPS, seed=seed + number, full_size=True).depth
+        quiet.i2d(picture, steps=DEPTH_STEPS, seed=seed + number, full_size=True).depth
         for number, (picture, _) in enumerate(pairs)
     ]
-    with torch.no_grad():
-        encoded = [pipeline.autoencoder.encode(part.to(pipeline.device) * 2 - 1) for part in pictures.split(_BATCH)]
     return Pairs(
         pictures,
         torch.stack([depth for _, depth in pairs]),
         torch.from_numpy(np.stack(seen)),
-        latents_to_tokens(torch.cat(encoded)).float(),
+        encode_pictures(pipeline, pictures, _BATCH),
         pipeline.settings.canvas[0],
     )
+
+
+def _ignore(_: str) -> None:
+    """Takes what the pipeline says."""
 
 
 def _row(made: Pairs, scenes: Pairs, shapes: Tensor) -> Row:

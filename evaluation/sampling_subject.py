@@ -145,11 +145,7 @@ class Subject:
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures (B, 3, H, W) in [0, 1] -> RGB tokens."""
-        parts = [
-            latents_to_tokens(self.pipeline.autoencoder.encode(part.to(self.pipeline.device) * 2 - 1)).float()
-            for part in images.split(_BATCH)
-        ]
-        return torch.cat(parts)
+        return encode_pictures(self.pipeline, images, _BATCH)
 
     def decode(self, rgb: Tensor) -> Tensor:
         """RGB tokens -> pictures (B, 3, H, W) in [0, 1]."""
@@ -165,6 +161,13 @@ class Subject:
     def maps(self, depth: Tensor) -> Tensor:
         """Depth tokens -> maps (B, H, W)."""
         return decode_depth(tokens_to_patches(depth, self.grid)).cpu()
+
+
+@torch.no_grad()
+def encode_pictures(pipeline: Pipeline, images: Tensor, together: int) -> Tensor:
+    """RGB tokens of pictures (B, 3, H, W) in [0, 1], of so many at a time."""
+    parts = [pipeline.autoencoder.encode(part.to(pipeline.device) * 2 - 1) for part in images.split(together)]
+    return latents_to_tokens(torch.cat(parts)).float()
 
 
 def reference_of(subject: Subject, prompts: Sequence[str], way: Way, file: Path | None) -> Outcome:

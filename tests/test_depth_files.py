@@ -175,6 +175,17 @@ def test_foreign_bytes_are_named(name, tmp_path):
         read_depth(tmp_path / ("no-" + name))
 
 
+@pytest.mark.parametrize("name", ["d.jpg", "d.WEBP"])
+def test_a_lossy_picture_is_refused_with_what_to_do(name, tmp_path):
+    Image.fromarray(np.full((4, 4), 7, np.uint8)).save(tmp_path / name)
+    with pytest.raises(
+        ValueError, match=r"its compression changes depth: save the map as a 16-bit .*convert it to \.png"
+    ):
+        read_depth(tmp_path / name)
+    Image.open(tmp_path / name).convert("L").save(tmp_path / "d.png")
+    assert "read as disparity" in read_depth(tmp_path / "d.png").notes[0]
+
+
 def test_an_archive_is_named(tmp_path):
     np.savez(tmp_path / "d.npz", depth=np.ones((4, 4)))
     (tmp_path / "d.npz").rename(tmp_path / "d.npy")

@@ -4,6 +4,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from mforce.training.data.buckets import bucket_canvases, first_full
 from mforce.training.data.encode import EncodeSettings
 from mforce.training.data.shards import find_shards
 from mforce.training.data.stream import StreamSource
+from mforce.training.data.windows import Place
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
 SIDE, BATCH = 64, 4
@@ -91,6 +93,22 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Size
 def tall(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Size]]:
     folder = tmp_path_factory.mktemp("tall")
     return folder, write_tars(folder, TALL, 11, name="tall")
+
+
+def test_a_shard_is_read_once_for_all_windows_of_it_that_wait(
+    wide: tuple[Path, dict[str, Size]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows of 2 in shards of 9: 40 windows in 5 shards, two of which have a window that begins in another."""
+    source = StreamSource([find_shards([str(wide[0])])], opened(wide[0]).settings, batch_size=BATCH, seed=5, window=2)
+    (windows,) = source._parts
+    drawn = {one.place: one.record.key for one in islice(windows.draw(Place()), 40)}
+    read, usual = [], windows._read
+    monkeypatch.setattr(windows, "_read", lambda shard: read.append(shard.location) or usual(shard))
+    found = windows.find(set(drawn))
+    assert {place: one.record.key for place, one in found.items()} == drawn
+    assert len(read) <= 2 * 5
+    with pytest.raises(ValueError, match="1 of the pictures that waited"):
+        windows.find({Place(0, 0, 1, 5)})
 
 
 def kept(size: Size, canvas: Size) -> float:

@@ -7,15 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mforce.mforce_core.model.config import ConfigError
 from mforce.training.beside import Beside
 from mforce.training.config import RecipeConfig
+from mforce.training.data.encode import NULL_TEXT_FILE
 from mforce.training.data.encoded import EncodedSource
-from mforce.training.data.resident import ResidentSource
+from mforce.training.data.resident import ResidentSource, resident_bytes
 from mforce.training.draws import BLOCK, BatchDraws, Draws, RowDraws
 from mforce.training.log import read_log
 from mforce.training.noise import draw_noise
+from mforce.training.plan import count_costs, plan
 from mforce.training.processes import Processes, join
 from mforce.training.recipe import Batch, sparse_masks
 from mforce.training.train import Trainer, train
@@ -66,6 +69,43 @@ def test_batches_are_those_that_are_read(tmp_path: Path, depth: bool, device: st
     write_words(tmp_path)
     folders = [tmp_path / name for name in ("rooms", "photos", "streets")]
     same(EncodedSource(folders, tmp_path, batch_size=6, seed=4, weights=[3, 1, 2]), depth, device)
+
+
+@pytest.mark.parametrize("depth", [True, False])
+def test_the_plan_counts_what_a_device_holds(tmp_path: Path, depth: bool) -> None:
+    """Captions that repeat in a shard, two shards of one shape, a set without depth, and one with features of text."""
+    write_latents(tmp_path / "rooms", count=9, seed=1)
+    write_latents(tmp_path / "rooms", count=4, file="latents-1.safetensors", seed=5)
+    write_latents(tmp_path / "photos", count=5, depth=False, seed=2)
+    write_words(tmp_path)
+    folders = [tmp_path / "rooms", tmp_path / "photos"]
+    source = EncodedSource(folders, tmp_path, batch_size=6, seed=4)
+    held = resident_bytes(folders, depth=depth, features=2 * 8 * 4)
+    assert held == bytes_of(ResidentSource(source, depth=depth, device=torch.device("cpu")))
+    text = {"text": torch.zeros(3, 2, 8).bfloat16(), "text_row": torch.tensor([0, 1, 2, 1], dtype=torch.int32)}
+    save_file({"text": torch.zeros(2, 8)}, tmp_path / NULL_TEXT_FILE)
+    tensors = write_latents(tmp_path, count=4)
+    captions = {"captions": '["a", "b", "c", "b"]'}
+    save_file(tensors | text, tmp_path / "latents-0.safetensors", metadata=captions)
+    source = EncodedSource([tmp_path], None, batch_size=2, seed=4)
+    held = resident_bytes([tmp_path], depth=depth, features=0)
+    assert held == bytes_of(ResidentSource(source, depth=depth, device=torch.device("cpu")))
+
+
+def bytes_of(source: ResidentSource) -> int:
+    tensors = [value for block in source._blocks.values() for value in vars(block).values()]
+    return sum(value.nbytes for value in tensors if isinstance(value, torch.Tensor))
+
+
+def test_every_gpu_of_a_plan_has_all_samples(data: Path, tmp_path: Path) -> None:
+    given = config("mf", data, tmp_path, **{"data.on_device": "true"})
+    costs = count_costs(given)
+    assert costs.resident > 0
+    one, two = plan(given, costs, 1), plan(given, costs, 2)
+    assert one.samples == two.samples == costs.resident
+    without = plan(config("mf", data, tmp_path), costs._replace(resident=0), 1)
+    assert one.state - without.state == costs.resident
+    assert count_costs(config("mf", data, tmp_path)).resident == 0
 
 
 def drawn(batch_size: int, rows: slice, device: str, step: int = 7) -> tuple[torch.Tensor, ...]:

@@ -11,6 +11,7 @@ from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import PATCH_SIZE
 from .checks import check_processes
 from .config import TrainConfig
+from .data.resident import resident_bytes
 from .optimizer import by_muon
 from .processes import blocks_of
 from .teacher import needs_weights
@@ -24,7 +25,8 @@ PEAK_TFLOPS, UTILIZATION = 989.0, 0.4
 class Plan:
     """One step on ``processes`` GPUs: bytes are of one GPU, ``tokens`` and ``flops`` of the global batch.
 
-    ``activations`` are kept from forward to backward pass, ``checkpointed`` those where blocks are computed again.
+    ``samples`` are those of ``data.on_device``; ``activations`` are kept from forward to backward pass,
+    ``checkpointed`` those where blocks are computed again.
     """
 
     processes: int
@@ -34,6 +36,7 @@ class Plan:
     optimizer: int
     average: int
     teacher: int
+    samples: int
     activations: int
     checkpointed: int
     flops: float
@@ -41,7 +44,7 @@ class Plan:
     @property
     def state(self) -> int:
         """Everything but activations."""
-        return self.weights + self.gradients + self.optimizer + self.average + self.teacher
+        return self.weights + self.gradients + self.optimizer + self.average + self.teacher + self.samples
 
     @property
     def seconds(self) -> float:
@@ -49,7 +52,10 @@ class Plan:
 
 
 class Costs(NamedTuple):
-    """Of one sample: bytes that autograd keeps, all and block by block, those of a block's input, and operations."""
+    """Of one sample: bytes that autograd keeps, all and block by block, those of a block's input, and operations.
+
+    ``resident``: bytes of all samples, where every GPU holds them.
+    """
 
     kept: int
     by_block: list[int]
@@ -57,6 +63,7 @@ class Costs(NamedTuple):
     forward_flops: float
     backward_flops: float
     teacher_flops: float
+    resident: int
 
 
 def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
@@ -65,8 +72,8 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
     Counted: float32 weights, averages and moments, shared by the processes; float32 gradients, shared too unless they
     are added up once per step after several micro-batches; weights in the compute dtype, of two blocks where they are
     sharded and otherwise of one layer at a time; the teacher's own weights where it has some; what autograd keeps of
-    one micro-batch; all but averages once more for a critic. Not counted: fragmentation, buffers of collectives,
-    encoders, samples of ``data.on_device``.
+    one micro-batch; samples of ``data.on_device`` that are encoded already, as they are stored; all but averages and
+    samples once more for a critic. Not counted: fragmentation, buffers of collectives, encoders.
 
     Raises:
         ConfigError: the batch or the optimizer does not divide.
@@ -98,6 +105,7 @@ def plan(config: TrainConfig, costs: Costs, processes: int) -> Plan:
         optimizer=models * 4 * moments // processes,
         average=4 * learned // processes,
         teacher=teacher // processes,
+        samples=costs.resident,
         activations=rows * models * costs.kept,
         checkpointed=rows * (models * (outside + len(costs.by_block) * costs.block_input) + max(costs.by_block)),
         flops=config.batch_size * (models * (costs.forward_flops + costs.backward_flops + again) + costs.teacher_flops),
@@ -151,7 +159,16 @@ def count_costs(config: TrainConfig) -> Costs:
         forward_flops=float(forward.get_total_flops()),
         backward_flops=float(backward.get_total_flops()),
         teacher_flops=teacher,
+        resident=_resident(config),
     )
+
+
+def _resident(config: TrainConfig) -> int:
+    """Bytes of the samples that every GPU holds."""
+    if not config.data.on_device:
+        return 0
+    features = torch.float32.itemsize * config.data.text_tokens * config.sizes().context_in_dim
+    return resident_bytes(list(config.data.parts()), depth=config.has_depth, features=features)
 
 
 class _KeptBytes:

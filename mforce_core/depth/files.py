@@ -36,6 +36,8 @@ __all__ = [
     "write_pfm",
 ]
 
+#: Endings of pictures whose compression changes them.
+_LOSSY = (".jpg", ".jpeg", ".webp", ".avif", ".heic")
 #: Endings of the files that are read.
 SUFFIXES = (".exr", ".npy", ".npz", ".pfm", ".png", ".tif", ".tiff")
 
@@ -92,6 +94,12 @@ def read_depth(
     if not path.is_file():
         raise ValueError(f"{path} does not exist: give the path of a depth map (.npy, .exr, 16-bit .png or .tif).")
     suffix = path.suffix.lower()
+    if suffix in _LOSSY:
+        raise ValueError(
+            f"{path} is not a depth map that is read here, since its compression changes depth: save the map as a "
+            "16-bit .png or .tif, .npy or .exr. If this file is all there is, convert it to .png: 8 bits are read as "
+            "disparity."
+        )
     if suffix not in SUFFIXES:
         raise ValueError(
             f"{path} is not a depth map that is read here: use .npy, .npz, .exr, .pfm, or a 16-bit .png or .tif."

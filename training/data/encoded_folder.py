@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import accumulate
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +109,13 @@ class OpenShard:
     def whole(self, name: str) -> Tensor:
         """A tensor of all samples or captions."""
         return self._parts[name][:]
+
+    def bytes_of(self, name: str, dtype: torch.dtype | None = None) -> int:
+        """Of a tensor of all samples or captions, as it is stored or in a dtype; 0 where there is none."""
+        if name not in self._parts:
+            return 0
+        part = self._parts[name]
+        return prod(part.get_shape()) * (part[:0].dtype if dtype is None else dtype).itemsize
 
     @property
     def one_caption_each(self) -> bool:

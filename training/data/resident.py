@@ -5,13 +5,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..batches import EncodedBatch
 from .encoded import EncodedSource
-from .encoded_folder import EncodedFolder
+from .encoded_folder import EncodedFolder, OpenShard
 from .order import Pick
 
 
@@ -65,6 +66,30 @@ class ResidentSource:
             together(maps) if maps else None,
             together([batch.text for batch in found]),
         )
+
+
+def resident_bytes(folders: Sequence[Path], *, depth: bool, features: int) -> int:
+    """What a :class:`ResidentSource` of folders will keep on its device, from the headers of their shards.
+
+    Not counted is a table of words, which is small.
+
+    Args:
+        depth: whether depth is kept, too.
+        features: bytes of the features of one caption, where shards hold captions alone.
+    """
+    total = 0
+    for path in (path for folder in folders for path in folder.glob("latents-*.safetensors")):
+        shard = OpenShard(path)
+        total += shard.bytes_of("rgb")
+        if depth and shard.layout.depth_shape:
+            total += shard.bytes_of("depth") + shard.rows * torch.float32.itemsize  # and the scale of each map
+        if shard.layout.text == "captions":
+            total += len(shard.captions) * torch.int64.itemsize + len(set(shard.captions)) * features
+        else:
+            total += shard.bytes_of("text") + sum(
+                shard.bytes_of(name, torch.int64) for name in ("text_row", "token_ids")
+            )
+    return total
 
 
 class _Block:

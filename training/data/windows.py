@@ -86,15 +86,20 @@ class Windows:
             yield from self._shuffled(begin, window)[start.drawn if begin == start.window else 0 :]
 
     def find(self, places: set[Place]) -> dict[Place, Drawn]:
-        """The records at places; the windows that they are in are read again.
+        """The records at places; the windows that they are in are read again, a shard once for all of its windows.
 
         Raises:
             ValueError: the shards do not have all of them any more.
         """
         found: dict[Place, Drawn] = {}
-        for begin in sorted({place.window for place in places}):
-            window = self._shuffled(*next(self._windows(begin)))
-            found |= {drawn.place: drawn for drawn in window if drawn.place in places}
+        windows: Iterator[tuple[Place, list[tuple[Record, Size, str]]]] = iter(())
+        at = None
+        for wanted in sorted({place.window for place in places}):
+            # A shard is read from its beginning on, wherever in it a window begins.
+            if at is None or (at.epoch, at.shard) != (wanted.epoch, wanted.shard):
+                windows = self._windows(wanted)
+            at, window = next(one for one in windows if one[0] >= wanted)
+            found |= {drawn.place: drawn for drawn in self._shuffled(at, window) if drawn.place in places}
         if len(found) < len(places):
             raise ValueError(
                 f"{len(places) - len(found)} of the pictures that waited for a batch when the run stopped are not in "
