@@ -41,7 +41,11 @@ ROOT_PAGES = {
 }
 
 #: What else pages link to outside docs/ -> page of the site.
-OTHER_PAGES = {"mforce_core/__init__.py": "reference/python.md", "web/docs": "nodes/index.md"}
+OTHER_PAGES = {
+    "cli": "command-line.md",
+    "mforce_core/__init__.py": "reference/python.md",
+    "web/docs": "nodes/index.md",
+}
 
 #: Modules whose `__all__` is the public Python interface, in the order of the page.
 PUBLIC_MODULES = ("mforce.mforce_core",)
