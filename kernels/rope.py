@@ -65,13 +65,24 @@ def qk_norm_rope(
         q, k, v, each (B, L, H, D), possibly strided views of one buffer.
 
     Raises:
+        ValueError: the table is not one of these tokens and heads.
         BackEndUnavailable: a back end was asked for by name and cannot run.
     """
     qkv = streams[0].qkv
+    _check(streams, table)
     scales = [scale.to(qkv.dtype) for stream in streams for scale in (stream.query_scale, stream.key_scale)]
     tensors = (*(stream.qkv for stream in streams), *scales)
     sizes = (qkv.shape[0], table.shape[1], len(streams), qkv.shape[3])
     return dispatch(QK_NORM_ROPE, tensors, (streams, table, inplace), qkv.shape[4], sizes)
+
+
+def _check(streams: Sequence[PackedHeads], table: Tensor) -> None:
+    """Kernels would read beyond a table that is too small."""
+    qkv, length = streams[0].qkv, sum(stream.qkv.shape[1] for stream in streams)
+    if table.shape != (2, length, qkv.shape[4] // 2) or qkv.shape[4] % 2:
+        raise ValueError(f"the table {tuple(table.shape)} is not one of {length} tokens and {qkv.shape[4]} features")
+    if table.dtype != torch.float32 or table.device != qkv.device:
+        raise ValueError(f"the table must be float32 on {qkv.device}, got {table.dtype} on {table.device}")
 
 
 def joint_buffer(streams: Sequence[PackedHeads], inplace: bool) -> Tensor:

@@ -218,6 +218,17 @@ def test_qk_norm_rope(on: str, lengths: tuple[int, ...], heads: int, axes: tuple
         check_rope(lengths, 2 if sum(lengths) < 9 else 1, heads, axes, dtype)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "features", "dtype"),
+    [(4, 8, torch.float32), (6, 8, torch.float32), (5, 4, torch.float32), (5, 8, torch.float64)],
+)
+def test_a_table_of_others_is_refused(on: str, tokens: int, features: int, dtype: torch.dtype) -> None:
+    streams = [PackedHeads(draw(1, length, 3, 2, 8), *draw(2, 8).unbind()) for length in (2, 3)]
+    table = rope_table(torch.arange(tokens, device=DEVICE)[:, None], (features,), 2000.0).to(dtype)
+    with torch.no_grad(), pytest.raises(ValueError, match="table"):
+        qk_norm_rope(streams, table)
+
+
 @needs_kitchen
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("lengths", [(1,), (17,), (5, 0, 3)])
