@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .process_memory import status_bytes
+
 PACK = Path(__file__).resolve().parent.parent
 FOLDERS = ("custom_nodes", "models", "input", "output", "temp", "user")
 
@@ -80,16 +82,12 @@ class ComfyUI:
     @property
     def resident_bytes(self) -> int:
         """Memory that the server's process holds (``VmRSS`` of Linux)."""
-        return self._status("VmRSS")
+        return status_bytes("VmRSS", self.process.pid)
 
     @property
     def peak_bytes(self) -> int:
         """The most that it held (``VmHWM``)."""
-        return self._status("VmHWM")
-
-    def _status(self, name: str) -> int:
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(name))
+        return status_bytes("VmHWM", self.process.pid)
 
     def wait_until_ready(self, limit: float = 600.0) -> None:
         """Return when the server answers.

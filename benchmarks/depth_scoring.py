@@ -20,7 +20,7 @@ from ..evaluation.depth.datasets import DataSpec
 from ..evaluation.depth.predictors import FromFiles
 from ..evaluation.depth.protocols import protocol
 from ..evaluation.depth.scorer import DepthJob, Scorer
-from .peak_memory import high_water
+from .process_memory import status_bytes
 
 WIDTH, HEIGHT = 640, 480
 #: Reading and scoring on two cores must not be slower than this, in pictures a second.
@@ -65,7 +65,7 @@ def measure(folder: Path, count: int, name: str, alignments: tuple[str, ...]) ->
         "wall_seconds_a_picture": wall / count,
         "cpu_seconds_a_picture": cpu / count,
         "pictures_a_second_on_two_cores": 2 * count / cpu,
-        "peak_memory_MiB": high_water() // 2**20,
+        "peak_memory_MiB": status_bytes("VmHWM") // 2**20,
     }
 
 

@@ -25,6 +25,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from .fuzz_subjects import Subject, subjects
+from .process_memory import status_bytes
 
 #: Seconds that one input may take, and bytes that the process may grow by.
 SECONDS, MEMORY = 20.0, 2 << 30
@@ -107,11 +108,10 @@ def _work(names: list[str], seed: int, start: int, stop: int, now: Any, found: A
 
 def _peak_memory() -> int:
     """Bytes that this process had in memory at most; 0 where the system does not say."""
-    status = Path("/proc/self/status")
-    if not status.exists():
+    try:
+        return status_bytes("VmHWM")
+    except OSError:
         return 0
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 def fuzz(names: list[str], count: int, seed: int, start: int = 0, *, progress: bool = False) -> list[Fault]:

@@ -22,7 +22,7 @@ from ..mforce_core.model.tokens import tokens_to_latents
 from ..mforce_core.model.transformer import ModalityForcingTransformer
 from ..mforce_core.release import LOG2_ALPHA, NANO_SIZE, PATCH_SIZE
 from ..mforce_core.weights.checkpoint import save_model
-from .peak_memory import high_water
+from .process_memory import status_bytes
 
 NANO = Path(__file__).parent.parent / "models" / "nano"
 GRID = (NANO_SIZE // PATCH_SIZE, NANO_SIZE // PATCH_SIZE)
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     seconds = joint_seconds(args.device, args.repeats)
-    peak = high_water()
+    peak = status_bytes("VmHWM")
     result = {
         "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),

@@ -1,15 +1,14 @@
 """Peak memory of one denoise step; on a CPU in a process of its own: ``python -m mforce.benchmarks.peak_memory``."""
 
 import argparse
-import re
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from .formulations import steps
+from .process_memory import status_bytes
 from .subjects import subject
 
 #: Runs whose highest point counts.
@@ -32,14 +31,6 @@ def elsewhere(formulation: str, architecture: str, dtype: torch.dtype) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-def high_water() -> int:
-    """Linux only; ``ru_maxrss`` would count the parent process too."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    if found is None:
-        raise OSError("this system does not say how much memory a process took at most")
-    return 1024 * int(found[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("formulation")
@@ -48,10 +39,10 @@ def main() -> None:
     args = parser.parse_args()
     measured, cpu = subject(args.architecture), torch.device("cpu")
     run = steps(measured, measured.model(cpu, getattr(torch, args.dtype)), cpu)[args.formulation]
-    before = high_water()
+    before = status_bytes("VmHWM")
     for _ in range(_RUNS):
         run()
-    print(high_water() - before)
+    print(status_bytes("VmHWM") - before)
 
 
 if __name__ == "__main__":

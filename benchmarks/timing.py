@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..kernels.registry import first_line
+
 #: Written before every run on a GPU: it empties the caches, and while it is written the launches of the run queue up.
 _FLUSH_BYTES = 2**30
 
@@ -77,8 +79,8 @@ def failure(run: Run) -> str | None:
 
 
 def phrase(error: Exception) -> str:
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line}"
+    """The kind of an error and what it says first."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _wall_clock(run: Run) -> float:
