@@ -139,11 +139,22 @@ def test_the_direction_is_the_gradient_of_the_divergence(low: float, high: float
     score = -(noisy - own_mean.detach()) / own_variance.detach()
     critic = (noisy + high**2 * score) / (1 - high)
     teachers = teacher.clean(noisy, high)
-    distance = 0.3
+    distance = 100.0  # farther than the critic is anywhere
     moved = direction(critic, teachers, teachers + distance) * distance * kept * (1 - high) / high**2
     for by_samples, exact in zip((moved, moved * z), wanted, strict=True):
         spare = 5 * float(by_samples.std()) / z.numel() ** 0.5
         assert float(by_samples.mean()) == pytest.approx(float(exact), abs=spare)
+
+
+def test_no_sample_counts_for_more_than_its_distance() -> None:
+    """Where the student is at the teacher's value, a critic that is elsewhere pulls as hard as any."""
+    generator = torch.Generator().manual_seed(9)
+    critic, teacher, far = torch.randn(3, 2, 4, 8, generator=generator)
+    own = torch.stack((teacher[0] + 1e-4, teacher[1] + 10 * far[1]))
+    found = direction(critic, teacher, own).abs().mean((1, 2))
+    distance = 10 * far[1].abs().mean()
+    assert found.tolist() == pytest.approx([1.0, float((critic - teacher)[1].abs().mean() / distance)], rel=1e-5)
+    assert not direction(teacher, teacher, teacher).any()
 
 
 def batch_of(count: int, generator: torch.Generator) -> Batch:
@@ -250,7 +261,7 @@ def test_the_landing_is_moved_in_the_direction(base: Path) -> None:
             difference = first - second if stream else -tau * (first - second)
             clean = mine if stream else state.rgb[row] - t * mine
             teachers = second if stream else noisy[0][row] - tau * second
-            wanted = difference / (clean - teachers).abs().mean()
+            wanted = difference / max((clean - teachers).abs().mean(), difference.abs().mean())
             step = (t - s) / t * 3 if stream else s - t  # depth's losses weigh three times as much
             torch.testing.assert_close(gradient, step * wanted, rtol=1e-3, atol=1e-4)
 

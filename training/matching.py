@@ -20,13 +20,10 @@ from .jumps import Jumps
 from .losses import Denoiser, Totals, weighted_depth
 from .recipe import Batch
 
-#: Floor of the distance between student and teacher that a direction is divided by.
-_LEAST_DISTANCE = 1e-3
-
 #: Roughly the standard deviations of a pixel's clean values that are left open by noisy ones, of RGB and of depth.
 _SCALES = (1.0, 0.25)
 
-#: In place of a zero that is divided by where a stream stays, which has no loss.
+#: In place of a zero that is divided by: where a stream stays, which has no loss, or two models agree.
 _TINY = 1e-6
 
 
@@ -104,11 +101,15 @@ def add_noise(x: Tensor, noise: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def direction(critic: Tensor, teacher: Tensor, own: Tensor) -> Tensor:
-    """Of a sample, from the teacher's clean value to the critic's, in units of the teacher's mean distance to the
-    student's (eq. 7 and 8 of arXiv 2311.18828). Without these it is the gradient of the divergence between the noisy
-    distributions with respect to the landing, over ``a (1 - tau) / tau^2``."""
-    distance = (own - teacher).abs().mean((1, 2), keepdim=True)
-    return (critic - teacher) / distance.clamp(min=_LEAST_DISTANCE)
+    """Of a sample, from the teacher's clean value to the critic's, over the teacher's mean distance to the student's
+    (eq. 7 and 8 of arXiv 2311.18828) or to the critic's, whichever is farther.
+
+    Without the second, what the critic does not know yet would count many times over where student and teacher agree.
+    Undivided this is the gradient of the divergence between the noisy distributions with respect to the landing, over
+    ``a (1 - tau) / tau^2``.
+    """
+    distances = [(other - teacher).abs().mean((1, 2), keepdim=True) for other in (own, critic)]
+    return (critic - teacher) / torch.maximum(*distances).clamp(min=_TINY)
 
 
 def denoising_error(
