@@ -139,7 +139,9 @@ def _make_depth(clip: Path, steadier: Steadier, sequence: DepthSequence, output:
             if note := describe("The clip", sequence.canvas.placement(start[0])):
                 say(note)
             frames = chain(start, frames)
-        sequence.folder.mkdir(parents=True, exist_ok=True)
+            output.mkdir(parents=True, exist_ok=True)
+            _save(output, order, progress, steadier.state)  # so that what stops the first batch can be resumed, too
+        sequence.folder.mkdir(exist_ok=True)
         advance(progress.done, max(progress.done, video.count))
         for _ in sequence.write(frames, steadier):
             _save(output, order, progress, steadier.state)
@@ -200,7 +202,8 @@ def _resumed(output: Path, order: dict[str, Any]) -> tuple[Progress, State]:
     if json.loads(found.get("order", "null")) != order:
         raise ValueError(f"The folder {output} holds the beginning of another run: name another, or add `overwrite`.")
     progress = Progress(**json.loads(found["progress"]))
-    say(f"Going on after frame {progress.done}.")
+    if progress.done:
+        say(f"Going on after frame {progress.done}.")
     return progress, State.from_tensors(tensors)
 
 

@@ -22,6 +22,7 @@ from mforce.evaluation.clips import render_clip
 from mforce.mforce_core.depth.files import LEVELS, read_depth
 from mforce.mforce_core.depth.images import FAR_LIMIT
 from mforce.mforce_core.picture.placement import LETTERBOX, place
+from mforce.mforce_core.video import depth_sequence
 from mforce.mforce_core.video.depth_sequence import PNG, Canvas, DepthSequence
 from mforce.mforce_core.video.files import VideoReader, VideoWriter
 from mforce.mforce_core.video.frame_depth import FrameDepth
@@ -161,6 +162,28 @@ def test_a_stopped_run_leaves_whole_frames_and_is_resumed_to_the_bit(clip, tmp_p
         assert refused.exit_code == 2
         assert "is of another --sequence, --side-by-side or --colors" in " ".join(refused.output.split())
     assert run(clip, *OPTIONS, "--output", out).exit_code == 2
+
+
+def test_what_a_full_disk_stops_in_its_first_frames_is_resumed(clip, tmp_path, monkeypatch):
+    usual, written = depth_sequence.write_16_bit, []
+
+    def full(path, *arguments, **options):
+        written.append(path)
+        if len(written) == 3:  # of the first four
+            raise OSError(28, "No space left on device")
+        usual(path, *arguments, **options)
+
+    order = [clip, *OPTIONS, "--output", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(depth_sequence, "write_16_bit", full)
+        result = run(*order)
+        assert result.exit_code == 2
+        assert "No space left on device" in result.output
+    result = run(*order)
+    assert result.exit_code == 0, result.output
+    assert "Going on" not in result.output
+    assert run(clip, *OPTIONS, "--output", tmp_path / "whole").exit_code == 0
+    assert depth_files(tmp_path / "out") == depth_files(tmp_path / "whole")
 
 
 def test_frames_of_a_clip_without_a_rate_keep_their_times(tmp_path):
