@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate, pad
@@ -25,7 +27,7 @@ def gather(maps: Tensor, cell: int, kernel: Tensor) -> Tensor:
     return conv2d(conv2d(pad(pooled, (reach,) * 4), row, groups=channels), row.transpose(2, 3), groups=channels)
 
 
-def spread(means: Tensor, cell: int, size: tuple[int, int]) -> Tensor:
+def spread(means: Tensor, cell: int, size: Sequence[int]) -> Tensor:
     """Means of cells (B, h, w), interpolated at the pixels of a picture of ``size`` (H, W)."""
     whole = (cell * means.shape[1], cell * means.shape[2])
     return interpolate(means[:, None], whole, mode="bilinear", align_corners=False)[:, 0, : size[0], : size[1]]
