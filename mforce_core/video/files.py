@@ -109,8 +109,8 @@ class VideoReader:
         if self._duration or self._reached is None:
             return None
         start = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
-        lasts = max(1 / self.rate, self._last_lasts * (self._stream.time_base or 0))
-        read = self._reached - start + float(lasts)
+        lasts = float(self._last_lasts * (self._stream.time_base or 0))
+        read = self._reached - start + max(float(1 / self.rate), lasts)
         if read >= _WHOLE * self._length:
             return None
         return f"{self.name} breaks off: its pictures end after {read:.1f} of {self._length:.1f} s."

@@ -49,7 +49,7 @@ TASKS: dict[str, tuple[list[tuple[str, str, int, int]], list[tuple[str, str, str
             ("load image", "Load Image", 0, 0),
             ("inpaint image depth", "Inpaint Image + Depth", 400, 0),
             ("save image", "Save Image", 860, 0),
-            ("mf save depth", "MF Save Depth", 860, 420),
+            ("mf save depth", "MF Save Depth", 860, 270),
         ],
         [
             ("Load Image", "IMAGE", "Inpaint Image + Depth", "image"),
