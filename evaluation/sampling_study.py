@@ -61,7 +61,8 @@ CACHED: Mapping[str, Way] = {
     f"fast: 2M {FAST_STEPS}": Way(SPREAD, FAST_STEPS, FAST_SAMPLER),
 }
 CACHES = (0.02, 0.03, 0.05, 0.1)
-#: Cheaper ways of joint sampling; their solver, steps and guidance also make pictures from depth.
+#: Cheaper ways of joint sampling; their solver, steps and guidance also make pictures from depth. Image to depth takes
+#: the few steps of the command line.
 LOOKS: Mapping[str, Way] = {
     name: SOLVERS[name] for name in (f"2M 20, sigma {FAST_SIGMA}", f"fast: 2M {FAST_STEPS}, sigma {FAST_SIGMA}")
 } | {f"fast, guidance {guidance:g}": Way(SPREAD, FAST_STEPS, FAST_SAMPLER, cfg=guidance) for guidance in (3.0, 2.0)}
@@ -198,7 +199,7 @@ def _looks(subject: Subject, count: int, reference: Path | None) -> dict[str, Ca
 
     def cheaper(name: str, joint: Way) -> Row:
         drawn = replace(joint, path=f"d2i sigma={FAST_SIGMA}")
-        ways = released._replace(joint=joint, d2i=drawn)
+        ways = comparison.Ways(joint, Way("i2d", DEPTH_STEPS, cfg=1.0), drawn)
         other = measured(comparison.make(subject, ways, inputs))
         return comparison.row(name, ways, other) | {
             "over_release": other.over(own()),
