@@ -15,7 +15,7 @@ from mforce.evaluation.depth.least_deviations import (
     fit_scale_and_shift,
     fit_scale_and_shift_as_moge,
 )
-from mforce.evaluation.depth.metrics import depth_errors
+from mforce.evaluation.depth.metrics import depth_errors, pixel_errors
 
 DATA = Path(__file__).parent / "data" / "depth_harnesses"
 
@@ -97,10 +97,9 @@ def test_errors_by_hand() -> None:
 
 
 def test_negative_depth_is_a_hit_in_moges_deltas_alone() -> None:
-    truth, mask = np.array([[1.0, 2.0, 3.0, 4.0]]), np.ones((1, 4), bool)
-    aligned = np.array([[-1.0, 2.0, 0.0, 40.0]])
-    assert depth_errors(aligned, truth, mask)["delta1"] == 1 / 4
-    assert depth_errors(aligned, truth, mask, negative_hits=True)["delta1"] == 2 / 4  # 1 / 0 is no hit there either
+    truth, aligned = np.array([1.0, 2.0, 3.0, 4.0]), np.array([-1.0, 2.0, 0.0, 40.0])
+    assert pixel_errors(aligned, truth)["delta1"] == 1 / 4
+    assert pixel_errors(aligned, truth, negative_hits=True)["delta1"] == 2 / 4  # 1 / 0 is no hit there either
 
 
 def test_reports_say_what_was_clipped() -> None:
