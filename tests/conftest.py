@@ -7,6 +7,7 @@ tests share what is expensive.
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,14 @@ def own_record_of_kernels() -> None:
     if choice is not None:
         choice.compiled.clear()
         choice.choices.clear()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoded samples and a text encoder that a tiny model trains on, one folder for the tests of a file."""
+    from tiny_training import write_data  # here, since most tests need nothing of training
+
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture

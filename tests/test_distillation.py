@@ -25,16 +25,11 @@ from mforce.training.processes import join
 from mforce.training.recipe import Batch, prepare
 from mforce.training.source import open_source
 from mforce.training.train import Trainer, train
-from tiny_training import arguments, config, write_base, write_data
+from tiny_training import arguments, config, write_base
 from two_processes import train_on_two
 
 GRID = (2, 2)
 SCALED = {"architecture.use_guidance_embed": "true"}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

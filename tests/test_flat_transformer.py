@@ -20,7 +20,7 @@ from mforce.training.noise import Noise
 from mforce.training.processes import join
 from mforce.training.recipe import Batch
 from mforce.training.train import Trainer, train
-from tiny_training import config, write_data
+from tiny_training import config
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -224,11 +224,6 @@ FLAT = {
     "architecture.num_kv_heads": 1,
     "architecture.rgb_prediction": "clean",
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def test_both_stages_train_also_from_nothing(data: Path, tmp_path: Path) -> None:

@@ -27,18 +27,13 @@ from mforce.training.processes import join
 from mforce.training.recipe import Batch
 from mforce.training.train import Trainer, train
 from mforce.training.trained import Trained, faster
-from tiny_training import arguments, config, write_base, write_data
+from tiny_training import arguments, config, write_base
 from two_processes import train_on_two
 
 #: Noise levels where a step ends, and to which noise is added there.
 PAIRS = [(0.0, 0.4), (0.0, 0.9), (0.3, 0.5), (0.6, 0.61), (0.9, 0.95)]
 GRID = (2, 2)
 MATCHING = {"distillation.matching_weight": 0.5}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,10 @@ from diffusers_names import as_diffusers
 from mforce.mforce_core import load_model
 from mforce.training.processes import join
 from mforce.training.train import Trainer, train
-from tiny_training import config, write_base, write_data
+from tiny_training import config, write_base
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize("teacher", ["device", "host"])

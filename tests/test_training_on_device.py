@@ -22,17 +22,12 @@ from mforce.training.plan import count_costs, plan
 from mforce.training.processes import Processes, join
 from mforce.training.recipe import Batch, sparse_masks
 from mforce.training.train import Trainer, train
-from tiny_training import config, write_base, write_data, write_latents, write_words
+from tiny_training import config, write_base, write_latents, write_words
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -136,11 +136,6 @@ def test_gradient_matching_sees_token_borders_and_only_measured_pairs() -> None:
     assert float(gradient_error(clean + 1, clean, everything, (2, 2))) == 0
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_training.write_data(tmp_path_factory.mktemp("data"))
-
-
 def config(data: Path, out: Path, stage: str = "mf", **more: object) -> TrainConfig:
     return tiny_training.config(stage, data, out, **{"steps": 50} | more)
 

@@ -52,11 +52,6 @@ def config(stage: str, data: Path, out: Path, **more: object) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_training.write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("t2i")
     train(config("t2i", data, out, steps=3))

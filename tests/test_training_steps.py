@@ -11,15 +11,10 @@ from mforce.training.initialize import MasterWeightLinear
 from mforce.training.muon import Muon
 from mforce.training.processes import join
 from mforce.training.train import Trainer
-from tiny_training import arguments, config, write_base, write_data
+from tiny_training import arguments, config, write_base
 from two_processes import run_on_two
 
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -32,18 +32,13 @@ from mforce.training.meter import Meter
 from mforce.training.optimizer import learning_rate
 from mforce.training.processes import join
 from mforce.training.train import Trainer, train
-from tiny_training import arguments, config, write_base, write_data, write_latents
+from tiny_training import arguments, config, write_base, write_latents
 
 # One process saving alone is meant.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
 ROOT = Path(__file__).parent.parent
 NANO = ROOT / "models" / "nano"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
