@@ -16,6 +16,7 @@ from ...mforce_core.picture.placement import CROP, place
 from ...mforce_core.pipeline import Pipeline
 from ...mforce_core.settings import Settings
 from ...mforce_core.weights.parts import Parts
+from ...mforce_core.whole_file import whole_file
 from ..depth.alignment import Kind, Limits, align
 from ..depth.metrics import depth_errors
 from ..depth.predictors import PredictorSpec
@@ -124,12 +125,11 @@ class PictureMaker:
     def _save(self, folder: str, name: str, pixels: np.ndarray, made_from: str = "") -> None:
         path = self.job.output / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.part")
         text = PngInfo()
         if made_from:
             text.add_text(_MADE_FROM, made_from)
-        Image.fromarray(pixels).save(partial, format="PNG", pnginfo=text)
-        partial.replace(path)
+        with whole_file(path, suffix="") as partial:  # which measures of a folder's pictures leave out
+            Image.fromarray(pixels).save(partial, format="PNG", pnginfo=text)
 
 
 def as_depth(seen: np.ndarray, kind: Kind, far_to_near: float) -> np.ndarray:

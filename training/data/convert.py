@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,10 +14,11 @@ import numpy as np
 from PIL import Image
 
 from ...mforce_core.text_file import read_text
-from .extras import need
+from ...mforce_core.whole_file import whole_file
 from .layouts.frame import Frame, Listed
 from .layouts.registry import DATA_SETS, DataSet
 from .sample import Broken
+from .whole_tar import whole_tar
 
 #: Frames of a shard.
 SHARD = 1000
@@ -66,9 +66,8 @@ def convert(name: str, root: Path, out: Path, every: int = 1) -> Iterator[Conver
             )
         yield _shard(frames, data_set, path)
         made[path.stem] = mark
-        partial = index.with_suffix(".json.part")
-        partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, index)
+        with whole_file(index) as partial:
+            partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
         number += 1
     if not number:
         raise ValueError(f"{root} holds no frame in the layout of {name}: docs/data-sets.md shows it.")
@@ -83,21 +82,16 @@ def _shard(frames: list[Listed], data_set: DataSet, path: Path) -> Converted:
     if path.exists():
         return Converted(path.stem, 0, True, [])
     broken: list[Broken] = []
-    partial, written = path.with_suffix(".part"), 0
-    writer = need("webdataset", "Writing .tar shards").TarWriter
-    try:
-        with partial.open("wb") as file, writer(file, encoder=False, mtime=0) as tar:
-            for key, read in frames:
-                try:
-                    files = _files(read(), data_set)
-                except (ValueError, OSError, KeyError) as error:
-                    broken.append(Broken(path.stem, key, " ".join(str(error).split())))
-                    continue
-                tar.write({"__key__": key, **files})
-                written += 1
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    written = 0
+    with whole_tar(path) as tar:
+        for key, read in frames:
+            try:
+                files = _files(read(), data_set)
+            except (ValueError, OSError, KeyError) as error:
+                broken.append(Broken(path.stem, key, " ".join(str(error).split())))
+                continue
+            tar.write({"__key__": key, **files})
+            written += 1
     return Converted(path.stem, written, False, broken)
 
 

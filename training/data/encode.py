@@ -15,7 +15,6 @@ A shard of samples becomes ``latents-NAME.safetensors`` or, in buckets, a ``late
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,7 @@ from torch import Tensor
 from ...mforce_core import load_autoencoder
 from ...mforce_core.encoders.text import TextEncoder, open_text_encoder
 from ...mforce_core.encoders.words import WordTextEncoder
+from ...mforce_core.whole_file import whole_file
 from .buckets import bucket_canvases, nearest_canvas
 from .encoders import autoencoder_mark, text_mark
 from .sample import Broken, Sample
@@ -133,9 +133,9 @@ class ShardEncoder:
         path = self.out / NULL_TEXT_FILE
         if self.text_encoder is None or isinstance(self.text_encoder, WordTextEncoder) or path.exists():
             return
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.part")  # several processes may write it at a time
-        save_file({"text": self.text_encoder.encode([""])[0].to(torch.bfloat16).contiguous()}, partial)
-        partial.replace(path)
+        text = self.text_encoder.encode([""])[0].to(torch.bfloat16).contiguous()
+        with whole_file(path, suffix="") as partial:  # several processes may write it at a time
+            save_file({"text": text}, partial)
 
     def _kept(self, shard: Shard, paths: list[Path]) -> Encoded:
         rows, broken = 0, []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from .extras import need
 from .sample import Broken, Sample, role_of
 from .shards import FilesRecord, FolderShard, Shard, ShardError, TarShard
 from .views import plan_view, view_image
+from .whole_tar import whole_tar
 
 #: Ending of the files that are written.
 ENDING = "depth.png"
@@ -105,7 +105,6 @@ class Labeller:
         return Labeled(shard.name, written, len(shard.samples) - len(missing), broken)
 
     def _tar(self, shard: TarShard) -> Labeled:
-        writer = need("webdataset", "Writing .tar shards").TarWriter
         if self.out is None:
             raise ValueError("A tar is not changed in place: name a folder for the new one with --out.")
         self.out.mkdir(parents=True, exist_ok=True)
@@ -114,16 +113,11 @@ class Labeller:
             return Labeled(shard.name, 0, 0, [])
         broken: list[Broken] = []
         written = kept = 0
-        partial = path.with_suffix(".part")
-        try:
-            with partial.open("wb") as file, writer(file, encoder=False, mtime=0) as tar:
-                for record, png in self._labels(shard, broken):
-                    files = record.files if png is None else {**record.files, ENDING: png}
-                    written, kept = written + (png is not None), kept + (png is None)
-                    tar.write({"__key__": record.key, **files})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with whole_tar(path) as tar:
+            for record, png in self._labels(shard, broken):
+                files = record.files if png is None else {**record.files, ENDING: png}
+                written, kept = written + (png is not None), kept + (png is None)
+                tar.write({"__key__": record.key, **files})
         return Labeled(shard.name, written, kept, broken)
 
     def _labels(self, shard: Shard, broken: list[Broken]) -> Iterator[tuple[FilesRecord, bytes | None]]:
