@@ -5,8 +5,11 @@ import logging
 import os
 import sys
 import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+
+from .file_lock import file_lock
 
 #: Raised when kernels change so much that old measurements say nothing.
 _REVISION = 2
@@ -27,7 +30,8 @@ def cache_folder() -> Path:
 class ChoiceFile:
     """``{environment: {bucket: {"choice": name, "seconds": {name: median}}}}`` on disk.
 
-    A file that cannot be read counts as empty, one that cannot be written is given up; either is logged once.
+    A file that cannot be read counts as empty, one that cannot be written is given up; either is logged once. Processes
+    that add to it at the same time wait for each other at a second file beside it, ``.lock`` at the end of its name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,21 +47,28 @@ class ChoiceFile:
 
     def add(self, environment: str, bucket: str, entry: dict[str, Any]) -> None:
         """Keep one measurement, beside what other processes have written meanwhile."""
-        environments = self._environments()
-        measured = environments.get(environment)
-        environments[environment] = {**(measured if isinstance(measured, dict) else {}), bucket: entry}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump({"revision": _REVISION, "environments": environments}, file, indent=1)
-                os.replace(temporary, self.path)
-            except OSError:
-                os.unlink(temporary)
-                raise
+            with ExitStack() as stack:
+                with suppress(OSError):  # a disk without locks: the worst is a measurement that is lost and made again
+                    stack.enter_context(file_lock(self.path.with_name(self.path.name + ".lock")))
+                environments = self._environments()
+                measured = environments.get(environment)
+                environments[environment] = {**(measured if isinstance(measured, dict) else {}), bucket: entry}
+                self._write(environments)
         except OSError as error:
             self._complain(f"The measurements of kernels cannot be kept in {self.path} ({error}).")
+
+    def _write(self, environments: dict[str, Any]) -> None:
+        """Replace the file, which readers see as it was or as it is, never half of it."""
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"revision": _REVISION, "environments": environments}, file, indent=1)
+            os.replace(temporary, self.path)
+        except OSError:
+            os.unlink(temporary)
+            raise
 
     def _environments(self) -> dict[str, Any]:
         try:

@@ -2,10 +2,13 @@
 
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -70,7 +73,7 @@ def test_measured_once_and_kept(tmp_path: Path) -> None:
     assert (later.best(LONG, NAMES), later.best(SHORT, NAMES)) == ("triton", "sdpa_cudnn")
     assert later.timer.asked == 0
     assert later.measured()[LONG.bucket]["seconds"]["triton"] == 1.0
-    assert [path.name for path in file.parent.iterdir()] == ["kernels.json"]
+    assert sorted(path.name for path in file.parent.iterdir()) == ["kernels.json", "kernels.json.lock"]
 
 
 def test_another_version_or_device_measures_again(tmp_path: Path) -> None:
@@ -134,6 +137,45 @@ def test_threads_wait_for_one_measurement(tmp_path: Path) -> None:
         found = list(pool.map(lambda call: measured.best(call, NAMES), [LONG, SHORT] * 8))
     assert set(found) == {"triton"}
     assert measured.timer.asked == 2
+
+
+#: What a process of the next test does: it says that it is there, waits until all are, and adds measurements.
+ADDER = """
+import sys
+from pathlib import Path
+from mforce.kernels.cache import ChoiceFile
+
+file, name, count = ChoiceFile(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(count):
+    file.add("H100", f"{name} {number}", {"choice": "triton", "seconds": {}})
+"""
+
+
+def test_processes_that_measure_at_once_lose_nothing(tmp_path: Path) -> None:
+    file, count = tmp_path / "kernels.json", 40
+    command = [sys.executable, "-c", ADDER, str(file)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    adders = {name: subprocess.Popen([*command, name, str(count)], **pipes) for name in ("first", "second")}
+    for adder in adders.values():
+        assert adder.stdout.readline() == "ready\n"
+    for adder in adders.values():
+        adder.stdin.write("\n")
+        adder.stdin.flush()
+    assert [adder.wait() for adder in adders.values()] == [0, 0]
+    kept = ChoiceFile(file).read("H100")
+    assert set(kept) == {f"{name} {number}" for name in adders for number in range(count)}
+
+
+def test_a_disk_without_locks_keeps_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(path: Path) -> AbstractContextManager[None]:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("mforce.kernels.cache.file_lock", no_locks)
+    file = ChoiceFile(tmp_path / "kernels.json")
+    file.add("H100", "any", {"choice": "triton", "seconds": {}})
+    assert file.read("H100") == {"any": {"choice": "triton", "seconds": {}}}
 
 
 def test_measuring_leaves_out_what_fails_or_disagrees(
