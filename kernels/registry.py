@@ -57,7 +57,7 @@ class Op:
         name: in reports and specifications.
         tensors: axes of every tensor, inputs and outputs, by the name that it has in the public function.
         width: what :attr:`Call.width` counts.
-        sizes: what :attr:`Call.sizes` counts.
+        sizes: what :attr:`Call.sizes` counts, the batch first, which is also the first axis of the first tensor.
         draw: arguments of a back end's ``run`` for such a call, of random numbers; those that want a gradient say so.
         default: the candidate that serves an automatic call on a GPU until one was measured.
         yardstick: the back end that the results of others are held against.
@@ -83,6 +83,7 @@ class Constraints:
         devices: types of device; None for any.
         min_capability: of NVIDIA GPUs.
         max_width: of :attr:`Call.width`.
+        max_batch: rows of the first axis; of a back end that is ``uniform``, since that is checked with its tensors.
         gradient: whether it can be differentiated.
         uniform: whether all tensors must share dtype and device, their last axes contiguous.
     """
@@ -91,6 +92,7 @@ class Constraints:
     devices: frozenset[str] | None = None
     min_capability: tuple[int, int] | None = None
     max_width: int | None = None
+    max_batch: int | None = None
     gradient: bool = True
     uniform: bool = False
 
@@ -104,7 +106,7 @@ class Constraints:
             return "it has no gradient"
         if self.devices is not None and call.device.type not in self.devices:
             return f"it does not run on {call.device.type} tensors"
-        return self._against_gpu(call.device)
+        return self._against_gpu(call.device) or (self._against_batch(call.sizes[0]) if call.sizes else None)
 
     def _against_gpu(self, device: torch.device) -> str | None:
         if self.min_capability is None or device.type != "cuda" or torch.version.hip is not None:
@@ -114,6 +116,11 @@ class Constraints:
             return None
         has, needs = (".".join(map(str, capability)) for capability in (found, self.min_capability))
         return f"the GPU has compute capability {has}, it needs {needs}"
+
+    def _against_batch(self, batch: int) -> str | None:
+        if self.max_batch is None or batch <= self.max_batch:
+            return None
+        return f"a batch of {batch} is more than its {self.max_batch}"
 
     def against_tensors(self, tensors: Sequence[Tensor]) -> str | None:
         """Why these tensors do not fit, as a phrase; None where they do."""
@@ -125,7 +132,7 @@ class Constraints:
                 return "its inputs differ in dtype or device"
             if tensor.stride(-1) != 1:
                 return "the last axis of an input is not contiguous"
-        return None
+        return self._against_batch(tensors[0].shape[0])
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from kernel_evidence import DEVICE, needs_triton, runs
 from mforce.kernels import (
     BackEndUnavailable,
     Modulation,
+    PackedHeads,
     Segment,
     adaln,
     attention,
@@ -22,9 +24,12 @@ from mforce.kernels import (
     candidate_names,
     choice,
     current_request,
+    gated_residual,
+    gated_residual_adaln,
     kernel_report,
     launches,
     pinned,
+    qk_norm_rope,
     register,
     spec,
     swiglu,
@@ -193,7 +198,44 @@ def test_constraints() -> None:
     assert Constraints(dtypes=frozenset({torch.bfloat16})).against(call) == "it has no float32"
     assert Constraints(max_width=99).against(call) == "100 channels are more than its 99"
     assert Constraints(gradient=False).against(call) == "it has no gradient"
+    batch = call._replace(sizes=(8, 5))
+    assert Constraints(max_batch=8).against(batch) is None
+    assert Constraints(max_batch=7).against(batch) == "a batch of 8 is more than its 7"
+    assert Constraints(max_batch=7).against(call) is None  # the sizes are symbols
     assert Constraints(devices=frozenset({"cuda"})).against(call) == "it does not run on cpu tensors"
+
+
+def wide_batch(batch: int) -> dict[str, Callable[[], object]]:
+    """Calls of every operation with a batch axis in its grid, of tensors without values."""
+    x, vector = torch.empty(batch, 1, 4, device="meta"), torch.empty(batch, 4, device="meta")
+    segments = [Segment(1, Modulation(vector, vector, vector))]
+    packed = PackedHeads(torch.empty(batch, 1, 3, 1, 4, device="meta"), *torch.empty(2, 4, device="meta"))
+    return {
+        "adaln": lambda: adaln(x, segments),
+        "gated_residual": lambda: gated_residual(x, x, segments),
+        "gated_residual_adaln": lambda: gated_residual_adaln(x, x, segments, [segments[0].modulation]),
+        "qk_norm_rope": lambda: qk_norm_rope([packed], torch.empty(2, 1, 2, device="meta")),
+        "swiglu": lambda: swiglu(x),
+    }
+
+
+@pytest.mark.parametrize("op", wide_batch(1))
+def test_a_batch_that_no_grid_of_triton_has(
+    op: str, monkeypatch: pytest.MonkeyPatch, log: pytest.LogCaptureFixture
+) -> None:
+    """CUDA takes 65,535 programs on the second and third axis; the automatic choice then runs the reference."""
+    ran: list[str] = []
+    monkeypatch.setattr("mforce.kernels.triton._operators", SimpleNamespace(**{op: lambda *given: ran.append(op)}))
+    with monkeypatch.context() as gpu:
+        gpu.setattr(choice, "choose", lambda call, asked, passive: "triton")
+        wide_batch(65_535)[op]()
+        assert ran == [op]
+        with runs("reference", op):
+            wide_batch(65_536)[op]()
+    assert ran == [op]
+    assert log.messages == [f"{op} runs on its PyTorch reference: a batch of 65536 is more than its 65535."]
+    with back_end("triton"), pytest.raises(BackEndUnavailable, match="a batch of 65536 is more than its 65535"):
+        wide_batch(65_536)[op]()
 
 
 def test_an_old_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

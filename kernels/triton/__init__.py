@@ -19,6 +19,10 @@ MIN_TRITON = (3, 0)
 #: Oldest NVIDIA generation that Triton supports, and the first whose tensor cores it uses.
 MIN_CAPABILITY = (8, 0)
 
+#: Programs of a launch on the second and the third axis of its grid. All kernels but attention's have the batch there;
+#: blocks of a row and heads, which are the other of the two, are fewer at every width below.
+MAX_GRID = 65_535
+
 _operators: ModuleType | None = None
 
 
@@ -66,11 +70,13 @@ def _operator(name: str) -> Callable[..., Any]:
 
 
 def _back_end(op: str, max_width: int) -> BackEnd:
+    attention = op == "attention"
     constraints = Constraints(
         dtypes=FLOATS,
         min_capability=MIN_CAPABILITY,
         max_width=max_width,
-        uniform=op != "attention",  # that one copies what is not contiguous
+        max_batch=None if attention else MAX_GRID,  # that one counts all its programs on the first axis
+        uniform=not attention,  # and copies what is not contiguous
     )
     return BackEnd("triton", op, _operator(op), constraints, missing, candidate=True, counts_itself=True)
 
