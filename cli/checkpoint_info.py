@@ -11,10 +11,9 @@ from typing import Any
 from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.encoders.words import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
-from ..mforce_core.settings import ALL_BUILT_IN
 from ..mforce_core.weights.bundle import describe_parts
 from ..mforce_core.weights.header import CheckpointHeader, check_tensors, read_header
-from ..mforce_core.weights.parts import model_path
+from ..mforce_core.weights.parts import BUILT_IN_LICENSE, is_built_in, model_path
 from .memory_table import memory_of
 
 #: FLUX.2-klein sizes by hidden size.
@@ -24,7 +23,7 @@ _LICENSES = {
     "release": "The released Modality Forcing weights are CC BY-NC 4.0: not for commercial use.",
     "klein-4B": "FLUX.2-klein-4B weights are Apache-2.0; what you train from them is yours.",
     "klein-9B": "FLUX.2-klein-9B is under the FLUX non-commercial license; so is what is trained from it.",
-    "nano": "The built-in weights are under this package's license, Apache-2.0.",
+    "nano": f"The built-in weights are under this package's license, {BUILT_IN_LICENSE}.",
     "other": "The file does not say; ask where it came from.",
 }
 
@@ -51,8 +50,8 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         problems = check_tensors(header.shapes, architecture)
     except ConfigError as error:
         problems.append(str(error))
-    built_in = {model_path(name).resolve() for name in ALL_BUILT_IN}
-    kind = "nano" if path.resolve() in built_in else _kind(header, architecture)
+    kind = "nano" if is_built_in(path) else _kind(header, architecture)
+    declared = header.config.license
     return {
         "path": str(path),
         "kind": kind,
@@ -70,7 +69,7 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         "other_tensors": len(header.others),
         "parts": [part._asdict() for part in describe_parts(path)] if header.others else [],
         "beside": _beside(path),
-        "license": _LICENSES[kind],
+        "license": _LICENSES[kind] if declared is None else f"The weights say that they are under {declared[:80]}.",
         "problems": problems,
     }
 

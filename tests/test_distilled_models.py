@@ -24,7 +24,7 @@ from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
 from mforce.mforce_core.release import CFG, LOG2_ALPHA
 from mforce.mforce_core.rollout_settings import fitted, idle_guidance, needless_guidance
 from mforce.mforce_core.sampling.path_spec import PathSpec
-from mforce.mforce_core.settings import DEPTH_STEPS, FILL_STEPS, Settings
+from mforce.mforce_core.settings import ALL_BUILT_IN, DEPTH_STEPS, FILL_STEPS, Settings
 from mforce.mforce_core.video.files import VideoWriter
 from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import model_path
@@ -168,6 +168,14 @@ def test_files_carry_it_and_info_shows_it(model: Path, tmp_path: Path) -> None:
     shown = json.loads(run("info", tmp_path / "one.safetensors", "--json"))
     assert shown["distilled"] == MADE_FOR
     assert "3 steps (dpmpp_2m) without guidance, 2 from" in run("info", model)
+
+
+@pytest.mark.parametrize("name", ALL_BUILT_IN)
+def test_a_converted_built_in_model_still_says_its_license(name: str, tmp_path: Path) -> None:
+    once, twice = tmp_path / "once.safetensors", tmp_path / "twice.safetensors"
+    for source, out in ((name, once), (once, twice)):
+        run("convert", source, out, "--bundle")
+        assert "Apache-2.0" in json.loads(run("info", out, "--json"))["license"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,10 @@ def imports(file: Path) -> list[tuple[int, str]]:
 
 
 def head_imports(file: Path) -> list[tuple[int, str]]:
-    return _imports_in(ast.parse(file.read_text(encoding="utf-8")).body)
+    """Those that run with the module, where it asks for the operating system first, too."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    chosen = [node for branch in body if isinstance(branch, ast.If) for node in (*branch.body, *branch.orelse)]
+    return _imports_in([*body, *chosen])
 
 
 def _imports_in(nodes: Iterable[ast.AST]) -> list[tuple[int, str]]:

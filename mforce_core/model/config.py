@@ -227,17 +227,47 @@ VARIANTS: dict[str, Architecture] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What ``config.json`` says. ``architecture`` is None where the file leaves it to the tensors, ``distilled`` where
-    the model takes as many steps as one gives it."""
+    """What ``config.json`` says, or the ``config`` in a file's metadata.
+
+    ``architecture`` is None where it is left to the tensors, ``distilled`` where the model takes as many steps as one
+    gives it. ``license`` is the name of the weights' license, where they say it themselves.
+    """
 
     architecture: Architecture | None = None
     schedule: Schedule = field(default_factory=Schedule)
     variant: str | None = None
     distilled: Distilled | None = None
+    license: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "ModelConfig":
+        """Build from ``{"variant": name}`` or ``{"architecture": {...}}``, and optionally ``schedule``, ``distilled``
+        and ``license``; other keys are left alone."""
+        if not isinstance(values, Mapping):
+            raise ConfigError("a JSON object belongs there")
+        variant, architecture = values.get("variant"), values.get("architecture")
+        if architecture is not None:
+            architecture = Architecture.from_dict(architecture)
+        elif variant is not None:
+            if not isinstance(variant, str) or variant not in VARIANTS:
+                raise ConfigError(f"unknown variant {_short(variant)}; known: {', '.join(VARIANTS)}")
+            architecture = VARIANTS[variant]
+        try:
+            schedule = Schedule(**values.get("schedule", {}))
+        except TypeError as error:
+            raise ConfigError(f"unknown schedule key: {str(error)[:120]}") from error
+        license = values.get("license")
+        return cls(
+            architecture=architecture,
+            schedule=schedule,
+            variant=variant if isinstance(variant, str) else None,
+            distilled=Distilled.from_dict(values.get("distilled")),
+            license=license if isinstance(license, str) else None,
+        )
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Read a ``config.json``: ``{"variant": name}`` or ``{"architecture": {...}}``, and optionally ``schedule``.
+    """Read a ``config.json``.
 
     Raises:
         ConfigError: not JSON, an unknown variant or key, impossible sizes.
@@ -247,27 +277,10 @@ def read_config(path: Path) -> ModelConfig:
     except (OSError, ValueError, RecursionError) as error:
         kind = what_is(path)
         raise ConfigError(f"{path} cannot be read as JSON: {f'it is {kind}' if kind else str(error)[:160]}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a JSON object")
-    variant = values.get("variant")
-    architecture = None
-    if "architecture" in values:
-        try:
-            architecture = Architecture.from_dict(values["architecture"])
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
-    elif variant is not None:
-        if not isinstance(variant, str) or variant not in VARIANTS:
-            raise ConfigError(f"{path} names the unknown variant {_short(variant)}; known: {', '.join(VARIANTS)}")
-        architecture = VARIANTS[variant]
     try:
-        distilled = Distilled.from_dict(values.get("distilled"))
-        schedule = Schedule(**values.get("schedule", {}))
-    except TypeError as error:
-        raise ConfigError(f"{path} has an unknown schedule key: {str(error)[:120]}") from error
+        return ModelConfig.from_dict(values)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return ModelConfig(architecture=architecture, schedule=schedule, variant=variant, distilled=distilled)
 
 
 def _count(names: Mapping[str, Sequence[int]], prefix: str) -> int:

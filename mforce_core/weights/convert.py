@@ -24,6 +24,7 @@ from ..text_file import read_text
 from . import quantization
 from .bundling import autoencoder_part, parts_beside, text_encoder_part, transformer_part
 from .header import CheckpointHeader, check_tensors, read_header
+from .parts import BUILT_IN_LICENSE, is_built_in
 from .reading import read_weight
 from .safetensors_writer import DTYPES, Slot, safetensors_writer
 from .tensor_files import CheckpointError, open_safetensors, open_tensors
@@ -223,7 +224,7 @@ def _convert(name: str, weight: Tensor, slots: dict[str, Slot], to: Precision) -
 
 
 def _configuration(source: Path, header: CheckpointHeader) -> str:
-    """The source's whole configuration, with the sizes and schedule spelled out."""
+    """The source's whole configuration, with the sizes, the schedule and a built-in model's license spelled out."""
     values: dict[str, Any] = json.loads(header.metadata.get("config", "{}"))
     beside = header.files[0].parent / "config.json"
     if source.is_dir() and beside.exists() and header.config.architecture is not None:
@@ -232,5 +233,7 @@ def _configuration(source: Path, header: CheckpointHeader) -> str:
         values |= json.loads(read_text(source / "config.json"))
         for name in ("base", "text_encoder", "vae"):  # where they are is the folder's business
             values.pop(name, None)
+    if is_built_in(source):  # which says so in its README
+        values["license"] = BUILT_IN_LICENSE
     values |= {"architecture": header.architecture.to_dict(), "schedule": asdict(header.config.schedule)}
     return json.dumps(values)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model.config import Architecture, ConfigError, Distilled, ModelConfig, Schedule, infer_architecture, read_config
+from ..model.config import VARIANTS, Architecture, ConfigError, ModelConfig, infer_architecture, read_config
 from ..model.transformer import ModalityForcingTransformer
 from . import quantization
 from .layouts import Source, find_layout
@@ -166,18 +166,14 @@ def _find_config(path: Path, file: Path, metadata: Mapping[str, str]) -> ModelCo
 def _config_from_metadata(text: str, file: Path) -> ModelConfig:
     try:
         values = json.loads(text)
-        architecture = values.get("architecture")
-        variant = values.get("variant")
-        return ModelConfig(
-            architecture=None if architecture is None else Architecture.from_dict(architecture),
-            schedule=Schedule(**values.get("schedule", {})),
-            variant=variant if isinstance(variant, str) else None,
-            distilled=Distilled.from_dict(values.get("distilled")),
-        )
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} has an unreadable 'config' in its metadata: {str(error)[:120]}") from None
+    if isinstance(values, dict) and values.get("variant") not in tuple(VARIANTS):
+        values.pop("variant", None)  # of another program, which may use the same word
+    try:
+        return ModelConfig.from_dict(values)
     except ConfigError as error:
         raise ConfigError(f"{file} has an impossible 'config' in its metadata: {error}") from None
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{file} has an unreadable 'config' in its metadata: {str(error)[:120]}") from None
 
 
 def _quantized_layers(

@@ -16,6 +16,9 @@ from .bundle import WORDS_PREFIX, file_with, has_words, text_encoder_names, vae_
 from .header import CheckpointHeader, check_tensors, read_header
 from .named_parts import named_part
 
+#: Of the weights of the built-in models: this package's own.
+BUILT_IN_LICENSE = "Apache-2.0"
+
 _MODELS = Path(__file__).parent.parent.parent / "models"
 
 
@@ -98,6 +101,11 @@ def _weights_and_settings(path: Path) -> list[Path]:
 def model_path(name: str) -> Path:
     """The path of a model, which is built in where it is called nano or nano-fast."""
     return _MODELS / name if name in ALL_BUILT_IN else Path(name)
+
+
+def is_built_in(path: Path) -> bool:
+    """Whether a path is the folder of a built-in model."""
+    return path.resolve() in {model_path(name).resolve() for name in ALL_BUILT_IN}
 
 
 def find_parts(model: str, text_encoder: str | None = None, vae: str | None = None) -> Parts:
