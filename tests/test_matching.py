@@ -1,10 +1,12 @@
 """Distribution matching against Gaussians, of which everything is known, and as a part of training."""
 
+import functools
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from mforce.mforce_core import load_model
 from mforce.mforce_core.model.config import ConfigError, Schedule
@@ -377,6 +379,29 @@ def test_a_run_with_a_critic_resumes_to_the_last_bit(data: Path, base: Path, tmp
     assert "average.img_in.weight" in whole
     assert not any(name.startswith("average.critic") for name in whole)
     assert torch.equal(trainer.model.state_dict()["img_in.weight"], student)
+
+
+def test_compiled_models_match_like_plain_ones(
+    data: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Student, teacher and critic as graphs, gradients included, which PyTorch's own operators run."""
+    graphs = CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=graphs))
+    more = MATCHING | {"distillation.trajectory_weight": 0.0, "base": base}
+
+    def step(wanted: str) -> dict[str, float]:
+        trainer = Trainer(config("distill", data, tmp_path / wanted, compile=wanted, **more), join("cpu"))
+        trainer.train_step()
+        trainer.close()
+        return trainer.measures()
+
+    plain = step("false")
+    assert graphs.frame_count == 0
+    assert step("true") == pytest.approx(plain, rel=1e-4)
+    assert graphs.frame_count >= 3
+    assert plain["critic_rgb"] > 0
+    assert plain["critic_norm"] > 0
 
 
 def test_two_processes_match_like_one(data: Path, base: Path, tmp_path: Path) -> None:
