@@ -1,7 +1,7 @@
 """Pages of the site that are written somewhere else already: a hook of mkdocs makes them while it builds.
 
-The help pages of the nodes, the command line's own help, the docstrings of the public names, the files at the root of
-the repository and the curves of the unit square each have one source. None of them is copied into docs/.
+The help pages of the nodes, the command line's own help, the docstrings of the public names and the files at the root
+of the repository each have one source. None of them is copied into docs/.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import importlib
 import inspect
-import io
 import json
 import posixpath
 import re
@@ -19,13 +18,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
-
-from mforce.evaluation.sampling_study import PATHS
-from mforce.mforce_core import PathSpec, rollout_times
 
 ROOT = Path(__file__).resolve().parent.parent
 HELP_PAGES = ROOT / "web" / "docs"
@@ -80,8 +75,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         **_node_pages(),
         "command-line.md": _command_line(),
         "reference/python.md": _python_reference(),
-        "images/unit_square.svg": unit_square(),
-        "images/six_paths.svg": six_paths(),
     }
     for uri, content in pages.items():
         files.append(File.generated(config, uri, content=content))
@@ -147,41 +140,3 @@ def _python_reference() -> str:
             value = getattr(module, name)
             parts.append(f"::: {value.__module__}.{value.__qualname__}")
     return "\n\n".join(parts) + "\n"
-
-
-def unit_square() -> str:
-    """The noise levels that each task passes through, as an SVG drawn from the schedule that the sampler uses."""
-    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
-    axes = figure.subplots()
-    for log2_alpha in (5.0, 2.0, 0.0, -2.0, -5.0):
-        rgb, depth = rollout_times(200, log2_alpha=log2_alpha)
-        default = log2_alpha == 5.0
-        label = f"joint, tilt {log2_alpha:g}" + (" (default)" if default else "")
-        axes.plot(rgb, depth, label=label, linewidth=2.5 if default else 1.2, color="C0", alpha=1 if default else 0.55)
-        halfway = int((rgb + depth - 1).abs().argmin())
-        axes.annotate(
-            f"{log2_alpha:g}", (float(rgb[halfway]), float(depth[halfway])), (4, -9), textcoords="offset points"
-        )
-    edges = {"image to depth": rollout_times(200, mode="i2d"), "depth to image": rollout_times(200, mode="d2i")}
-    for (label, times), color in zip(edges.items(), ("C2", "C1"), strict=True):
-        axes.plot(*times, label=label, linewidth=3, color=color, clip_on=False, zorder=3)
-    axes.set(
-        xlim=(1, 0), ylim=(1, 0), aspect="equal", xlabel="noise level of the image", ylabel="noise level of the depth"
-    )
-    figure.legend(loc="outside right center", frameon=False, fontsize=8)
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    return svg.getvalue()
-
-
-def six_paths() -> str:
-    """The joint paths of the study of sampling as an SVG, a dot for every step."""
-    figure = Figure(figsize=(9.0, 6.2), layout="constrained")
-    for axes, (name, way) in zip(figure.subplots(2, 3).flat, PATHS.items(), strict=True):
-        path = PathSpec.parse(way.path).build(way.steps)
-        axes.plot(path.rgb, path.depth, marker=".", linewidth=1.2, clip_on=False)
-        axes.set_title(name, fontsize=9)
-        axes.set(xlim=(1, 0), ylim=(1, 0), aspect="equal", xlabel="noise of the image", ylabel="noise of the depth")
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    return svg.getvalue()

@@ -1,6 +1,7 @@
 """README and documentation against the code: examples run, commands and their options exist, links lead somewhere."""
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,7 @@ ROOT_PAGES = [
     for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "models/nano/README.md", "models/nano-fast/README.md")
 ]
 PAGES = [*ROOT_PAGES, *sorted((ROOT / "docs").rglob("*.md"))]
-#: Pictures that are drawn while the site is built.
-DRAWN = ("unit_square.svg", "six_paths.svg")
+DRAWINGS = runpy.run_path(str(ROOT / "docs" / "drawings.py"))["DRAWINGS"]
 EXAMPLES = [ROOT / "README.md", ROOT / "docs" / "tutorials" / "researcher.md"]
 
 
@@ -55,8 +55,18 @@ def test_the_readme_takes_two_minutes() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere_in_the_repository(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
-        if not target.startswith("https://") and Path(target).name not in DRAWN:
+        if not target.startswith("https://"):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("file", DRAWINGS)
+def test_drawings_are_those_of_the_code(file: str) -> None:
+    """To a tenth of a pixel, to which their numbers are rounded."""
+    drawn, kept = DRAWINGS[file](), (ROOT / "docs" / "images" / file).read_text(encoding="utf-8")
+    number = re.compile(r"-?\d+(?:\.\d+)?")
+    assert number.sub("0", drawn) == number.sub("0", kept), "run: python docs/drawings.py"
+    found, wanted = ([float(text) for text in number.findall(svg)] for svg in (drawn, kept))
+    assert found == pytest.approx(wanted, abs=0.11), "run: python docs/drawings.py"
 
 
 @pytest.mark.parametrize("page", EXAMPLES, ids=name)
