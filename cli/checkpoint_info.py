@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.encoders.words import WORDS_FILE
-from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError
-from ..mforce_core.weights.bundle import describe_parts
+from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError, Distilled, Schedule
+from ..mforce_core.weights.bundle import PartSummary, describe_parts
 from ..mforce_core.weights.header import CheckpointHeader, check_tensors, read_header
 from ..mforce_core.weights.parts import BUILT_IN_LICENSE, is_built_in, model_path
 from .memory_table import memory_of
@@ -28,16 +28,65 @@ _LICENSES = {
 }
 
 
-def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
-    """Architecture, size and problems of a checkpoint; no weight is read.
+@dataclass(frozen=True)
+class CheckpointSummary:
+    """Architecture, size and problems of a checkpoint.
 
-    Returns:
-        JSON-able: ``kind``, ``variant``, ``parameters``, ``tensors``, ``bytes``, ``dtypes``, ``quantized`` (the
-        number of layers by format), ``memory`` (see `memory_of`; None unless asked for), ``prefix``,
-        ``architecture`` (None where it cannot be told), ``schedule``, ``distilled`` (steps, path, sampler, i2d_steps
-        that a model of few steps is made for, else None), ``other_tensors``, ``parts`` (text
-        encoders and autoencoder inside the file, see `PartSummary`), ``beside`` (the other parts found in the
-        folder), ``license``, ``problems`` (sentences, empty when the checkpoint can be used).
+    Attributes:
+        path: of the file or folder.
+        kind: a key of the licenses above.
+        variant: name of the released architecture that it has, if any.
+        parameters, tensors: of the transformer.
+        bytes: of its files.
+        dtypes: number of tensors by dtype.
+        quantized: number of layers by format.
+        memory: see `memory_of`; None where it was not asked for.
+        prefix: of the tensors' names.
+        architecture: None where it cannot be told.
+        schedule: of its timesteps.
+        distilled: how a model of few steps is to be run.
+        other_tensors: the number of those that are not of the transformer.
+        parts: text encoders and autoencoder inside the file.
+        beside: names of the other parts found in the folder.
+        license: a sentence.
+        problems: sentences; none when the checkpoint can be used.
+    """
+
+    path: str
+    kind: str
+    variant: str | None
+    parameters: int
+    tensors: int
+    bytes: int
+    dtypes: dict[str, int]
+    quantized: dict[str, int]
+    memory: dict[str, Any] | None
+    prefix: str
+    architecture: Architecture | None
+    schedule: Schedule
+    distilled: Distilled | None
+    other_tensors: int
+    parts: list[PartSummary]
+    beside: list[str]
+    license: str
+    problems: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return vars(self) | {
+            "architecture": None if self.architecture is None else self.architecture.to_dict(),
+            "schedule": vars(self.schedule),
+            "distilled": None if self.distilled is None else self.distilled.to_dict(),
+            "parts": [vars(part) for part in self.parts],
+        }
+
+
+def describe_checkpoint(path: Path, *, memory: bool = False) -> CheckpointSummary:
+    """Describe a checkpoint; no weight is read.
+
+    Args:
+        path: file or folder, or the name of a built-in model.
+        memory: also what its weights take.
 
     Raises:
         ValueError: nothing there, a truncated or foreign file.
@@ -52,26 +101,26 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> dict[str, Any]:
         problems.append(str(error))
     kind = "nano" if is_built_in(path) else _kind(header, architecture)
     declared = header.config.license
-    return {
-        "path": str(path),
-        "kind": kind,
-        "variant": header.config.variant or _variant(architecture),
-        "parameters": sum(prod(shape) for shape in header.shapes.values()),
-        "tensors": len(header.shapes),
-        "bytes": sum(file.stat().st_size for file in (*header.files, *filter(None, [header.update]))),
-        "dtypes": dict(Counter(header.dtypes.values()).most_common()),
-        "quantized": dict(Counter(settings["format"] for settings in header.quantized.values())),
-        "memory": memory_of(architecture) if memory and architecture is not None else None,
-        "prefix": header.prefix,
-        "architecture": None if architecture is None else architecture.to_dict(),
-        "schedule": vars(header.config.schedule),
-        "distilled": None if header.config.distilled is None else header.config.distilled.to_dict(),
-        "other_tensors": len(header.others),
-        "parts": [part._asdict() for part in describe_parts(path)] if header.others else [],
-        "beside": _beside(path),
-        "license": _LICENSES[kind] if declared is None else f"The weights say that they are under {declared[:80]}.",
-        "problems": problems,
-    }
+    return CheckpointSummary(
+        path=str(path),
+        kind=kind,
+        variant=header.config.variant or _variant(architecture),
+        parameters=sum(prod(shape) for shape in header.shapes.values()),
+        tensors=len(header.shapes),
+        bytes=sum(file.stat().st_size for file in (*header.files, *filter(None, [header.update]))),
+        dtypes=dict(Counter(header.dtypes.values()).most_common()),
+        quantized=dict(Counter(settings["format"] for settings in header.quantized.values())),
+        memory=memory_of(architecture) if memory and architecture is not None else None,
+        prefix=header.prefix,
+        architecture=architecture,
+        schedule=header.config.schedule,
+        distilled=header.config.distilled,
+        other_tensors=len(header.others),
+        parts=describe_parts(path) if header.others else [],
+        beside=_beside(path),
+        license=_LICENSES[kind] if declared is None else f"The weights say that they are under {declared[:80]}.",
+        problems=problems,
+    )
 
 
 def _variant(architecture: Architecture | None) -> str | None:

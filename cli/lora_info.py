@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,15 +49,49 @@ def is_lora(path: Path) -> bool:
         return any(name.endswith(_DOWN) for name in file.keys())  # noqa: SIM118 - not a mapping
 
 
-def describe_lora(path: Path) -> dict[str, Any]:
-    """The file's pairs; no weight is read but the alphas.
+@dataclass(frozen=True)
+class LoraSummary:
+    """What a LoRA file changes, and the models that it fits.
 
-    Returns:
-        JSON-able: ``layers`` (the number of low-rank pairs), ``whole`` (that of whole differences), ``rank`` and
-        ``alpha`` (pairs by value; an alpha that is not stored equals the rank), ``targets`` (layers by the end of their
-        name), ``width`` of the transformer (0 where no block is targeted), ``double_blocks`` and ``single_blocks`` that
-        it must have at least, ``fits`` (models of this width with as many blocks), ``bytes``, ``parameters``,
-        ``dtypes``, ``distilled`` (how a model is to be run that it is added to, else None), ``problems`` (sentences).
+    Attributes:
+        path: of the file.
+        layers: the number of low-rank pairs.
+        whole: the number of whole differences.
+        rank, alpha: pairs by value; an alpha that is not stored equals the rank.
+        targets: layers by the end of their name.
+        width: of the transformer; 0 where no block is targeted.
+        double_blocks, single_blocks: that the transformer has at least.
+        fits: models of this width with as many blocks.
+        parameters, bytes: of the file.
+        dtypes: number of tensors by dtype.
+        distilled: how a model is to be run that it is added to.
+        problems: sentences.
+    """
+
+    path: str
+    layers: int
+    whole: int
+    rank: dict[int, int]
+    alpha: dict[float, int]
+    targets: dict[str, int]
+    width: int
+    double_blocks: int
+    single_blocks: int
+    fits: list[str]
+    parameters: int
+    bytes: int
+    dtypes: dict[str, int]
+    distilled: Distilled | None
+    problems: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        distilled = None if self.distilled is None else self.distilled.to_dict()
+        return {"path": self.path, "kind": "lora"} | vars(self) | {"distilled": distilled}
+
+
+def describe_lora(path: Path) -> LoraSummary:
+    """Describe the file's pairs; no weight is read but the alphas.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -86,25 +121,24 @@ def describe_lora(path: Path) -> dict[str, Any]:
     sides = [(down[layer][1], up[layer][0]) for layer in layers] + [*whole.values()]
     inside = [min(pair) for pair, (kind, _, _) in zip(sides, places, strict=True) if kind]
     found = _Base(min(inside, default=0), double, single)
-    return {
-        "path": str(path),
-        "kind": "lora",
-        "layers": len(layers),
-        "whole": len(whole),
-        "rank": dict(Counter(down[layer][0] for layer in layers).most_common()),
-        "alpha": dict(Counter(alphas.get(layer, float(down[layer][0])) for layer in layers).most_common()),
-        "targets": dict(Counter(leaf for _, _, leaf in places).most_common()),
-        "width": found.width,
-        "double_blocks": found.double_blocks,
-        "single_blocks": found.single_blocks,
-        "fits": [name for name, base in _bases().items() if _fits(found, base)],
-        "parameters": sum(down[layer][0] * (down[layer][1] + up[layer][0]) for layer in layers)
+    return LoraSummary(
+        path=str(path),
+        layers=len(layers),
+        whole=len(whole),
+        rank=dict(Counter(down[layer][0] for layer in layers).most_common()),
+        alpha=dict(Counter(alphas.get(layer, float(down[layer][0])) for layer in layers).most_common()),
+        targets=dict(Counter(leaf for _, _, leaf in places).most_common()),
+        width=found.width,
+        double_blocks=found.double_blocks,
+        single_blocks=found.single_blocks,
+        fits=[name for name, base in _bases().items() if _fits(found, base)],
+        parameters=sum(down[layer][0] * (down[layer][1] + up[layer][0]) for layer in layers)
         + sum(rows * columns for rows, columns in whole.values()),
-        "bytes": path.stat().st_size,
-        "dtypes": dict(dtypes.most_common()),
-        "distilled": None if distilled is None else distilled.to_dict(),
-        "problems": problems,
-    }
+        bytes=path.stat().st_size,
+        dtypes=dict(dtypes.most_common()),
+        distilled=distilled,
+        problems=problems,
+    )
 
 
 def _bases() -> dict[str, _Base]:

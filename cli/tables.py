@@ -9,75 +9,77 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..mforce_core.model.config import Distilled
+from .checkpoint_info import CheckpointSummary
+from .lora_info import LoraSummary
 from .memory_table import print_memory
 
 #: More different numbers than these are told by their least and largest.
 _FEW = 6
 
 
-def print_checkpoint(found: Mapping[str, Any]) -> None:
+def print_checkpoint(found: CheckpointSummary) -> None:
     """Print the answer of `describe_checkpoint`."""
-    architecture = found["architecture"] or {}
+    architecture = {} if found.architecture is None else found.architecture.to_dict()
     rows = {
-        "kind": found["kind"] if found["variant"] is None else f"{found['kind']}, {found['variant']}",
-        "parameters": f"{found['parameters']:,} in {found['tensors']} tensors",
-        "file size": f"{found['bytes'] / 2**20:,.1f} MiB",
-        "dtype": ", ".join(f"{name} ({count})" for name, count in found["dtypes"].items()),
-        "name prefix": repr(found["prefix"]),
-        "beside it": ", ".join(found["beside"]) or "nothing",
+        "kind": found.kind if found.variant is None else f"{found.kind}, {found.variant}",
+        "parameters": f"{found.parameters:,} in {found.tensors} tensors",
+        "file size": f"{found.bytes / 2**20:,.1f} MiB",
+        "dtype": ", ".join(f"{name} ({count})" for name, count in found.dtypes.items()),
+        "name prefix": repr(found.prefix),
+        "beside it": ", ".join(found.beside) or "nothing",
         **{name: str(value) for name, value in architecture.items()},
-        "license": found["license"],
+        "license": found.license,
     }
-    if found["distilled"]:
-        rows["made for"] = _made_for(found["distilled"])
-    if found["quantized"]:
-        rows["quantized"] = ", ".join(f"{name} ({count} layers)" for name, count in found["quantized"].items())
-    for part in found["parts"]:
-        dtypes = ", ".join(f"{name} ({count})" for name, count in part["dtypes"].items())
-        rows[f"inside: {part['part']}"] = f"{part['name']}, {part['bytes'] / 2**20:,.1f} MiB, {dtypes}"
-    if others := found["other_tensors"] - sum(part["tensors"] for part in found["parts"]):
+    if found.distilled:
+        rows["made for"] = _made_for(found.distilled)
+    if found.quantized:
+        rows["quantized"] = ", ".join(f"{name} ({count} layers)" for name, count in found.quantized.items())
+    for part in found.parts:
+        dtypes = ", ".join(f"{name} ({count})" for name, count in part.dtypes.items())
+        rows[f"inside: {part.part}"] = f"{part.name}, {part.bytes / 2**20:,.1f} MiB, {dtypes}"
+    if others := found.other_tensors - sum(part.tensors for part in found.parts):
         rows["other tensors"] = f"{others} outside the prefix"
-    table = Table(title=escape(found["path"]), show_header=False, title_justify="left")
+    table = Table(title=escape(found.path), show_header=False, title_justify="left")
     for name, value in rows.items():
         table.add_row(name, escape(value))
     console = Console()
     console.print(table)
-    if found["memory"] is not None:
-        print_memory(found["memory"])
-    for problem in found["problems"]:
+    if found.memory is not None:
+        print_memory(found.memory)
+    for problem in found.problems:
         console.print(f"Problem: {problem}", markup=False, style="red")
-    if not found["problems"]:
+    if not found.problems:
         console.print("No problems found: every tensor has the name and shape that the architecture needs.")
 
 
-def print_lora(found: Mapping[str, Any]) -> None:
+def print_lora(found: LoraSummary) -> None:
     """Print the answer of `describe_lora`."""
 
-    def counted(name: str) -> str:
-        values = found[name]
+    def counted(values: Mapping[Any, int]) -> str:
         if len(values) > _FEW and not any(isinstance(value, str) for value in values):
             return f"{min(values):.4g} to {max(values):.4g}"
         return ", ".join(f"{value} ({count})" for value, count in values.items())
 
-    blocks = f"{found['double_blocks']} double and {found['single_blocks']} single blocks"
+    blocks = f"{found.double_blocks} double and {found.single_blocks} single blocks"
     rows = {
         "kind": "LoRA, low-rank updates of a model",
-        "layers": f"{found['layers']:,} low-rank, {found['whole']:,} whole; {found['parameters']:,} parameters",
-        "rank": counted("rank"),
-        "alpha": counted("alpha"),
-        "targets": counted("targets"),
-        "dtype": counted("dtypes"),
-        "transformer": f"width {found['width']}, at least {blocks}",
-        "fits": "; ".join(found["fits"]) or "no model known here",
+        "layers": f"{found.layers:,} low-rank, {found.whole:,} whole; {found.parameters:,} parameters",
+        "rank": counted(found.rank),
+        "alpha": counted(found.alpha),
+        "targets": counted(found.targets),
+        "dtype": counted(found.dtypes),
+        "transformer": f"width {found.width}, at least {blocks}",
+        "fits": "; ".join(found.fits) or "no model known here",
     }
-    if found["distilled"]:
-        rows["made for"] = _made_for(found["distilled"])
-    table = Table(title=escape(found["path"]), show_header=False, title_justify="left")
+    if found.distilled:
+        rows["made for"] = _made_for(found.distilled)
+    table = Table(title=escape(found.path), show_header=False, title_justify="left")
     for name, value in rows.items():
         table.add_row(name, escape(value))
     console = Console()
     console.print(table)
-    for problem in found["problems"]:
+    for problem in found.problems:
         console.print(f"Problem: {problem}", markup=False, style="red")
 
 
@@ -124,6 +126,6 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _made_for(distilled: Mapping[str, Any]) -> str:
-    depth = f", {distilled['i2d_steps']} from image to depth" if "i2d_steps" in distilled else ""
-    return "{steps} steps ({sampler}) without guidance{depth}; joint path: {path}".format(depth=depth, **distilled)
+def _made_for(distilled: Distilled) -> str:
+    depth = "" if distilled.i2d_steps is None else f", {distilled.i2d_steps} from image to depth"
+    return f"{distilled.steps} steps ({distilled.sampler}) without guidance{depth}; joint path: {distilled.path}"

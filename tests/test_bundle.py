@@ -155,7 +155,7 @@ def test_parts_inside_a_checkpoint_in_shards(bundle, tmp_path):
         found, expected = load_autoencoder(parts.vae).state_dict(), load_autoencoder(bundle).state_dict()
         assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
         assert load_text_encoder(parts.text_encoder).vocabulary == load_text_encoder(bundle).vocabulary
-        assert {part["part"] for part in describe_checkpoint(model)["parts"]} == {"vae", "text_encoder"}
+        assert {part.part for part in describe_checkpoint(model).parts} == {"vae", "text_encoder"}
     convert_model(tmp_path, tmp_path / "again.safetensors", to="fp32", bundle=True)
     assert load_file(tmp_path / "again.safetensors").keys() == tensors.keys()
 
@@ -174,11 +174,11 @@ def test_a_configuration_without_end_is_not_read(bundle, tmp_path):
 
 def test_info_lists_the_parts(bundle, capsys):
     found = describe_checkpoint(bundle)
-    names = {part["part"]: part for part in found["parts"]}
-    assert names["text_encoder"]["name"] == "words"
-    assert names["text_encoder"]["dtypes"] == {"F32": 1}
-    assert names["vae"]["bytes"] == sum(tensor.nbytes for tensor in load_file(NANO / VAE).values())
-    assert sum(part["tensors"] for part in found["parts"]) == found["other_tensors"]
+    names = {part.part: part for part in found.parts}
+    assert names["text_encoder"].name == "words"
+    assert names["text_encoder"].dtypes == {"F32": 1}
+    assert names["vae"].bytes == sum(tensor.nbytes for tensor in load_file(NANO / VAE).values())
+    assert sum(part.tensors for part in found.parts) == found.other_tensors
     print_checkpoint(found)
     said = capsys.readouterr().out
     assert "inside: vae" in said

@@ -402,10 +402,10 @@ def test_info_knows_the_published_sizes(tmp_path, monkeypatch):
     header = CheckpointHeader("dit.", shapes, dict.fromkeys(shapes, "BF16"), sources, (), ModelConfig())
     monkeypatch.setattr(checkpoint_info, "read_header", lambda path: header)
     found = describe_checkpoint(tmp_path)
-    assert found["parameters"] == 11_986_285_570
-    assert found["tensors"] == 279
-    assert found["variant"] == "flux_rgbd_9b_v2"
-    assert "NC" in found["license"]
+    assert found.parameters == 11_986_285_570
+    assert found.tensors == 279
+    assert found.variant == "flux_rgbd_9b_v2"
+    assert "NC" in found.license
 
 
 def command(*arguments) -> list[str]:

@@ -101,8 +101,8 @@ class TestModel:
         assert eight_bit == blocks
         assert tensors["depth_final_layer.linear.weight"].dtype == torch.float32
         assert tensors["img_in.weight"].dtype == torch.bfloat16
-        assert describe_checkpoint(out)["quantized"] == {"float8_e4m3fn": len(blocks)}
-        assert describe_checkpoint(out)["problems"] == []
+        assert describe_checkpoint(out).quantized == {"float8_e4m3fn": len(blocks)}
+        assert describe_checkpoint(out).problems == []
 
     @pytest.mark.parametrize(
         ("change", "message"),

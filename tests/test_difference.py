@@ -142,9 +142,9 @@ def test_no_other_choice_of_as_many_values_loses_less():
 def test_lora_info_counts_what_is_whole(models, tmp_path):
     write_difference(*models, tmp_path / "x.safetensors", size=1_000_000)
     found = describe_lora(tmp_path / "x.safetensors")
-    assert (found["layers"], found["whole"], found["rank"]) == (1, 1, {3: 1})
-    assert (found["width"], found["single_blocks"], found["problems"]) == (96, 1, [])
-    assert found["distilled"] == MADE_FOR.to_dict()
+    assert (found.layers, found.whole, found.rank) == (1, 1, {3: 1})
+    assert (found.width, found.single_blocks, found.problems) == (96, 1, [])
+    assert found.distilled == MADE_FOR
 
 
 @pytest.mark.parametrize("base_values", [torch.float32, torch.float8_e4m3fn])

@@ -203,4 +203,4 @@ def test_the_student_of_a_run_says_what_it_is(tmp_path: Path) -> None:
 
     pairs = {"img_in.lora_A.weight": torch.zeros(2, 8), "img_in.lora_B.weight": torch.zeros(8, 2)}
     save_lora(pairs, LoraConfig(rank=2), tmp_path / "lora.safetensors", Distilled(4, PATH))
-    assert describe_lora(tmp_path / "lora.safetensors")["distilled"] == {"steps": 4, "path": PATH, "sampler": "euler"}
+    assert describe_lora(tmp_path / "lora.safetensors").distilled == Distilled(4, PATH)

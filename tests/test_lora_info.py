@@ -37,13 +37,13 @@ def test_a_file_of_our_own(tmp_path: Path) -> None:
     config = LoraConfig(rank=4, alpha=8.0)
     pairs = trained(tmp_path / "lora.safetensors", KLEIN, config)
     found = describe_lora(tmp_path / "lora.safetensors")
-    assert found["layers"] == pairs == 5 * 8 + 20 * 2
-    assert (found["rank"], found["alpha"]) == ({4: pairs}, {8.0: pairs})
-    assert found["targets"]["img_attn.qkv"] == 5
-    assert found["targets"]["linear1"] == 20
-    assert (found["width"], found["double_blocks"], found["single_blocks"]) == (3072, 5, 20)
-    assert found["fits"] == ["FLUX.2-klein-4B, and what is trained from it"]
-    assert found["problems"] == []
+    assert found.layers == pairs == 5 * 8 + 20 * 2
+    assert (found.rank, found.alpha) == ({4: pairs}, {8.0: pairs})
+    assert found.targets["img_attn.qkv"] == 5
+    assert found.targets["linear1"] == 20
+    assert (found.width, found.double_blocks, found.single_blocks) == (3072, 5, 20)
+    assert found.fits == ["FLUX.2-klein-4B, and what is trained from it"]
+    assert found.problems == []
 
 
 @pytest.mark.parametrize(
@@ -58,9 +58,9 @@ def test_names_of_other_programs(tmp_path: Path, name: str, down: str, up: str) 
     path = tmp_path / "x.safetensors"
     save_file({f"{name}.{down}": torch.zeros(16, 4096), f"{name}.{up}": torch.zeros(4096, 16)}, path)
     found = describe_lora(path)
-    assert (found["rank"], found["alpha"], found["width"]) == ({16: 1}, {16.0: 1}, 4096)
-    assert found["fits"] == ["FLUX.2-klein-9B, and the Modality Forcing release"]
-    number = {"double": found["double_blocks"], "single": found["single_blocks"]}
+    assert (found.rank, found.alpha, found.width) == ({16: 1}, {16.0: 1}, 4096)
+    assert found.fits == ["FLUX.2-klein-9B, and the Modality Forcing release"]
+    number = {"double": found.double_blocks, "single": found.single_blocks}
     assert number == ({"double": 0, "single": 24} if "single" in name else {"double": 8, "single": 0})
 
 
@@ -74,8 +74,8 @@ def test_what_is_broken_and_what_fits_nothing_is_said(tmp_path: Path) -> None:
     save_file(tensors, path)
     assert is_lora(path)
     found = describe_lora(path)
-    assert len(found["problems"]) == 2
-    assert found["fits"] == []
+    assert len(found.problems) == 2
+    assert found.fits == []
     result = CliRunner().invoke(app, ["info", str(path)])
     assert result.exit_code == 1
     assert "only one half" in " ".join(result.output.split())

@@ -35,16 +35,18 @@ def info(
                 print_kernels(devices)
             return
         from ..checkpoint_info import describe_checkpoint
-        from ..lora_info import describe_lora, is_lora
+        from ..lora_info import LoraSummary, describe_lora, is_lora
         from ..tables import print_checkpoint, print_lora
 
-        lora = is_lora(Path(checkpoint))
-        found = describe_lora(Path(checkpoint)) if lora else describe_checkpoint(Path(checkpoint), memory=memory)
+        path = Path(checkpoint)
+        found = describe_lora(path) if is_lora(path) else describe_checkpoint(path, memory=memory)
         if as_json:
-            print(json.dumps(found, indent=2))
+            print(json.dumps(found.to_dict(), indent=2))
+        elif isinstance(found, LoraSummary):
+            print_lora(found)
         else:
-            (print_lora if lora else print_checkpoint)(found)
-        if found["problems"]:
+            print_checkpoint(found)
+        if found.problems:
             raise typer.Exit(1)
 
 

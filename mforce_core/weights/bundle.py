@@ -9,9 +9,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -31,7 +31,8 @@ WORDS_PREFIX = f"{TEXT_PREFIX}{WORDS}."
 _TEXT = re.compile(r"text_encoders\.(?!model\.|layers\.)([^.]+)\.(?:transformer\.)?|text_encoders?\.(?:transformer\.)?")
 
 
-class PartSummary(NamedTuple):
+@dataclass(frozen=True)
+class PartSummary:
     """A part of a one-file checkpoint: "vae" or "text_encoder", its name, and what it takes."""
 
     part: str
