@@ -261,6 +261,91 @@ def test_a_sample_without_depth_is_trained_only_while_its_depth_is_noise() -> No
     assert 0 < noise.float().mean() < 1
 
 
+@pytest.mark.parametrize("mode", ["joint", "i2d", "d2i"])
+def test_a_student_on_policy_starts_where_the_sampler_brings_it(model: ModalityForcingTransformer, mode: str) -> None:
+    """Of three rows the first two are on policy, at the path's beginning and after two of its steps; the third is data.
+    The sampler, which is tested against the release, takes the student's steps from the same noise."""
+    generator = torch.Generator().manual_seed(8)
+    batch, null_text = batch_of(3, generator), torch.randn(2, 8, generator=generator)
+    student = load_model_twin(model)
+    given = {"i2d": 0, "d2i": 1}.get(mode)
+    way = torch.tensor([(1.0, 1.0), (0.8, 0.9), (0.5, 0.7), (0.2, 0.4), (0.0, 0.0)])
+    if given is not None:
+        way[:, given] = 0
+    reached = [0, 2, 2]
+    jumps = jumps_of(way[2:4].tolist(), batch, generator, cfg=1.0)
+    levels = torch.stack([way[[at, at + 1]] for at in reached])
+    before = torch.stack([way[[0, 0, 0, 0]], way[[0, 1, 2, 2]], way[[2, 2, 2, 2]]])
+    jumps = jumps._replace(levels=levels, before=before)
+    field = distillation(student, model, null_text, guided=False)
+    found = field.arrive(batch, jumps)
+
+    mixed = start_of(batch, jumps._replace(before=None))
+    noise = start_of(batch, jumps)
+    there = sample(
+        student,
+        batch.text,
+        GRID,
+        mode=mode,
+        cfg=1.0,
+        rgb=batch.rgb,
+        depth=batch.depth,
+        noise=(jumps.rgb, jumps.depth),
+        path=NoisePath(*way[:3].unbind(1)),
+    )
+    for stream, ours in enumerate(found):
+        torch.testing.assert_close(ours[0], noise[stream][0])
+        torch.testing.assert_close(ours[1], there[stream][1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours[2], mixed[stream][2])
+        assert stream == given or not torch.allclose(ours[1], mixed[stream][1], atol=1e-2)
+    # What is learned is asked from there.
+    start = levels[:, 0]
+    velocity, depth_x0 = student(*found, batch.text, *start.unbind(1), GRID)
+    wanted = field.mean_velocity(batch, jumps, found)
+    clean = found.depth - start[:, 1, None, None].clamp(min=0.05) * wanted.depth
+    if mode != "i2d":
+        loss = (velocity - wanted.rgb).square().mean((1, 2)).sum() / 3
+        torch.testing.assert_close(field(batch, jumps, Totals(3, 0)).terms["rgb"], loss, rtol=1e-4, atol=1e-6)
+    if mode != "d2i":
+        loss = (depth_x0 - clean).square().mean((1, 2)).sum() / 3
+        torch.testing.assert_close(field(batch, jumps, Totals(3, 0)).terms["depth"], loss, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_samples_are_on_policy_as_often_as_configured(measured: bool) -> None:
+    """At the beginning of a step alone; all else is drawn as without. Depth that nobody measured can be the student's
+    own, and is trained then."""
+    count = 4000
+    depth = torch.full((count, 1, 1), float(measured))
+    batch = Batch(torch.zeros(count, 1, 1), depth, torch.zeros(count, 1, 1), (1, 1))
+
+    def drawn(share: float) -> tuple[JumpPaths, Jumps]:
+        settings = DistillationConfig(path="tilt log2_alpha=0", other_paths=(), on_policy=share)
+        paths = JumpPaths(settings, RecipeConfig(), Schedule())
+        return paths, paths.draw(batch, RowDraws(0, 0, range(count)))
+
+    (_, plain), (paths, jumps) = drawn(0.0), drawn(0.6)
+    assert plain.before is None
+    assert jumps.before is not None
+    assert torch.equal(jumps.before[:, -1], jumps.levels[:, 0])
+    begins = (jumps.levels[:, None, 0] == paths.levels[:, ::PARTS][:, :-1].flatten(0, 1)).all(-1).any(1)
+    later = begins & (jumps.levels[:, 0].amax(1) < 1) & (jumps.levels[:, -1] < jumps.levels[:, 0]).any(1)
+    own = (jumps.before[:, 0] != jumps.before[:, -1]).any(1)
+    assert not own[~later].any()
+    assert (jumps.before[own, 0].amax(1) == 1).all()
+    if measured:
+        assert own[later].float().mean() == pytest.approx(0.6, abs=0.05)
+        kept = ("rgb", "depth", "levels", "cfg", "empty")
+        assert all(torch.equal(getattr(plain, name), getattr(jumps, name)) for name in kept)
+    else:
+        moves = (jumps.levels[:, -1] < jumps.levels[:, 0]).any(1)
+        assert torch.equal(moves, own | (jumps.levels[:, 0, 1] == 1))
+        assert own.any()
+    # Every place on the way is one of the student's own steps.
+    ways = paths.levels[:, ::PARTS]
+    assert all(any(torch.equal(a, b) for b in ways[:, :4].flatten(0, 1)) for a in jumps.before[own].flatten(0, 1)[:200])
+
+
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_joint_samples_are_on_the_models_own_path_as_often_as_configured(share: float) -> None:
     settings = DistillationConfig(
@@ -272,11 +357,14 @@ def test_joint_samples_are_on_the_models_own_path_as_often_as_configured(share: 
     torch.testing.assert_close(counts, wanted, rtol=0, atol=0.02)
 
 
-@pytest.mark.parametrize("share", [1.0, 0.25])
-def test_a_student_nears_its_teacher_which_stays(data: Path, base: Path, tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize(("share", "on_policy"), [(1.0, 0.0), (0.25, 0.0), (1.0, 0.75)])
+def test_a_student_nears_its_teacher_which_stays(
+    data: Path, base: Path, tmp_path: Path, share: float, on_policy: float
+) -> None:
     made = config(
         "distill", data, tmp_path, base=base, steps=60, batch_size=8, log_every=10,
-        **{"distillation.teacher_share": share, "optimizer.learning_rate": 3e-3, "optimizer.warmup_steps": 5},
+        **{"distillation.teacher_share": share, "distillation.on_policy": on_policy},
+        **{"optimizer.learning_rate": 3e-3, "optimizer.warmup_steps": 5},
     )  # fmt: skip
     trainer = Trainer(made, join("cpu"))
     before = {name: tensor.clone() for name, tensor in trainer.losses.teacher.model.state_dict().items()}

@@ -101,13 +101,15 @@ def test_a_critic_is_trained_like_its_student() -> None:
     """All once more but the average; the teacher looks once more, at where the student's steps land."""
     both = ["distillation.matching_weight=1.0"]
     plans, passes = [], []
-    for more in ([], both, [*both, "distillation.trajectory_weight=0.0"]):
+    own = ["distillation.on_policy=0.5"]
+    for more in ([], both, [*both, "distillation.trajectory_weight=0.0"], own):
         config = read_train_config(Path("nano-distill"), more)
         costs = count_costs(config)
         plans.append(plan(config, costs, 1))
         passes.append(costs.teacher_flops / costs.forward_flops)
-    without, critic, _ = plans
-    assert passes == [8, 10, 2]  # four guided steps of a trajectory, one guided look
+    without, critic = plans[:2]
+    # Four guided steps of a trajectory, one guided look, three of the student's own steps.
+    assert passes == [8, 10, 2, 11]
     assert critic.gradients == 2 * without.gradients
     assert critic.optimizer == 2 * without.optimizer
     assert critic.activations == 2 * without.activations

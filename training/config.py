@@ -263,6 +263,9 @@ class DistillationConfig(Section):
     data_weight: float = _key(0.0, ge=0)
     """Factor, beside the teacher's, of the depth loss on measured depth, in steps that end at clean depth under a clean
     picture: there the mean over data is what a single step is to predict."""
+    on_policy: float = _key(0.0, ge=0, le=1)
+    """Share of the samples at the beginning of a step that start where the student itself arrives by its own steps from
+    noise; the others, and those inside a step, start from data that is mixed with noise."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "DistillationConfig":

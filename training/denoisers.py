@@ -60,6 +60,13 @@ def clean_values(raw: tuple[Tensor, Tensor], state: Streams, levels: Tensor) -> 
     return Streams(state.rgb - levels[:, 0, None, None] * velocity.to(state.rgb), depth_x0.to(state.depth))
 
 
+def landing_of(raw: tuple[Tensor, Tensor], state: Streams, start: Tensor, end: Tensor) -> Streams:
+    """Where one Euler step ends; levels (B, 2)."""
+    lengths = (end - start)[:, :, None, None].unbind(1)
+    steps = zip(state, lengths, velocities(raw, state, start), strict=True)
+    return Streams(*(tokens + length * velocity for tokens, length, velocity in steps))
+
+
 def clock(t_depth: Tensor) -> Tensor:
     """What the sampler divides by when a clean depth becomes a velocity, (B, 1, 1)."""
     return t_depth.clamp(min=MIN_DEPTH_TIME)[:, None, None]

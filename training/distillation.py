@@ -16,12 +16,14 @@ its start, as all steps of a student are on one grid. Where these embed a guidan
 which its teacher was guided (Meng et al., arXiv 2210.03142), so that one student serves all of them.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from ..mforce_core.sampling.solvers import Streams
 from .config import RecipeConfig
-from .denoisers import GuidedTeacher, ask, clock, velocities
+from .denoisers import GuidedTeacher, ask, clock, landing_of, velocities
 from .jumps import Jumps
 from .losses import (
     Denoiser,
@@ -70,7 +72,7 @@ class Distillation:
     def __call__(self, batch: Batch, jumps: Jumps, totals: Totals) -> Losses:
         """This batch's share of the losses of a step; a stream that stays where it is in a jump has none."""
         batch = batch._replace(text=torch.where(jumps.empty[:, None, None], self.teacher.null_text, batch.text))
-        state, start, end = start_of(batch, jumps), jumps.levels[:, 0], jumps.levels[:, -1]
+        state, start, end = self.arrive(batch, jumps), jumps.levels[:, 0], jumps.levels[:, -1]
         wanted = self.mean_velocity(batch, jumps, state) if self.trajectory_weight else None
         raw = ask(self.student, state, batch.text, start, batch.grid, jumps.scale)
         found = Losses({}, {})
@@ -117,6 +119,15 @@ class Distillation:
         return squared.sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
 
     @torch.no_grad()
+    def arrive(self, batch: Batch, jumps: Jumps) -> Streams:
+        """The start of the jumps; the student itself takes the steps that lead there, where there are any."""
+        state = start_of(batch, jumps)
+        for levels, there in () if jumps.before is None else pairwise(jumps.before.unbind(1)):
+            raw = ask(self.student, state, batch.text, levels, batch.grid, jumps.scale)
+            state = landing_of(raw, state, levels, there)
+        return state
+
+    @torch.no_grad()
     def mean_velocity(self, batch: Batch, jumps: Jumps, state: Streams) -> Streams:
         """Of the whole way from the start of a jump to its end, by stream; 0 for one that does not move."""
         moved = [torch.zeros_like(tokens) for tokens in state]
@@ -139,8 +150,9 @@ class Distillation:
 
 
 def start_of(batch: Batch, jumps: Jumps) -> Streams:
-    """Both streams at the start of the jumps: data mixed with noise; depth that is not measured is noise."""
+    """Both streams at the start of the jumps, or of the student's steps that lead there: data mixed with noise; depth
+    that is not measured is noise."""
     assert batch.depth is not None
-    t_rgb, t_depth = jumps.levels[:, 0].unbind(1)
+    t_rgb, t_depth = (jumps.levels if jumps.before is None else jumps.before)[:, 0].unbind(1)
     rgb = torch.lerp(batch.rgb, jumps.rgb, t_rgb[:, None, None])
     return Streams(rgb, noisy_depth(batch.depth, jumps.depth, t_depth))

@@ -1,7 +1,8 @@
 """What few-step distillation trains on: jumps along paths through the two noise levels.
 
 A student of S steps takes a path in S jumps. A sample starts at the beginning of one of them or inside of it, and its
-student is to reach the end in one step.
+student is to reach the end in one step. It starts from data that is mixed with noise, or, on policy, from where the
+student itself arrives when it takes the steps before.
 """
 
 from typing import NamedTuple
@@ -31,6 +32,8 @@ class Jumps(NamedTuple):
     ``scale`` and ``teacher_scale`` (B,) are the inputs of student and teacher that embed a guidance scale, else None.
     ``noised`` (B, 2): the levels to which ``noise_rgb`` and ``noise_depth`` bring what has arrived at the end, where
     distributions are matched, else None.
+    ``before`` (B, S, 2): the levels between the student's own steps that lead to the start, where samples are on
+    policy, else None. Data is mixed with noise at the first; all are the same where the start comes from data.
     """
 
     rgb: Tensor
@@ -43,6 +46,7 @@ class Jumps(NamedTuple):
     noised: Tensor | None = None
     noise_rgb: Tensor | None = None
     noise_depth: Tensor | None = None
+    before: Tensor | None = None
 
 
 class JumpPaths:
@@ -71,7 +75,7 @@ class JumpPaths:
         """Jumps for a batch, each a function of its row's draws.
 
         A sample without any measured depth is always joint, and stays where it is, which trains nothing, unless its
-        depth is still all noise.
+        depth is still all noise or the student's own.
         """
         assert batch.depth is not None
         unknown = ~(batch.depth > 0).flatten(1).any(1)
@@ -80,18 +84,25 @@ class JumpPaths:
         path = torch.where(tasks.i2d, 0, torch.where(tasks.d2i, 1, self.joint_path(drawn[:, 0])))
         number = (drawn[:, 1] * self.config.steps).long().clamp(max=self.config.steps - 1)
         inside = 1 + (drawn[:, 3] * (PARTS - 1)).long().clamp(max=PARTS - 2)
-        start = number * PARTS + torch.where(drawn[:, 2] < self.config.between, inside, 0)
+        between = drawn[:, 2] < self.config.between
+        start = number * PARTS + torch.where(between, inside, 0)
         end = (number + 1) * PARTS
         places = torch.cat([teacher_places(start, end, self.config), end[:, None]], dim=1)
         empty = (drawn[:, 4] < _EMPTY_CAPTION) & tasks.i2d
         rgb, depth = draws.normal(*batch.rgb.shape[1:]), draws.normal(*batch.depth.shape[1:])
-        levels = self.levels.to(path.device)[path[:, None], places]
-        idle = unknown & (levels[:, 0, 1] < 1)
+        table = self.levels.to(path.device)
+        levels, before, idle = table[path[:, None], places], None, unknown & (table[path, start, 1] < 1)
+        if self.config.on_policy:
+            own = (draws.uniform() < self.config.on_policy) & ~between
+            steps = torch.arange(self.config.steps, device=path.device).expand(draws.count, -1)
+            ways = steps.minimum(number[:, None]) * PARTS
+            before = table[path[:, None], torch.where(own[:, None], ways, start[:, None])]
+            idle &= ~own
         levels = torch.where(idle[:, None, None], levels[:, :1], levels)
         cfg, scale, teacher_scale = self._guidance(draws, rgb.device)
         # Image to depth has a scale of its own, whatever the student is given there; none up to 1 is guidance.
         cfg = torch.where(tasks.i2d, self.config.i2d_cfg, cfg).clamp(min=1)
-        jumps = Jumps(rgb, depth, levels, cfg, empty, scale, teacher_scale)
+        jumps = Jumps(rgb, depth, levels, cfg, empty, scale, teacher_scale, before=before)
         return jumps if not self.config.matching_weight else self._noised(jumps, path, number * PARTS, end, draws)
 
     def _noised(self, jumps: Jumps, path: Tensor, begin: Tensor, end: Tensor, draws: Draws) -> Jumps:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..mforce_core.sampling.solvers import Streams
 from .config import RecipeConfig
-from .denoisers import GuidedTeacher, ask, clean_values, velocities
+from .denoisers import GuidedTeacher, ask, clean_values, landing_of
 from .jumps import Jumps
 from .losses import Denoiser, Totals, weighted_depth
 from .recipe import Batch
@@ -77,13 +77,6 @@ class Matching:
                 error = error / above.clamp(min=_TINY)[:, None, None]  # that of the velocity
             terms[f"critic_{name}"] = factor * (error.square().mean((1, 2)) * moves).sum() / totals.rows
         return terms
-
-
-def landing_of(raw: tuple[Tensor, Tensor], state: Streams, start: Tensor, end: Tensor) -> Streams:
-    """Where one Euler step ends; levels (B, 2)."""
-    lengths = (end - start)[:, :, None, None].unbind(1)
-    steps = zip(state, lengths, velocities(raw, state, start), strict=True)
-    return Streams(*(tokens + length * velocity for tokens, length, velocity in steps))
 
 
 def spread(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

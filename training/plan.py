@@ -145,6 +145,8 @@ def count_costs(config: TrainConfig) -> Costs:
         look = 1 + jump.guided(embeds=sizes.use_guidance_embed)
         if jump.trajectory_weight:
             passes += jump.teacher_steps * look + (jump.teacher_share < 1)
+        if jump.on_policy:
+            passes += jump.steps - 1
         if config.has_critic:
             passes += look
         teacher = float(forward.get_total_flops()) * passes
