@@ -16,18 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ..kernels import launches, what_ran
 from .batch import Progress, rgb_tokens, sample_batch
-from .depth.ensemble import combine
 from .device import check_compiler, device_name
 from .encoders.autoencoder_files import load_autoencoder
 from .encoders.familiarity import UNFAMILIAR, load_familiarity
 from .encoders.patch_autoencoder import PatchAutoencoder
 from .encoders.text import encode_prompts
-from .full_size.of_settings import full_size_depth, larger_pair
+from .ensembles import sample_ensembles
+from .finishing import Made, finish
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture, with_starts
 from .model.tokens import tokens_to_latents
 from .networks import Networks
@@ -40,11 +39,6 @@ from .scene3d.point_cloud import scaled_edge_threshold
 from .settings import ALL_BUILT_IN, BUILT_IN, OF_THE_MACHINE, Settings
 from .weights.checkpoint import load_model
 from .weights.parts import Parts, find_parts
-
-#: Maps of an ensemble that are sampled together, and how far apart their seeds are: farther than those of a `--count`,
-#: and within 32 bits, since PyTorch seeds its generator of the CPU with the lower half alone.
-_TOGETHER = 8
-_NEXT_MEMBER = 1_000_003
 
 #: Values of settings that say no more than that nothing was asked for.
 _USUAL = {"tilt": LOG2_ALPHA}
@@ -291,26 +285,24 @@ class Pipeline:
                 self.say(sentence)
         # A replayed graph counts nothing: what ran is what has run since the model was loaded.
         before = self._launches_before if first.cuda_graph else launches()
-        spreads: np.ndarray | None = None
         if first.ensemble == 1:
             images, maps = self._sample(jobs, givens, progress)
+            spreads = None
         else:
             images = None
-            maps, spreads = self._ensembles(jobs, givens, progress)
+            maps, spreads = sample_ensembles(self._sample, jobs, givens, progress)
         # Not what was asked for: a rerun asks for what ran.
         kernels = {name: entry for name, entry in what_ran(since=before).items() if name != "asked"}
-        return [
-            self._result(
-                job,
-                given,
-                kernels,
-                given.rgb if images is None else images[index],
-                given.depth if maps is None else maps[index],
-                None if spreads is None else spreads[index],
-                progress,
-            )
-            for index, (job, given) in enumerate(zip(jobs, givens, strict=True))
-        ]
+        results = []
+        for index, (job, given) in enumerate(zip(jobs, givens, strict=True)):
+            image = given.rgb if images is None else images[index]
+            depth = given.depth if maps is None else maps[index]
+            assert image is not None
+            assert depth is not None
+            made = Made(image, depth, None if spreads is None else spreads[index])
+            made = finish(made, given, job, partial(self.networks, job.prompt, job.guidance), progress)
+            results.append(Result(made.image, made.depth, job, self._origin(job, given, kernels), made.spread))
+        return results
 
     def _sample(
         self, jobs: Sequence[Settings], givens: Sequence[Given], progress: Progress | None
@@ -319,31 +311,15 @@ class Pipeline:
         networks = Networks(self.model, self.autoencoder, text, self._texts[""], jobs[0].guidance)
         return sample_batch(networks, jobs, givens, progress)
 
-    def _ensembles(
-        self, jobs: Sequence[Settings], givens: Sequence[Given], progress: Progress | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Medians (B, H, W) of several depth maps of every picture, and their spread."""
-        first = jobs[0]
-        members = [
-            (replace(job, seed=(job.seed + number * _NEXT_MEMBER) % 2**64), given)
-            for job, given in zip(jobs, givens, strict=True)
-            for number in range(first.ensemble)
-        ]
-        batches = [members[start : start + _TOGETHER] for start in range(0, len(members), _TOGETHER)]
-        parts: list[np.ndarray] = []
-        for batch in batches:
-
-            def advance(step: int, steps: int) -> None:
-                if progress is not None:
-                    progress(len(parts) * steps + step, len(batches) * steps)
-
-            _, maps = self._sample([job for job, _ in batch], [given for _, given in batch], advance)
-            assert maps is not None
-            parts.append(maps)
-        drawn = rearrange(torch.from_numpy(np.concatenate(parts)), "(b k) h w -> b k h w", k=first.ensemble)
-        ensembles = [combine(maps, shift=first.align_shift) for maps in drawn]
-        depth, spread = (torch.stack(stack).numpy() for stack in zip(*ensembles, strict=True))
-        return depth, spread
+    def _origin(self, job: Settings, given: Given, kernels: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "model_files": self.model_files,
+            "input_files": input_files(job),
+            "versions": versions(),
+            "device": device_name(self.device),
+            "kernels": kernels,
+            "notes": [*given.notes, *self._unfamiliar(given)],
+        }
 
     def _unfamiliar(self, given: Given) -> list[str]:
         """A sentence where a picture is far from all that a small model knows."""
@@ -356,52 +332,9 @@ class Pipeline:
         self.say(UNFAMILIAR)
         return [UNFAMILIAR]
 
-    def _result(
-        self,
-        job: Settings,
-        given: Given,
-        kernels: dict[str, Any],
-        image: np.ndarray | None,
-        depth: np.ndarray | None,
-        spread: np.ndarray | None,
-        progress: Progress | None,
-    ) -> Result:
-        assert image is not None
-        assert depth is not None
-        placement, networks = given.placement, partial(self.networks, job.prompt, job.guidance)
-        if given.original is not None and placement is not None:
-            image = given.original
-            if job.full_size:
-                depth = full_size_depth(networks(), job, depth, placement, image, self._together, progress)
-            else:
-                depth = placement.restore_depth(torch.from_numpy(depth)[None])[0].numpy()
-            if spread is not None:
-                known = torch.from_numpy(spread).nan_to_num(1.0)  # no trust where there is no depth
-                spread = placement.restore_image(known[None, None])[0, 0].numpy()
-        elif placement is not None:
-            image, depth = (np.ascontiguousarray(array[placement.content]) for array in (image, depth))
-            spread = None if spread is None else np.ascontiguousarray(spread[placement.content])
-        if job.enlarge > 1:
-            image, depth = larger_pair(networks(), job, image, depth, self._together, progress)
-        notes = [*given.notes, *self._unfamiliar(given)]
-        origin = {
-            "model_files": self.model_files,
-            "input_files": input_files(job),
-            "versions": versions(),
-            "device": device_name(self.device),
-            "kernels": kernels,
-            "notes": notes,
-        }
-        return Result(image, depth, job, origin, spread)
-
     def networks(self, prompt: str, guidance: float | None = None) -> Networks:
         """What makes tiles for a prompt; with the scale for a model that embeds one."""
         return Networks(self.model, self.autoencoder, self.features([prompt]), self.features([""]), guidance)
-
-    @property
-    def _together(self) -> int:
-        """Tiles that are sampled together."""
-        return 1 if self.device.type == "cpu" else _TOGETHER
 
     @cached_property
     def model_files(self) -> dict[str, dict[str, Any]]:
