@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from ..mforce_core.device import device_name
-from ..mforce_core.video.files import VideoReader, VideoWriter
+from ..mforce_core.video.reader import VideoReader
+from ..mforce_core.video.writer import VideoWriter
 from .comfyui_server import ComfyUI, messages
 
 #: Height and width of the clips, and frames a second.

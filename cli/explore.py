@@ -34,7 +34,7 @@ from ..mforce_core.scene3d.poses import Pose
 from ..mforce_core.scene3d.stereo import compose
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
-from ..mforce_core.video.files import VideoWriter
+from ..mforce_core.video.writer import VideoWriter
 from .export import open_scene, save_picture
 from .generation import load_pipeline, prepare
 from .progress import progress_bar, say

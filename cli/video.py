@@ -30,11 +30,12 @@ from ..mforce_core.video.depth_sequence import (
     Progress,
     laid_out,
 )
-from ..mforce_core.video.files import VideoReader, VideoWriter
 from ..mforce_core.video.flow import import_cv2
 from ..mforce_core.video.frame_depth import FrameDepth
+from ..mforce_core.video.reader import VideoReader
 from ..mforce_core.video.steady import State, Steadier, Steadiness
 from ..mforce_core.video.timing import TimeStamps
+from ..mforce_core.video.writer import VideoWriter
 from ..mforce_core.weights.tensor_files import open_safetensors
 from ..mforce_core.whole_file import whole_file
 from .generation import prepare
@@ -136,8 +137,9 @@ def _make_depth(clip: Path, steadier: Steadier, sequence: DepthSequence, output:
             if len(start) < 2:
                 frames_in_it = "one frame" if start else "no frame"
                 raise ValueError(f"{clip.name} has {frames_in_it} and is no clip: use mforce i2d for one picture.")
-            if note := describe("The clip", sequence.canvas.placement(start[0])):
-                say(note)
+            for note in (*video.notes, describe("The clip", sequence.canvas.placement(start[0]))):
+                if note:
+                    say(note)
             frames = chain(start, frames)
             output.mkdir(parents=True, exist_ok=True)
             _save(output, order, progress, steadier.state)  # so that what stops the first batch can be resumed, too
@@ -165,6 +167,8 @@ def _make_videos(clip: Path, output: Path, files: Files, sequence: DepthSequence
             for writer, layout in zip(writers, layouts.values(), strict=True):
                 writer.write(laid_out(layout, frame, depth))
             advance(number, sequence.progress.done)
+        if silent := writers[0].silent:
+            say(silent)
 
 
 def _order(clip: Path, settings: Settings, how: Steadiness, files: Files) -> dict[str, Any]:

@@ -24,9 +24,10 @@ from mforce.mforce_core.depth.images import FAR_LIMIT
 from mforce.mforce_core.picture.placement import LETTERBOX, place
 from mforce.mforce_core.video import depth_sequence
 from mforce.mforce_core.video.depth_sequence import PNG, Canvas, DepthSequence
-from mforce.mforce_core.video.files import VideoReader, VideoWriter
 from mforce.mforce_core.video.frame_depth import FrameDepth
+from mforce.mforce_core.video.reader import VideoReader
 from mforce.mforce_core.video.steady import Steadier, Steadiness, SteadyFrame
+from mforce.mforce_core.video.writer import VideoWriter
 from mforce.scenes import sample_layouts
 
 RATE = 12
@@ -251,6 +252,31 @@ def test_depth_of_a_file_that_breaks_off_is_that_of_its_pictures(clip, tmp_path)
     count = len(depth_files(tmp_path / "out"))
     assert 2 <= count < 12
     assert f"breaks off: its pictures end after {count / RATE:.1f} of 1.0 s" in " ".join(result.output.split())
+
+
+def test_depth_of_a_clip_is_that_of_what_a_player_shows_and_it_is_said(tmp_path):
+    content = write(tmp_path / "clip.mkv", frames()[:2], sound=True)
+    with av.open(str(content)) as source, av.open(str(tmp_path / "wide.mov"), "w") as made:
+        video, sound = made.add_stream("mpeg4", rate=RATE), made.add_stream("pcm_s16le", rate=8000)
+        video.width, video.height, video.pix_fmt = 64, 50, "yuv420p"
+        video.codec_context.sample_aspect_ratio = Fraction(2)
+        for frame in source.decode(video=0):
+            frame.pts = None
+            made.mux(video.encode(frame.reformat(64, 50, "yuv420p")))
+        made.mux(video.encode(None))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="stereo")
+        silence.sample_rate = 8000
+        made.mux(sound.encode(silence))
+    unknown = (tmp_path / "wide.mov").read_bytes().replace(b"sowt", b"apac")
+    (tmp_path / "wide.mov").write_bytes(unknown)
+    result = run(tmp_path / "wide.mov", *OPTIONS, "--side-by-side", "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert said.count("its pictures of 64x50 are read as 128x50, as players show them.") == 1
+    assert said.count("The sound of wide.mov is of a kind that PyAV does not read, and is left out.") == 1
+    assert read_depth(tmp_path / "out" / "depth" / "depth.000001.png").depth.shape == (50, 128)
+    with av.open(str(tmp_path / "out" / "side_by_side.mp4")) as made:
+        assert (made.streams.video[0].width, made.streams.video[0].height) == (256, 50)
 
 
 def test_pictures_that_change_their_size_are_refused(tmp_path):

@@ -25,7 +25,7 @@ from mforce.mforce_core.release import CFG, LOG2_ALPHA
 from mforce.mforce_core.rollout_settings import fitted, idle_guidance, needless_guidance
 from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.settings import ALL_BUILT_IN, DEPTH_STEPS, FILL_STEPS, Settings
-from mforce.mforce_core.video.files import VideoWriter
+from mforce.mforce_core.video.writer import VideoWriter
 from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import model_path
 

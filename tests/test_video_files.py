@@ -1,4 +1,4 @@
-"""Video files against PyAV alone: parts of them, sound, uneven time stamps, colors."""
+"""Video files against PyAV alone: parts of them, uneven time stamps, colors."""
 
 import io
 from fractions import Fraction
@@ -14,8 +14,9 @@ pytest.importorskip("av")
 import av
 from av.video.frame import PictureType
 
-from mforce.mforce_core.video.files import VideoReader, VideoWriter
+from mforce.mforce_core.video.reader import VideoReader
 from mforce.mforce_core.video.timing import uneven_times
+from mforce.mforce_core.video.writer import VideoWriter
 
 COUNT, SIDE = 90, 64
 #: Key frames 15 apart, three frames between two that are shown in another order than they are decoded in, and what
@@ -100,36 +101,6 @@ def test_a_part_beyond_the_end_is_empty(clip):
     assert read(clip, 100.0)[0] == []
 
 
-@pytest.mark.parametrize("start", [0.0, 0.24])
-def test_sound_stays_with_the_pictures_of_a_clip_that_does_not_begin_at_0(tmp_path, start):
-    sound = np.sin(np.arange(48000) / 20).astype(np.float32)
-    sound[:24000] = 0
-    with av.open(str(tmp_path / "clip.ts"), "w") as made:
-        video, audio = made.add_stream("libx264", rate=25), made.add_stream("aac", rate=48000, layout="mono")
-        video.width, video.height, video.pix_fmt = SIDE, SIDE, "yuv420p"
-        for number in range(25):
-            picture = np.full((SIDE, SIDE, 3), 10 * number, np.uint8)
-            made.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        made.mux(video.encode(None))
-        frame = av.AudioFrame.from_ndarray(sound[None], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = 48000, 0
-        made.mux(audio.encode(frame))
-        made.mux(audio.encode(None))
-    with VideoReader(tmp_path / "clip.ts") as whole:
-        assert whole.begins > 0
-        begins = whole.begins + start
-    with (
-        VideoReader(tmp_path / "clip.ts", start=begins if start else 0.0) as clip,
-        VideoWriter(tmp_path / "made.mp4", clip.rate, tmp_path / "clip.ts", sound_start=clip.begins) as writer,
-    ):
-        assert clip.begins == pytest.approx(begins)
-        for picture in clip:
-            writer.write(picture)
-    with av.open(str(tmp_path / "made.mp4")) as made:
-        heard = [(frame.time, np.abs(frame.to_ndarray()).mean()) for frame in made.decode(audio=0)]
-    assert min(time for time, loudness in heard if loudness > 0.3) == pytest.approx(0.5 - start, abs=0.06)
-
-
 def whole_and_broken(folder, container):
     """A clip of four seconds, and its first half."""
     path, random = folder / f"whole.{container}", np.random.default_rng(0)
@@ -158,6 +129,66 @@ def test_a_file_that_breaks_off_says_so(tmp_path, container):
     with VideoReader(whole, start=3.0) as clip:
         assert len(list(clip)) == 12
         assert clip.breaks_off is None
+
+
+def test_a_file_that_ends_within_its_last_picture_is_read_up_to_it(tmp_path):
+    """PNG, of which no part of a picture can be decoded."""
+    random = np.random.default_rng(0)
+    with av.open(str(tmp_path / "whole.mov"), "w", options={"movflags": "faststart"}) as made:
+        stream = made.add_stream("png", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "rgb24"
+        for _ in range(50):
+            picture = random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+    content = (tmp_path / "whole.mov").read_bytes()
+    (tmp_path / "broken.mov").write_bytes(content[:-6000])
+    with VideoReader(tmp_path / "broken.mov") as clip:
+        count = len(list(clip))
+        assert 45 < count < 50
+        assert clip.breaks_off == f"broken.mov breaks off: its pictures end after {count / 25:.1f} of 2.0 s."
+
+
+def test_a_clip_that_begins_late_does_not_break_off(tmp_path):
+    with av.open(str(tmp_path / "late.mkv"), "w") as made:
+        stream = made.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "bgr0"
+        for number in range(25):
+            frame = av.VideoFrame.from_ndarray(np.zeros((SIDE, SIDE, 3), np.uint8))
+            frame.pts = number + 100
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode(None))
+    with VideoReader(tmp_path / "late.mkv") as clip:
+        assert clip.begins == pytest.approx(4.0)
+        assert len(list(clip)) == 25
+        assert clip.breaks_off is None
+
+
+def test_a_cover_is_no_clip(tmp_path):
+    """A picture of an album before a clip, and alone."""
+    for name, codecs in (("song.mp4", ["mjpeg"]), ("clip.mp4", ["mjpeg", "libx264"])):
+        with av.open(str(tmp_path / name), "w") as made:
+            streams = [made.add_stream(codec, rate=25) for codec in codecs]
+            for stream in streams:
+                cover = stream is streams[0]
+                stream.width, stream.height = (2 * SIDE if cover else SIDE), SIDE
+                stream.pix_fmt = "yuvj420p" if cover else "yuv420p"
+            streams[0].disposition = av.stream.Disposition.attached_pic.value
+            for stream in streams:
+                picture = np.zeros((stream.height, stream.width, 3), np.uint8)
+                made.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+                made.mux(stream.encode(None))
+    with VideoReader(tmp_path / "clip.mp4") as clip:
+        assert next(iter(clip)).shape == (SIDE, SIDE, 3)
+    with pytest.raises(ValueError, match=r"song\.mp4 has no video stream, only sound, a cover or data"):
+        VideoReader(tmp_path / "song.mp4")
+
+
+def test_pictures_of_a_kind_that_nobody_knows_are_named(tmp_path):
+    write_uneven(tmp_path / "clip.mov", "mjpeg")
+    content = (tmp_path / "clip.mov").read_bytes()
+    (tmp_path / "clip.mov").write_bytes(content.replace(b"jpeg", b"zzzz"))
+    with pytest.raises(ValueError, match=r"clip\.mov is of a kind that PyAV does not read\. Convert it"):
+        VideoReader(tmp_path / "clip.mov")
 
 
 def test_names_that_ffmpeg_takes_for_protocols_are_files(tmp_path, monkeypatch):
@@ -244,6 +275,27 @@ def test_the_last_picture_stays_as_long_as_it_did(tmp_path):
     with VideoReader(tmp_path / "clip.mov") as clip:
         assert len(list(clip)) == 4
         assert clip.breaks_off is None
+
+
+def test_the_last_picture_in_an_order_of_decoding_stays_as_long_as_it_did(tmp_path):
+    """A copy of an uneven MP4 with pictures that are decoded before they are shown, and a copy of the copy."""
+    write_uneven(tmp_path / "clip.mkv", "ffv1", UNEVEN)
+    times, length, _ = copied(tmp_path / "clip.mkv", tmp_path / "made.mp4")
+    assert length == pytest.approx(2.6, abs=1e-3)
+    with av.open(str(tmp_path / "made.mp4")) as made:
+        assert any(packet.pts != packet.dts for packet in made.demux(video=0) if packet.dts is not None)
+    with VideoReader(tmp_path / "made.mp4") as clip:
+        assert len(list(clip)) == len(UNEVEN) - 1
+        assert clip.times.seconds(len(UNEVEN) - 1) == pytest.approx(2.6, abs=1e-3)
+    assert copied(tmp_path / "made.mp4", tmp_path / "again.mp4")[:2] == (times, pytest.approx(2.6, abs=1e-3))
+
+
+def test_the_last_picture_of_a_part_ends_with_it(tmp_path):
+    write_uneven(tmp_path / "clip.mkv", "ffv1", UNEVEN)
+    for duration, end in ((1.5, 1.5), (0.41, 0.41), (1.72, 1.72)):  # pictures begin at 0.42, 1.7 and 1.733
+        with VideoReader(tmp_path / "clip.mkv", duration=duration) as clip:
+            count = len(list(clip))
+            assert clip.times.seconds(count) == pytest.approx(end, abs=1e-3)
 
 
 def test_a_part_of_an_uneven_clip_stays_with_its_sound(tmp_path):

@@ -25,8 +25,8 @@ from torch import Tensor
 from ...mforce_core.depth.codec import mean_depth
 from ...mforce_core.picture.placement import Placement
 from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
-from ...mforce_core.video.files import VideoReader
 from ...mforce_core.video.going_on import path_from
+from ...mforce_core.video.reader import VideoReader
 from ...mforce_core.video.steady import Steadier, Steadiness, batches
 from ...mforce_core.video.timing import TimeStamps
 from .core_sampler import IMAGE_TO_DEPTH, Settings, read_task, run
@@ -57,10 +57,12 @@ class Clip:
         count: how many frames there are; of a VIDEO as its file says, 0 where it does not.
         rate: frames a second.
         sound_start: seconds of the sound that come before the first frame.
+        notes: sentences on pictures that are not read as a file stores them.
         breaks_off: a sentence for a file that ends too early, known when its frames have been read.
         times: when frames are shown that do not come at the rate; known after `pictures` has gone through them once.
     """
 
+    notes: tuple[str, ...] = ()
     breaks_off: str | None = None
 
     def __init__(self, frames: Any) -> None:
@@ -75,6 +77,7 @@ class Clip:
             self._start, self._duration = frames.get_active_trim_window()
             with self._video() as video:
                 self.count, self.rate, self.sound_start = video.count, video.rate, video.begins
+                self.notes = video.notes
         elif self._images is None:
             parts = frames.get_components()
             self._images, self.rate = parts.images, Fraction(parts.frame_rate).limit_denominator(_FINEST_RATE)
@@ -189,8 +192,9 @@ def depth_of_clip(clip: Clip, depth_of: ClipDepth, how: Steadiness, width: int, 
         bar.update_absolute(len(maps), max(len(maps), clip.count), depth_on_node(maps[-1]))
     if placement is None:
         raise ValueError(NO_FRAME)
-    if clip.breaks_off:
-        notice(clip.breaks_off)
+    for note in (*clip.notes, clip.breaks_off):
+        if note:
+            notice(note)
     depth = torch.stack(maps)
     valid = depth.isfinite() & placement.inside(len(depth))
     if not valid.flatten(1).any(1).all():

@@ -20,8 +20,8 @@ import folder_paths
 import numpy as np
 
 from ...mforce_core.video.depth_sequence import EXR, PNG, Canvas, DepthSequence, laid_out
-from ...mforce_core.video.files import VideoWriter
 from ...mforce_core.video.steady import Steadier
+from ...mforce_core.video.writer import VideoWriter
 from ...mforce_core.whole_file import whole_file, whole_folder
 from .clip_depth import NO_FRAME, ONE_FRAME, Clip
 from .depth_files import output_folder, refusal
@@ -80,8 +80,9 @@ def _write_depth(clip: Clip, frames: Iterable[np.ndarray], sequence: DepthSequen
     bar, progress = comfy.utils.ProgressBar(max(1, clip.count)), sequence.progress
     for _ in sequence.write(_until_interrupted(frames), steadier):
         bar.update_absolute(progress.done, max(progress.done, clip.count))
-    if clip.breaks_off:
-        notice(clip.breaks_off)
+    for note in (*clip.notes, clip.breaks_off):
+        if note:
+            notice(note)
 
 
 def _write_video(clip: Clip, sequence: DepthSequence, look: Look, folder: Path) -> Path:
@@ -93,6 +94,8 @@ def _write_video(clip: Clip, sequence: DepthSequence, look: Look, folder: Path) 
         for frame, depth in sequence.shown(_until_interrupted(clip.pictures()), look.colors):
             writer.write(laid_out(look.layout, frame, depth))
             bar.update(1)
+        if writer.silent:
+            notice(writer.silent)
     return path
 
 

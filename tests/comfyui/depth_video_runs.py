@@ -149,7 +149,27 @@ def main(root: Path, folder: Path) -> None:
     noticed: list[str] = []
     depth_video.notice = noticed.append
     broken = run(InputImpl.VideoFromFile(str(folder / "broken.mkv")), steps=1)
-    results["broken"] = [broken.get_frame_count(), noticed]
+    results["broken"] = [broken.get_frame_count(), [*noticed]]
+
+    # Pixels twice as wide as high, and a sound that nobody knows: what is shown has square pixels, and both are said.
+    noticed.clear()
+    clip_depth.notice = noticed.append
+    with av.open(str(folder / "wide.mov"), "w") as container:
+        stream, audio = container.add_stream("mpeg4", rate=RATE), container.add_stream("pcm_s16le", rate=8000)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.int16), format="s16", layout="stereo")
+        frame.sample_rate = 8000
+        container.mux(audio.encode(frame))
+    content = (folder / "wide.mov").read_bytes()
+    (folder / "wide.mov").write_bytes(content.replace(b"sowt", b"apac"))
+    wide_pixels = InputImpl.VideoFromFile(str(folder / "wide.mov"))
+    parts = run(wide_pixels, steps=1).get_components()
+    _, image, _, _ = node_calls.run(MFVideoDepth, **{**given, "clip": wide_pixels, "fit": "keep size", "steps": 1})
+    results["as shown"] = [list(parts.images.shape), list(image.shape), noticed]
 
     # Sentences.
     with av.open(str(folder / "sound.wav"), "w") as container:

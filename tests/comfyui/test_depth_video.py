@@ -63,6 +63,15 @@ def test_a_file_that_breaks_off_is_noticed_once(results):
     assert notices == [f"broken.mkv breaks off: its pictures end after {frames / 12:.1f} of 4.0 s."]
 
 
+def test_a_clip_is_read_as_a_player_shows_it_and_what_is_changed_is_said(results):
+    video, image, notices = results["as shown"]
+    assert video == [12, 64, 128, 3]
+    assert image == [12, 64, 128, 3]
+    square = "wide.mov has no square pixels: its pictures of 64x64 are read as 128x64, as players show them."
+    silent = "The sound of wide.mov is of a kind that PyAV does not read, and is left out."
+    assert notices == [square, silent, square]
+
+
 def test_a_part_has_its_own_sound(results):
     frames, loud = results["trimmed"]
     assert frames == 3

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import zeros
 
-from mforce.mforce_core.video.files import VideoWriter
+from mforce.mforce_core.video.writer import VideoWriter
 
 from .conftest import FOLDER
 from .host import PACK

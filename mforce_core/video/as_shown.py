@@ -1,0 +1,91 @@
+"""Decoded frames as a player shows them: upright, in square pixels, in the colors of an ordinary screen."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from .hdr import BT2020, HLG, PQ, to_sdr
+
+#: Matrices of colors, as PyAV calls them.
+_BT601 = "ITU601"
+#: The codes of RGB, and of files that do not say.
+_RGB, _UNSAID = 0, 2
+_NAMES = {PQ: "PQ", HLG: "HLG"}
+#: Pixels that are less than this share off being square come of rounding, and from this ratio on of a damaged header.
+_NEARLY, _NEVER = Fraction(1, 100), 5
+
+
+class AsShown:
+    """What a player shows of a stream's frames.
+
+    Args:
+        stream: of PyAV.
+
+    Attributes:
+        notes: sentences on what is changed, without a subject.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        codec = stream.codec_context
+        self._transfer, self._primaries = int(codec.color_trc), int(codec.color_primaries)
+        self._ratio: Fraction = _pixel_ratio(stream.sample_aspect_ratio)
+        self._wide = self._transfer in _NAMES or self._primaries == BT2020
+        self.notes: list[str] = []
+        if self._transfer in _NAMES:
+            self.notes.append(f"is HDR ({_NAMES[self._transfer]}): its pictures are brought to an ordinary screen's.")
+        if self._ratio != 1:
+            width, height = self._size(codec.width, codec.height)
+            self.notes.append(
+                f"has no square pixels: its pictures of {codec.width}x{codec.height} are read as {width}x{height}, as"
+                " players show them."
+            )
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """The picture (H, W, 3) uint8 of a frame."""
+        width, height = self._size(frame.width, frame.height)
+        colors = _matrix(frame.colorspace, self._wide) | {"src_color_range": frame.color_range}
+        if self._ratio != 1:
+            colors |= {"width": width, "height": height, "interpolation": "BICUBIC"}
+        if self._wide:
+            levels = frame.to_ndarray(format="rgb48le", **colors)
+            primaries = BT2020 if self._primaries == _UNSAID else self._primaries
+            picture = to_sdr(levels, self._transfer, primaries)
+        else:
+            picture = frame.to_ndarray(format="rgb24", **colors)
+        return np.ascontiguousarray(_upright(picture, frame))
+
+    def _size(self, width: int, height: int) -> tuple[int, int]:
+        """In square pixels: one side grows and none shrinks, as HTML has it for its video element."""
+        return round(width * max(self._ratio, 1)), round(height / min(self._ratio, 1))
+
+
+def _pixel_ratio(said: Fraction | None) -> Fraction:
+    """Width of a pixel by its height, as a file says it."""
+    if not said or abs(said - 1) < _NEARLY or not 1 / _NEVER <= said <= _NEVER:
+        return Fraction(1)
+    return said
+
+
+def _matrix(code: int, wide: bool) -> dict[str, Any]:
+    """What PyAV is told of a frame's matrix: its version 16 would take any for BT.601, unless two of them are named."""
+    if code == _UNSAID and wide:
+        code = BT2020
+    return {} if code in (_RGB, _UNSAID) else {"src_colorspace": code, "dst_colorspace": _BT601}
+
+
+def _upright(picture: np.ndarray, frame: Any) -> np.ndarray:
+    """A picture turned and mirrored by the matrix that a phone writes into its files.
+
+    A pixel comes from (x, y) to (a x + c y, b x + d y) by the matrix (a, b, u, c, d, v, x, y, w) of ISO/IEC 14496-12.
+    """
+    said = frame.side_data.get("DISPLAYMATRIX")
+    if said is None:
+        return picture
+    a, b, _, c, d = np.frombuffer(said, np.int32)[:5].tolist()
+    turned = abs(a) < abs(b)
+    right, down = (c, b) if turned else (a, d)
+    picture = picture.swapaxes(0, 1) if turned else picture
+    return picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]

@@ -1,0 +1,34 @@
+"""Video files and their open content, opened with PyAV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, BinaryIO
+
+
+def opened(source: Path | BinaryIO) -> Any:
+    """A file or open content, from its beginning, as PyAV's container."""
+    if isinstance(source, Path):
+        return import_av().open(url(source))
+    source.seek(0)
+    return import_av().open(source)
+
+
+def url(path: Path) -> str:
+    """A file's name as FFmpeg takes it, to which ``take: 2.mp4`` alone is a file of a protocol called take."""
+    return f"file:{path}"
+
+
+def name_of(source: Path | BinaryIO) -> str:
+    """What sentences call a source."""
+    return source.name if isinstance(source, Path) else "The video"
+
+
+def import_av() -> ModuleType:
+    """PyAV; raises ModuleNotFoundError with how to install it."""
+    try:
+        import av
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("Videos need PyAV: pip install av.") from None
+    return av
