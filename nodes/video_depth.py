@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.model_management
-import torch
 from comfy_api.latest import io
 
+from ..mforce_core.depth.disparity import disparity_of
 from ..mforce_core.depth.range import percentile_range, stretch
 from .host.clip_depth import Clip, ClipDepth, depth_of_clip
 from .host.images import gray_image
@@ -87,7 +87,7 @@ class MFVideoDepth(Node):
         how = steadiness_of(**steadiness)
         frames = Clip(clip)
         made = depth_of_clip(frames, depth_of, how, width, height, fit)
-        near = torch.where(made.valid, 1 / made.depth, 0.0)
+        near = disparity_of(made.depth, made.valid)
         shown = stretch(near, made.valid, percentile_range(near, made.valid, _CLIPPED, together=True))
         device = comfy.model_management.intermediate_device()
         latent = made.latent()

@@ -165,7 +165,7 @@ def label(
     """Give pictures without depth the depth that a model sees in them."""
     with report_errors(debug):
         from ...mforce_core.settings import Settings
-        from ...training.data.label import Labeller, LabelSettings
+        from ...training.data.label import Labeler, LabelSettings
         from ...training.data.shards import find_shards
         from ...training.data.workers import map_items
         from ..generation import prepare
@@ -192,7 +192,7 @@ def label(
         written, kept, broken, failed = 0, 0, [], []
         arguments = (settings, None if out is None else out.absolute())
         with progress_bar("Labeling shards") as advance:
-            results = map_items(Labeller, arguments, shards, ray_workers=ray, gpus_per_worker=ray_gpus)
+            results = map_items(Labeler, arguments, shards, ray_workers=ray, gpus_per_worker=ray_gpus)
             for done, result in enumerate(results, 1):
                 written, kept = written + result.written, kept + result.kept
                 broken += [entry._asdict() for entry in result.broken]

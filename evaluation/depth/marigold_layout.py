@@ -65,7 +65,6 @@ class MarigoldSet:
         fit_side: see `Limits`.
         crop: KITTI's benchmark crop, before everything else.
         listed: Marigold's list, below its ``data_split``.
-        inference: what Marigold's scripts set for the size of the prediction.
     """
 
     title: str
@@ -77,7 +76,6 @@ class MarigoldSet:
     own_mask: bool = False
     fit_side: int | None = None
     crop: bool = False
-    inference: str = "native size"
 
 
 MARIGOLD_SETS = {
@@ -90,14 +88,14 @@ MARIGOLD_SETS = {
     ),
     "eth3d": MarigoldSet(
         "ETH3D", _eth3d_depth, 1e-5, np.inf, "eth3d_depth/eth3d_filename_list.txt",
-        fit_side=1024, inference="longest side 756",
+        fit_side=1024,  # Marigold's script predicts at a longest side of 756
     ),
     "scannet": MarigoldSet(
         "ScanNet", _millimeters, 1e-3, 10.0, "scannet_depth/scannet_val_sampled_list_800_1.txt"
     ),
     "diode": MarigoldSet(
         "DIODE", _array, 0.6, 350.0, "diode_depth/diode_val_all_filename_list.txt",
-        own_mask=True, inference="longest side 640",
+        own_mask=True,  # and here of 640
     ),
     "sunrgbd": MarigoldSet("SUN RGB-D", _sun_rgbd_depth, 1e-3, 10.0, "(none: a list of your own)"),
 }  # fmt: skip

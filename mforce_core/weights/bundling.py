@@ -34,8 +34,6 @@ from .tensor_files import open_tensors
 
 #: ComfyUI's names of Qwen3 by hidden size.
 _QWEN = {2560: "qwen3_4b", 4096: "qwen3_8b"}
-#: Older names of what lies beside a quantized weight, and those that go with a marker.
-_NOW = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 
 
 class BundleError(ValueError):
@@ -70,7 +68,7 @@ def transformer_part(header: CheckpointHeader) -> BundlePart:
             )
         layer, _, kind = name.rpartition(".")
         if name != quantization.LEGACY_MARKER:
-            places[f"{layer}.{_NOW.get(kind, kind)}" if layer else name] = source.parts[0]
+            places[f"{layer}.{quantization.RENAMED.get(kind, kind)}" if layer else name] = source.parts[0]
     slots, read, _ = _as_stored(places)
     for layer, settings in header.quantized.items():
         _mark(layer, settings, slots, read)

@@ -96,17 +96,8 @@ def find_layout(location: Mapping[str, Path]) -> Layout:
     return Layout(prefix, sources, tuple(sorted(location.keys() - own.keys())))
 
 
-def find_prefix(names: Iterable[str]) -> str:
-    """The prefix of the transformer's tensors among ``names``.
-
-    Raises:
-        CheckpointError: no FLUX.2-family transformer, or two.
-    """
-    return _find_prefix(names)[0]
-
-
 def _find_prefix(names: Iterable[str]) -> tuple[str, bool]:
-    """The prefix, and whether the names after it are those of diffusers."""
+    """The prefix of the transformer's tensors, and whether the names after it are those of diffusers."""
     names = list(names)
     plain = {_WRAPPERS.sub("", name) for name in names}
     found: dict[str, bool] = {}

@@ -27,6 +27,8 @@ PACKED = ("nvfp4", "convrot_w4a4", "asym_w4a8_int8")
 #: The names of a weight's scale, now and in older files; and in any format.
 SCALES = ("weight_scale", "scale_weight")
 ANY_SCALE = (*SCALES, "weight_s_rel")
+#: Older names of what lies beside a quantized weight, and those that go with a marker.
+RENAMED = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 MARKER = "comfy_quant"
 LEGACY_MARKER = "scaled_fp8"
 METADATA = "_quantization_metadata"

@@ -23,6 +23,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ...mforce_core.depth.codec import mean_depth
+from ...mforce_core.picture.color import to_bytes
 from ...mforce_core.picture.placement import Placement
 from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
 from ...mforce_core.video.going_on import path_from
@@ -102,7 +103,7 @@ class Clip:
                 self.times = video.times
             return
         for image in self._images.split(1):
-            yield (to_rgb(image)[0].cpu().clamp(0, 1) * 255).round().byte().numpy()
+            yield to_bytes(to_rgb(image)[0].cpu()).numpy()
 
     def sound(self) -> Path | BytesIO | None:
         """A file or its content, with the sound, which can be read beside the frames."""

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from ...mforce_core.weights.header import CheckpointHeader
-from ...mforce_core.weights.quantization import MARKER, read_marker, write_marker
+from ...mforce_core.weights.quantization import MARKER, RENAMED, read_marker, write_marker
 from ...mforce_core.weights.tensor_files import CheckpointError, open_tensors
-
-_OLD_NAMES = {"scale_weight": "weight_scale", "scale_input": "input_scale"}
 
 
 def read_weights(header: CheckpointHeader, *, fp8_matmul: bool) -> dict[str, Tensor]:
@@ -38,7 +36,7 @@ def read_weights(header: CheckpointHeader, *, fp8_matmul: bool) -> dict[str, Ten
     tensors = {name: source.read(lambda file, key: stored[file][key]) for name, source in header.sources.items()}
     tensors, _ = comfy.utils.convert_old_quants(tensors, metadata={})
     for layer, settings in header.quantized.items():
-        for old, new in _OLD_NAMES.items():  # scaled fp8 without the marker by which core knows it
+        for old, new in RENAMED.items():  # scaled fp8 without the marker by which core knows it
             if f"{layer}.{old}" in tensors:
                 tensors[f"{layer}.{new}"] = tensors.pop(f"{layer}.{old}")
         marker = f"{layer}.{MARKER}"

@@ -53,7 +53,7 @@ class Labeled(NamedTuple):
     error: str | None = None
 
 
-class Labeller:
+class Labeler:
     """Gives the pictures of a shard depth, one shard per call.
 
     Depth is relative (16-bit png, 0 = none). In a folder it is written beside each picture as ``KEY.depth.png``; a
