@@ -243,6 +243,7 @@ class Settings:
         return {name: path for name, path in paths.items() if path is not None}
 
     def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` reads, for JSON."""
         values = asdict(self)
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         return values | lists

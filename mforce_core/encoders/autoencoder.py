@@ -21,10 +21,13 @@ LATENT_NORM_EPS = 1e-4
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
+    """The norm before every convolution."""
     return nn.GroupNorm(NORM_GROUPS, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut."""
+
     def __init__(self, channels_in: int, channels_out: int):
         super().__init__()
         self.norm1 = group_norm(channels_in)
@@ -58,6 +61,8 @@ class Attention(nn.Module):
 
 
 class Middle(nn.Module):
+    """The blocks at the latent's resolution, attention between them."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.block_1 = ResidualBlock(channels, channels)
@@ -69,6 +74,8 @@ class Middle(nn.Module):
 
 
 class Downsample(nn.Module):
+    """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
@@ -78,6 +85,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """(B, C, h, w) -> (B, C, 2 h, 2 w)."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -87,6 +96,8 @@ class Upsample(nn.Module):
 
 
 class DownLevel(nn.Module):
+    """The encoder's blocks at one resolution, and the way to the next; the last level stays at its own."""
+
     def __init__(self, channels_in: int, channels_out: int, blocks: int, last: bool):
         super().__init__()
         widths = [channels_in] + [channels_out] * blocks
@@ -98,6 +109,8 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
+    """The same of the decoder."""
+
     def __init__(self, channels_in: int, channels_out: int, blocks: int, last: bool):
         super().__init__()
         widths = [channels_in] + [channels_out] * blocks
@@ -170,12 +183,15 @@ class LatentNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
 
     def deviation(self) -> torch.Tensor:
+        """Of each channel, (1, C, 1, 1)."""
         return (self.running_var + LATENT_NORM_EPS).sqrt().view(1, -1, 1, 1)
 
     def normalize(self, latent: torch.Tensor) -> torch.Tensor:
+        """Latents (B, C, h, w) of the encoder -> those that the model takes."""
         return (latent - self.running_mean.view(1, -1, 1, 1)) / self.deviation()
 
     def restore(self, latent: torch.Tensor) -> torch.Tensor:
+        """Inverse of :meth:`normalize`."""
         return latent * self.deviation() + self.running_mean.view(1, -1, 1, 1)
 
 

@@ -124,6 +124,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_two_files(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a release's two files, named as in one; AutoencoderError where the two do not fit."""
     for name in (ENCODER_FILE, DECODER_FILE):
         if not (folder / name).exists():
             raise AutoencoderError(f"{folder} has only half of an autoencoder: {name} is missing.")
@@ -181,6 +182,7 @@ def level_sizes(tensors: dict[str, torch.Tensor], prefix: str) -> tuple[tuple[in
 
 
 def check_names_and_shapes(tensors: dict[str, torch.Tensor], expected: dict[str, torch.Size], path: Path) -> None:
+    """AutoencoderError where tensors are missing, too many or of other shapes."""
     for problem, names in (
         ("lacks", expected.keys() - tensors.keys()),
         ("has", tensors.keys() - expected.keys()),
@@ -195,6 +197,7 @@ def check_names_and_shapes(tensors: dict[str, torch.Tensor], expected: dict[str,
 
 
 def check_values(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """AutoencoderError where a file holds no finite floats, or statistics that cannot be."""
     for name, value in tensors.items():
         if not value.is_floating_point():
             raise AutoencoderError(

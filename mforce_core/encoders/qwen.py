@@ -5,7 +5,8 @@ Only a local folder is read: nothing is downloaded, and no code or pickle in the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ class QwenTextEncoder:
 
     @property
     def dim(self) -> int:
+        """Features of a token."""
         return len(LAYERS) * self.model.config.hidden_size
 
     @torch.no_grad()
@@ -115,19 +117,17 @@ def load_qwen_text_encoder(path: str | Path, *, device: torch.device | str = "cp
     return QwenTextEncoder(tokenizer, model.requires_grad_(False).eval().to(device))
 
 
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep transformers from reporting the layers that are left out on purpose."""
+    from transformers.utils import logging
 
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self._level, self._bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *exception: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self._level)
-        if self._bars:
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
             logging.enable_progress_bar()

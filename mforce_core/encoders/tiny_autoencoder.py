@@ -17,11 +17,14 @@ LATENT_LIMIT = 3.0  # the decoder squashes its input smoothly into (-3, 3)
 
 
 class SoftLimit(nn.Module):
+    """Any value -> one within the limit, small ones nearly unchanged."""
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.tanh(x / LATENT_LIMIT) * LATENT_LIMIT
 
 
 def conv3x3(channels_in: int, channels_out: int, **options) -> nn.Conv2d:
+    """A convolution that keeps the size, unless ``options`` say otherwise."""
     return nn.Conv2d(channels_in, channels_out, 3, padding=1, **options)
 
 
@@ -49,14 +52,17 @@ class Block(nn.Module):
 
 
 def blocks(count: int, wide_context: bool = False) -> list[nn.Module]:
+    """Residual blocks one after the other."""
     return [Block(WIDTH, wide_context) for _ in range(count)]
 
 
 def halve() -> nn.Module:
+    """(B, C, H, W) -> (B, C, H / 2, W / 2)."""
     return conv3x3(WIDTH, WIDTH, stride=2, bias=False)
 
 
 def double() -> list[nn.Module]:
+    """(B, C, h, w) -> (B, C, 2 h, 2 w)."""
     return [nn.Upsample(scale_factor=2), conv3x3(WIDTH, WIDTH, bias=False)]
 
 

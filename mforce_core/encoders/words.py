@@ -54,6 +54,7 @@ class WordTextEncoder:
 
     @property
     def dim(self) -> int:
+        """Features of a word."""
         return self.table.shape[1]
 
     @staticmethod
@@ -78,6 +79,7 @@ class WordTextEncoder:
         return self.table[self.tokenize(prompts)]
 
     def save(self, path: str | Path) -> None:
+        """Write a safetensors file that `load_text_encoder` opens."""
         save_file({"word_embedding.weight": self.table.contiguous()}, path, metadata=self.metadata())
 
     def metadata(self) -> dict[str, str]:

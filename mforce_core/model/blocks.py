@@ -72,6 +72,8 @@ class StreamAttention(nn.Module):
 
 
 class SwiGLU(nn.Module):
+    """(B, L, 2 M) -> (B, L, M)."""
+
     def forward(self, x: Tensor) -> Tensor:
         return swiglu(x)
 

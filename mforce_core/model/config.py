@@ -115,6 +115,7 @@ class Architecture:
 
     @property
     def head_dim(self) -> int:
+        """Features of a head."""
         return self.hidden_size // self.num_heads
 
     @property
@@ -129,10 +130,12 @@ class Architecture:
 
     @property
     def mlp_dim(self) -> int:
+        """Width of an MLP between its two Linears, after the gate."""
         return int(self.hidden_size * self.mlp_ratio)
 
     @property
     def has_depth(self) -> bool:
+        """Whether there is a depth stream; a text-to-image base has none."""
         return self.depth_channels > 0
 
     @property
@@ -153,6 +156,7 @@ class Architecture:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
+        """What :meth:`from_dict` reads."""
         return asdict(self) | {"axes_dim": list(self.axes_dim)}
 
 

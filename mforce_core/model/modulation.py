@@ -33,6 +33,7 @@ class Modulations(NamedTuple):
     t_rgb: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> "Modulations":
+        """Those of a part of the noise levels."""
         chosen = (None if vectors is None else vectors[start:stop] for vectors in self)
         return Modulations(*chosen)  # type: ignore[arg-type]  # None stays where None was
 

@@ -6,7 +6,7 @@ import hashlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ...version import __version__
 from ..settings import Settings
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _digest(file) -> str:
+def _digest(file: BinaryIO) -> str:
     digest = hashlib.sha256()
     while block := file.read(2**20):
         digest.update(block)

@@ -47,6 +47,7 @@ class Guidance:
                 raise ValueError(f"{name} of guidance must lie in 0..1, got {getattr(self, name)}")
 
     def acts_at(self, level: float) -> bool:
+        """Whether a step at this noise level asks the model for the empty prompt, too."""
         return self.scale > 1 and self.interval[0] <= level <= self.interval[1]
 
     def combine(self, conditional: Prediction, unconditional: Prediction, rgb: Tensor, t_rgb: float) -> Prediction:

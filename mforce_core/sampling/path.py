@@ -45,6 +45,7 @@ class NoisePath:
 
     @property
     def steps(self) -> int:
+        """How many there are from the first levels to the last."""
         return len(self.rgb) - 1
 
     @property

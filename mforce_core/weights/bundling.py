@@ -50,6 +50,7 @@ class BundlePart:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors, each read when it is asked for."""
         for name, read in self.read.items():
             yield name, read()
 

@@ -114,6 +114,7 @@ def rotate(weight: Tensor, group: int) -> Tensor:
 
 
 def write_marker(settings: Mapping[str, Any]) -> Tensor:
+    """The ``comfy_quant`` tensor of a layer's settings."""
     return torch.tensor(list(json.dumps(dict(settings)).encode()), dtype=torch.uint8)
 
 

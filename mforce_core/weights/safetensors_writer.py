@@ -40,6 +40,7 @@ class Slot(NamedTuple):
 
     @property
     def bytes(self) -> int:
+        """How many of them it takes."""
         return prod(self.shape) * self.dtype.itemsize
 
 

@@ -53,6 +53,7 @@ def load_vae(name: str) -> comfy.sd.VAE:
 
 
 def missing_clip(checkpoint: str) -> MissingPart:
+    """In place of the CLIP of a checkpoint of this name."""
     return MissingPart(
         f"{checkpoint} carries no text encoder. Choose the model's Qwen3 as text_encoder of Load MF Model, or add a"
         " CLIPLoader of type flux2 with it."
@@ -60,6 +61,7 @@ def missing_clip(checkpoint: str) -> MissingPart:
 
 
 def missing_vae(checkpoint: str) -> MissingPart:
+    """In place of its VAE."""
     return MissingPart(
         f"{checkpoint} carries no VAE. Choose the FLUX.2 VAE as vae of Load MF Model, or add a VAELoader with it."
     )
