@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..depth.disparity import disparity_of
 from ..scene3d.holes import fill_from_background
 from ..scene3d.render_view import View
 
@@ -46,7 +47,7 @@ class Seen:
                 f"{name} sees only {share:.0%} of its view filled: it stands inside a wall or an object, or looks away"
                 " from the picture; move it less."
             )
-        near = torch.where(known, 1 / view.depth.clamp(min=1e-30), torch.zeros_like(view.depth))
+        near = disparity_of(view.depth, known)
         behind = fill_from_background(near[..., None], known.to(near), view.depth)[..., 0]
         color = fill_from_background(view.color, view.coverage, view.depth)
         return cls(color, 1 / behind.clamp(min=1e-30), view.color, view.coverage, known)

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..depth.colormaps import COLORMAPS, colorize
+from ..depth.disparity import disparity_of
 from ..depth.files import LEVELS, read_depth, write_16_bit, write_exr
 from ..depth.images import FAR_LIMIT
 from ..depth.range import percentile_range, stretch
@@ -128,7 +129,7 @@ class DepthSequence:
             raise ValueError(f"Frame {progress.done + 1} came out without depth: the model does not fit this size.")
         if progress.step is None:
             progress.step = FAR_LIMIT * float(depth[known].median()) / LEVELS
-        low, high = percentile_range(torch.where(known, 1 / depth, 0.0), known, _CLIPPED)[0].tolist()
+        low, high = percentile_range(disparity_of(depth, known), known, _CLIPPED)[0].tolist()
         whole = placement.restore_depth(frame.depth[None]) if self.kept and self.canvas.original_size else depth
         with whole_file(self.path(progress.done + 1)) as partial:
             if self.form == PNG:
@@ -176,7 +177,7 @@ def laid_out(layout: str, frame: np.ndarray, depth: np.ndarray) -> np.ndarray:
 def _picture(depth: Tensor, limits: Tensor, colors: str) -> np.ndarray:
     """A map (1, H, W) as a picture (H, W, 3) uint8."""
     known = depth.isfinite()
-    near = stretch(torch.where(known, 1 / depth, 0.0), known, limits)[0].numpy()
+    near = stretch(disparity_of(depth, known), known, limits)[0].numpy()
     picture = (
         np.repeat(near[..., None], 3, -1) if colors == GRAY else colorize(near, colors) * known[0, ..., None].numpy()
     )
