@@ -191,6 +191,17 @@ def test_pictures_of_a_kind_that_nobody_knows_are_named(tmp_path):
         VideoReader(tmp_path / "clip.mov")
 
 
+@pytest.mark.parametrize(("rate", "height"), [(Fraction(25), 576), (Fraction(30000, 1001), 480)])
+def test_raw_dv_has_the_rate_of_its_system(tmp_path, rate, height):
+    with av.open(str(tmp_path / "clip.dv"), "w") as made:
+        stream = made.add_stream("dvvideo", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 720, height, "yuv420p" if height == 576 else "yuv411p"
+        for _ in range(5):
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((height, 720, 3), np.uint8))))
+    with VideoReader(tmp_path / "clip.dv") as clip:
+        assert (clip.rate, clip.count, len(list(clip)), clip.times) == (rate, 5, 5, None)
+
+
 def test_names_that_ffmpeg_takes_for_protocols_are_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)

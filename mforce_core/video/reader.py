@@ -21,8 +21,8 @@ from .timing import TimeStamps, uneven_times
 _FARTHER = 1.0
 #: Share of the length that a file names from which on it is whole: sound may be a little longer than pictures.
 _WHOLE = 0.9
-#: Frames a second where a file does not say.
-_USUAL_RATE = Fraction(24)
+#: Frames a second where a file does not say, and those that no clip has: FFmpeg 8 takes raw DV for one of 60,000.
+_USUAL_RATE, _TOO_FAST = Fraction(24), 10_000
 
 
 class VideoReader:
@@ -54,7 +54,7 @@ class VideoReader:
         self._container, stream = self._open()
         self._stream, self._as_shown = stream, AsShown(stream)
         self.notes = tuple(f"{self.name} {note}" for note in self._as_shown.notes)
-        self.rate: Fraction = stream.average_rate or stream.guessed_rate or _USUAL_RATE
+        self.rate = _rate(stream)
         self.begins: float = max(start, float((stream.start_time or 0) * (stream.time_base or 0)))
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         self._shown, self._last_lasts, self._ends = array("q"), 0, 0
@@ -229,3 +229,9 @@ def _pictures(container: Any) -> Any:
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     best = container.streams.best("video")
     return best if best in streams else next(iter(streams), None)
+
+
+def _rate(stream: Any) -> Fraction:
+    """Frames a second, on average."""
+    said = stream.average_rate, stream.guessed_rate, _USUAL_RATE
+    return next(Fraction(rate) for rate in said if rate and rate < _TOO_FAST)
