@@ -182,8 +182,8 @@ def planes(codes):
     return levels.round().astype(np.uint16)
 
 
-def hdr_clip(path, codes, transfer):
-    tags = {"color_primaries": BT2020, "color_trc": transfer, "colorspace": 9, "color_range": 1}
+def hdr_clip(path, codes, transfer, bt2020=BT2020):
+    tags = {"color_primaries": bt2020, "color_trc": transfer, "colorspace": bt2020, "color_range": 1}
     return write(path, [planes(codes)], pix_fmt="yuv444p16le", form="yuv444p16le", **tags)
 
 
@@ -212,6 +212,13 @@ def test_a_clip_in_hlg_is_shown_on_an_ordinary_screen(tmp_path):
     assert card == pytest.approx(255 * (26 / 203) ** (1 / 2.4), abs=2)
     assert 215 < white < 245
     assert most == 255
+
+
+def test_hdr_is_in_bt2020_where_a_file_says_no_more(tmp_path):
+    codes = np.random.default_rng(0).uniform(0.2, 0.6, (HEIGHT, WIDTH, 3))
+    said, _ = read(hdr_clip(tmp_path / "a.mkv", codes, HLG))
+    unsaid, _ = read(hdr_clip(tmp_path / "b.mkv", codes, HLG, bt2020=2))
+    assert np.abs(said.astype(int) - unsaid).max() <= 1
 
 
 def test_wide_colors_of_an_ordinary_screen_keep_their_grays_and_gain_saturation():
