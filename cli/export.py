@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..mforce_core.depth.edges import scaled_edge_threshold
 from ..mforce_core.depth.files import read_depth
 from ..mforce_core.depth.layered_exr import Layers, write_layers
 from ..mforce_core.picture.color import to_bytes
@@ -23,7 +24,7 @@ from ..mforce_core.scene3d.camera_files import CameraPath, write_chan, write_jso
 from ..mforce_core.scene3d.camera_path import path_moves
 from ..mforce_core.scene3d.holes import fill_from_background
 from ..mforce_core.scene3d.passes import ambient_occlusion, normal_pass, position_pass
-from ..mforce_core.scene3d.point_cloud import intrinsics_from_fov, scaled_edge_threshold, surface_normals, unproject
+from ..mforce_core.scene3d.point_cloud import intrinsics_from_fov, surface_normals, unproject
 from ..mforce_core.scene3d.poses import Pose, extrinsics_of
 from ..mforce_core.scene3d.render_view import render_view
 from ..mforce_core.scene3d.side_by_side import in_order

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..kernels import launches, what_ran
 from .batch import Progress, rgb_tokens, sample_batch
+from .depth.edges import scaled_edge_threshold
 from .device import check_compiler, device_name
 from .encoders.autoencoder_files import load_autoencoder
 from .encoders.familiarity import UNFAMILIAR, load_familiarity
@@ -35,7 +36,6 @@ from .resolving import resolve
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
 from .rollout_settings import check_guidance, fitted, idle_guidance, needless_guidance
-from .scene3d.point_cloud import scaled_edge_threshold
 from .settings import ALL_BUILT_IN, BUILT_IN, OF_THE_MACHINE, Settings
 from .weights.checkpoint import load_model
 from .weights.parts import Parts, find_parts

@@ -8,9 +8,9 @@ from math import prod
 import torch
 
 from ..kernels import current_request
+from .depth.edges import scaled_edge_threshold
 from .device import choose_device
 from .rollout_settings import check_path
-from .scene3d.point_cloud import scaled_edge_threshold
 from .settings import Settings
 from .weights.parts import Parts
 

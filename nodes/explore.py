@@ -10,6 +10,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..mforce_core.depth.edges import scaled_edge_threshold
 from ..mforce_core.explore.route import ROUTES, STEREO, WALK_IN, cameras_between, cameras_of, route_cameras
 from ..mforce_core.explore.view import Filled
 from ..mforce_core.explore.walk import extend, frame
@@ -17,7 +18,6 @@ from ..mforce_core.explore.world import Camera, World
 from ..mforce_core.scene3d.camera_files import read_json
 from ..mforce_core.scene3d.camera_path import middle_point
 from ..mforce_core.scene3d.densify import solid_density
-from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
 from ..mforce_core.scene3d.poses import Pose
 from ..mforce_core.scene3d.stereo import LAYOUTS, compose
 from ..mforce_core.scene3d.viewer import shot_of

@@ -9,12 +9,12 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..mforce_core.depth.edges import scaled_edge_threshold
 from ..mforce_core.explore.route import cameras_of
 from ..mforce_core.explore.view import Seen
 from ..mforce_core.explore.walk import has_holes
 from ..mforce_core.explore.world import World
 from ..mforce_core.scene3d.densify import solid_density
-from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
 from ..mforce_core.scene3d.render_view import View
 from .host.geometry import (
     Geometry,

@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import Types, io
 from torch import Tensor
 
-from ..mforce_core.scene3d.point_cloud import scaled_edge_threshold
+from ..mforce_core.depth.edges import scaled_edge_threshold
 from ..mforce_core.scene3d.splats import splats_of, to_ply
 from .host.geometry import as_moge, check_index, geometry_cameras, geometry_depth, needed_pictures
 from .host.images import resize_image

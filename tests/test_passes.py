@@ -8,13 +8,14 @@ import pytest
 import torch
 from test_render_view import CAMERA, SIZE, STILL, surface_of, trace
 
+from mforce.mforce_core.depth.edges import depth_edges
 from mforce.mforce_core.depth.files import read_depth
 from mforce.mforce_core.depth.layered_exr import Layers, write_layers
 from mforce.mforce_core.depth.sky import find_sky, handle_sky
 from mforce.mforce_core.picture.color import to_linear, to_srgb
 from mforce.mforce_core.scene3d.lens_effects import depth_of_field, fog
 from mforce.mforce_core.scene3d.passes import ambient_occlusion, normal_pass, position_pass
-from mforce.mforce_core.scene3d.point_cloud import camera_points, depth_edges
+from mforce.mforce_core.scene3d.point_cloud import camera_points
 from mforce.mforce_core.scene3d.render_view import render_view
 from mforce.mforce_core.scene3d.stereo import CENTERED, LAYOUTS, LEFT_IS_PICTURE, compose, eye_cameras
 

@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from mforce.mforce_core.depth.edges import depth_edges, scaled_edge_threshold
 from mforce.mforce_core.picture.color import to_linear
 from mforce.mforce_core.scene3d.point_cloud import (
     PointCloud,
     camera_points,
-    depth_edges,
     inliers,
     intrinsics_from_fov,
     merge,
-    scaled_edge_threshold,
     surface_normals,
     unproject,
 )

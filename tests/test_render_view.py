@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch.nn.functional import max_pool2d
 
+from mforce.mforce_core.depth.edges import depth_edges
 from mforce.mforce_core.scene3d.camera_path import PATHS, Move, combine, path_moves
 from mforce.mforce_core.scene3d.holes import fill_from_background
-from mforce.mforce_core.scene3d.point_cloud import depth_edges, intrinsics_from_fov
+from mforce.mforce_core.scene3d.point_cloud import intrinsics_from_fov
 from mforce.mforce_core.scene3d.poses import Pose
 from mforce.mforce_core.scene3d.render_view import render_view
 from mforce.mforce_core.scene3d.surface import build_surface

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
-from ..scene3d.point_cloud import scaled_edge_threshold
+from .edges import scaled_edge_threshold
 
 Size = tuple[int, int]
 

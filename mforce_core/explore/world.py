@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d, pad
 
+from ..depth.edges import depth_edges, scaled_edge_threshold
 from ..scene3d.densify import densify
-from ..scene3d.point_cloud import (
-    PointCloud,
-    depth_edges,
-    merge,
-    scaled_edge_threshold,
-    seen_from,
-    unproject,
-)
+from ..scene3d.point_cloud import PointCloud, merge, seen_from, unproject
 from ..scene3d.poses import Pose, extrinsics_of, relative
 from ..scene3d.render_view import View, render_view
 from ..scene3d.surface import Surface, build_surface

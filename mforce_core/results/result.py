@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..scene3d.point_cloud import PointCloud, depth_edges, intrinsics_from_fov, unproject
+from ..depth.edges import depth_edges
+from ..scene3d.point_cloud import PointCloud, intrinsics_from_fov, unproject
 from ..settings import Settings
 from .folder import output_folder
 from .writing import check_writers, write_files, write_spread

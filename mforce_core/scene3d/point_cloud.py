@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..depth.codec import valid_pixels
 from ..depth.disparity import disparity_of
+from ..depth.edges import depth_edges
 from ..picture.color import to_bytes
-from ..release import EDGE_THRESHOLD, FOV_DEGREES, MAX_POINTS, RELEASE_SIZE
+from ..release import EDGE_THRESHOLD, FOV_DEGREES, MAX_POINTS
 from .surface import links, slopes
 
 #: Nearest neighbors that a point's distance to the rest of the cloud is the mean of.
@@ -210,25 +212,6 @@ def camera_points(depth: Tensor, intrinsics: Tensor) -> Tensor:
     return torch.stack([x, y, depth], dim=-1)
 
 
-def depth_edges(depth: Tensor, threshold: float = EDGE_THRESHOLD) -> Tensor:
-    """(H, W) bool: where the depth of the 3x3 neighborhood spans more than `threshold` of its center."""
-    if not threshold >= 0.0:
-        raise ValueError(f"edge_threshold must be zero or more, got {threshold}; use None to keep edges.")
-    window = _known_depth(depth, None)[None, None]
-    highest = F.max_pool2d(window, 3, stride=1, padding=1)
-    lowest = -F.max_pool2d(-window, 3, stride=1, padding=1)
-    return (highest - lowest > threshold * window)[0, 0]
-
-
-def scaled_edge_threshold(side: float) -> float:
-    """The release's edge threshold, made for 512 pixels, for a picture whose longer side is `side` pixels.
-
-    The coarser the pixels, the larger the step of depth between two of them on the same slanted surface: with
-    the release's number itself, a small picture loses its floors and walls.
-    """
-    return EDGE_THRESHOLD * max(1.0, RELEASE_SIZE / side)
-
-
 def inliers(points: Tensor) -> Tensor:
     """(M,) bool: points whose mean distance to their five nearest neighbors is not unusually large.
 
@@ -249,9 +232,7 @@ def inliers(points: Tensor) -> Tensor:
 def _known_depth(depth: Tensor, valid: Tensor | None) -> Tensor:
     """Float32 depth with zero wherever there is none."""
     depth = depth.float()
-    known = torch.isfinite(depth) & (depth > 0)
-    if valid is not None:
-        known &= valid.to(depth.device, torch.bool)
+    known = valid_pixels(depth, None if valid is None else valid.to(depth.device))
     return torch.where(known, depth, torch.zeros_like(depth))
 
 

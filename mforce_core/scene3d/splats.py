@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..depth.disparity import disparity_of
-from .point_cloud import camera_points, depth_edges
+from ..depth.edges import depth_edges
+from .point_cloud import camera_points
 from .surface import links, slopes
 
 #: Standard deviation of a splat in pixels. A grid of Gaussians of this width is even to 3%.

@@ -9,8 +9,8 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...mforce_core.depth.edges import scaled_edge_threshold
 from ...mforce_core.scene3d.passes import ambient_occlusion, normal_pass, position_pass
-from ...mforce_core.scene3d.point_cloud import scaled_edge_threshold
 
 
 def occlusion_radius_input() -> io.Input:

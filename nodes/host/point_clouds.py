@@ -15,17 +15,10 @@ import torch
 from comfy_api.latest import Types
 from torch import Tensor
 
+from ...mforce_core.depth.edges import depth_edges, scaled_edge_threshold
 from ...mforce_core.release import MAX_POINTS
 from ...mforce_core.scene3d.densify import densify, solid_density
-from ...mforce_core.scene3d.point_cloud import (
-    PointCloud,
-    depth_edges,
-    merge,
-    scaled_edge_threshold,
-    seen_from,
-    surface_normals,
-    unproject,
-)
+from ...mforce_core.scene3d.point_cloud import PointCloud, merge, seen_from, surface_normals, unproject
 from ...mforce_core.scene3d.point_cloud_files import read_ply, to_ply
 from ...mforce_core.scene3d.viewer import AS_IT_IS, VIEWER_FOV_DEGREES, Stage, cloud_stage
 from ...mforce_core.scene3d.voxels import extent, thin

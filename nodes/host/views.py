@@ -12,8 +12,8 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
+from ...mforce_core.depth.edges import scaled_edge_threshold
 from ...mforce_core.scene3d.camera_path import Move, middle_point
-from ...mforce_core.scene3d.point_cloud import scaled_edge_threshold
 from ...mforce_core.scene3d.poses import Pose, extrinsics_of, moved
 from ...mforce_core.scene3d.viewer import Shot, between, seen_by
 from .progress import with_progress
