@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -29,6 +31,13 @@ def say(text: str) -> None:
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     """Yield ``advance(done, total)``; the bar stands still until its first call."""
+    with progress_bars(description) as (advance,):
+        yield advance
+
+
+@contextmanager
+def progress_bars(*descriptions: str) -> Iterator[tuple[Callable[[int, int], None], ...]]:
+    """Yield an ``advance`` for each of several bars, one below the other."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -37,9 +46,9 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=messages) as bar:
-        task = bar.add_task(description, total=None)
+        tasks = [bar.add_task(description, total=None) for description in descriptions]
+        yield tuple(partial(_advance, bar, task) for task in tasks)
 
-        def advance(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
 
-        yield advance
+def _advance(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)

@@ -17,6 +17,7 @@ from ..mforce_core.text_file import read_text
 from .generation import prepare
 from .json_file import check_folder, write_json
 from .progress import say
+from .prompts_file import read_prompts
 from .tables import row_text
 
 
@@ -41,9 +42,7 @@ def run_study(
     check_folder(json_file)
     texts = None
     if prompts is not None:
-        texts = [line.strip() for line in read_text(prompts).splitlines() if line.strip()]
-        if not texts:
-            raise ValueError(f"{prompts} holds no prompt: one per line.")
+        texts = read_prompts(prompts)
     settings, parts = prepare(settings)
     pipeline = Pipeline(settings, parts, texts or (), say)
     subject = Subject(pipeline, settings.seed)

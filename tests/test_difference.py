@@ -21,8 +21,9 @@ from mforce.mforce_core.model.config import Architecture, Distilled
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.weights.checkpoint import load_model, save_model
 from mforce.mforce_core.weights.convert import ConversionError, convert_model
-from mforce.mforce_core.weights.difference import choose, write_difference
+from mforce.mforce_core.weights.difference import write_difference
 from mforce.mforce_core.weights.header import read_header
+from mforce.mforce_core.weights.keeping import choose
 from mforce.mforce_core.weights.parts import find_parts, model_path
 from mforce.mforce_core.weights.reading import read_weight, read_weights
 from mforce.mforce_core.weights.tensor_files import CheckpointError

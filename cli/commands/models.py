@@ -92,10 +92,27 @@ def difference(
     device: options.Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
     debug: options.Debug = False,
+    calibrate: Annotated[
+        int,
+        typer.Option(
+            help="Run MODEL on so many prompts, such as 16, and keep what counts for its predictions; 0 runs nothing"
+            " and keeps the most of the weights' squared difference.",
+            min=0,
+        ),
+    ] = 0,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Text file of prompts for --calibrate, one per line. Default: those of nano.")
+    ] = None,
+    text_encoder: Annotated[
+        Path | None, typer.Option(help="For --calibrate: folder with Qwen3, where the base has no text encoder.")
+    ] = None,
 ) -> None:
     """Write what turns BASE into MODEL as a LoRA of a given size, which core's LoraLoader puts onto BASE."""
     with report_errors(debug):
         from ..difference import run_difference
 
-        run_difference(base, model, out, megabytes=megabytes, values=to, device=device, overwrite=overwrite)
+        run_difference(
+            base, model, out, megabytes=megabytes, values=to, device=device, overwrite=overwrite,
+            calibrate=calibrate, prompts=prompts, text_encoder=text_encoder,
+        )  # fmt: skip
         print(out)

@@ -4,7 +4,9 @@ Training all weights moves every matrix in all directions, some much more than o
 either the largest singular components are kept, as a low-rank pair, or all of it, or nothing. One rule decides for all
 matrices: what is kept is worth its bytes at one price, in squared difference a byte. The price is the lowest at which
 the file has the size that was asked for. So a matrix whose difference is nearly one direction takes a rank of a few,
-and one that moved evenly is stored whole, where a pair of a high rank would be larger than that.
+and one that moved evenly is stored whole, where a pair of a high rank would be larger than that. With measures of the
+layers the squared difference is not that of the weights but what it changes in the model's predictions (see
+:mod:`.measure`).
 
 A matrix is read, decomposed and let go before the next one, twice: first for its singular values, with which the price
 is found, and then for what is kept.
@@ -14,15 +16,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from .convert import ConversionError, check_output
 from .header import CheckpointHeader, read_header
+from .keeping import Kept, choose
+from .measure import Measure, spectrum, stored_pair, stored_whole
 from .reading import read_weight
 from .safetensors_writer import Slot, safetensors_writer
 from .tensor_files import CheckpointError
@@ -31,13 +34,9 @@ from .update import DIFFERENCE, PAIR, PREFIX, WHOLE
 Values = Literal["fp8", "bf16"]
 VALUES: tuple[Values, ...] = get_args(Values)
 _DTYPES: dict[Values, torch.dtype] = {"fp8": torch.float8_e4m3fn, "bf16": torch.bfloat16}
-_FP8_MAX = 448.0
 
 #: Bytes of a tensor's entry in the header of a file, with room to spare.
 _ENTRY = 160
-_HALVINGS = 100
-#: Squared singular values that are so much smaller than the largest are rounding of the decomposition.
-_ROUNDING = 1e-12
 
 #: Gates of one number, and the matrices whose output they multiply. ComfyUI patches the weights of layers alone, which
 #: a gate is not: its change goes into its matrix.
@@ -49,23 +48,8 @@ _GATES = {
 #: progress(done, total) in matrices, each counted twice; raise in it to cancel.
 Progress = Callable[[int, int], None]
 
-
-@dataclass(frozen=True)
-class Kept:
-    """What is kept of a matrix's difference: ``rank`` components, or all of it where ``whole``.
-
-    ``lost`` is the share of the squared difference that is not kept.
-    """
-
-    shape: tuple[int, int]
-    rank: int
-    whole: bool
-    lost: float
-
-    @property
-    def values(self) -> int:
-        rows, columns = self.shape
-        return rows * columns if self.whole else self.rank * (rows + columns)
+#: The measure of a weight by its name; None where there is none.
+Measures = Callable[[str], Measure | None]
 
 
 def write_difference(
@@ -78,6 +62,7 @@ def write_difference(
     device: torch.device | str = "cpu",
     overwrite: bool = False,
     progress: Progress | None = None,
+    measures: Measures | None = None,
 ) -> dict[str, Kept]:
     """Write what turns ``base`` into ``model`` as a LoRA file.
 
@@ -87,6 +72,7 @@ def write_difference(
         size: the largest number of bytes that the file may have.
         values: 8-bit floats with a scale for each tensor, or bfloat16.
         device: where matrices are decomposed.
+        measures: of ``model``'s layers, in which components are chosen; None: in squared differences of weights.
 
     Returns:
         What is kept, by the matrices' names.
@@ -103,31 +89,33 @@ def write_difference(
         raise CheckpointError(f"{model} is not of the architecture of {base}: they differ in {differing[0]}")
     sources = [file for header in (first, second) for file in (*header.files, header.update) if file is not None]
     check_output(out, sources, overwrite=overwrite)
-    matrices = [name for name, shape in first.shapes.items() if len(shape) == 2]
-    gates = {matrix: _open_gate(first, gate) for gate, matrix in _GATES.items()}
+    shapes = {name: (shape[0], shape[1]) for name, shape in first.shapes.items() if len(shape) == 2}
+    gates = {matrix: _gate(first, second, gate) for gate, matrix in _GATES.items()}
 
     def difference(name: str) -> Tensor:
         before, after = (read_weight(header, name).to(device).float() for header in (first, second))
         gate = gates.get(name)
-        return after * (read_weight(second, gate[0]).item() / gate[1]) - before if gate else after - before
+        return after * (gate.after / gate.before) - before if gate else after - before
 
-    def decomposed(done: int, name: str) -> Tensor:
+    def decomposed(done: int, name: str) -> tuple[Tensor, Measure | None]:
         if progress is not None:
-            progress(done, 2 * len(matrices))
-        return difference(name)
+            progress(done, 2 * len(shapes))
+        found = measures(name) if measures else None
+        if (gate := gates.get(name)) and found:
+            # Predictions hang on what passes the gate, and the measure is of the model's own, not of the base's.
+            found = found.times((gate.before / gate.after) ** 2) if gate.after else None
+        return difference(name), found
 
-    unseen = {gate[0] for gate in gates.values() if gate}
-    small = [name for name in first.shapes if name not in matrices and name not in unseen]
+    unseen = {gate.name for gate in gates.values() if gate}
+    small = [name for name in first.shapes if name not in shapes and name not in unseen]
     others = {name: difference(name).to("cpu", torch.bfloat16) for name in small}
     others = {name: tensor for name, tensor in others.items() if tensor.any()}
-    spectra = {}
-    for number, name in enumerate(matrices):
-        spectra[name] = torch.linalg.svdvals(decomposed(number, name)).double().cpu()
+    spectra = _spectra(shapes, decomposed)
     width = _DTYPES[values].itemsize
-    fixed = sum(2 * tensor.numel() + _ENTRY for tensor in others.values()) + 3 * _ENTRY * len(matrices)
+    fixed = sum(2 * tensor.numel() + _ENTRY for tensor in others.values()) + 3 * _ENTRY * len(shapes)
     if fixed > size:
         raise ConversionError(f"{size} bytes are too few: names and small tensors alone take {fixed}")
-    kept = choose(spectra, {name: first.shapes[name] for name in matrices}, (size - fixed) // width)  # type: ignore[misc]
+    kept = choose(spectra, shapes, (size - fixed) // width)
 
     slots = {PREFIX + name.removesuffix(".weight") + DIFFERENCE: Slot(tensor.dtype, tuple(tensor.shape))
              for name, tensor in others.items()}  # fmt: skip
@@ -139,49 +127,45 @@ def write_difference(
     with safetensors_writer(out, slots, metadata) as write:
         for name, tensor in others.items():
             write(PREFIX + name.removesuffix(".weight") + DIFFERENCE, tensor)
-        for number, (name, part) in enumerate(kept.items(), len(matrices)):
-            for stored, tensor in _tensors(name, part, decomposed(number, name), _DTYPES[values]).items():
+        for number, (name, part) in enumerate(kept.items(), len(shapes)):
+            for stored, tensor in _tensors(name, part, *decomposed(number, name), _DTYPES[values]).items():
                 write(stored, tensor)
     return kept
 
 
-def _open_gate(header: CheckpointHeader, gate: str) -> tuple[str, float] | None:
-    """A gate's name and value in the base; None where it is closed or there is none, and nothing passes its matrix."""
-    value = read_weight(header, gate).item() if gate in header.shapes else 0.0
-    return (gate, value) if value else None
+class _Gate(NamedTuple):
+    """A gate that is open in the base, and its two values."""
+
+    name: str
+    before: float
+    after: float
 
 
-def choose(spectra: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], most: int) -> dict[str, Kept]:
-    """What to keep of every matrix so that the least squared difference is lost within ``most`` values.
-
-    Args:
-        spectra: singular values in descending order, float64.
-    """
-
-    def at(price: float) -> dict[str, Kept]:
-        return {name: _at_price(values, shapes[name], price) for name, values in spectra.items()}
-
-    def count(price: float) -> int:
-        return sum(part.values for part in at(price).values())
-
-    high = max(float(values[0]) ** 2 for values in spectra.values()) + 1e-30
-    low = high * _ROUNDING
-    if count(low) <= most:
-        return at(low)
-    for _ in range(_HALVINGS):
-        middle = (low * high) ** 0.5  # prices span many orders of magnitude
-        low, high = (middle, high) if count(middle) > most else (low, middle)
-    return at(high)
+def _gate(first: CheckpointHeader, second: CheckpointHeader, name: str) -> _Gate | None:
+    """None where the base's gate is closed or there is none, and nothing passes its matrix."""
+    before = read_weight(first, name).item() if name in first.shapes else 0.0
+    return _Gate(name, before, read_weight(second, name).item()) if before else None
 
 
-def _at_price(values: Tensor, shape: tuple[int, int], price: float) -> Kept:
-    rows, columns = shape
-    squares = values.square()
-    total = float(squares.sum())
-    rank = int((squares > price * (rows + columns)).sum())
-    lost = float(squares[rank:].sum())
-    whole = total > 0 and price * rows * columns <= lost + price * rank * (rows + columns)
-    return Kept(shape, 0 if whole else rank, whole, 0.0 if whole or total == 0 else lost / total)
+def _spectra(
+    shapes: Mapping[str, tuple[int, int]], decomposed: Callable[[int, str], tuple[Tensor, Measure | None]]
+) -> dict[str, Tensor]:
+    """Singular values of every matrix's difference, all in one unit."""
+    spectra: dict[str, Tensor] = {}
+    unmeasured: list[str] = []
+    costs = squares = 0.0
+    for number, name in enumerate(shapes):
+        difference, measure = decomposed(number, name)
+        spectra[name] = spectrum(difference, measure)
+        if measure is None:
+            unmeasured.append(name)
+        else:
+            costs += float(spectra[name].square().sum())
+            squares += float(difference.square().sum())
+    if squares:
+        for name in unmeasured:  # which cost as much a weight as the others do on average
+            spectra[name] = spectra[name] * (costs / squares) ** 0.5
+    return spectra
 
 
 def _slots(name: str, part: Kept, dtype: torch.dtype) -> dict[str, Slot]:
@@ -196,26 +180,17 @@ def _slots(name: str, part: Kept, dtype: torch.dtype) -> dict[str, Slot]:
     return {layer + end: slot for end, slot in shapes.items()}
 
 
-def _tensors(name: str, part: Kept, difference: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+def _tensors(
+    name: str, part: Kept, difference: Tensor, measure: Measure | None, dtype: torch.dtype
+) -> dict[str, Tensor]:
     layer = PREFIX + name.removesuffix(".weight")
     if part.whole:
-        values, scale = _scaled(difference, dtype)
-        found = zip(WHOLE, (torch.full((1, 1), scale), values), strict=True)
+        stored = stored_whole(difference, measure, dtype)
+        found = zip(WHOLE, (torch.full((1, 1), stored.scale), stored.values.cpu()), strict=True)
     elif part.rank:
-        left, singular, right = torch.linalg.svd(difference, full_matrices=False)
-        # Both halves get the root of the singular values, and so values of one order of magnitude.
-        root = singular[: part.rank].sqrt()
-        down, scale_of_down = _scaled(root[:, None] * right[: part.rank], dtype)
-        up, scale_of_up = _scaled(left[:, : part.rank] * root, dtype)
-        found = zip(PAIR, (down, up, torch.tensor(part.rank * scale_of_down * scale_of_up)), strict=True)
+        down, up = stored_pair(difference, measure, part.rank, dtype)
+        alpha = torch.tensor(part.rank * down.scale * up.scale)
+        found = zip(PAIR, (down.values.cpu(), up.values.cpu(), alpha), strict=True)
     else:
         return {}
     return {layer + end: tensor for end, tensor in found}
-
-
-def _scaled(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """Stored values and the scale that gives back the given ones."""
-    if dtype != torch.float8_e4m3fn:
-        return values.to("cpu", dtype), 1.0
-    scale = float(values.abs().max().clamp(min=1e-30)) / _FP8_MAX
-    return (values / scale).clamp(-_FP8_MAX, _FP8_MAX).to("cpu", dtype), scale

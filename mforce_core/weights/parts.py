@@ -124,22 +124,7 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
         raise ValueError(f"The model {found} does not exist: give a release folder or .safetensors file with `model`.")
     # What is no model is told so before what is missing beside it.
     inside = read_header(found).others if None in (text_encoder, vae) else ()
-    words = Path(text_encoder or found / WORDS_FILE)
-    if text_encoder is None and has_words(inside):
-        words = file_with(found, WORDS_PREFIX)
-    elif text_encoder is None and text_encoder_names(inside):
-        raise ValueError(
-            f"{found} holds Qwen3 without its tokenizer, which only ComfyUI brings along: give a folder with Qwen3 with"
-            " `text_encoder`."
-        )
-    elif text_encoder is None and not words.exists():
-        named = named_part(found, "text_encoder") or words
-        words = named / WORDS_FILE if (named / WORDS_FILE).exists() else named
-    if text_encoder is None and not words.exists():
-        raise ValueError(
-            f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
-            "trained from klein-4B), or that of the model that it was converted from, with `text_encoder`."
-        )
+    words = Path(text_encoder) if text_encoder is not None else _own_text_encoder(found, inside)
     autoencoder = Path(vae or (found if found.is_dir() else found.parent))
     if vae is None and (prefix := vae_prefix(inside)) is not None:
         autoencoder = file_with(found, prefix)
@@ -155,3 +140,36 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
         if not path.exists():
             raise ValueError(f"{path}, given with {setting}, does not exist.")
     return Parts(found, words, autoencoder)
+
+
+def find_text_encoder(model: Path, text_encoder: Path | None = None) -> Path:
+    """Where the text encoder of a model is, for work that needs no autoencoder.
+
+    Raises:
+        ValueError: as :func:`find_parts`.
+    """
+    words = text_encoder if text_encoder is not None else _own_text_encoder(model, read_header(model).others)
+    if not words.exists():
+        raise ValueError(f"{words}, given with `text_encoder`, does not exist.")
+    return words
+
+
+def _own_text_encoder(found: Path, inside: tuple[str, ...]) -> Path:
+    """In the model's file, beside it, or where its configuration says; ``inside`` names the file's other tensors."""
+    if has_words(inside):
+        return file_with(found, WORDS_PREFIX)
+    if text_encoder_names(inside):
+        raise ValueError(
+            f"{found} holds Qwen3 without its tokenizer, which only ComfyUI brings along: give a folder with Qwen3 with"
+            " `text_encoder`."
+        )
+    words = found / WORDS_FILE
+    if not words.exists():
+        named = named_part(found, "text_encoder") or words
+        words = named / WORDS_FILE if (named / WORDS_FILE).exists() else named
+    if not words.exists():
+        raise ValueError(
+            f"{found} has no text encoder of its own: give a folder with Qwen3 (8B for the release, 4B for one "
+            "trained from klein-4B), or that of the model that it was converted from, with `text_encoder`."
+        )
+    return words

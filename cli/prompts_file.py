@@ -1,0 +1,19 @@
+"""Files of prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..mforce_core.text_file import read_text
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The prompts of a text file, one a line.
+
+    Raises:
+        ValueError: it cannot be read, or holds none.
+    """
+    prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if not prompts:
+        raise ValueError(f"{path} holds no prompt: one per line.")
+    return prompts

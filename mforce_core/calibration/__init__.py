@@ -1,0 +1,1 @@
+"""What errors of a model's weights cost, found by running it."""
