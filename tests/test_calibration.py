@@ -14,8 +14,9 @@ from mforce.cli.app import app
 from mforce.mforce_core.calibration.gathering import Calibration
 from mforce.mforce_core.calibration.questions import questions
 from mforce.mforce_core.encoders.words import WORDS_FILE, WordTextEncoder
-from mforce.mforce_core.model.config import Architecture, Distilled
+from mforce.mforce_core.model.config import Architecture, Distilled, Schedule
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.weights.checkpoint import save_model
 from mforce.mforce_core.weights.difference import write_difference
 from mforce.mforce_core.weights.header import read_header
@@ -136,7 +137,8 @@ def test_questions_are_on_the_path_and_beside_it_in_all_tasks(models):
     joint = [
         (float(q.t_rgb[0]), float(q.t_depth[0])) for q in asked if q.mode == "joint" and q.t_rgb.unique().numel() == 1
     ]
-    assert joint == [(1.0, 1.0), (0.0, 1.0)]
+    path = PathSpec.parse(WAY.path).build(2, Schedule())
+    assert joint == [tuple(levels) for levels in path.levels[:-1]]
     assert all(not question.t_rgb.any() for question in asked if question.mode == "i2d")
     assert all(not question.t_depth.any() for question in asked if question.mode == "d2i")
 
