@@ -58,10 +58,8 @@ def test_a_circle_is_round(tmp_path, ratio, size):
     assert picture.shape == (shown_height, shown_width, 3)
     lit = picture[..., 0] > 127
     assert lit.any(0).sum() == pytest.approx(lit.any(1).sum(), abs=4)
-    assert notes == (
-        f"a.mkv has no square pixels: its pictures of {width}x{height} are read as {shown_width}x{shown_height}, as"
-        " players show them.",
-    )
+    read_as = f"its pictures of {width}x{height} are read as {shown_width}x{shown_height}, as players show them."
+    assert notes == (f"a.mkv has pixels that are not square: {read_as}",)
 
 
 @pytest.mark.parametrize("ratio", [Fraction(1), Fraction(1216, 1215), Fraction(1, 200)])
@@ -200,7 +198,7 @@ def test_a_clip_in_pq_is_what_ffmpeg_makes_of_it_below_highlights(tmp_path):
         wanted = frame.reformat(format="rgb24", dst_color_trc=1, dst_color_primaries=1).to_ndarray()
     assert np.abs(picture.astype(int) - wanted).mean() < 1
     assert np.quantile(np.abs(picture.astype(int) - wanted), 0.99) <= 3
-    assert notes == ("a.mkv is HDR (PQ): its pictures are brought to an ordinary screen's.",)
+    assert notes == ("a.mkv is HDR (PQ): its pictures are read as an ordinary screen shows them.",)
 
 
 def test_a_clip_in_hlg_is_shown_on_an_ordinary_screen(tmp_path):

@@ -14,6 +14,8 @@ _BT601 = "ITU601"
 #: The codes of RGB, and of files that do not say.
 _RGB, _UNSAID = 0, 2
 _NAMES = {PQ: "PQ", HLG: "HLG"}
+#: Width of a pixel by its height.
+_SQUARE = Fraction(1)
 #: Pixels that are less than this share off being square come of rounding, and from this ratio on of a damaged header.
 _NEARLY, _NEVER = Fraction(1, 100), 5
 
@@ -35,19 +37,22 @@ class AsShown:
         self._wide = self._transfer in _NAMES or self._primaries == BT2020
         self.notes: list[str] = []
         if self._transfer in _NAMES:
-            self.notes.append(f"is HDR ({_NAMES[self._transfer]}): its pictures are brought to an ordinary screen's.")
-        if self._ratio != 1:
-            width, height = self._size(codec.width, codec.height)
             self.notes.append(
-                f"has no square pixels: its pictures of {codec.width}x{codec.height} are read as {width}x{height}, as"
-                " players show them."
+                f"is HDR ({_NAMES[self._transfer]}): its pictures are read as an ordinary screen shows them."
+            )
+        if self._ratio != _SQUARE:
+            stored, shown = (codec.width, codec.height), self._size(codec.width, codec.height)
+            self.notes.append(
+                "has pixels that are not square: its pictures of {}x{} are read as {}x{}, as players show them.".format(
+                    *stored, *shown
+                )
             )
 
     def __call__(self, frame: Any) -> np.ndarray:
         """The picture (H, W, 3) uint8 of a frame."""
         width, height = self._size(frame.width, frame.height)
         colors = _matrix(frame.colorspace, self._wide) | {"src_color_range": frame.color_range}
-        if self._ratio != 1:
+        if self._ratio != _SQUARE:
             colors |= {"width": width, "height": height, "interpolation": "BICUBIC"}
         if self._wide:
             levels = frame.to_ndarray(format="rgb48le", **colors)
@@ -59,13 +64,13 @@ class AsShown:
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
         """In square pixels: one side grows and none shrinks, as HTML has it for its video element."""
-        return round(width * max(self._ratio, 1)), round(height / min(self._ratio, 1))
+        return round(width * max(self._ratio, _SQUARE)), round(height / min(self._ratio, _SQUARE))
 
 
 def _pixel_ratio(said: Fraction | None) -> Fraction:
     """Width of a pixel by its height, as a file says it."""
     if not said or abs(said - 1) < _NEARLY or not 1 / _NEVER <= said <= _NEVER:
-        return Fraction(1)
+        return _SQUARE
     return said
 
 
@@ -79,7 +84,7 @@ def _matrix(code: int, wide: bool) -> dict[str, Any]:
 def _upright(picture: np.ndarray, frame: Any) -> np.ndarray:
     """A picture turned and mirrored by the matrix that a phone writes into its files.
 
-    A pixel comes from (x, y) to (a x + c y, b x + d y) by the matrix (a, b, u, c, d, v, x, y, w) of ISO/IEC 14496-12.
+    It holds a, b, u, c, d, v and more (ISO/IEC 14496-12) and takes a pixel from (x, y) to (a x + c y, b x + d y).
     """
     said = frame.side_data.get("DISPLAYMATRIX")
     if said is None:

@@ -108,7 +108,8 @@ class Sound:
 
     def _resampled(self, stream: Any, rate: int, layout: str) -> Iterator[Any]:
         """Decoded sound, whose kind may change on its way."""
-        kind, resampler = None, None
+        kind: tuple[str, str, int] | None = None
+        resampler: Any = None
         for frame in self._decoded(stream):
             found = frame.format.name, frame.layout.name, frame.sample_rate
             if found != kind:
