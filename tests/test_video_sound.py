@@ -132,4 +132,4 @@ def test_sound_that_cannot_be_read_is_named(tmp_path):
     unknown.write_bytes(content.replace(b"sowt", b"apac"))
     kind, silent = copied(unknown, tmp_path / "made.mp4")
     assert kind is None
-    assert silent == "The sound of unknown.mov is of a kind that PyAV does not read, and is left out."
+    assert silent == "unknown.mov has sound of a kind that PyAV does not read: it is left out."

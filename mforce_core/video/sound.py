@@ -60,7 +60,7 @@ class Sound:
         stream = next((stream for stream in streams if stream.codec_context is not None), None)
         if stream is None:
             if streams:
-                self.problem = f"The sound of {name} is of a kind that PyAV does not read, and is left out."
+                self.problem = f"{name} has sound of a kind that PyAV does not read: it is left out."
             return iter(())
         codec = stream.codec_context
         if codec.codec.canonical_name in _KNOWN and codec.sample_rate:

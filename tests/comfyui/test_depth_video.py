@@ -68,7 +68,7 @@ def test_a_clip_is_read_as_a_player_shows_it_and_what_is_changed_is_said(results
     assert video == [12, 64, 128, 3]
     assert image == [12, 64, 128, 3]
     square = "wide.mov has pixels that are not square: its pictures of 64x64 are read as 128x64, as players show them."
-    silent = "The sound of wide.mov is of a kind that PyAV does not read, and is left out."
+    silent = "wide.mov has sound of a kind that PyAV does not read: it is left out."
     assert notices == [square, silent, square]
 
 
