@@ -140,6 +140,18 @@ def test_the_two_moments_of_an_interlaced_frame_become_one(tmp_path):
     assert np.abs(read(progressive)[0].astype(float) - frames).mean() < 0.25 * combed
 
 
+def test_an_interlaced_clip_that_changes_its_size_is_refused(tmp_path):
+    options = {"x264-params": "tff=1"}
+    parts = []
+    for height in (HEIGHT, 2 * HEIGHT):
+        pictures = [np.zeros((height, WIDTH, 3), np.uint8)] * 3
+        path = write(tmp_path / "part.h264", pictures, codec="libx264", pix_fmt="yuv420p", options=options)
+        parts.append(path.read_bytes())
+    (tmp_path / "a.h264").write_bytes(b"".join(parts))
+    with pytest.raises(ValueError, match=r"a\.h264 changes its size from 96x64 to 96x128: cut it there"):
+        read(tmp_path / "a.h264")
+
+
 #: Of colour-science 0.4.7: ``eotf_ST2084`` and ``eotf_BT2100_HLG``, in cd/m².
 PQ_LIGHT = [0.325, 10.038, 92.246, 620.879, 3905.645]
 HLG_CODES = [[0.75, 0.3, 0.1], [0.2, 0.6, 0.4], [0.1, 0.1, 0.9], [1.0, 1.0, 1.0]]

@@ -63,6 +63,7 @@ class VideoReader:
         self._length = length or self._named_length(stream)
         self._reached: float | None = None
         self._cut = False
+        self._size: tuple[int, int] | None = None
         if start or duration:
             self.count = round(min(duration or length, max(0.0, length - start)) * self.rate)
 
@@ -72,7 +73,6 @@ class VideoReader:
         Raises:
             ValueError: the file is damaged, or its pictures change their size.
         """
-        size: tuple[int, int] | None = None
         try:
             for frame, clear in progressive(self._frames()):
                 if frame.time is not None and frame.time < self._start:
@@ -80,16 +80,11 @@ class VideoReader:
                 if self._duration and frame.time is not None and frame.time >= self._start + self._duration:
                     self._ends = min(frame.pts, round((self._start + self._duration) / self._stream.time_base))
                     return
-                size, self._reached = size or (frame.width, frame.height), frame.time
-                if size != (frame.width, frame.height):
-                    raise ValueError(
-                        f"{self.name} changes its size from {size[0]}x{size[1]} to {frame.width}x{frame.height}: cut it"
-                        " there, or scale it to one size."
-                    )
+                self._reached = frame.time
                 self._note_time(frame)
                 yield self._as_shown(clear)
         except self._av.error.FFmpegError as error:
-            if not size:
+            if self._size is None:
                 raise ValueError(
                     f"No picture of {self.name} can be decoded: it is damaged, or {self._stream.codec.long_name} of a"
                     " kind that PyAV does not read. Convert it to MP4 first."
@@ -134,6 +129,15 @@ class VideoReader:
             length -= float((stream.start_time or 0) * (stream.time_base or 0))
         return length
 
+    def _check_size(self, frame: Any) -> None:
+        self._size = self._size or (frame.width, frame.height)
+        if self._size != (frame.width, frame.height):
+            width, height = self._size
+            raise ValueError(
+                f"{self.name} changes its size from {width}x{height} to {frame.width}x{frame.height}: cut it there, or"
+                " scale it to one size."
+            )
+
     def _note_time(self, frame: Any) -> None:
         # A picture without a time stamp takes the one before it, and so none of them counts.
         before = self._shown[-1] if self._shown else 0
@@ -149,11 +153,13 @@ class VideoReader:
             try:
                 frames = packet.decode()
             except self._av.error.FFmpegError:
-                if self._reached is None or any(later.size for later in packets):
+                if self._size is None or any(later.size for later in packets):
                     raise
                 self._cut = True  # the file ends within its last picture
                 return
-            yield from frames
+            for frame in frames:
+                self._check_size(frame)
+                yield frame
         stream = self._stream
         if first is None or not stream.duration or "mov" not in self._container.format.name:
             return
