@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tiny_distillation import GRID, SCALED, batch_of, distillation, jumps_of
 from torch import Tensor, nn
 
 from mforce.mforce_core import load_model, sample
@@ -25,6 +24,7 @@ from mforce.training.losses import Totals
 from mforce.training.processes import join
 from mforce.training.recipe import Batch
 from mforce.training.train import Trainer, train
+from tiny_distillation import GRID, SCALED, batch_of, distillation, jumps_of
 from tiny_training import arguments, config, write_base
 from two_processes import train_on_two
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_distillation import GRID, SCALED, batch_of, distillation, jumps_of
 from torch import Tensor
 
 from mforce.mforce_core import load_model, sample
@@ -19,6 +18,7 @@ from mforce.training.log import read_log
 from mforce.training.recipe import Batch, prepare
 from mforce.training.source import open_source
 from mforce.training.train import train
+from tiny_distillation import GRID, SCALED, batch_of, distillation, jumps_of
 from tiny_training import config, write_base
 
 
