@@ -172,11 +172,11 @@ def test_light_is_that_of_the_standards():
 
 
 def test_highlights_are_rolled_off_and_the_rest_stays():
-    gray = torch.linspace(0, 1000, 1001)[:, None].expand(-1, 3)
+    gray = torch.linspace(0, 1000, 1001, dtype=torch.float64)[:, None].expand(-1, 3)  # steps are small at the end
     rolled = roll_off(gray)
     assert torch.allclose(rolled[:89], gray[:89], rtol=1e-4)
     steps = rolled[:, 0].diff()
-    assert (rolled[::25, 0].diff() > 0).all()
+    assert (steps > 0).all()
     assert (steps <= 1.001).all()
     assert float(rolled[-1, 0]) == pytest.approx(203, rel=1e-3)
     assert float(roll_off(torch.full((1, 3), 4000.0))[0, 0]) == pytest.approx(203, rel=1e-3)
