@@ -101,9 +101,9 @@ def test_a_critic_is_trained_like_its_student() -> None:
     """All once more but the average; the teacher looks once more, at where the student's steps land."""
     both = ["distillation.matching_weight=1.0"]
     plans, passes = [], []
-    own = ["distillation.on_policy=0.5"]
-    for more in ([], both, [*both, "distillation.trajectory_weight=0.0"], own):
-        config = read_train_config(Path("nano-distill"), more)
+    alone, own = [*both, "distillation.trajectory_weight=0.0"], ["distillation.on_policy=0.5"]
+    for more in ([], both, alone, own):
+        config = read_train_config(Path("nano-distill"), ["distillation.on_policy=0", *more])
         costs = count_costs(config)
         plans.append(plan(config, costs, 1))
         passes.append(costs.teacher_flops / costs.forward_flops)
