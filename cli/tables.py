@@ -127,5 +127,5 @@ def _short(value: Any) -> str:
 
 
 def _made_for(distilled: Distilled) -> str:
-    depth = "" if distilled.i2d_steps is None else f", {distilled.i2d_steps} from image to depth"
-    return f"{distilled.steps} steps ({distilled.sampler}) without guidance{depth}; joint path: {distilled.path}"
+    others = f", {distilled.exceptions}" if distilled.exceptions else ""
+    return f"{distilled.steps} steps ({distilled.sampler}) without guidance{others}; joint path: {distilled.path}"

@@ -145,10 +145,10 @@ class MFLoadModel(Node):
                 reason = str(error).removeprefix(f"{path}: ").rstrip(".")
                 raise ValueError(f"cannot use {model_name}: {reason}.") from error
         if (few := model.model.model_config.distilled) is not None:
-            depth = "" if few.i2d_steps is None else f" (from image to depth to {few.i2d_steps})"
+            others = f" ({few.exceptions})" if few.exceptions else ""
             notice(
-                f"{model_name} is made for {few.steps} steps without guidance: set steps to {few.steps}{depth}, cfg to"
-                f" 1 and sampler to {few.sampler}."
+                f"{model_name} is made for {few.steps} steps without guidance: set steps to {few.steps}{others}, cfg"
+                f" to 1 and sampler to {few.sampler}."
             )
         if autoencoder is not None:
             nano_parts.set_preview_colors(model, autoencoder)

@@ -30,7 +30,7 @@ from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.parts import model_path
 
 PATH = "points 1,1 0,1 0,0"
-MADE_FOR = {"steps": 3, "path": PATH, "sampler": "dpmpp_2m", "i2d_steps": 2}
+MADE_FOR = {"steps": 3, "path": PATH, "sampler": "dpmpp_2m", "i2d_steps": 2, "d2i_steps": 5}
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_demo_and_the_evaluation_do(model: Path, tmp_path: Path) -> None:
     for folder, steps, path in (
         ("1-text-to-image-and-depth/001", 3, PATH),
         ("2-image-to-depth", 2, None),
-        ("3-depth-to-image", 3, None),
+        ("3-depth-to-image", 5, None),
     ):
         made = settings_of(tmp_path / "demo" / folder)
         assert [made[name] for name in ("steps", "cfg", "path")] == [steps, 1.0, path]
@@ -188,6 +188,7 @@ def test_a_converted_built_in_model_still_says_its_license(name: str, tmp_path: 
         {"steps": True, "path": ""},
         {"steps": 4, "path": "", "sampler": 1},
         {"steps": 4, "path": "", "i2d_steps": 0},
+        {"steps": 4, "path": "", "d2i_steps": 0},
     ],
 )
 def test_a_damaged_entry_is_refused(tmp_path: Path, value: object) -> None:

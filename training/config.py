@@ -231,6 +231,8 @@ class DistillationConfig(Section):
     """Solver that the exported model takes, as ``--sampler`` names it."""
     i2d_steps: int | None = _key(None, ge=1, le=64)
     """Steps that the exported model takes from image to depth; ``steps`` where it is not set."""
+    d2i_steps: int | None = _key(None, ge=1, le=64)
+    """Steps that the exported model takes from depth to image; ``steps`` where it is not set."""
     path_share: float = _key(0.5, gt=0, le=1)
     """Share of joint samples on that path; the others are on ``other_paths``."""
     other_paths: tuple[str, ...] = ("tilt log2_alpha=5", "tilt log2_alpha=0", "tilt log2_alpha=-5")

@@ -67,7 +67,7 @@ def distilled_of(config: TrainConfig) -> Distilled | None:
     if config.stage != "distill":
         return None
     chosen = config.distillation
-    return Distilled(chosen.steps, chosen.path, chosen.sampler, chosen.i2d_steps)
+    return Distilled(chosen.steps, chosen.path, chosen.sampler, chosen.i2d_steps, chosen.d2i_steps)
 
 
 def parts_of(config: TrainConfig) -> dict[Part, Path]:

@@ -178,6 +178,9 @@ class Schedule:
 #: Most steps that a model of few steps may say it was made for.
 _MOST_STEPS = 1000
 
+#: What it need not say.
+_OPTIONAL = {"sampler", "i2d_steps", "d2i_steps"}
+
 
 @dataclass(frozen=True)
 class Distilled:
@@ -187,16 +190,19 @@ class Distilled:
         steps: that it was made for.
         path: of joint sampling, as :meth:`..sampling.path_spec.PathSpec.parse` reads it.
         sampler: of all three tasks, by its name in :data:`..sampling.solvers.SOLVERS`.
-        i2d_steps: of image to depth, which may need fewer; None: as many as the others.
+        i2d_steps, d2i_steps: of image to depth, which may need fewer, and of depth to image, which may need more; None:
+            ``steps``.
     """
 
     steps: int
     path: str
     sampler: str = "euler"
     i2d_steps: int | None = None
+    d2i_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in {"steps": self.steps, "i2d_steps": self.steps_of("i2d")}.items():
+        counts = {"steps": self.steps, "i2d_steps": self.steps_of("i2d"), "d2i_steps": self.steps_of("d2i")}
+        for name, value in counts.items():
             if not _is_whole(value) or not 1 <= value <= _MOST_STEPS:
                 raise ConfigError(f"distilled.{name} must be an integer from 1 to {_MOST_STEPS}, got {_short(value)}")
         for name in ("path", "sampler"):
@@ -208,9 +214,9 @@ class Distilled:
         """Build from the ``distilled`` object of a ``config.json``; None where there is none."""
         if values is None:
             return None
-        if not isinstance(values, Mapping) or set(values) - {"sampler", "i2d_steps"} != {"steps", "path"}:
+        if not isinstance(values, Mapping) or set(values) - _OPTIONAL != {"steps", "path"}:
             raise ConfigError(
-                f"distilled must be an object of steps, path, sampler and i2d_steps, got {_short(values)}"
+                f"distilled must be an object of steps, path, sampler, i2d_steps and d2i_steps, got {_short(values)}"
             )
         return cls(**values)
 
@@ -220,7 +226,14 @@ class Distilled:
 
     def steps_of(self, mode: str) -> int:
         """Of ``joint``, ``i2d`` or ``d2i``."""
-        return self.i2d_steps if mode == "i2d" and self.i2d_steps is not None else self.steps
+        own = {"i2d": self.i2d_steps, "d2i": self.d2i_steps}.get(mode)
+        return self.steps if own is None else own
+
+    @property
+    def exceptions(self) -> str:
+        """In words, the tasks that take other steps; empty where none does."""
+        tasks = (("image to depth", self.i2d_steps), ("depth to image", self.d2i_steps))
+        return " and ".join(f"{steps} from {task}" for task, steps in tasks if steps is not None)
 
 
 VARIANTS: dict[str, Architecture] = {

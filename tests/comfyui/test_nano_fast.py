@@ -18,7 +18,7 @@ def found():
 def test_the_node_says_how_it_is_to_be_run(found):
     assert found["steps"] == 4
     (said,) = found["said"]
-    assert said.startswith("nano-fast (built-in) is made for 4 steps without guidance: set steps to 4 (from image")
+    assert said.startswith("nano-fast (built-in) is made for 4 steps without guidance: set steps to 4 (1 from")
 
 
 def test_core_reads_every_tensor_of_the_file(found):
