@@ -9,10 +9,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from .file_lock import file_lock
+from filelock import FileLock
 
 #: Raised when kernels change so much that old measurements say nothing.
 _REVISION = 2
+
+#: Seconds to wait for another process that writes; it takes milliseconds.
+_PATIENCE = 10.0
 
 
 def cache_folder() -> Path:
@@ -50,8 +53,9 @@ class ChoiceFile:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with ExitStack() as stack:
-                with suppress(OSError):  # a disk without locks: the worst is a measurement that is lost and made again
-                    stack.enter_context(file_lock(self.path.with_name(self.path.name + ".lock")))
+                # A disk without locks: the worst is a measurement that is lost and made again.
+                with suppress(OSError, NotImplementedError):
+                    stack.enter_context(FileLock(self.path.with_name(self.path.name + ".lock"), timeout=_PATIENCE))
                 environments = self._environments()
                 measured = environments.get(environment)
                 environments[environment] = {**(measured if isinstance(measured, dict) else {}), bucket: entry}

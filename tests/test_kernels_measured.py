@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -168,11 +167,14 @@ def test_processes_that_measure_at_once_lose_nothing(tmp_path: Path) -> None:
     assert set(kept) == {f"{name} {number}" for name in adders for number in range(count)}
 
 
-def test_a_disk_without_locks_keeps_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(path: Path) -> AbstractContextManager[None]:
-        raise OSError("no locks available")
+@pytest.mark.parametrize("error", [OSError("no locks available"), NotImplementedError("no flock")])
+def test_a_disk_without_locks_keeps_measurements(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def no_locks(self: object) -> None:
+        raise error
 
-    monkeypatch.setattr("mforce.kernels.cache.file_lock", no_locks)
+    monkeypatch.setattr("filelock.FileLock._acquire", no_locks)
     file = ChoiceFile(tmp_path / "kernels.json")
     file.add("H100", "any", {"choice": "triton", "seconds": {}})
     assert file.read("H100") == {"any": {"choice": "triton", "seconds": {}}}
