@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from itertools import cycle, islice
 from math import prod
 from pathlib import Path
@@ -14,11 +15,11 @@ from ..mforce_core.calibration.gathering import Calibration
 from ..mforce_core.calibration.questions import questions
 from ..mforce_core.device import choose_device
 from ..mforce_core.encoders.text import encode_prompts
-from ..mforce_core.release import PATCH_SIZE, RELEASE_SIZE
+from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.weights.checkpoint import load_model
-from ..mforce_core.weights.difference import VALUES, Values, write_difference
+from ..mforce_core.weights.difference import VALUES, Measures, Values, write_difference
 from ..mforce_core.weights.header import read_header
-from ..mforce_core.weights.parts import declared_size, find_text_encoder, model_path
+from ..mforce_core.weights.parts import find_text_encoder, model_path, trained_size
 from .progress import progress_bars, say
 from .prompts_file import read_prompts
 
@@ -49,10 +50,10 @@ def run_difference(
     texts = read_prompts(prompts) if prompts else calibration_prompts(calibrate)
     texts = list(islice(cycle(texts), calibrate))
     with progress_bars("Running the model", "Decomposing") if calibrate else progress_bars("Decomposing") as bars:
-        found = None
+        measures = None
         if calibrate:
             words = find_text_encoder(model_path(base), text_encoder)
-            found = _calibration(model_path(model), words, texts, device, bars[0])
+            measures = _measures(model_path(model), words, texts, device, bars[0])
         kept = write_difference(
             model_path(base),
             model_path(model),
@@ -62,7 +63,7 @@ def run_difference(
             device=device,
             overwrite=overwrite,
             progress=bars[-1],
-            measures=None if found is None else found.measure,
+            measures=measures,
         )
     pairs = sorted(part.rank for part in kept.values() if part.rank)
     whole = sum(part.whole for part in kept.values())
@@ -71,23 +72,28 @@ def run_difference(
     say("Put it into ComfyUI's models/loras and load it onto the base with Load LoRA.")
 
 
-def _calibration(
+def _measures(
     path: Path, text_encoder: Path, prompts: list[str], device: str, progress: Callable[[int, int], None]
-) -> Calibration:
-    """A model's calibration on its own pictures of the prompts."""
+) -> Measures:
+    """Measures of a model's layers on its own pictures of the prompts; it is run when one is asked for."""
     header = read_header(path)
     architecture, distilled = header.architecture, header.config.distilled
     if not architecture.has_depth:
         raise ValueError(f"{path} is a text-to-image base without a depth stream, which cannot be calibrated: leave "
                          "--calibrate out")  # fmt: skip
-    features = encode_prompts(text_encoder, sorted({*prompts, ""}), architecture.context_in_dim, device, say)
-    small = sum(map(prod, header.shapes.values())) <= _SMALL_PARAMETERS
-    model = load_model(path, device=device, dtype=torch.float32 if small else torch.bfloat16)
-    width, height = declared_size(path, header.metadata) or (RELEASE_SIZE, RELEASE_SIZE)
-    grid = height // PATCH_SIZE, width // PATCH_SIZE
-    text = torch.cat([features[prompt] for prompt in prompts])
-    asked = list(questions(model, text, features[""], grid, distilled, progress=progress))
-    return Calibration(model, asked, grid, progress=progress)
+
+    @cache
+    def calibration() -> Calibration:
+        features = encode_prompts(text_encoder, sorted({*prompts, ""}), architecture.context_in_dim, device, say)
+        small = sum(map(prod, header.shapes.values())) <= _SMALL_PARAMETERS
+        model = load_model(path, device=device, dtype=torch.float32 if small else torch.bfloat16)
+        width, height = trained_size(path, text_encoder)
+        grid = height // PATCH_SIZE, width // PATCH_SIZE
+        text = torch.cat([features[prompt] for prompt in prompts])
+        asked = list(questions(model, text, features[""], grid, distilled, progress=progress))
+        return Calibration(model, asked, grid, progress=progress)
+
+    return lambda name: calibration().measure(name)
 
 
 def _values(text: str) -> Values:

@@ -1,6 +1,7 @@
 """What errors of weights cost: the measures, the choice by them, and the run that they are gathered in."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,20 @@ def test_what_cannot_be_calibrated_is_said(models, tmp_path):
     empty.write_text("\n")
     result = CliRunner().invoke(app, [*words, "--calibrate", "2", "--prompts", str(empty)])
     assert (result.exit_code, "holds no prompt" in " ".join(result.output.split())) == (2, True)
+
+
+def test_a_model_is_not_run_for_a_file_that_cannot_be_made(models, tmp_path):
+    base, student = models
+    made, other = tmp_path / "x.safetensors", tmp_path / "other"
+    made.touch()
+    save_model(ModalityForcingTransformer(replace(SIZES, hidden_size=48, axes_dim=(6, 6, 6, 6))), other)
+    for arguments, sentence in (
+        ((base, student, made), "exists already"),
+        ((base, other, tmp_path / "y.safetensors"), "is not of the architecture"),
+        ((base, student, tmp_path / "y.safetensors", "--megabytes", "0.001"), "are too few"),
+    ):
+        words = ["difference", *map(str, arguments), "--calibrate", "2", "--device", "cpu"]
+        result = CliRunner().invoke(app, words)
+        assert (result.exit_code, sentence in " ".join(result.output.split())) == (2, True), result.output
+        assert "1/2" not in result.output
+        assert "2/2" not in result.output

@@ -72,7 +72,8 @@ def write_difference(
         size: the largest number of bytes that the file may have.
         values: 8-bit floats with a scale for each tensor, or bfloat16.
         device: where matrices are decomposed.
-        measures: of ``model``'s layers, in which components are chosen; None: in squared differences of weights.
+        measures: of ``model``'s layers, in which components are chosen; None: in squared differences of weights. It is
+            asked when all else is known to be in order.
 
     Returns:
         What is kept, by the matrices' names.
@@ -110,12 +111,11 @@ def write_difference(
     small = [name for name in first.shapes if name not in shapes and name not in unseen]
     others = {name: difference(name).to("cpu", torch.bfloat16) for name in small}
     others = {name: tensor for name, tensor in others.items() if tensor.any()}
-    spectra = _spectra(shapes, decomposed)
     width = _DTYPES[values].itemsize
     fixed = sum(2 * tensor.numel() + _ENTRY for tensor in others.values()) + 3 * _ENTRY * len(shapes)
     if fixed > size:
         raise ConversionError(f"{size} bytes are too few: names and small tensors alone take {fixed}")
-    kept = choose(spectra, shapes, (size - fixed) // width)
+    kept = choose(_spectra(shapes, decomposed), shapes, (size - fixed) // width)
 
     slots = {PREFIX + name.removesuffix(".weight") + DIFFERENCE: Slot(tensor.dtype, tuple(tensor.shape))
              for name, tensor in others.items()}  # fmt: skip
@@ -130,6 +130,8 @@ def write_difference(
         for number, (name, part) in enumerate(kept.items(), len(shapes)):
             for stored, tensor in _tensors(name, part, *decomposed(number, name), _DTYPES[values]).items():
                 write(stored, tensor)
+    if progress is not None:
+        progress(2 * len(shapes), 2 * len(shapes))
     return kept
 
 

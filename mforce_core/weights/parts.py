@@ -56,13 +56,17 @@ class Parts:
 
     def trained_size(self) -> tuple[int, int]:
         """(width, height) the model was trained for: ``image_size`` of its configuration, or that of its kind."""
-        config = self.model / "config.json"
-        metadata = {} if config.is_file() else read_header(self.model).metadata
-        declared = declared_size(self.model, metadata)
-        if declared is not None:
-            return declared
-        side = NANO_SIZE if self.text_encoder.is_file() else RELEASE_SIZE  # words are a file, Qwen3 is a folder
-        return side, side
+        return trained_size(self.model, self.text_encoder)
+
+
+def trained_size(model: Path, text_encoder: Path) -> tuple[int, int]:
+    """(width, height) a model was trained for: ``image_size`` of its configuration, or that of its kind."""
+    config = model / "config.json"
+    declared = declared_size(model, {} if config.is_file() else read_header(model).metadata)
+    if declared is not None:
+        return declared
+    side = NANO_SIZE if text_encoder.is_file() else RELEASE_SIZE  # words are a file, Qwen3 is a folder
+    return side, side
 
 
 def declared_size(model: str | Path, metadata: Mapping[str, str]) -> tuple[int, int] | None:
