@@ -399,8 +399,9 @@ def test_settings_of_the_run_are_kept(data: Path, base: Path, tmp_path: Path) ->
 
 
 def test_two_processes_distill_like_one(data: Path, base: Path, tmp_path: Path) -> None:
-    """Sharded, in two micro-batches each, with the teacher in its file, and a look at held-out samples."""
+    """Sharded, in two micro-batches each, the teacher in its file, samples on policy, and a look at held-out ones."""
     more = {"base": base, "steps": 5, "log_every": 1, "distillation.teacher_share": 0.5}
+    more |= {"distillation.on_policy": 0.5}
     look = {"heldout.latents": data, "heldout.samples": 4, "heldout.every": 5}
     train(config("distill", data, tmp_path / "one", **more))
     many = more | look | {"scale.micro_batch_size": 1, "scale.teacher": "host"}
@@ -413,9 +414,13 @@ def test_two_processes_distill_like_one(data: Path, base: Path, tmp_path: Path) 
     assert [entry["step"] for entry in read_log(tmp_path / "two") if "heldout_absrel" in entry] == [5]
 
 
-def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(data: Path, base: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_policy", [0.0, 0.75])
+def test_a_resumed_run_goes_on_as_if_it_had_not_stopped(
+    data: Path, base: Path, tmp_path: Path, on_policy: float
+) -> None:
     def steps_of(out: Path, count: int) -> dict[str, Tensor]:
-        trainer = Trainer(config("distill", data, out, base=base, steps=8), join("cpu"))
+        made = config("distill", data, out, base=base, steps=8, **{"distillation.on_policy": on_policy})
+        trainer = Trainer(made, join("cpu"))
         for _ in range(count):
             trainer.train_step()
         trainer.save()
