@@ -248,3 +248,16 @@ def test_levels_of_both_ranges_are_those_that_the_file_names(tmp_path, limited):
     tags = {"color_primaries": 1, "color_trc": 1, "colorspace": 1, "color_range": 1 if limited else 2}
     path = write(tmp_path / "a.mkv", [gray], pix_fmt="yuv444p16le", form="yuv444p16le", **tags)
     assert np.abs(read(path)[0][0] - luma * 255).max() <= 1.5
+
+
+@pytest.mark.parametrize("primaries", [1, BT2020])
+@pytest.mark.parametrize("matrix", [8, 10, 14])  # YCgCo, BT.2020 with constant luminance, ICtCp
+def test_a_matrix_that_ffmpeg_does_not_read_stops_nothing(tmp_path, matrix, primaries):
+    picture = np.full((HEIGHT, WIDTH, 3), (200, 30, 60), np.uint8)
+    tags = {"color_primaries": primaries, "pix_fmt": "yuv444p"}
+    (found,), notes = read(write(tmp_path / "a.mkv", [picture], colorspace=matrix, **tags))
+    near = BT2020 if matrix == 10 or primaries == BT2020 else 2
+    (wanted,), none = read(write(tmp_path / "b.mkv", [picture], colorspace=near, **tags))
+    np.testing.assert_array_equal(found, wanted)
+    assert not none
+    assert ["they are off" in note for note in notes] == ([] if matrix == 10 else [True])

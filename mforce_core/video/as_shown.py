@@ -11,8 +11,10 @@ from .hdr import BT2020, HLG, PQ, to_sdr
 
 #: Matrices of colors, as PyAV calls them.
 _BT601 = "ITU601"
-#: The codes of RGB, and of files that do not say.
-_RGB, _UNSAID = 0, 2
+#: The codes of RGB, of files that do not say, and of what FFmpeg turns into RGB.
+_RGB, _UNSAID, _READ = 0, 2, (1, 4, 5, 6, 7, BT2020)
+#: BT.2020 with constant luminance, which has the factors of the usual one, and is often a wrong name for it.
+_CONSTANT = 10
 _NAMES = {PQ: "PQ", HLG: "HLG"}
 #: Width of a pixel by its height.
 _SQUARE = Fraction(1)
@@ -39,6 +41,11 @@ class AsShown:
         if self._transfer in _NAMES:
             self.notes.append(
                 f"is HDR ({_NAMES[self._transfer]}): its pictures are read as an ordinary screen shows them."
+            )
+        if codec.colorspace not in (_RGB, _UNSAID, _CONSTANT, *_READ):
+            self.notes.append(
+                f"has colors of a kind that FFmpeg does not read (matrix {int(codec.colorspace)} of ITU-T H.273): they"
+                " are off. Convert it to BT.709 first."
             )
         if self._ratio != _SQUARE:
             stored, shown = (codec.width, codec.height), self._size(codec.width, codec.height)
@@ -76,9 +83,10 @@ def _pixel_ratio(said: Fraction | None) -> Fraction:
 
 def _matrix(code: int, wide: bool) -> dict[str, Any]:
     """What PyAV is told of a frame's matrix: its version 16 would take any for BT.601, unless two of them are named."""
-    if code == _UNSAID and wide:
-        code = BT2020
-    return {} if code in (_RGB, _UNSAID) else {"src_colorspace": code, "dst_colorspace": _BT601}
+    if code == _RGB or (code == _UNSAID and not wide):
+        return {}
+    known = code if code in _READ else BT2020 if wide or code == _CONSTANT else _BT601
+    return {"src_colorspace": known, "dst_colorspace": _BT601}
 
 
 def _upright(picture: np.ndarray, frame: Any) -> np.ndarray:
