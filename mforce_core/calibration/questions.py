@@ -79,11 +79,13 @@ def questions(
             prompts = torch.where((rows % 2 == 0)[:, None, None], prompts.cpu(), empty.cpu())
         for mode, path in paths.items():
             for times in _times(mode, path, len(rows), generator):
-                noisy = (
+                t_rgb, t_depth = times
+                noisy_rgb, noisy_depth = (
                     torch.lerp(clean, torch.randn(clean.shape, generator=generator), t[:, None, None])
-                    for clean, t in zip((rgb, depth), times, strict=True)
+                    for clean, t in ((rgb, t_rgb), (depth, t_depth))
                 )
-                yield Question(mode, *noisy, (empty if mode == "i2d" else prompts).cpu(), *times)
+                words = empty if mode == "i2d" else prompts
+                yield Question(mode, noisy_rgb, noisy_depth, words.cpu(), t_rgb, t_depth)
 
 
 def _times(mode: Mode, path: NoisePath, rows: int, generator: torch.Generator) -> Iterator[Tensor]:
