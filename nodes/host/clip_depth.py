@@ -105,6 +105,11 @@ class Clip:
         for image in self._images.split(1):
             yield to_bytes(to_rgb(image)[0].cpu()).numpy()
 
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on how the frames were read, all of them once they have been."""
+        return [*self.notes, *filter(None, [self.breaks_off])]
+
     def sound(self) -> Path | BytesIO | None:
         """A file or its content, with the sound, which can be read beside the frames."""
         if self._audio is not None:
@@ -193,9 +198,8 @@ def depth_of_clip(clip: Clip, depth_of: ClipDepth, how: Steadiness, width: int, 
         bar.update_absolute(len(maps), max(len(maps), clip.count), depth_on_node(maps[-1]))
     if placement is None:
         raise ValueError(NO_FRAME)
-    for note in (*clip.notes, clip.breaks_off):
-        if note:
-            notice(note)
+    for remark in clip.remarks:
+        notice(remark)
     depth = torch.stack(maps)
     valid = depth.isfinite() & placement.inside(len(depth))
     if not valid.flatten(1).any(1).all():

@@ -80,9 +80,8 @@ def _write_depth(clip: Clip, frames: Iterable[np.ndarray], sequence: DepthSequen
     bar, progress = comfy.utils.ProgressBar(max(1, clip.count)), sequence.progress
     for _ in sequence.write(_until_interrupted(frames), steadier):
         bar.update_absolute(progress.done, max(progress.done, clip.count))
-    for note in (*clip.notes, clip.breaks_off):
-        if note:
-            notice(note)
+    for remark in clip.remarks:
+        notice(remark)
 
 
 def _write_video(clip: Clip, sequence: DepthSequence, look: Look, folder: Path) -> Path:
