@@ -103,15 +103,18 @@ class JumpPaths:
         # Image to depth has a scale of its own, whatever the student is given there; none up to 1 is guidance.
         cfg = torch.where(tasks.i2d, self.config.i2d_cfg, cfg).clamp(min=1)
         jumps = Jumps(rgb, depth, levels, cfg, empty, scale, teacher_scale, before=before)
-        return jumps if not self.config.matching_weight else self._noised(jumps, path, number * PARTS, end, draws)
+        return (
+            jumps if not self.config.matching_weight else self._noised(jumps, table, path, number * PARTS, end, draws)
+        )
 
-    def _noised(self, jumps: Jumps, path: Tensor, begin: Tensor, end: Tensor, draws: Draws) -> Jumps:
-        """With new noise up to a place that is drawn evenly from the student's step, whose places are given.
+    def _noised(self, jumps: Jumps, table: Tensor, path: Tensor, begin: Tensor, end: Tensor, draws: Draws) -> Jumps:
+        """With new noise up to a place that is drawn evenly from the student's step, whose places in the table of
+        levels are given.
 
         Where a stream that leaves pure noise is back in it, nothing is left of where it has arrived: such places are
         not drawn.
         """
-        table, arrived = self.levels.to(path.device), jumps.levels[:, -1]
+        arrived = jumps.levels[:, -1]
         moves = arrived < jumps.levels[:, 0]
         low = (
             torch.where(moves & (arrived < PURE_NOISE), (table >= PURE_NOISE).sum(1)[path], 0).amax(1).clamp(min=begin)
