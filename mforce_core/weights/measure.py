@@ -14,7 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_FP8_MAX = 448.0
+from .quantization import FP8_MAX, quantize_fp8
+
 #: The largest value lies so far below the largest 8-bit float, as feedback may make values grow. Floats lose nothing.
 _HEADROOM = 2.0
 #: Of the mean eigenvalue, or the mean sensitivity: added to all, so that nothing is free that was not seen.
@@ -115,8 +116,8 @@ def stored_whole(difference: Tensor, measure: Measure | None, dtype: torch.dtype
 def _nearest(values: Tensor, dtype: torch.dtype) -> Stored:
     if dtype != torch.float8_e4m3fn:
         return Stored(values.to(dtype), 1.0)
-    scale = float(values.abs().max().clamp(min=1e-30)) / _FP8_MAX
-    return Stored((values / scale).clamp(-_FP8_MAX, _FP8_MAX).to(dtype), scale)
+    rounded = quantize_fp8(values)
+    return Stored(rounded.values, float(rounded.scale))
 
 
 def _with_feedback(values: Tensor, moment: Tensor) -> Stored:
@@ -124,7 +125,7 @@ def _with_feedback(values: Tensor, moment: Tensor) -> Stored:
 
     GPTQ (Frantar et al., arXiv 2210.17323), for inputs of the second moment ``moment``, (in, in) float64.
     """
-    scale = float(values.abs().max().clamp(min=1e-30)) * _HEADROOM / _FP8_MAX
+    scale = float(values.abs().max().clamp(min=1e-30)) * _HEADROOM / FP8_MAX
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moment))
     factor = torch.linalg.cholesky(inverse, upper=True).float()
     rest = values / scale
@@ -133,7 +134,7 @@ def _with_feedback(values: Tensor, moment: Tensor) -> Stored:
         stop = min(start + _BLOCK, rest.shape[1])
         errors = torch.zeros_like(rest[:, start:stop])
         for column in range(start, stop):
-            nearest = rest[:, column].clamp(-_FP8_MAX, _FP8_MAX).to(torch.float8_e4m3fn)
+            nearest = rest[:, column].clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
             rounded[:, column] = nearest
             error = (rest[:, column] - nearest.float()) / factor[column, column]
             rest[:, column + 1 : stop] -= error[:, None] * factor[column, column + 1 : stop]

@@ -42,7 +42,9 @@ BESIDE = (
 
 # Sizes of Hadamard matrices that GPU kernels know, best first; ComfyUI's own default is the largest.
 _ROTATIONS = (256, 64, 16)
-_FP8_MAX, _INT8_MAX, _TINY = 448.0, 127.0, 1e-30
+_INT8_MAX, _TINY = 127.0, 1e-30
+#: The largest number of float8_e4m3fn.
+FP8_MAX = 448.0
 # Values that are worked on at once: bounds the float32 copies of a layer.
 _CHUNK = 1 << 24
 
@@ -66,8 +68,8 @@ def quantize_fp8(weight: Tensor) -> QuantizedWeight:
     which costs more than the rounding of the weights.
     """
     low, high = torch.aminmax(weight)
-    scale = torch.maximum(-low, high).float().clamp(min=_TINY) / _FP8_MAX
-    pieces = [(piece.float() / scale).clamp(-_FP8_MAX, _FP8_MAX).to(torch.float8_e4m3fn) for piece in _pieces(weight)]
+    scale = torch.maximum(-low, high).float().clamp(min=_TINY) / FP8_MAX
+    pieces = [(piece.float() / scale).clamp(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn) for piece in _pieces(weight)]
     return QuantizedWeight(torch.cat(pieces), scale, {"format": FP8, "full_precision_matrix_mult": True})
 
 
