@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..mforce_core.conversion.convert import Precision, convert_model
 from ..mforce_core.depth.files import read_depth
 from ..mforce_core.device import device_name
 from ..mforce_core.picture.reading import read_picture
 from ..mforce_core.scene3d.point_cloud_files import read_ply
-from ..mforce_core.weights.convert import Precision, convert_model
 from .comfyui_server import PACK, ComfyUI, ServerEnded, messages
 from .soak_prompts import LORA, Prompt, draw
 

@@ -11,9 +11,9 @@ from typing import Any
 from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, ONE_FILE_NAMES
 from ..mforce_core.encoders.words import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError, Distilled, Schedule
+from ..mforce_core.parts import BUILT_IN_LICENSE, is_built_in, model_path
 from ..mforce_core.weights.bundle import PartSummary, describe_parts
 from ..mforce_core.weights.header import CheckpointHeader, check_tensors, read_header
-from ..mforce_core.weights.parts import BUILT_IN_LICENSE, is_built_in, model_path
 from .memory_table import memory_of
 
 #: FLUX.2-klein sizes by hidden size.

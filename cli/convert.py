@@ -5,9 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..mforce_core.encoders.autoencoder_files import ENCODER_FILE
-from ..mforce_core.weights.bundle import describe_parts
-from ..mforce_core.weights.convert import (
+from ..mforce_core.conversion.convert import (
     PRECISIONS,
     Precision,
     Progress,
@@ -15,7 +13,9 @@ from ..mforce_core.weights.convert import (
     convert_model,
     is_autoencoder,
 )
-from ..mforce_core.weights.parts import model_path
+from ..mforce_core.encoders.autoencoder_files import ENCODER_FILE
+from ..mforce_core.parts import model_path
+from ..mforce_core.weights.bundle import describe_parts
 from .progress import progress_bar, say
 
 

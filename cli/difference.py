@@ -13,13 +13,13 @@ import torch
 from ..evaluation.calibration_prompts import calibration_prompts
 from ..mforce_core.calibration.gathering import Calibration
 from ..mforce_core.calibration.questions import questions
+from ..mforce_core.conversion.difference import VALUES, Measures, Values, write_difference
 from ..mforce_core.device import choose_device
 from ..mforce_core.encoders.text import encode_prompts
+from ..mforce_core.parts import find_text_encoder, model_path, trained_size
 from ..mforce_core.release import PATCH_SIZE
 from ..mforce_core.weights.checkpoint import load_model
-from ..mforce_core.weights.difference import VALUES, Measures, Values, write_difference
 from ..mforce_core.weights.header import read_header
-from ..mforce_core.weights.parts import find_text_encoder, model_path, trained_size
 from .progress import progress_bars, say
 from .prompts_file import read_prompts
 

@@ -13,9 +13,9 @@ import torch
 from ..benchmarks.machine import describe
 from ..evaluation.distillation import Counts, Student, compare
 from ..evaluation.sampling_subject import Subject
+from ..mforce_core.parts import Parts
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.settings import Settings
-from ..mforce_core.weights.parts import Parts
 from ..training.distillation_study import read_distillation_study, students, train_students
 from .generation import prepare
 from .json_file import check_folder, write_json

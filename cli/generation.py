@@ -16,6 +16,7 @@ from ..kernels import pinned
 from ..kernels.versions import versions as kernel_versions
 from ..mforce_core.device import device_name
 from ..mforce_core.inputs import read_given
+from ..mforce_core.parts import Parts, find_parts
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.resolving import resolve
 from ..mforce_core.results.contact_sheet import stack
@@ -25,7 +26,6 @@ from ..mforce_core.results.writing import check_writers
 from ..mforce_core.rollout_settings import fitted
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
-from ..mforce_core.weights.parts import Parts, find_parts
 from .progress import messages, progress_bar, say
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..mforce_core.model.config import Distilled
+from ..mforce_core.parts import model_path
 from ..mforce_core.settings import BUILT_IN
 from ..mforce_core.weights.header import read_header
-from ..mforce_core.weights.parts import model_path
 from ..mforce_core.weights.tensor_files import open_tensors
 
 #: Ends of the two halves' names: PEFT's and diffusers', kohya's.

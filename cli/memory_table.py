@@ -7,9 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..mforce_core.conversion.convert import PRECISIONS
+from ..mforce_core.conversion.memory import count_parameters, largest_layer, weight_bytes
 from ..mforce_core.model.config import Architecture
-from ..mforce_core.weights.convert import PRECISIONS
-from ..mforce_core.weights.memory import count_parameters, largest_layer, weight_bytes
 
 
 def memory_of(architecture: Architecture) -> dict[str, Any]:

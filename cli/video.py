@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from ..mforce_core.depth.files import LEVELS
 from ..mforce_core.inputs import describe
-from ..mforce_core.picture.placement import CROP, LETTERBOX
 from ..mforce_core.pipeline import Pipeline
+from ..mforce_core.placement import CROP, LETTERBOX
 from ..mforce_core.results.folder import MARKER
 from ..mforce_core.results.provenance import identify, versions
 from ..mforce_core.settings import Settings

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..mforce_core import load_autoencoder
 from ..mforce_core.encoders.patch_autoencoder import PatchAutoencoder
-from ..mforce_core.picture.placement import CROP, place
+from ..mforce_core.placement import CROP, place
 from ..mforce_core.release import NANO_SIZE
 from ..scenes import render, sample_layouts, sample_views
 from . import intervals

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 from ..mforce_core.inputs import Given, take_depth
+from ..mforce_core.parts import Parts
 from ..mforce_core.pipeline import Pipeline
 from ..mforce_core.release import CFG
 from ..mforce_core.results.result import Result
 from ..mforce_core.settings import Settings
-from ..mforce_core.weights.parts import Parts
 from ..scenes import captions, render, sample_layouts
 from . import intervals
 from .depth.alignment import Limits, align

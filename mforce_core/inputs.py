@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from .depth.files import read_depth
-from .picture.placement import CROP, LETTERBOX, Placement, place
 from .picture.reading import Picture, as_rgb, read_picture
+from .placement import CROP, LETTERBOX, Placement, place
 from .settings import Settings
 
 #: A picture as a file, as Pillow's, or as (H, W, 3) uint8.

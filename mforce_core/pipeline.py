@@ -31,6 +31,7 @@ from .finishing import Made, finish
 from .inputs import DepthInput, Given, PictureInput, take_depth, take_picture, with_starts
 from .model.tokens import tokens_to_latents
 from .networks import Networks
+from .parts import Parts, find_parts
 from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .resolving import resolve
 from .results.provenance import identify, input_files, versions
@@ -38,7 +39,6 @@ from .results.result import Result
 from .rollout_settings import check_guidance, fitted, idle_guidance, needless_guidance
 from .settings import ALL_BUILT_IN, BUILT_IN, OF_THE_MACHINE, Settings
 from .weights.checkpoint import load_model
-from .weights.parts import Parts, find_parts
 
 #: Values of settings that say no more than that nothing was asked for.
 _USUAL = {"tilt": LOG2_ALPHA}

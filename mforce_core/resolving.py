@@ -10,9 +10,9 @@ import torch
 from ..kernels import current_request
 from .depth.edges import scaled_edge_threshold
 from .device import choose_device
+from .parts import Parts
 from .rollout_settings import check_path
 from .settings import Settings
-from .weights.parts import Parts
 
 #: Models up to this size run in float32 on a CPU; it is as fast there and exact.
 _SMALL_PARAMETERS = 10**9

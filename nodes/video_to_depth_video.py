@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import InputImpl, io
 from comfy_api.latest import ui as UI
 
-from ..mforce_core.picture.placement import KEEP
+from ..mforce_core.placement import KEEP
 from ..mforce_core.video.depth_sequence import COLORS, DEPTH_ALONE, GRAY, LAYOUTS, Canvas
 from ..mforce_core.video.steady import Steadier
 from .host.clip_depth import Clip, ClipDepth

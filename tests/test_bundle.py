@@ -14,14 +14,14 @@ from tiny_qwen import HIDDEN, qwen_config
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.cli.tables import print_checkpoint
 from mforce.mforce_core import Pipeline, load_autoencoder, load_model, load_text_encoder
+from mforce.mforce_core.conversion.bundling import BundleError, text_encoder_part
+from mforce.mforce_core.conversion.convert import ConversionError, convert_model
 from mforce.mforce_core.model.config import Architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.parts import Parts, find_parts
 from mforce.mforce_core.weights.bundle import text_encoder_names
-from mforce.mforce_core.weights.bundling import BundleError, text_encoder_part
 from mforce.mforce_core.weights.checkpoint import save_model
-from mforce.mforce_core.weights.convert import ConversionError, convert_model
 from mforce.mforce_core.weights.header import read_header
-from mforce.mforce_core.weights.parts import Parts, find_parts
 from mforce.mforce_core.weights.quantization import read_marker
 
 ROOT = Path(__file__).parent.parent

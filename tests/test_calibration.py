@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from mforce.cli.app import app
 from mforce.mforce_core.calibration.gathering import Calibration
 from mforce.mforce_core.calibration.questions import questions
+from mforce.mforce_core.conversion.difference import write_difference
+from mforce.mforce_core.conversion.measure import Measure, components, spectrum, stored_pair, stored_whole
 from mforce.mforce_core.encoders.words import WORDS_FILE, WordTextEncoder
 from mforce.mforce_core.model.config import Architecture, Distilled, Schedule
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.weights.checkpoint import save_model
-from mforce.mforce_core.weights.difference import write_difference
 from mforce.mforce_core.weights.header import read_header
-from mforce.mforce_core.weights.measure import Measure, components, spectrum, stored_pair, stored_whole
 from mforce.mforce_core.weights.reading import read_weights
 from mforce.mforce_core.weights.update import UPDATE_FILE
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from diffusers_names import as_diffusers
 from mforce.mforce_core import load_model
+from mforce.mforce_core.conversion.convert import convert_model
 from mforce.mforce_core.model.config import Architecture, ConfigError
-from mforce.mforce_core.weights.convert import convert_model
 from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.tensor_files import CheckpointError
 

@@ -21,7 +21,7 @@ from mforce.cli.app import app
 from mforce.evaluation.clips import render_clip
 from mforce.mforce_core.depth.files import LEVELS, read_depth
 from mforce.mforce_core.depth.images import FAR_LIMIT
-from mforce.mforce_core.picture.placement import LETTERBOX, place
+from mforce.mforce_core.placement import LETTERBOX, place
 from mforce.mforce_core.video import depth_sequence
 from mforce.mforce_core.video.depth_sequence import PNG, Canvas, DepthSequence
 from mforce.mforce_core.video.frame_depth import FrameDepth

@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 from mforce.cli.app import app
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.mforce_core import load_autoencoder, load_model
+from mforce.mforce_core.conversion.convert import ConversionError, convert_autoencoder, convert_model
+from mforce.mforce_core.conversion.memory import count_parameters, largest_layer, weight_bytes
 from mforce.mforce_core.model.config import Architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.weights import safetensors_writer as writer
-from mforce.mforce_core.weights.convert import ConversionError, convert_autoencoder, convert_model
 from mforce.mforce_core.weights.header import read_header
-from mforce.mforce_core.weights.memory import count_parameters, largest_layer, weight_bytes
 from mforce.mforce_core.weights.quantization import dequantize, quantize_fp8, quantize_int8, rotate
 from mforce.mforce_core.weights.safetensors_writer import DiskSpaceError, Slot, safetensors_writer
 from mforce.mforce_core.weights.tensor_files import CheckpointError
@@ -169,7 +169,7 @@ class TestModel:
 _MEASURE = """
 import re, sys
 from pathlib import Path
-from mforce.mforce_core.weights.convert import convert_model
+from mforce.mforce_core.conversion.convert import convert_model
 
 def peak():  # ru_maxrss would count the parent process too
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

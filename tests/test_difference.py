@@ -17,14 +17,14 @@ from mforce import Pipeline
 from mforce.cli.app import app
 from mforce.cli.lora_info import describe_lora
 from mforce.mforce_core import sample
+from mforce.mforce_core.conversion.convert import ConversionError, convert_model
+from mforce.mforce_core.conversion.difference import write_difference
+from mforce.mforce_core.conversion.keeping import choose
 from mforce.mforce_core.model.config import Architecture, Distilled
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.parts import find_parts, model_path
 from mforce.mforce_core.weights.checkpoint import load_model, save_model
-from mforce.mforce_core.weights.convert import ConversionError, convert_model
-from mforce.mforce_core.weights.difference import write_difference
 from mforce.mforce_core.weights.header import read_header
-from mforce.mforce_core.weights.keeping import choose
-from mforce.mforce_core.weights.parts import find_parts, model_path
 from mforce.mforce_core.weights.reading import read_weight, read_weights
 from mforce.mforce_core.weights.tensor_files import CheckpointError
 from mforce.mforce_core.weights.update import PAIR, UPDATE_FILE, read_update

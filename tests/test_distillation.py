@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mforce.mforce_core import load_model, sample
 from mforce.mforce_core.model.config import ConfigError, Schedule
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.parts import model_path
 from mforce.mforce_core.sampling.path import NoisePath
-from mforce.mforce_core.weights.parts import model_path
 from mforce.training.config import DistillationConfig, RecipeConfig
 from mforce.training.distillation import start_of
 from mforce.training.draws import RowDraws

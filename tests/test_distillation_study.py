@@ -21,7 +21,7 @@ from mforce.cli.commands.students import _named
 from mforce.evaluation.comparison import spread
 from mforce.evaluation.frechet import cell_distance, frechet
 from mforce.mforce_core.model.config import ConfigError
-from mforce.mforce_core.weights.parts import model_path
+from mforce.mforce_core.parts import model_path
 from mforce.training.distillation_study import STUDIES, read_distillation_study, students
 
 FEW = ("--prompts", 8, "--scenes", 2, "--varied", 2, "--seeds", 2)

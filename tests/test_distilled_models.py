@@ -21,13 +21,13 @@ from mforce.cli.app import app
 from mforce.evaluation import nano
 from mforce.mforce_core.explore.filling import FillSettings, PipelineFill
 from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
+from mforce.mforce_core.parts import model_path
 from mforce.mforce_core.release import CFG, LOG2_ALPHA
 from mforce.mforce_core.rollout_settings import fitted, idle_guidance, needless_guidance
 from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.settings import ALL_BUILT_IN, DEPTH_STEPS, FILL_STEPS, Settings
 from mforce.mforce_core.video.writer import VideoWriter
 from mforce.mforce_core.weights.header import read_header
-from mforce.mforce_core.weights.parts import model_path
 
 PATH = "points 1,1 0,1 0,0"
 MADE_FOR = {"steps": 3, "path": PATH, "sampler": "dpmpp_2m", "i2d_steps": 2, "d2i_steps": 5}

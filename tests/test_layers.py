@@ -1,27 +1,17 @@
-"""What imports what: light start-up, no ComfyUI outside nodes, no pickles, nothing above its layer."""
+"""What is imported from outside: light start-up, no ComfyUI outside nodes, no pickles, optional libraries only when
+they are needed. What the packages import of each other is in test_import_graph.py."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterable
-from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 
-#: Package -> packages of this project that it may import.
-LAYERS: dict[str, set[str]] = {
-    "kernels": set(),
-    "mforce_core": {"kernels"},
-    "nodes": {"kernels", "mforce_core"},
-    "scenes": set(),
-    "evaluation": {"mforce_core", "scenes"},
-    "training": {"kernels", "mforce_core", "scenes", "evaluation"},
-    "cli": {"benchmarks", "kernels", "mforce_core", "evaluation", "training"},
-    "benchmarks": {"kernels", "mforce_core", "training", "evaluation"},
-}
+PACKAGES = sorted(file.parent.name for file in ROOT.glob("*/__init__.py"))
 
 #: Compiled with Triton, so they may import it at their head; elsewhere in the kernels a function may, when it is asked.
 TRITON_MODULES = "kernels/triton/"
@@ -50,57 +40,20 @@ def _imports_in(nodes: Iterable[ast.AST]) -> list[tuple[int, str]]:
     return found
 
 
-def modules_imported_at_the_head_of(file: Path) -> set[Path]:
-    """Files of this project that a file's head imports by relative imports; a package counts as its ``__init__``."""
-    found = set()
-    for node in ast.parse(file.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.level:
-            folder = file.parents[node.level - 1].joinpath(*(node.module or "").split("."))
-            targets = [folder / alias.name for alias in node.names]
-            candidates = [_file_of(target) or _file_of(folder) for target in targets]
-            found |= {target for target in candidates if target is not None and target != file}
-    return found
-
-
-def _file_of(module: Path) -> Path | None:
-    candidates = (module.with_suffix(".py"), module / "__init__.py")
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def sources(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
 
-@pytest.mark.parametrize("package", LAYERS)
-def test_layers(package: str) -> None:
-    assert sources(package)
+@pytest.mark.parametrize("package", PACKAGES)
+def test_hosts_and_optional_libraries_are_imported_where_they_belong(package: str) -> None:
     for file in sources(package):
-        depth = len(file.relative_to(ROOT).parts) - 1
         for level, module in imports(file):
+            top = module.split(".")[0]
             if level == 0:
-                top = module.split(".")[0]
                 assert top != "mforce", f"{file}: absolute import of {module}"
                 assert package == "kernels" or top not in OPTIONAL, f"{file} imports {module}"
                 if package != "nodes" and top not in OPTIONAL:
                     assert not top.startswith("comfy"), f"{file} imports {module}"
-            elif level > depth:  # reaches the pack's root, so `module` starts with a package
-                target = module.split(".")[0]
-                assert target in LAYERS[package] | {package, "", "version"}, f"{file} imports {module}"
-
-
-def test_no_module_imports_itself_by_way_of_others() -> None:
-    files = [file for package in LAYERS for file in sources(package)]
-    # Raises CycleError, which names the circle.
-    order = list(TopologicalSorter({file: modules_imported_at_the_head_of(file) for file in files}).static_order())
-    assert order.index(ROOT / "kernels" / "registry.py") < order.index(ROOT / "kernels" / "adaln.py")
-
-
-def test_functions_of_the_kernels_import_only_what_is_optional() -> None:
-    for file in sources("kernels"):
-        head = head_imports(file)
-        for level, module in imports(file):
-            if (level, module) not in head and file != ROOT / "kernels" / "triton" / "__init__.py":
-                assert module.split(".")[0] in OPTIONAL, f"{file} imports {module} in a function"
 
 
 def test_the_kernels_import_optional_libraries_when_they_need_them() -> None:
@@ -111,7 +64,7 @@ def test_the_kernels_import_optional_libraries_when_they_need_them() -> None:
 
 
 def test_nothing_unpickles() -> None:
-    for package in LAYERS:
+    for package in PACKAGES:
         for file in sources(package):
             text = file.read_text(encoding="utf-8")
             assert "torch.load(" not in text, file

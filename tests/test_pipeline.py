@@ -18,7 +18,7 @@ from mforce.mforce_core import decode_depth, load_autoencoder, load_model, load_
 from mforce.mforce_core.encoders.familiarity import UNFAMILIAR
 from mforce.mforce_core.inputs import Given
 from mforce.mforce_core.model.tokens import tokens_to_latents, tokens_to_patches
-from mforce.mforce_core.weights.parts import model_path
+from mforce.mforce_core.parts import model_path
 from mforce.scenes import render, sample_layouts
 
 ROOT = Path(__file__).parent.parent

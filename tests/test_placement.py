@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from mforce.mforce_core.picture.placement import CROP, FITS, KEEP, KEEP_ASPECT, LETTERBOX, STRETCH, nearest_size, place
+from mforce.mforce_core.placement import CROP, FITS, KEEP, KEEP_ASPECT, LETTERBOX, STRETCH, nearest_size, place
 from mforce.mforce_core.scene3d.point_cloud import intrinsics_from_fov
 
 sides = st.integers(1, 3000)

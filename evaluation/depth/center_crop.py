@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...mforce_core.picture.placement import CROP, Placement, place
+from ...mforce_core.placement import CROP, Placement, place
 from .example import DataSet, Example, checked
 
 

@@ -12,10 +12,10 @@ import torch
 
 from ...mforce_core.depth.ensemble import combine
 from ...mforce_core.inputs import take_picture
-from ...mforce_core.picture.placement import nearest_size
+from ...mforce_core.parts import Parts
 from ...mforce_core.pipeline import Pipeline
+from ...mforce_core.placement import nearest_size
 from ...mforce_core.settings import Settings
-from ...mforce_core.weights.parts import Parts
 from ..seeds import picture_seed
 from .alignment import Kind
 from .ensemble import ensemble

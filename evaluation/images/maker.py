@@ -12,10 +12,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ...mforce_core.inputs import take_depth
-from ...mforce_core.picture.placement import CROP, place
+from ...mforce_core.parts import Parts
 from ...mforce_core.pipeline import Pipeline
+from ...mforce_core.placement import CROP, place
 from ...mforce_core.settings import Settings
-from ...mforce_core.weights.parts import Parts
 from ...mforce_core.whole_file import whole_file
 from ..depth.alignment import Kind, Limits, align
 from ..depth.metrics import depth_errors

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..conversion.measure import Measure
 from ..model.transformer import ModalityForcingTransformer
 from ..release import GUIDANCE
-from ..weights.measure import Measure
 from .questions import Question
 
 #: Bytes of second moments that are held at a time. What is more takes further passes over the questions.

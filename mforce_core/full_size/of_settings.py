@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..networks import Networks
-from ..picture.placement import Placement
+from ..placement import Placement
 from ..rollout_settings import guidance_of
 from ..settings import PAIR_STRENGTH, TILE_STRENGTH, Settings
 from .refine import Progress, Tiling, refine_placed

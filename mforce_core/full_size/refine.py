@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..depth.resampling import resample_depth
-from ..picture.placement import Placement
+from ..placement import Placement
 from .enlarged import EnlargedDepth
 from .low_band import hold_low_band
 from .snapping import snap_rows

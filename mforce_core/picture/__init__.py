@@ -1,1 +1,1 @@
-"""Pictures: files, and their placement on a canvas."""
+"""Pictures: their files and their colors."""

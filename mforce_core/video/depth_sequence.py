@@ -22,7 +22,7 @@ from ..depth.files import LEVELS, read_depth, write_16_bit, write_exr
 from ..depth.images import FAR_LIMIT
 from ..depth.range import percentile_range, stretch
 from ..depth.resampling import enlarge_depth
-from ..picture.placement import Placement, Size, place
+from ..placement import Placement, Size, place
 from ..whole_file import whole_file
 from .steady import Steadier, SteadyFrame, batches
 
@@ -43,7 +43,7 @@ class Canvas:
 
     Attributes:
         size: (height, width) that the model works at.
-        fit: one of `mforce_core.picture.placement.FITS`.
+        fit: one of `mforce_core.placement.FITS`.
         original_size: depth in the size of the frames, or in the model's without bars.
     """
 

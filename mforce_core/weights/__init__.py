@@ -1,1 +1,1 @@
-"""Checkpoints: opening, converting, quantizing and sizing them."""
+"""Checkpoints: their layouts and quantized layers, read and written tensor by tensor."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ...mforce_core.depth.codec import mean_depth
 from ...mforce_core.picture.color import to_bytes
-from ...mforce_core.picture.placement import Placement
+from ...mforce_core.placement import Placement
 from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
 from ...mforce_core.video.going_on import path_from
 from ...mforce_core.video.reader import VideoReader

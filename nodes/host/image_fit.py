@@ -6,8 +6,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...mforce_core.picture import placement
-from ...mforce_core.picture.placement import KEEP, Placement
+from ...mforce_core import placement
+from ...mforce_core.placement import KEEP, Placement
 from .images import to_rgb
 from .joint_latent import check_size
 

@@ -7,7 +7,7 @@ mask is 0 everywhere is frozen. What else is known about the depth follows the l
 - ``depth_valid`` (B, 16 h, 16 w) bool: pixels whose depth means something;
 - ``depth_scale`` (B,): the unit of depth that the stream's own, relative, depth was divided by;
 - ``placement``: how the input picture was cropped, scaled and padded to this size
-  (``mforce_core.picture.placement.Placement``).
+  (``mforce_core.placement.Placement``).
 
 Relies on: ``comfy.nested_tensor.NestedTensor``, which core's samplers take as samples, noise and noise mask, and its
 ``_copy``; and on that nodes of core make a LATENT out of another by ``copy()`` and an assignment.

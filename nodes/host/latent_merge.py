@@ -10,7 +10,7 @@ from comfy.nested_tensor import NestedTensor
 from torch import Tensor
 
 from ...mforce_core.depth.codec import mean_depth
-from ...mforce_core.picture.placement import STRETCH
+from ...mforce_core.placement import STRETCH
 from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE, RGB_CHANNELS
 from .depth_latent import decode_stream, encode_stream
 from .image_fit import fit_depth, place

@@ -15,8 +15,8 @@ import comfy.model_patcher
 import comfy.utils
 import torch
 
+from ...mforce_core.parts import declared_size
 from ...mforce_core.weights.header import check_tensors, read_header
-from ...mforce_core.weights.parts import declared_size
 from ...mforce_core.weights.reading import read_weights as dequantized_weights
 from ...mforce_core.weights.tensor_files import CheckpointError
 from .joint_model import JointModelConfig

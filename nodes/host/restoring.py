@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...mforce_core.picture.placement import Placement
+from ...mforce_core.placement import Placement
 from .geometry import as_da3, as_moge, geometry_depth, geometry_of_cameras
 from .images import match_image, to_rgb
 

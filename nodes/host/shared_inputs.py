@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...mforce_core.picture.placement import FITS, KEEP_ASPECT
+from ...mforce_core.placement import FITS, KEEP_ASPECT
 from ...mforce_core.release import FOV_DEGREES, LOG2_ALPHA, NANO_SIZE, PATCH_SIZE
 from .geometry import DA3Geometry, Geometry
 

@@ -18,7 +18,7 @@ def main(root: Path, work: Path) -> None:
     import torch
     from comfy_extras.nodes_depth_anything_3 import DA3GeometryToMesh, DA3Render
     from comfy_extras.nodes_moge import MoGeGeometryToFOV, MoGePointMapToMesh
-    from pack_under_test.mforce_core.picture.placement import place
+    from pack_under_test.mforce_core.placement import place
     from pack_under_test.mforce_core.scene3d.point_cloud_files import read_ply
     from pack_under_test.nodes.depth_to_geometry import MFDepthToGeometry
     from pack_under_test.nodes.host.geometry import as_moge, make_geometry

@@ -30,8 +30,8 @@ def main(root: Path, folder: Path) -> None:
 def nano_in_every_form(root, folder):
     """Differences in picture and depth from the built-in model, of its weights in float32; None without them."""
     import torch
+    from pack_under_test.mforce_core.conversion.convert import convert_model
     from pack_under_test.mforce_core.weights.checkpoint import load_model, save_model
-    from pack_under_test.mforce_core.weights.convert import convert_model
     from pack_under_test.nodes.empty_latent import MFEmptyLatent
     from pack_under_test.nodes.host.model_files import checkpoint_names
     from pack_under_test.nodes.load_model import NANO, MFLoadModel
@@ -110,7 +110,7 @@ def qwen_inside(small, folder):
     import comfy.text_encoders.llama as llama
     import torch
     import transformers
-    from pack_under_test.mforce_core.weights.convert import convert_model
+    from pack_under_test.mforce_core.conversion.convert import convert_model
     from pack_under_test.nodes.load_model import MFLoadModel
 
     sizes = {
@@ -156,8 +156,8 @@ def autoencoder_inside(small, folder):
     import comfy.sd
     import comfy.utils
     import torch
+    from pack_under_test.mforce_core.conversion.convert import convert_model
     from pack_under_test.mforce_core.encoders.autoencoder import Autoencoder, Sizes
-    from pack_under_test.mforce_core.weights.convert import convert_model
     from pack_under_test.nodes.load_model import MFLoadModel
     from safetensors.torch import load_file, save_file
 

@@ -19,7 +19,7 @@ def main(root: Path, work: Path) -> None:
     from comfy.cli_args import args
     from comfy_extras.nodes_depth_anything_3 import DA3Render
     from comfy_extras.nodes_moge import MoGeGeometryToFOV, MoGePointMapToMesh, MoGeRender
-    from pack_under_test.mforce_core.picture.placement import place
+    from pack_under_test.mforce_core.placement import place
     from pack_under_test.nodes.depth_detokenize import MFDepthDetokenize
     from pack_under_test.nodes.depth_map_to_image import MFDepthToImage
     from pack_under_test.nodes.encode_depth import MFEncodeDepth

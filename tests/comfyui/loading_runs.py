@@ -15,8 +15,8 @@ GRID, TOKENS = (6, 8), 16
 def main(root: Path, checkpoint: Path, folder: Path) -> None:
     load_pack(root)
     import torch
+    from pack_under_test.mforce_core.conversion.convert import convert_model
     from pack_under_test.mforce_core.weights.checkpoint import load_model
-    from pack_under_test.mforce_core.weights.convert import convert_model
     from pack_under_test.nodes.host.model_loader import load_joint_model
 
     files = {to: folder / f"{to}.safetensors" for to in ("bf16", "fp32", "fp8", "int8")}
@@ -246,7 +246,7 @@ def take_turns(file):
 def bundled_parts(root, folder):
     """nano as one file with its parts, through Load MF Model, against nano itself; None without its weights."""
     import torch
-    from pack_under_test.mforce_core.weights.convert import convert_model
+    from pack_under_test.mforce_core.conversion.convert import convert_model
     from pack_under_test.nodes.load_model import NANO, MFLoadModel
 
     source = root / "models" / "nano"
@@ -295,9 +295,9 @@ def one_file_autoencoder(folder):
     import comfy.sd
     import comfy.utils
     import torch
+    from pack_under_test.mforce_core.conversion.convert import convert_autoencoder
     from pack_under_test.mforce_core.encoders.autoencoder import Autoencoder, Sizes
     from pack_under_test.mforce_core.encoders.autoencoder_files import load_autoencoder
-    from pack_under_test.mforce_core.weights.convert import convert_autoencoder
     from safetensors.torch import save_file
 
     torch.manual_seed(4)

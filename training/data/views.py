@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ...mforce_core.depth.resampling import resample_depth
-from ...mforce_core.picture.placement import CROP, LETTERBOX, Placement, place
+from ...mforce_core.placement import CROP, LETTERBOX, Placement, place
 
 Size = tuple[int, int]
 Fit = Literal["crop", "pad"]

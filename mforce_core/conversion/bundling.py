@@ -16,8 +16,8 @@ from ..encoders.autoencoder_files import autoencoder_files, load_autoencoder, re
 from ..encoders.qwen import LAYERS
 from ..encoders.words import WORDS_FILE, load_text_encoder
 from ..model.config import Architecture
-from . import quantization
-from .bundle import (
+from ..weights import quantization
+from ..weights.bundle import (
     TEXT_PREFIX,
     VAE_PREFIXES,
     WORDS_PREFIX,
@@ -27,10 +27,10 @@ from .bundle import (
     text_encoder_names,
     vae_prefix,
 )
-from .header import CheckpointHeader
-from .named_parts import named_part
-from .safetensors_writer import DTYPES, Slot
-from .tensor_files import open_tensors
+from ..weights.header import CheckpointHeader
+from ..weights.named_parts import named_part
+from ..weights.safetensors_writer import DTYPES, Slot
+from ..weights.tensor_files import open_tensors
 
 #: ComfyUI's names of Qwen3 by hidden size.
 _QWEN = {2560: "qwen3_4b", 4096: "qwen3_8b"}

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ..depth.resampling import enlarge_depth, resample_depth
-from ..release import PATCH_SIZE
+from .depth.resampling import enlarge_depth, resample_depth
+from .release import PATCH_SIZE
 
 Size = tuple[int, int]
 

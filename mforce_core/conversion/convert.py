@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from ..encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE, load_autoencoder
+from ..parts import BUILT_IN_LICENSE, is_built_in
 from ..text_file import read_text
-from . import quantization
+from ..weights import quantization
+from ..weights.header import CheckpointHeader, check_tensors, read_header
+from ..weights.reading import read_weight
+from ..weights.safetensors_writer import DTYPES, Slot, safetensors_writer
+from ..weights.tensor_files import CheckpointError, open_safetensors, open_tensors
 from .bundling import autoencoder_part, parts_beside, text_encoder_part, transformer_part
-from .header import CheckpointHeader, check_tensors, read_header
-from .parts import BUILT_IN_LICENSE, is_built_in
-from .reading import read_weight
-from .safetensors_writer import DTYPES, Slot, safetensors_writer
-from .tensor_files import CheckpointError, open_safetensors, open_tensors
 
 Precision = Literal["bf16", "fp32", "fp8", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

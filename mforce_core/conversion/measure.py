@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from .quantization import FP8_MAX, quantize_fp8
+from ..weights.quantization import FP8_MAX, quantize_fp8
 
 #: The largest value lies so far below the largest 8-bit float, as feedback may make values grow. Floats lose nothing.
 _HEADROOM = 2.0

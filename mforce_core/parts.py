@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..encoders.autoencoder_files import autoencoder_files
-from ..encoders.words import WORDS_FILE
-from ..release import NANO_SIZE, RELEASE_SIZE
-from ..settings import ALL_BUILT_IN
-from ..text_file import read_text
-from .bundle import WORDS_PREFIX, file_with, has_words, text_encoder_names, vae_prefix
-from .header import CheckpointHeader, check_tensors, read_header
-from .named_parts import named_part
+from .encoders.autoencoder_files import autoencoder_files
+from .encoders.words import WORDS_FILE
+from .release import NANO_SIZE, RELEASE_SIZE
+from .settings import ALL_BUILT_IN
+from .text_file import read_text
+from .weights.bundle import WORDS_PREFIX, file_with, has_words, text_encoder_names, vae_prefix
+from .weights.header import CheckpointHeader, check_tensors, read_header
+from .weights.named_parts import named_part
 
 #: Of the weights of the built-in models: this package's own.
 BUILT_IN_LICENSE = "Apache-2.0"
 
-_MODELS = Path(__file__).parent.parent.parent / "models"
+_MODELS = Path(__file__).parent.parent / "models"
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from ..weights.header import CheckpointHeader, read_header
+from ..weights.reading import read_weight
+from ..weights.safetensors_writer import Slot, safetensors_writer
+from ..weights.tensor_files import CheckpointError
+from ..weights.update import DIFFERENCE, PAIR, PREFIX, WHOLE
 from .convert import ConversionError, check_output
-from .header import CheckpointHeader, read_header
 from .keeping import Kept, choose
 from .measure import Measure, spectrum, stored_pair, stored_whole
-from .reading import read_weight
-from .safetensors_writer import Slot, safetensors_writer
-from .tensor_files import CheckpointError
-from .update import DIFFERENCE, PAIR, PREFIX, WHOLE
 
 Values = Literal["fp8", "bf16"]
 VALUES: tuple[Values, ...] = get_args(Values)
