@@ -41,12 +41,15 @@ def find_installation() -> Installation:
     for python in [Path(named)] if named else [*pythons, Path(sys.executable)]:
         if python.is_file() and _can_run_comfyui(python):
             return Installation(root, python)
-    pytest.skip(f"no Python for {root}: make its virtual environment, or set COMFYUI_PYTHON")
+    pytest.skip(
+        f"no Python for {root} has its requirements and this pack's (requirements.txt): "
+        "make its virtual environment, or set COMFYUI_PYTHON"
+    )
 
 
 def _can_run_comfyui(python: Path) -> bool:
-    """Whether ComfyUI's requirements are installed there; looks without importing them, which takes long."""
-    probe = "import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ('torch', 'aiohttp', 'av'))))"
+    """Whether ComfyUI's requirements and the pack's are there; looks without importing them, which takes long."""
+    probe = "import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ('torch', 'aiohttp', 'av', 'OpenEXR'))))"
     return subprocess.run([str(python), "-c", probe], capture_output=True).returncode == 0
 
 

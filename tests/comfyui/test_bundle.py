@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -11,8 +12,9 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    return json.loads(find_installation().run(HERE / "bundle_runs.py", PACK, tmp_path_factory.mktemp("bundle")))
+def runs():
+    with TemporaryDirectory() as folder:  # 700 MB, gone as soon as they have been read
+        return json.loads(find_installation().run(HERE / "bundle_runs.py", PACK, folder))
 
 
 @pytest.mark.parametrize("form", ["bundle.safetensors", "copy"])

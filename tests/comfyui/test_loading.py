@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -13,9 +14,10 @@ QUANTIZED = (*SCALED, "int8")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("converted")
-    return json.loads(find_installation().run(HERE / "loading_runs.py", PACK, PACK / "tests" / "golden" / "v2", folder))
+def runs():
+    with TemporaryDirectory() as folder:  # 400 MB, gone as soon as they have been read
+        golden = PACK / "tests" / "golden" / "v2"
+        return json.loads(find_installation().run(HERE / "loading_runs.py", PACK, golden, folder))
 
 
 def test_sixteen_and_thirty_two_bits(runs):
