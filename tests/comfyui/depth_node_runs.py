@@ -5,7 +5,6 @@ Usage: depth_node_runs.py PACK_ROOT WORK_FOLDER
 
 import json
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from pack_loading import load_pack
@@ -65,10 +64,8 @@ def main(root: Path, work: Path) -> None:
     geometry = make_geometry(holes, holes > 0, torch.rand(1, 48, 64, 3), 60.0)
 
     # Files: what is saved is loaded again; the numbers of the files themselves are checked elsewhere.
-    formats = ["png (16-bit)", "npy", *(["exr"] if find_spec("OpenEXR") else [])]
-    results["formats"] = formats
     MFSaveDepth.hidden = type("Hidden", (), {"prompt": {"1": {}}, "extra_pnginfo": {"workflow": {"nodes": []}}})
-    for format in formats:
+    for format in ("png (16-bit)", "npy", "exr"):
         for values in ("depth", "disparity (1 / depth)", "normalised (near 0, far 1)"):
             ui = MFSaveDepth.execute(geometry, f"{format[:3]}/{values[:4]}", format, values, 0.0, 0.0).ui
             (saved,) = ui["depth_files"]
@@ -84,12 +81,11 @@ def main(root: Path, work: Path) -> None:
             assert torch.equal(image[..., 0], torch.where(known, loaded["depth"], torch.zeros(()))), (format, values)
             results[f"{format} {values}"] = error(loaded["depth"][known], holes[known])
         assert path.name in input_depth_files()
-    if "exr" in formats:
-        # FFmpeg, which ComfyUI's Load Image reads with, has a reader of its own.
-        MFSaveDepth.execute(geometry, "colors", "exr", "depth", 0.0, 0.0, "RGB")
-        seen, transparent = LoadImage().load_image("colors_00001.exr [output]")
-        results["exr in Load Image"] = error(seen[..., 1], holes)
-        assert torch.equal(transparent < 0.5, holes > 0)
+    # FFmpeg, which ComfyUI's Load Image reads with, has a reader of its own.
+    MFSaveDepth.execute(geometry, "colors", "exr", "depth", 0.0, 0.0, "RGB")
+    seen, transparent = LoadImage().load_image("colors_00001.exr [output]")
+    results["exr in Load Image"] = error(seen[..., 1], holes)
+    assert torch.equal(transparent < 0.5, holes > 0)
     results["png text"] = sorted(Image.open(work / "input" / "dept_00001.png").text)
 
     args.disable_metadata = True

@@ -18,6 +18,7 @@ def main(root: Path, work: Path) -> None:
     import comfy.model_management
     import folder_paths
     import numpy as np
+    import OpenEXR
     import torch
     from comfy_extras.nodes_gaussian_splat import File3DToSplat, RenderSplat
     from comfy_extras.nodes_moge import MoGePointMapToMesh, MoGeRender
@@ -96,18 +97,15 @@ def main(root: Path, work: Path) -> None:
     results["known"] = bool(torch.equal(known[0] > 0.5, valid))
 
     # Layers.
-    if find_spec("OpenEXR"):
-        import OpenEXR
-
-        paths = saved(MFSaveLayers, geometry=batch, filename_prefix="x/l", position=True, ambient_occlusion=True,
-                      numbering="sequence")  # fmt: skip
-        results["layer_files"] = [path.name for path in paths]
-        with OpenEXR.File(str(paths[0]), separate_channels=True) as opened:
-            channels = {name: channel.pixels for name, channel in opened.channels().items()}
-            results["layer_text"] = "workflow" in opened.header()
-        results["layers"] = sorted(channels)
-        results["layer_depth"] = bool(np.array_equal(channels["Z"], torch.where(valid, depth, 0.0).numpy()))
-        results["layer_position"] = float(np.abs(channels["P.Z"] - position[0, ..., 2].numpy()).max())
+    paths = saved(MFSaveLayers, geometry=batch, filename_prefix="x/l", position=True, ambient_occlusion=True,
+                  numbering="sequence")  # fmt: skip
+    results["layer_files"] = [path.name for path in paths]
+    with OpenEXR.File(str(paths[0]), separate_channels=True) as opened:
+        channels = {name: channel.pixels for name, channel in opened.channels().items()}
+        results["layer_text"] = "workflow" in opened.header()
+    results["layers"] = sorted(channels)
+    results["layer_depth"] = bool(np.array_equal(channels["Z"], torch.where(valid, depth, 0.0).numpy()))
+    results["layer_position"] = float(np.abs(channels["P.Z"] - position[0, ..., 2].numpy()).max())
 
     # Lens effects.
     sharp = run(MFDepthOfField, geometry=geometry, focus=1.5, strength=0.1)[0][0]

@@ -49,7 +49,8 @@ def find_installation() -> Installation:
 
 def _can_run_comfyui(python: Path) -> bool:
     """Whether ComfyUI's requirements and the pack's are there; looks without importing them, which takes long."""
-    probe = "import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, ('torch', 'aiohttp', 'av', 'OpenEXR'))))"
+    needed = ("torch", "aiohttp", "av", "OpenEXR")
+    probe = f"import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, {needed})))"
     return subprocess.run([str(python), "-c", probe], capture_output=True).returncode == 0
 
 

@@ -18,8 +18,6 @@ def results(tmp_path_factory):
 
 @pytest.mark.parametrize("format", ["npy", "exr", "png (16-bit)"])
 def test_saved_depth_is_loaded_again(results, format):
-    if format not in results["formats"]:
-        pytest.skip("ComfyUI's Python has no OpenEXR: pip install OpenEXR there")
     errors = {name: value for name, value in results.items() if name.startswith(f"{format} ")}
     # What Load Image makes of channels R, G and B.
     assert errors.pop("exr in Load Image", 0) == 0
