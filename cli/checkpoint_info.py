@@ -14,6 +14,7 @@ from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError, Dist
 from ..mforce_core.parts import BUILT_IN_LICENSE, is_built_in, model_path
 from ..mforce_core.weights.bundle import PartSummary, describe_parts
 from ..mforce_core.weights.header import CheckpointHeader, check_tensors, read_header
+from ..mforce_core.weights.named_parts import Part, named_part, portable
 from .memory_table import memory_of
 
 #: FLUX.2-klein sizes by hidden size.
@@ -48,6 +49,9 @@ class CheckpointSummary:
         other_tensors: the number of those that are not of the transformer.
         parts: text encoders and autoencoder inside the file.
         beside: names of the other parts found in the folder.
+        named: what the folder's ``config.json`` names, by its key: the base that the weights are an update of, the text
+            encoder, the autoencoder.
+        update: name of the file that is added to the base, which all counts above are of; None where there is no base.
         license: a sentence.
         problems: sentences; none when the checkpoint can be used.
     """
@@ -68,6 +72,8 @@ class CheckpointSummary:
     other_tensors: int
     parts: list[PartSummary]
     beside: list[str]
+    named: dict[str, str]
+    update: str | None
     license: str
     problems: list[str]
 
@@ -118,6 +124,8 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> CheckpointSummar
         other_tensors=len(header.others),
         parts=describe_parts(path) if header.others else [],
         beside=_beside(path),
+        named=_named(path),
+        update=None if header.update is None else header.update.name,
         license=_LICENSES[kind] if declared is None else f"The weights say that they are under {declared[:80]}.",
         problems=problems,
     )
@@ -135,6 +143,12 @@ def _kind(header: CheckpointHeader, architecture: Architecture | None) -> str:
     base = _KLEIN[architecture.hidden_size]
     context = {"klein-4B": 7680, "klein-9B": 12288}[base]
     return base if replace(architecture, context_in_dim=context) == architecture else "other"
+
+
+def _named(path: Path) -> dict[str, str]:
+    parts: tuple[Part, ...] = ("base", "text_encoder", "vae")
+    found = {part: named_part(path, part) for part in parts}
+    return {part: portable(file) for part, file in found.items() if file is not None}
 
 
 def _beside(path: Path) -> list[str]:

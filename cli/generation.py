@@ -35,6 +35,11 @@ def prepare(settings: Settings) -> tuple[Settings, Parts]:
     return resolve(settings, parts), parts
 
 
+def made_for_few_steps(model: str, text_encoder: str | None, vae: str | None) -> bool:
+    """Whether a model says so; the arguments are as in `Settings`."""
+    return find_parts(model, text_encoder, vae).header().config.distilled is not None
+
+
 def fit_to_model(settings: Settings, given: Collection[str]) -> Settings:
     """Settings with what the model asks for where the person did not; ``given`` names what was.
 

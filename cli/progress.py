@@ -37,7 +37,10 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def progress_bars(*descriptions: str) -> Iterator[tuple[Callable[[int, int], None], ...]]:
-    """Yield an ``advance`` for each of several bars, one below the other."""
+    """Yield an ``advance`` for each of several bars, one below the other.
+
+    An error that comes before a bar has moved takes the bar away: it would stand empty above the error's sentence.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -47,7 +50,13 @@ def progress_bars(*descriptions: str) -> Iterator[tuple[Callable[[int, int], Non
     )
     with Progress(*columns, console=messages) as bar:
         tasks = [bar.add_task(description, total=None) for description in descriptions]
-        yield tuple(partial(_advance, bar, task) for task in tasks)
+        try:
+            yield tuple(partial(_advance, bar, task) for task in tasks)
+        except BaseException:
+            for task in tasks:
+                if bar.tasks[task].total is None:
+                    bar.update(task, visible=False)
+            raise
 
 
 def _advance(bar: Progress, task: TaskID, done: int, total: int) -> None:

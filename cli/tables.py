@@ -21,13 +21,15 @@ _FEW = 6
 def print_checkpoint(found: CheckpointSummary) -> None:
     """Print the answer of `describe_checkpoint`."""
     architecture = {} if found.architecture is None else found.architecture.to_dict()
+    kind = found.kind if found.variant is None else f"{found.kind}, {found.variant}"
     rows = {
-        "kind": found.kind if found.variant is None else f"{found.kind}, {found.variant}",
+        "kind": kind if found.update is None else f"{kind}: the base below with {found.update}, a LoRA, added to it",
         "parameters": f"{found.parameters:,} in {found.tensors} tensors",
         "file size": f"{found.bytes / 2**20:,.1f} MiB",
         "dtype": ", ".join(f"{name} ({count})" for name, count in found.dtypes.items()),
         "name prefix": repr(found.prefix),
         "beside it": ", ".join(found.beside) or "nothing",
+        **{_spaced(part): name for part, name in found.named.items()},
         **{name: str(value) for name, value in architecture.items()},
         "license": found.license,
     }

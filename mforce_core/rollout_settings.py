@@ -103,9 +103,10 @@ def needless_guidance(distilled: Distilled | None, cfg: float) -> str | None:
     """A sentence where a model that has its guidance inside is to get more of it."""
     if distilled is None or cfg <= 1:
         return None
+    others = f" ({distilled.exceptions})" if distilled.exceptions else ""
     return (
-        f"This model was made for {distilled.steps} steps without guidance: a cfg of {cfg:g} doubles the time and "
-        "exaggerates what the model does by itself; set it to 1."
+        f"This model was made for {distilled.steps} steps without guidance{others}: a cfg of {cfg:g} doubles the time "
+        "and exaggerates what the model does by itself; set it to 1."
     )
 
 

@@ -51,9 +51,10 @@ class MFLoadModel(Node):
                     options=[NANO, NANO_FAST, *checkpoint_names()],
                     default=NANO,
                     tooltip=(
-                        "The built-in nano (128x128 pictures, runs on a CPU), nano-fast (the same in 4 steps without"
-                        " guidance: steps 4, cfg 1), or a Modality Forcing checkpoint from models/diffusion_models: a"
-                        " .safetensors or .gguf file, or a folder. A config.json next to the file is read."
+                        "The built-in nano (128x128 pictures, runs on a CPU), nano-fast (the same without guidance in"
+                        " few steps: cfg 1 and steps 4, or 1 from image to depth and 6 from depth to image), or a"
+                        " Modality Forcing checkpoint from models/diffusion_models: a .safetensors or .gguf file, or a"
+                        " folder. A config.json next to the file is read."
                     ),
                 ),
                 io.Combo.Input(

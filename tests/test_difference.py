@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("typer")
 
+from command_line import run
 from typer.testing import CliRunner
 
 from mforce import Pipeline
@@ -198,6 +199,13 @@ def test_what_cannot_be_written_or_read_is_said(models, tmp_path):
     assert (result.exit_code, "--to int4 is unknown" in " ".join(result.output.split())) == (2, True)
 
 
+@pytest.mark.parametrize("more", [(), ("--calibrate", 1, "--text-encoder", model_path("nano"))])
+def test_no_empty_bars_stand_above_an_early_error(models, tmp_path, more):
+    said = run("difference", *models, tmp_path / "y.safetensors", "--megabytes", 0.0001, *more, code=2)
+    assert "too few" in said
+    assert not {"Decomposing", "Running"} & set(said.split())
+
+
 def test_the_command_writes_the_same_file(models, tmp_path):
     base, student = models
     write_difference(base, student, tmp_path / "a.safetensors", size=30_000)
@@ -217,6 +225,10 @@ def test_nano_fast_is_nano_with_its_file():
     assert set(parts.files()["model"]) >= {own, nano / "model.safetensors"}
     assert parts.text_encoder.parent == parts.vae == nano
     assert sum(file.stat().st_size for file in model_path("nano-fast").rglob("*") if file.is_file()) < 15e6
+    described = json.loads(run("info", "nano-fast", "--json"))
+    assert described["named"] == dict.fromkeys(("base", "text_encoder", "vae"), "mforce:models/nano")
+    assert described["update"] == UPDATE_FILE
+    assert {UPDATE_FILE, "mforce:models/nano"} <= set(run("info", "nano-fast").replace(",", " ").split())
     with safe_open(own, "pt") as file:
         assert Distilled(**json.loads(file.metadata()["distilled"])) == read_header(parts.model).config.distilled
 

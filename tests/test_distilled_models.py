@@ -12,7 +12,7 @@ import torch
 
 pytest.importorskip("typer")
 
-from command_line import run
+from command_line import run, run_unwrapped
 from typer.testing import CliRunner
 
 from mforce import Pipeline
@@ -83,7 +83,17 @@ def test_what_a_person_asks_for_counts(model: Path, tmp_path: Path) -> None:
     said = run(*words, "--output", tmp_path / "a")
     made = settings_of(tmp_path / "a")
     assert [made[name] for name in ("steps", "cfg", "path", "tilt")] == [2, 3.0, None, 0]
-    assert "was made for 3 steps without guidance" in " ".join(said.split())
+    assert "was made for 3 steps without guidance (2 from image to depth and 5 from" in " ".join(said.split())
+
+
+def test_fast_says_that_it_changes_nothing(model: Path, tmp_path: Path) -> None:
+    joint = ("joint", "a red sphere", "--model", model, "--size", "32x32")
+    assert "--fast changes nothing" in run_unwrapped(*joint, "--fast", "--output", tmp_path / "a")
+    assert settings_of(tmp_path / "a")["path"] == PATH
+    map_to_picture = ("d2i", tmp_path / "a/depth.npy", "a red sphere", "--model", model, "--follow", 1)
+    assert "--fast changes nothing" in run_unwrapped(*map_to_picture, "--fast", "--output", tmp_path / "b")
+    made = settings_of(tmp_path / "b")
+    assert [made[name] for name in ("steps", "cfg", "path", "sampler", "follow")] == [5, 1.0, None, "dpmpp_2m", 1]
 
 
 def test_the_demo_and_the_evaluation_do(model: Path, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ Fast = Annotated[
     sampling_option(
         "--fast",
         help=f"A fourth of the time for nearly the same picture: --steps {FAST_STEPS} --sampler {FAST_SAMPLER} and "
-        f"sigma={FAST_SIGMA} in the path.",
+        f"sigma={FAST_SIGMA} in the path. A model of few steps keeps its own.",
     ),
 ]
 Sampler = Annotated[str, sampling_option(help=f"Solver of the steps: {', '.join(SAMPLERS)}.")]

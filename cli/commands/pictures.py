@@ -48,7 +48,7 @@ def joint(
         if "tilt" in shared["given"] and "path" in shared["given"]:
             raise ValueError("--path says which stream leads: leave --tilt out, or write --path 'tilt log2_alpha=...'.")
         if fast:
-            shared |= _fast(f"tilt log2_alpha={tilt}", shared["given"])
+            shared |= _fast(f"tilt log2_alpha={tilt}", shared)
         tilted = None if shared["path"] else tilt
         starts = _starts(strength, start_image=start_image, start_depth=start_depth)
         settings = _settings(
@@ -142,8 +142,8 @@ def d2i(
 ) -> None:
     """Depth to image."""
     with report_errors(shared["debug"]):
-        if fast:
-            shared |= _fast("d2i" if follow is None else f"d2i log2_alpha={follow}", shared["given"])
+        if fast and (faster := _fast("d2i" if follow is None else f"d2i log2_alpha={follow}", shared)):
+            shared |= faster
             follow = None  # it is in the path
         settings = _settings(
             "d2i", prompt, source=depth, disparity=disparity, far_to_near=far_to_near, mask=mask, follow=follow,
@@ -200,16 +200,23 @@ def demo(
         run_demo(output or default_output("demo"), model, steps, seed, device, overwrite=overwrite)
 
 
-def _fast(usual: str, given: set[str]) -> dict[str, Any]:
-    """What `--fast` stands for, as if it had been given.
+def _fast(usual: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What `--fast` stands for, as if it had been given; nothing for a model of few steps, which is faster by itself.
 
     Raises:
         ValueError: an option that it decides is given beside it.
     """
+    given = shared["given"]
     chosen = {"steps": FAST_STEPS, "sampler": FAST_SAMPLER, "path": f"{usual} sigma={FAST_SIGMA}"}
     for name in chosen:
         if name in given:
             raise ValueError(f"--fast has {name} of its own: leave --{name} out, or --fast.")
+    from .. import generation
+    from ..progress import say
+
+    if generation.made_for_few_steps(**model_files(shared["model"], shared["text_encoder"], shared["vae"])):
+        say("--fast changes nothing: this model was made for few steps, and takes them by itself.")
+        return {}
     return {**chosen, "given": given | set(chosen)}
 
 
