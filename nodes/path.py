@@ -169,5 +169,5 @@ class MFPath(Node):
 def _shift_input(name: str, default: float, tooltip: str) -> io.Input:
     least = 0.05 if name.endswith("sigma") else -20.0
     return io.Float.Input(
-        name, default=default, min=least, max=20.0, step=0.1, round=0.01, advanced=True, tooltip=tooltip
+        name, default=default, min=least, max=20.0, step=0.05, round=0.01, advanced=True, tooltip=tooltip
     )

@@ -1,6 +1,7 @@
 """The shipped workflows against the node definitions that a real ComfyUI 0.33 gave."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,15 @@ def test_every_required_input_has_a_value_within_its_limits(workflow):
                 assert value in [choice["key"] if isinstance(choice, dict) else choice for choice in choices], label
             elif kind in ("INT", "FLOAT"):
                 assert options["min"] <= value <= options["max"], label
+
+
+def test_a_number_is_shown_with_all_its_decimals(workflow):
+    """The frontend shows as many as the widget's step has."""
+    for node in nodes_of(workflow):
+        inputs, read = read_node(node, OBJECT_INFO[node["type"]])
+        for name, (kind, options) in inputs.items():
+            if kind == "FLOAT" and not isinstance(value := read.get(name, 0), list):
+                assert round(value, max(-math.floor(math.log10(options["step"])), 0)) == value, f"{node['type']}.{name}"
 
 
 def test_sockets_are_those_of_the_definitions(workflow):
