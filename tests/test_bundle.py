@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,20 +10,19 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_qwen import HIDDEN, qwen_config
 
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.cli.tables import print_checkpoint
 from mforce.mforce_core import Pipeline, load_autoencoder, load_model, load_text_encoder
 from mforce.mforce_core.conversion.bundling import BundleError, text_encoder_part
 from mforce.mforce_core.conversion.convert import ConversionError, convert_model
-from mforce.mforce_core.model.config import Architecture
-from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.parts import Parts, find_parts
 from mforce.mforce_core.weights.bundle import text_encoder_names
 from mforce.mforce_core.weights.checkpoint import save_model
 from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.quantization import read_marker
+from tiny_model import TINY, random_model
+from tiny_qwen import HIDDEN, qwen_config
 
 ROOT = Path(__file__).parent.parent
 NANO = ROOT / "models" / "nano"
@@ -204,19 +204,8 @@ def small(tmp_path_factory):
     """A random transformer that takes the features of a Qwen3 of HIDDEN features, and that Qwen3 in two shards."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("small")
-    architecture = Architecture(
-        context_in_dim=3 * HIDDEN,
-        hidden_size=32,
-        num_heads=2,
-        depth_double=1,
-        depth_single=1,
-        depth_decoder_num_layers=1,
-        axes_dim=(4, 4, 4, 4),
-    )
-    torch.manual_seed(0)
-    transformer = ModalityForcingTransformer(architecture)
-    for parameter in transformer.parameters():
-        torch.nn.init.normal_(parameter, 0, 0.05)
+    sizes = replace(TINY, in_channels=128, depth_channels=256, context_in_dim=3 * HIDDEN)
+    transformer = random_model(sizes, std=0.05)
     save_model(transformer, folder / "model", dtype=torch.float32)
     qwen = transformers.Qwen3ForCausalLM(qwen_config(64, layers=28)).bfloat16()
     qwen.save_pretrained(folder / "qwen", max_shard_size="40KB")

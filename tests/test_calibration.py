@@ -17,24 +17,15 @@ from mforce.mforce_core.calibration.questions import questions
 from mforce.mforce_core.conversion.difference import write_difference
 from mforce.mforce_core.conversion.measure import Measure, components, spectrum, stored_pair, stored_whole
 from mforce.mforce_core.encoders.words import WORDS_FILE, WordTextEncoder
-from mforce.mforce_core.model.config import Architecture, Distilled, Schedule
+from mforce.mforce_core.model.config import Distilled, Schedule
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.weights.checkpoint import save_model
 from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.reading import read_weights
 from mforce.mforce_core.weights.update import UPDATE_FILE
+from tiny_model import WIDER, random_model
 
-SIZES = Architecture(
-    in_channels=32,
-    context_in_dim=32,
-    hidden_size=96,
-    num_heads=2,
-    depth_double=1,
-    depth_single=1,
-    depth_decoder_num_layers=1,
-    axes_dim=(12, 12, 12, 12),
-)
 GRID = (2, 2)
 WAY = Distilled(2, "points 1,1 0,1 0,0", i2d_steps=1)
 FP8 = torch.float8_e4m3fn
@@ -107,10 +98,7 @@ def test_rounding_costs_less_with_the_measure():
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base with words, and a model all of whose weights moved a little."""
     folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    model = ModalityForcingTransformer(SIZES)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+    model = random_model(WIDER, std=0.1)
     save_model(model, folder / "base", dtype=torch.float32, image_size=(32, 32))
     WordTextEncoder.random(["a", "red", "sphere", "on", "floor"], 32, 4).save(folder / "base" / WORDS_FILE)
     with torch.no_grad():
@@ -127,7 +115,7 @@ def calibration(path: Path, memory: int = 1 << 30, prompts: int = 6) -> Calibrat
 
 
 def loaded(state: dict[str, torch.Tensor]) -> ModalityForcingTransformer:
-    model = ModalityForcingTransformer(SIZES)
+    model = ModalityForcingTransformer(WIDER)
     model.load_state_dict({name: weight.float() for name, weight in state.items()})
     return model.requires_grad_(False).eval()
 
@@ -222,7 +210,7 @@ def test_a_model_is_not_run_for_a_file_that_cannot_be_made(models, tmp_path):
     base, student = models
     made, other = tmp_path / "x.safetensors", tmp_path / "other"
     made.touch()
-    save_model(ModalityForcingTransformer(replace(SIZES, hidden_size=48, axes_dim=(6, 6, 6, 6))), other)
+    save_model(ModalityForcingTransformer(replace(WIDER, hidden_size=48, axes_dim=(6, 6, 6, 6))), other)
     for arguments, sentence in (
         ((base, student, made), "exists already"),
         ((base, other, tmp_path / "y.safetensors"), "is not of the architecture"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,7 +21,6 @@ pytest.importorskip("typer")
 pytest.importorskip("OpenEXR")
 
 from command_line import run
-
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.kernels import back_end
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
@@ -28,18 +28,9 @@ from mforce.mforce_core.encoders.words import WordTextEncoder
 from mforce.mforce_core.model.config import Architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.weights.checkpoint import save_model
+from tiny_model import TINY
 
-ARCHITECTURE = Architecture(
-    in_channels=128,
-    depth_channels=256,
-    context_in_dim=24,
-    hidden_size=32,
-    num_heads=2,
-    depth_double=1,
-    depth_single=1,
-    depth_decoder_num_layers=1,
-    axes_dim=(4, 4, 4, 4),
-)
+ARCHITECTURE = replace(TINY, in_channels=128, depth_channels=256, context_in_dim=24)
 FILES = {
     "rgb.png",
     "depth.npy",

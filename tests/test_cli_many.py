@@ -13,7 +13,6 @@ pytest.importorskip("OpenEXR")
 pytest.importorskip("trimesh")
 
 from command_line import run_unwrapped as run
-
 from mforce.cli import many
 from mforce.cli.picture_list import find_pictures
 from mforce.mforce_core.depth.files import read_depth

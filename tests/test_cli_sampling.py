@@ -12,7 +12,6 @@ pytest.importorskip("typer")
 pytest.importorskip("OpenEXR")
 
 from command_line import run_unwrapped as run
-
 from mforce import Pipeline
 from mforce.evaluation import comparison, sampling_study
 from mforce.evaluation.sampling_subject import Way

@@ -7,11 +7,11 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
-import marigold_files
 import numpy as np
 import pytest
 from PIL import Image
 
+import marigold_files
 from mforce.evaluation.depth import marigold_layout, moge_layout
 from mforce.evaluation.depth.marigold_layout import MarigoldDataSet
 from mforce.evaluation.depth.moge_layout import MogeDataSet, MogeSize

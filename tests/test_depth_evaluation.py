@@ -6,16 +6,16 @@ import shutil
 import types
 from pathlib import Path
 
-import marigold_files
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import marigold_files
+
 pytest.importorskip("typer")
 
 from command_line import run
-
 from mforce.cli import depth_evaluation
 from mforce.cli.depth_evaluation import evaluate_depth
 from mforce.cli.spread import Workers, spread

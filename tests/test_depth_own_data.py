@@ -4,15 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import marigold_files
 import numpy as np
 import pytest
 from PIL import Image
 
+import marigold_files
+
 pytest.importorskip("typer")
 
 from command_line import run_unwrapped as run
-
 from mforce.evaluation.depth.alignment import Limits
 from mforce.evaluation.depth.center_crop import CenterCropped
 from mforce.evaluation.depth.datasets import DataSpec, open_data

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("typer")
 
-from command_line import run
 from typer.testing import CliRunner
 
+from command_line import run
 from mforce import Pipeline
 from mforce.cli.app import app
 from mforce.cli.lora_info import describe_lora
@@ -21,25 +21,15 @@ from mforce.mforce_core import sample
 from mforce.mforce_core.conversion.convert import ConversionError, convert_model
 from mforce.mforce_core.conversion.difference import write_difference
 from mforce.mforce_core.conversion.keeping import choose
-from mforce.mforce_core.model.config import Architecture, Distilled
-from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from mforce.mforce_core.model.config import Distilled
 from mforce.mforce_core.parts import find_parts, model_path
 from mforce.mforce_core.weights.checkpoint import load_model, save_model
 from mforce.mforce_core.weights.header import read_header
 from mforce.mforce_core.weights.reading import read_weight, read_weights
 from mforce.mforce_core.weights.tensor_files import CheckpointError
 from mforce.mforce_core.weights.update import PAIR, UPDATE_FILE, read_update
+from tiny_model import WIDER, random_model
 
-SIZES = Architecture(
-    in_channels=32,
-    context_in_dim=32,
-    hidden_size=96,
-    num_heads=2,
-    depth_double=1,
-    depth_single=1,
-    depth_decoder_num_layers=1,
-    axes_dim=(12, 12, 12, 12),
-)
 MADE_FOR = Distilled(4, "points 1,1 0,1 0,0")
 EVEN, NARROW = "single_blocks.0.linear1.weight", "single_blocks.0.linear2.weight"
 SCALE = "single_blocks.0.norm.query_norm.scale"
@@ -49,10 +39,7 @@ SCALE = "single_blocks.0.norm.query_norm.scale"
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base, and a model that differs from it evenly in one matrix, by rank 3 in another, and in a scale."""
     folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    model = ModalityForcingTransformer(SIZES)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+    model = random_model(WIDER, std=0.1)
     save_model(model, folder / "base", dtype=torch.float32)
     state = dict(model.named_parameters())
     with torch.no_grad():

@@ -12,9 +12,9 @@ from scipy import linalg
 
 pytest.importorskip("typer")
 
-from command_line import run
 from typer.testing import CliRunner
 
+from command_line import run
 from mforce.cli import distillation
 from mforce.cli.app import app
 from mforce.cli.commands.students import _named

@@ -12,9 +12,9 @@ import torch
 
 pytest.importorskip("typer")
 
-from command_line import run, run_unwrapped
 from typer.testing import CliRunner
 
+from command_line import run, run_unwrapped
 from mforce import Pipeline
 from mforce.cli import web_app
 from mforce.cli.app import app

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,11 +22,10 @@ from mforce.mforce_core.full_size.refine_both import refine_both
 from mforce.mforce_core.full_size.snapping import snap_edges, snap_rows
 from mforce.mforce_core.full_size.tile_model import TileModel, tile_path, tile_steps
 from mforce.mforce_core.full_size.tiles import Blend, plan_tiles
-from mforce.mforce_core.model.config import Architecture
-from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.networks import Networks
 from mforce.mforce_core.release import MIN_DEPTH_TIME
 from mforce.scenes import render, sample_layouts
+from tiny_model import TINY, random_model
 
 SIDE = st.integers(1, 90)
 
@@ -301,18 +301,12 @@ def test_image_to_depth_at_full_size(nano, scene):
 
 
 def test_tiles_take_the_guidance_that_a_model_embeds():
-    architecture = Architecture(
-        in_channels=8, depth_channels=256, context_in_dim=12, hidden_size=32, num_heads=2, axes_dim=(4, 4, 4, 4),
-        depth_double=1, depth_single=1, depth_decoder_num_layers=1, use_guidance_embed=True,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model, text = ModalityForcingTransformer(architecture), torch.randn(1, 3, architecture.context_in_dim)
-    for parameter in model.parameters():  # some are 0 at first
-        torch.nn.init.normal_(parameter, std=0.2)
+    sizes = replace(TINY, depth_channels=256, use_guidance_embed=True)
+    model, text = random_model(sizes, std=0.2), torch.randn(1, 3, sizes.context_in_dim)
 
     class Autoencoder:
         def encode(self, image):
-            return torch.ones(len(image), architecture.in_channels, image.shape[2] // 16, image.shape[3] // 16)
+            return torch.ones(len(image), sizes.in_channels, image.shape[2] // 16, image.shape[3] // 16)
 
     def made(guidance):
         networks = Networks(model, Autoencoder(), text, text, guidance)

@@ -12,7 +12,6 @@ from PIL import Image
 pytest.importorskip("typer")
 
 from command_line import run
-
 from mforce.cli import image_evaluation
 from mforce.evaluation.images import libraries
 from mforce.evaluation.images.libraries import clip_scores, distances

@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from mforce.kernels import BackEndUnavailable, Modulation, Segment, adaln, back_
 from mforce.kernels.choice import candidates
 from mforce.kernels.registry import Call, log_once
 from mforce.mforce_core import load_model
-from mforce.mforce_core.model.config import Architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
+from tiny_model import TINY
 
 GOLDEN = Path(__file__).parent / "golden"
 GRID = (2, 2)
@@ -27,18 +28,7 @@ back_ends = pytest.mark.parametrize("name", ["reference", pytest.param("triton",
 
 def tiny_model() -> ModalityForcingTransformer:
     torch.manual_seed(0)
-    sizes = Architecture(
-        in_channels=8,
-        depth_channels=16,
-        context_in_dim=12,
-        hidden_size=32,
-        num_heads=2,
-        depth_double=1,
-        depth_single=2,
-        depth_decoder_num_layers=1,
-        axes_dim=(4, 4, 4, 4),
-    )
-    return ModalityForcingTransformer(sizes).to(DEVICE)
+    return ModalityForcingTransformer(replace(TINY, depth_single=2)).to(DEVICE)
 
 
 def tiny_inputs(batch: int = 2) -> tuple:

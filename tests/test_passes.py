@@ -6,7 +6,6 @@ import numpy as np
 import OpenEXR
 import pytest
 import torch
-from test_render_view import CAMERA, SIZE, STILL, surface_of, trace
 
 from mforce.mforce_core.depth.edges import depth_edges
 from mforce.mforce_core.depth.files import read_depth
@@ -18,6 +17,7 @@ from mforce.mforce_core.scene3d.passes import ambient_occlusion, normal_pass, po
 from mforce.mforce_core.scene3d.point_cloud import camera_points
 from mforce.mforce_core.scene3d.render_view import render_view
 from mforce.mforce_core.scene3d.stereo import CENTERED, LAYOUTS, LEFT_IS_PICTURE, compose, eye_cameras
+from test_render_view import CAMERA, SIZE, STILL, surface_of, trace
 
 ALL = torch.ones(SIZE, SIZE, dtype=torch.bool)
 

@@ -1,17 +1,17 @@
 """The Qwen3 text features, on a tiny random Qwen3 and a tokenizer made here."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from tiny_qwen import HIDDEN, qwen_config
 
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
 from mforce.mforce_core.encoders.qwen import LAYERS, load_qwen_text_encoder
-from mforce.mforce_core.model.config import Architecture
-from mforce.mforce_core.model.transformer import ModalityForcingTransformer
 from mforce.mforce_core.release import TEXT_TOKENS
 from mforce.mforce_core.weights.checkpoint import save_model
+from tiny_model import TINY, random_model
+from tiny_qwen import HIDDEN, qwen_config
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -82,19 +82,8 @@ def test_the_command_line_runs_a_model_without_text_encoder(qwen, tmp_path):
     from mforce.cli.app import app
 
     def run(features, out):
-        architecture = Architecture(
-            context_in_dim=features,
-            hidden_size=32,
-            num_heads=2,
-            depth_double=1,
-            depth_single=1,
-            depth_decoder_num_layers=1,
-            axes_dim=(4, 4, 4, 4),
-        )
-        torch.manual_seed(0)
-        transformer = ModalityForcingTransformer(architecture)
-        for parameter in transformer.parameters():
-            torch.nn.init.normal_(parameter, 0, 0.05)
+        sizes = replace(TINY, in_channels=128, depth_channels=256, context_in_dim=features)
+        transformer = random_model(sizes, std=0.05)
         save_model(transformer, tmp_path / "model", dtype=torch.float32)
         arguments = ["joint", "a ball", "--model", tmp_path / "model", "--text-encoder", qwen[0]]
         arguments += ["--vae", tmp_path / "vae.safetensors", "--size", 32, "--steps", 1, "-o", out]

@@ -5,18 +5,7 @@ import torch
 
 from mforce.mforce_core.model.config import VARIANTS, Architecture, ConfigError, infer_architecture
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
-
-TINY = Architecture(
-    in_channels=8,
-    depth_channels=16,
-    context_in_dim=12,
-    hidden_size=32,
-    num_heads=2,
-    depth_double=1,
-    depth_single=1,
-    depth_decoder_num_layers=1,
-    axes_dim=(4, 4, 4, 4),
-)
+from tiny_model import TINY
 
 
 def on_meta(architecture: Architecture) -> ModalityForcingTransformer:

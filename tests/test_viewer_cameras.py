@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation, Slerp
-from test_render_view import CAMERA, SIZE, STILL, surface_of, trace
 
 from mforce.mforce_core.scene3d.point_cloud import PointCloud, intrinsics_from_fov, merge, unproject
 from mforce.mforce_core.scene3d.point_cloud_files import read_ply, to_ply
@@ -14,6 +13,7 @@ from mforce.mforce_core.scene3d.poses import Pose, extrinsics_of, moved
 from mforce.mforce_core.scene3d.render_view import render_view
 from mforce.mforce_core.scene3d.side_by_side import in_order
 from mforce.mforce_core.scene3d.viewer import AS_IT_IS, between, cloud_stage, shot_of
+from test_render_view import CAMERA, SIZE, STILL, surface_of, trace
 
 
 def xyz(values):
