@@ -1,37 +1,13 @@
-"""Typed training configuration: what a run can be told, section by section.
-
-The docstring under a key is its meaning on the reference page (:mod:`.keys`); ``paper=`` is what the paper discloses.
-"""
+"""Typed training configuration: what a run can be told, section by section."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import model_validator
 
 from ..mforce_core.model.config import Architecture
 from ..mforce_core.release import CFG, RELEASE_SIZE, SHIFT_MU, TEXT_TOKENS
-from ..mforce_core.weights.named_parts import PACKAGE_PREFIX, in_package
-
-
-def _inside_package(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(PACKAGE_PREFIX):
-        return in_package(value)
-    return value
-
-
-#: A path of the user's, or ``mforce:...`` for a file of the package.
-AnyPath = Annotated[Path, BeforeValidator(_inside_package)]
-
-
-def _key(default: Any = ..., *, paper: str | None = None, **bounds: Any) -> Any:
-    """A key with its default, the paper's value and its bounds."""
-    return Field(default, json_schema_extra=None if paper is None else {"paper": paper}, **bounds)
-
-
-class Section(BaseModel):
-    """Part of a configuration file: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from .section import AnyPath, Section, key
 
 
 class ArchitectureConfig(Section):
@@ -63,13 +39,11 @@ class ArchitectureConfig(Section):
     """The base is guidance-distilled."""
     cross_stream_timestep_mixing: bool = Architecture.cross_stream_timestep_mixing
     """Each stream also sees the other's noise level, through gates that start at zero."""
-    num_kv_heads: int = _key(Architecture.num_kv_heads, ge=0)
+    num_kv_heads: int = key(Architecture.num_kv_heads, ge=0)
     """Heads of keys and values, which queries share in groups; 0 is as many as attention heads."""
-    rgb_prediction: Literal["velocity", "clean"] = _key(
-        "velocity", paper="velocity; clean in the scaling study (eq. 9)"
-    )
+    rgb_prediction: Literal["velocity", "clean"] = key("velocity", paper="velocity; clean in the scaling study (eq. 9)")
     """What the RGB output is; ``clean`` latents are trained by the velocity that they imply."""
-    depth_lapped: bool = _key(Architecture.depth_lapped, paper="false")
+    depth_lapped: bool = key(Architecture.depth_lapped, paper="false")
     """Depth patches overlap, which leaves no steps at their borders; for a depth stream trained from its start."""
 
 
@@ -80,7 +54,7 @@ class MixturePart(Section):
     """Folder that ``mforce data encode`` wrote, in the folder ``data.latents`` where that is given."""
     shards: tuple[str, ...] = ()
     """Folders, tar files or patterns instead, with ``source = "stream"``."""
-    weight: float = _key(gt=0)
+    weight: float = key(gt=0)
     """Share of the rows, over the sum of all weights."""
 
 
@@ -99,12 +73,12 @@ class DataConfig(Section):
     """Autoencoder of a stream."""
     size: tuple[int, int] = (RELEASE_SIZE, RELEASE_SIZE)
     """Height and width of the pictures: a stream cuts them to it; otherwise only the plan uses it."""
-    buckets: bool = _key(False, paper="true (FLUX.2-klein-9B)")
+    buckets: bool = key(False, paper="true (FLUX.2-klein-9B)")
     """A stream keeps the shapes of pictures: ``size``, a square, has the longer side of each, and a batch has pictures
     of one shape. Encoded samples have the shapes that ``mforce data encode --buckets`` gave them."""
-    text_tokens: int = _key(TEXT_TOKENS, gt=0)
+    text_tokens: int = key(TEXT_TOKENS, gt=0)
     """Length of a prompt's features; only the plan uses it."""
-    caption_dropout: float = _key(0.1, ge=0, le=1)
+    caption_dropout: float = key(0.1, ge=0, le=1)
     """Probability that a caption becomes the empty one, for classifier-free guidance."""
     on_device: bool = False
     """Keep all encoded samples in the memory of every device and draw noise there, for models whose steps take less
@@ -150,47 +124,47 @@ class OptimizerConfig(Section):
 
     name: Literal["adamw", "muon"] = "adamw"
     """``muon`` updates the blocks' matrices with Muon and the rest with AdamW."""
-    learning_rate: float = _key(gt=0)
+    learning_rate: float = key(gt=0)
     """At its peak."""
-    weight_decay: float = _key(0.01, ge=0)
+    weight_decay: float = key(0.01, ge=0)
     """Decoupled from the gradient."""
-    warmup_steps: int = _key(200, ge=0)
+    warmup_steps: int = key(200, ge=0)
     """Steps of linear rise; shortened in proportion where warm-up and cool-down exceed the run."""
-    cooldown_steps: int = _key(2000, ge=0)
+    cooldown_steps: int = key(2000, ge=0)
     """Steps of linear fall to zero at the end of the run."""
-    gradient_clip: float = _key(1.0, gt=0)
+    gradient_clip: float = key(1.0, gt=0)
     """Largest norm of the gradient."""
-    ema_decay: float = _key(0.999, ge=0, lt=1)
+    ema_decay: float = key(0.999, ge=0, lt=1)
     """Of the exponential moving average, which is what a run exports."""
 
 
 class RecipeConfig(Section):
     """Tasks, noise levels, losses and the start of the depth stream."""
 
-    time_mu: float = _key(SHIFT_MU, paper="1.1")
+    time_mu: float = key(SHIFT_MU, paper="1.1")
     """Shift of the noise levels: a logit-normal draw is ``sigmoid(mu + n)``."""
-    depth_times: Literal["logit_normal", "plateau"] = _key("logit_normal", paper="plateau")
+    depth_times: Literal["logit_normal", "plateau"] = key("logit_normal", paper="plateau")
     """Distribution of depth's noise levels; ``plateau`` is constant from the mode of the logit-normal density to 1."""
-    probability_i2d: float = _key(0.2, ge=0, le=1, paper="0.2")
+    probability_i2d: float = key(0.2, ge=0, le=1, paper="0.2")
     """Share of samples with clean RGB: depth from image."""
-    probability_d2i: float = _key(0.2, ge=0, le=1, paper="0.2")
+    probability_d2i: float = key(0.2, ge=0, le=1, paper="0.2")
     """Share of samples with clean depth: image from depth."""
-    depth_loss_weight: float = _key(1.0, ge=0)
+    depth_loss_weight: float = key(1.0, ge=0)
     """Factor of the depth loss beside the RGB loss."""
-    depth_weighting: Literal["uniform", "relative", "velocity"] = _key("relative", paper="velocity (eq. 7)")
+    depth_weighting: Literal["uniform", "relative", "velocity"] = key("relative", paper="velocity (eq. 7)")
     """Division of depth's error before squaring: nothing; distance to the nearer end of (0, 2), which makes it
     relative; or noise level, floored at 0.05, which makes it the error of the implied velocity."""
-    gradient_weight: float = _key(0.0, ge=0)
+    gradient_weight: float = key(0.0, ge=0)
     """Factor of the gradient-matching loss on depth, which also sees the borders between tokens; 0 leaves it out."""
-    sparse_probability: float = _key(0.5, ge=0, le=1)
+    sparse_probability: float = key(0.5, ge=0, le=1)
     """Share of samples whose depth loses pixels, as sparse sensors do."""
-    depth_share: float = _key(1.0, gt=0, le=1)
+    depth_share: float = key(1.0, gt=0, le=1)
     """Share of pixels that every depth map keeps."""
-    distillation_high: float = _key(1.0, ge=0, paper="not disclosed; above distillation_low")
+    distillation_high: float = key(1.0, ge=0, paper="not disclosed; above distillation_low")
     """Weight of self-distillation where depth is all noise (eq. 8)."""
-    distillation_low: float = _key(0.1, ge=0, paper="not disclosed")
+    distillation_low: float = key(0.1, ge=0, paper="not disclosed")
     """Weight of self-distillation where depth is clean (eq. 8)."""
-    depth_start: Literal["gated", "image", "fresh", "paper"] = _key("gated", paper="paper")
+    depth_start: Literal["gated", "image", "fresh", "paper"] = key("gated", paper="paper")
     """Depth stream at the start. ``paper`` copies the image stream, while tokenizer, time embedder and depth decoder
     are new; ``image`` also copies time embedder and decoder blocks; ``gated`` does so behind closed gates; ``fresh``
     copies nothing."""
@@ -206,7 +180,7 @@ class LoraConfig(Section):
     """Low-rank updates of the image and text half, in stage distill also of the depth stream, for
     ``trainable = "lora"``."""
 
-    rank: int = _key(16, gt=0)
+    rank: int = key(16, gt=0)
     """Of each update."""
     alpha: float = 16.0
     """An update is multiplied by ``alpha / rank``."""
@@ -222,38 +196,38 @@ class LoraConfig(Section):
 class DistillationConfig(Section):
     """From a model of many steps with guidance to one of few steps without, for ``stage = "distill"``."""
 
-    steps: int = _key(4, ge=1, le=64)
+    steps: int = key(4, ge=1, le=64)
     """Steps that the student is to take; it can be run in others, and is worse in fewer."""
     path: str = "points 1,1 0,1 0,0"
     """Joint path that the exported model takes unless another is asked for, as ``--path`` reads it; this one makes the
     picture first and its depth in the last step."""
     sampler: str = "euler"
     """Solver that the exported model takes, as ``--sampler`` names it."""
-    i2d_steps: int | None = _key(None, ge=1, le=64)
+    i2d_steps: int | None = key(None, ge=1, le=64)
     """Steps that the exported model takes from image to depth; ``steps`` where it is not set."""
-    d2i_steps: int | None = _key(None, ge=1, le=64)
+    d2i_steps: int | None = key(None, ge=1, le=64)
     """Steps that the exported model takes from depth to image; ``steps`` where it is not set."""
-    path_share: float = _key(0.5, gt=0, le=1)
+    path_share: float = key(0.5, gt=0, le=1)
     """Share of joint samples on that path; the others are on ``other_paths``."""
     other_paths: tuple[str, ...] = ("tilt log2_alpha=5", "tilt log2_alpha=0", "tilt log2_alpha=-5")
     """Further joint paths that the student learns."""
-    between: float = _key(0.25, ge=0, le=1)
+    between: float = key(0.25, ge=0, le=1)
     """Share of samples that start inside a step, from where more steps than the student's own also go."""
-    teacher_steps: int = _key(4, ge=1, le=16)
+    teacher_steps: int = key(4, ge=1, le=16)
     """Euler steps of the teacher in what it goes of a step of the student."""
-    teacher_share: float = _key(1.0, gt=0, le=1)
+    teacher_share: float = key(1.0, gt=0, le=1)
     """What the teacher goes of a step of the student; below 1 the student itself, without gradient, goes the rest,
     which makes its predictions consistent along the path."""
-    trajectory_weight: float = _key(1.0, ge=0)
+    trajectory_weight: float = key(1.0, ge=0)
     """Factor of the losses against what the teacher does of a step; 0 leaves them and the teacher's steps out."""
-    matching_weight: float = _key(0.0, ge=0)
+    matching_weight: float = key(0.0, ge=0)
     """Factor of distribution matching: where the student's steps end is to be distributed as the guided teacher has it,
     as a critic tells, a second model that is trained beside the student; 0 leaves it out."""
-    critic_rate: float = _key(5.0, gt=0)
+    critic_rate: float = key(5.0, gt=0)
     """The critic's learning rate over the student's, whose distribution it has to follow."""
-    cfg: float = _key(CFG["joint"], ge=0)
+    cfg: float = key(CFG["joint"], ge=0)
     """The teacher's guidance in joint and depth to image."""
-    i2d_cfg: float = _key(CFG["i2d"], ge=0)
+    i2d_cfg: float = key(CFG["i2d"], ge=0)
     """The teacher's guidance in image to depth."""
     scales: tuple[float, float] = (1.0, 6.0)
     """For a base that embeds a guidance scale: every sample draws one evenly between these, which is the student's
@@ -262,10 +236,10 @@ class DistillationConfig(Section):
     """How such a teacher is guided at that scale: ``cfg`` by classifier-free guidance, with 1 as its own input;
     ``input`` by its own input alone, at half the cost, where its guidance was distilled in."""
 
-    data_weight: float = _key(0.0, ge=0)
+    data_weight: float = key(0.0, ge=0)
     """Factor, beside the teacher's, of the depth loss on measured depth, in steps that end at clean depth under a clean
     picture: there the mean over data is what a single step is to predict."""
-    on_policy: float = _key(0.0, ge=0, le=1)
+    on_policy: float = key(0.0, ge=0, le=1)
     """Share of the samples at the beginning of a step that start where the student itself arrives by its own steps from
     noise; the others, and those inside a step, start from data that is mixed with noise."""
 
@@ -287,7 +261,7 @@ class DistillationConfig(Section):
 class ScaleConfig(Section):
     """How a step fits the hardware; none of it changes what is computed."""
 
-    micro_batch_size: int | None = _key(None, gt=0)
+    micro_batch_size: int | None = key(None, gt=0)
     """Samples of one forward pass of one process; its whole share of the batch where it is not set."""
     reduce_gradients: Literal["step", "micro_batch"] = "step"
     """When processes add up their gradients: once per step, holding whole gradients until then, or after every
@@ -306,11 +280,11 @@ class HeldOutConfig(Section):
     """Folder of encoded samples."""
     autoencoder: AnyPath | None = None
     """Shows pictures in color; without it only depth is shown."""
-    every: int = _key(500, gt=0)
+    every: int = key(500, gt=0)
     """Steps between looks; there is also one at the end."""
-    samples: int = _key(8, gt=0)
+    samples: int = key(8, gt=0)
     """How many are measured."""
-    sampling_steps: int = _key(20, gt=0)
+    sampling_steps: int = key(20, gt=0)
     """Euler steps of a rollout; in stage distill they are the student's."""
 
 
@@ -326,14 +300,14 @@ class TrainConfig(Section):
     """Model that the run starts from: a folder of a t2i stage, a FLUX.2-klein file or a Modality Forcing model."""
     text_encoder: AnyPath | None = None
     """File or folder; data with encoded text does not need it."""
-    trainable: Literal["all", "paper", "depth", "lora"] = _key("all", paper="paper (FLUX.2-klein-9B)")
+    trainable: Literal["all", "paper", "depth", "lora"] = key("all", paper="paper (FLUX.2-klein-9B)")
     """``paper``: all but the image weights of the double blocks; ``depth``: the depth stream alone; ``lora``: the depth
     stream and low-rank updates of the rest, in stage distill low-rank updates of both."""
-    steps: int = _key(gt=0)
+    steps: int = key(gt=0)
     """Length of the run."""
-    batch_size: int = _key(gt=0)
+    batch_size: int = key(gt=0)
     """Samples per step, of all processes together."""
-    seed: int = _key(0, ge=0)
+    seed: int = key(0, ge=0)
     """Of every random draw."""
     device: str = "cpu"
     """``cpu``, ``cuda`` or ``cuda:N``."""
@@ -341,11 +315,11 @@ class TrainConfig(Section):
     """Of the computation; weights, gradients, moments and the average are float32."""
     compile: bool = True
     """Use torch.compile."""
-    log_every: int = _key(20, gt=0)
+    log_every: int = key(20, gt=0)
     """Steps between log entries, which are means over those steps."""
-    save_every: int = _key(1000, gt=0)
+    save_every: int = key(1000, gt=0)
     """Steps between checkpoints."""
-    keep_last: int = _key(2, gt=0)
+    keep_last: int = key(2, gt=0)
     """Checkpoints that stay."""
     tensorboard: bool = False
     """Also write TensorBoard's files."""

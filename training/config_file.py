@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from ..mforce_core.model.config import ConfigError
 from ..mforce_core.text_file import LongTextError, read_text
-from .config import Section, TrainConfig
+from .config import TrainConfig
+from .section import Section
 
 if sys.version_info >= (3, 11):
     import tomllib

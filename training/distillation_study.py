@@ -9,9 +9,10 @@ from pydantic import Field
 
 from ..mforce_core.model.config import ConfigError
 from .checks import check_config
-from .config import Section, TrainConfig
+from .config import TrainConfig
 from .config_file import PRESETS, read_config, read_train_config
 from .export import MODEL
+from .section import Section
 from .stop import Stopped
 from .study import Variant
 from .train import train

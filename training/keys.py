@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic.fields import FieldInfo
 
 from ..mforce_core.model.config import ConfigError
-from .config import Section, TrainConfig
+from .config import TrainConfig
 from .config_file import read_values, section_of
+from .section import Section
 
 _INTRODUCTION = """# Configuration keys of training
 

@@ -18,9 +18,10 @@ from pydantic import Field, model_validator
 from ..mforce_core.model.config import ConfigError
 from ..mforce_core.weights.header import read_header
 from .checks import SETTINGS, check_data, read_settings
-from .config import Section, TrainConfig
+from .config import TrainConfig
 from .config_file import PRESETS, read_config, read_train_config
 from .log import read_log
+from .section import Section
 from .stop import Stopped
 from .study_report import write_study_report
 from .train import train
