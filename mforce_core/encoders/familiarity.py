@@ -3,7 +3,7 @@
 nano knows rendered rooms and nothing else: its depth of a photograph means little. Its latents tell. Of each of the 32
 components of a patch, four numbers describe a picture: mean, deviation, and the mean step between neighbors along rows
 and columns, the last three as logarithms. Their Mahalanobis distance from the training pictures is held against a limit
-that one in fifty of those exceeds. How often that is right is in docs/training.md.
+that one in fifty of those exceeds. How often that is right is in docs/studies/nano.md.
 """
 
 from __future__ import annotations
