@@ -20,6 +20,7 @@ from ..mforce_core.results.folder import MARKER
 from ..mforce_core.results.provenance import identify, versions
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
+from ..mforce_core.video.clips import open_clip
 from ..mforce_core.video.depth_sequence import (
     DEPTH_ALONE,
     GRAY,
@@ -32,7 +33,6 @@ from ..mforce_core.video.depth_sequence import (
 )
 from ..mforce_core.video.flow import import_cv2
 from ..mforce_core.video.frame_depth import FrameDepth
-from ..mforce_core.video.reader import VideoReader
 from ..mforce_core.video.steady import State, Steadier, Steadiness
 from ..mforce_core.video.timing import TimeStamps
 from ..mforce_core.video.writer import VideoWriter
@@ -73,7 +73,7 @@ def run_video(
     Raises:
         ValueError: the clip cannot be read or has one frame, or the folder holds something else.
     """
-    with VideoReader(clip):  # before the model is loaded
+    with open_clip(clip):  # before the model is loaded
         pass
     if how.flow:
         import_cv2()
@@ -128,7 +128,7 @@ def run_video(
 def _make_depth(clip: Path, steadier: Steadier, sequence: DepthSequence, output: Path, order: Any) -> TimeStamps | None:
     """Write the depth files that are not there yet; returns when frames are shown, where they do not come at a rate."""
     progress = sequence.progress
-    with VideoReader(clip) as video, progress_bar("depth") as advance:
+    with open_clip(clip) as video, progress_bar("depth") as advance:
         frames = iter(video)
         if progress.done:
             next(islice(frames, progress.done - 1, None), None)
@@ -143,21 +143,23 @@ def _make_depth(clip: Path, steadier: Steadier, sequence: DepthSequence, output:
             frames = chain(start, frames)
             output.mkdir(parents=True, exist_ok=True)
             _save(output, order, progress, steadier.state)  # so that what stops the first batch can be resumed, too
+        said = video.notes
         sequence.folder.mkdir(exist_ok=True)
         advance(progress.done, max(progress.done, video.count))
         for _ in sequence.write(frames, steadier):
             _save(output, order, progress, steadier.state)
             advance(progress.done, max(progress.done, video.count))
-        if video.breaks_off:
-            say(video.breaks_off)
+        for remark in (*video.notes, video.breaks_off):
+            if remark and remark not in said:
+                say(remark)
         return video.times
 
 
 def _make_videos(clip: Path, output: Path, files: Files, sequence: DepthSequence, times: TimeStamps | None) -> None:
     """The depth files as a video, in one range for the whole clip, with the clip's sound."""
     layouts = {"depth.mp4": DEPTH_ALONE} | ({"side_by_side.mp4": SIDE_BY_SIDE} if files.side_by_side else {})
-    with ExitStack() as stack:
-        video, advance = stack.enter_context(VideoReader(clip)), stack.enter_context(progress_bar("video"))
+    with open_clip(clip) as video, ExitStack() as stack:
+        advance = stack.enter_context(progress_bar("video"))
         partials = [stack.enter_context(whole_file(output / name)) for name in layouts]
         writers = [
             stack.enter_context(VideoWriter(partial, video.rate, clip, sound_start=video.begins, times=times))

@@ -18,7 +18,7 @@ ANCHOR_EVERY, OVERLAP = 24, 4
 
 
 def video(
-    clip: Annotated[Path, typer.Argument(help="Video: mp4, mov, mkv, webm... or an animated gif.")],
+    clip: Annotated[Path, typer.Argument(help="Video: mp4, mov, mkv, webm... or an animated gif, png, webp or avif.")],
     prompt: Annotated[str, typer.Option(help="What the clip shows, if that is known.")] = "",
     carry: Annotated[
         float,

@@ -97,6 +97,17 @@ def full_size(image: Image.Image) -> tuple[int, int]:
     return image.info.get(_FULL_SIZE, image.size)
 
 
+def frame_count(image: Image.Image) -> int:
+    """How many pictures, frames or pages, the file of an opened image has; 1 where their list is damaged.
+
+    Pillow goes through the file for it, and may lose the picture on the way: take that first.
+    """
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # what damaged data does to Pillow
+        return 1
+
+
 def is_deep_gray(image: Image.Image) -> bool:
     """Whether an opened image is gray in more than 8 bits or in floats, as depth maps are."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")

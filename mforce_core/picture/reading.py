@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from .files import full_size, is_deep_gray, open_image
+from .files import frame_count, full_size, is_deep_gray, open_image
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,24 @@ def as_rgb(image: Image.Image, name: str) -> Picture:
     if full_size(image) != image.size:
         before, after = ("x".join(map(str, size)) for size in (full_size(image), image.size))
         notes.append(f"{name} has {before} pixels; it was shrunk to {after} while it was decoded.")
+    picture = upright_rgb(image, name, notes)
+    count = frame_count(image)
+    if count > 1:
+        notes.append(f"{name} has {count} frames; only the first is used.")
+    return Picture(picture, tuple(notes))
+
+
+def upright_rgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
+    """The picture that an image of Pillow is at, as of `as_rgb`; adds what was changed to ``notes``.
+
+    Raises:
+        ValueError: negative or non-finite values.
+    """
     try:
-        frames = getattr(image, "n_frames", 1)
         # Turns by the camera's orientation tag, where there is one.
         image = ImageOps.exif_transpose(image)
-    except Exception as error:  # tags and the list of frames may be damaged where the picture is not
+    except Exception as error:  # tags may be damaged where the picture is not
         notes.append(f"{name} has tags that cannot be read ({type(error).__name__}).")
-        frames = 1
-    if frames > 1:
-        notes.append(f"{name} has {frames} frames; only the first is used.")
     if is_deep_gray(image):
         image = _wide_gray(image, name, notes)
     if image.has_transparency_data:
@@ -55,7 +64,7 @@ def as_rgb(image: Image.Image, name: str) -> Picture:
             notes.append(f"{name} has transparent pixels; they were put on white.")
         white = Image.new("RGBA", layers.size, "white")
         image = Image.alpha_composite(white, layers)
-    return Picture(image.convert("RGB"), tuple(notes))
+    return image.convert("RGB")
 
 
 def _wide_gray(image: Image.Image, name: str, notes: list[str]) -> Image.Image:

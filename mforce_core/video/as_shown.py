@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from .hdr import BT2020, HLG, PQ, to_sdr
+from .transparency import has_alpha, on_white
+from .upright import upright
 
 #: Matrices of colors, as PyAV calls them.
 _BT601 = "ITU601"
@@ -16,6 +18,7 @@ _RGB, _UNSAID, _READ = 0, 2, (1, 4, 5, 6, 7, BT2020)
 #: BT.2020 with constant luminance, which has the factors of the usual one, and is often a wrong name for it.
 _CONSTANT = 10
 _NAMES = {PQ: "PQ", HLG: "HLG"}
+_TRANSPARENT = "has transparent pixels; they were put on white."
 #: Width of a pixel by its height.
 _SQUARE = Fraction(1)
 #: Pixels that are less than this share off being square come of rounding, and from this ratio on of a damaged header.
@@ -29,7 +32,7 @@ class AsShown:
         stream: of PyAV.
 
     Attributes:
-        notes: sentences on what is changed, without a subject.
+        notes: sentences on what is changed, without a subject; that on transparency comes with the first such frame.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -61,13 +64,18 @@ class AsShown:
         colors = _matrix(frame.colorspace, self._wide) | {"src_color_range": frame.color_range}
         if self._ratio != _SQUARE:
             colors |= {"width": width, "height": height, "interpolation": "BICUBIC"}
+        alpha = has_alpha(frame.format)
+        form = ("rgba64le" if alpha else "rgb48le") if self._wide else "rgba" if alpha else "rgb24"
+        levels = frame.to_ndarray(format=form, **colors)
+        picture = levels[..., :3]
         if self._wide:
-            levels = frame.to_ndarray(format="rgb48le", **colors)
             primaries = BT2020 if self._primaries == _UNSAID else self._primaries
-            picture = to_sdr(levels, self._transfer, primaries)
-        else:
-            picture = frame.to_ndarray(format="rgb24", **colors)
-        return np.ascontiguousarray(_upright(picture, frame))
+            picture = to_sdr(picture, self._transfer, primaries)
+        if alpha and levels[..., 3].min() < np.iinfo(levels.dtype).max:
+            picture = on_white(picture, levels[..., 3])
+            if _TRANSPARENT not in self.notes:
+                self.notes.append(_TRANSPARENT)
+        return np.ascontiguousarray(upright(picture, frame))
 
     def _size(self, width: int, height: int) -> tuple[int, int]:
         """In square pixels: one side grows and none shrinks, as HTML has it for its video element."""
@@ -87,18 +95,3 @@ def _matrix(code: int, wide: bool) -> dict[str, Any]:
         return {}
     known = code if code in _READ else BT2020 if wide or code == _CONSTANT else _BT601
     return {"src_colorspace": known, "dst_colorspace": _BT601}
-
-
-def _upright(picture: np.ndarray, frame: Any) -> np.ndarray:
-    """A picture turned and mirrored by the matrix that a phone writes into its files.
-
-    It holds a, b, u, c, d, v and more (ISO/IEC 14496-12) and takes a pixel from (x, y) to (a x + c y, b x + d y).
-    """
-    said = frame.side_data.get("DISPLAYMATRIX")
-    if said is None:
-        return picture
-    a, b, _, c, d = np.frombuffer(said, np.int32)[:5].tolist()
-    turned = abs(a) < abs(b)
-    right, down = (c, b) if turned else (a, d)
-    picture = picture.swapaxes(0, 1) if turned else picture
-    return picture[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]

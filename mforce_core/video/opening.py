@@ -6,13 +6,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO
 
+#: How long browsers show a picture of an animated PNG that does not say it, as pictures a second.
+_OPTIONS = {"default_fps": "10"}
+
 
 def opened(source: Path | BinaryIO) -> Any:
     """A file or open content, from its beginning, as PyAV's container."""
     if isinstance(source, Path):
-        return import_av().open(url(source))
+        return import_av().open(url(source), options=_OPTIONS)
     source.seek(0)
-    return import_av().open(source)
+    return import_av().open(source, options=_OPTIONS)
 
 
 def url(path: Path) -> str:

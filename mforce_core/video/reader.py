@@ -12,10 +12,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ..file_kinds import what_is
 from .as_shown import AsShown
 from .interlacing import progressive
 from .opening import import_av, name_of, opened
-from .timing import TimeStamps, uneven_times
+from .timing import TimeStamps, longer_in_browsers, uneven_times
+from .transparency import decoder_of
 
 #: Seconds by which a key frame is looked for farther back, the first time.
 _FARTHER = 1.0
@@ -23,6 +25,12 @@ _FARTHER = 1.0
 _WHOLE = 0.9
 #: Frames a second where a file does not say, and those that no clip has: FFmpeg 8 takes raw DV for one of 60,000.
 _USUAL_RATE, _TOO_FAST = Fraction(24), 10_000
+#: Decoders of what FFmpeg takes for pictures made of letters, by the ending of a file's name alone: .txt, .nfo, .bin.
+_TEXT = ("ansi", "bintext", "idf", "xbin")
+#: Animated pictures, whose times are those of browsers.
+_ANIMATIONS = ("gif", "apng")
+#: What FFmpeg calls a TIFF file, of which it would read the first page alone.
+_PAGES = "tiff_pipe"
 
 
 class VideoReader:
@@ -36,7 +44,6 @@ class VideoReader:
         rate: frames a second.
         count: how many frames the file says it has, 0 where it does not.
         begins: seconds at which the first picture is shown, in the time of the file, whose sound has the same.
-        notes: sentences on pictures that are not read as they are stored.
 
     Raises:
         ValueError: not a video, damaged, or without pictures.
@@ -52,8 +59,7 @@ class VideoReader:
         if isinstance(source, Path) and not source.is_file():
             raise ValueError(f"There is no video {source}.")
         self._container, stream = self._open()
-        self._stream, self._as_shown = stream, AsShown(stream)
-        self.notes = tuple(f"{self.name} {note}" for note in self._as_shown.notes)
+        self._stream, self._decoder, self._as_shown = stream, decoder_of(stream), AsShown(stream)
         self.rate = _rate(stream)
         self.begins: float = max(start, float((stream.start_time or 0) * (stream.time_base or 0)))
         length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
@@ -95,6 +101,11 @@ class VideoReader:
             ) from None
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences on pictures that are not read as they are stored; that on transparency comes with the first."""
+        return tuple(f"{self.name} {note}" for note in self._as_shown.notes)
+
+    @property
     def breaks_off(self) -> str | None:
         """A sentence for a file whose pictures end long before the end that it names, or with one that is damaged."""
         if self._duration or self._reached is None:
@@ -120,7 +131,13 @@ class VideoReader:
         last, unit = self._shown[-1], self._stream.time_base
         if self._ends > last or not unit:
             return self._ends
-        return last + (self._last_lasts or max(1, round(1 / (self.rate * unit))))
+        end = last + (self._last_lasts or max(1, round(1 / (self.rate * unit))))
+        return min(end, round((self._start + self._duration) / unit)) if self._duration else end
+
+    @property
+    def _is_animation(self) -> bool:
+        """Whether the times of pictures follow from all those before them."""
+        return self._container.format.name in _ANIMATIONS
 
     def _named_length(self, stream: Any) -> float:
         """Seconds that the file as a whole lasts from its first picture on: Matroska's length begins at 0."""
@@ -146,12 +163,12 @@ class VideoReader:
 
     def _frames(self) -> Iterator[Any]:
         """Decoded frames in the order in which they are shown, the first no later than ``start``."""
-        first, last, packets = None, 0, self._packets()
+        first, last, added, packets = None, 0, 0, self._packets()
         for packet in packets:
             if packet.dts is not None and not packet.is_corrupt:  # as the last one is of a file that is cut within it
                 first, last = packet.dts if first is None else first, packet.dts + (packet.duration or 0)
             try:
-                frames = packet.decode()
+                frames = self._decoder.decode(packet)
             except self._av.error.FFmpegError:
                 if self._size is None or any(later.size for later in packets):
                     raise
@@ -159,6 +176,9 @@ class VideoReader:
                 return
             for frame in frames:
                 self._check_size(frame)
+                if self._is_animation:
+                    longer = longer_in_browsers(frame.duration, frame.time_base)
+                    frame.pts, frame.duration, added = frame.pts + added, frame.duration + longer, added + longer
                 yield frame
         stream = self._stream
         if first is None or not stream.duration or "mov" not in self._container.format.name:
@@ -177,6 +197,8 @@ class VideoReader:
         found that is shown too late, the search goes farther back, and at last the file is read from its beginning.
         """
         back, moved = 0.0, False
+        if self._is_animation:
+            return self._container.demux(self._stream)
         while self._stream.time_base and back < self._start:
             try:
                 self._container.seek(int((self._start - back) / self._stream.time_base), stream=self._stream)
@@ -190,6 +212,7 @@ class VideoReader:
         if moved:
             self._container.close()
             self._container, self._stream = self._open()
+            self._decoder = decoder_of(self._stream)
         return self._container.demux(self._stream)
 
     def _key_frame(self, packets: Iterator[Any]) -> Any:
@@ -209,7 +232,9 @@ class VideoReader:
         try:
             container = opened(self._source)
         except self._av.error.FFmpegError as error:
-            raise ValueError(f"{self.name} is not a video that can be read ({error.strerror}).") from None
+            kind = what_is(self._source) if isinstance(self._source, Path) else None
+            found = f"is not a video but {kind}." if kind else f"is not a video that can be read ({error.strerror})."
+            raise ValueError(f"{self.name} {found}") from None
         stream = _pictures(container)
         if stream is None:
             container.close()
@@ -217,6 +242,12 @@ class VideoReader:
         if stream.codec_context is None:
             container.close()
             raise ValueError(f"{self.name} is of a kind that PyAV does not read. Convert it to MP4 first.")
+        if stream.codec_context.name in _TEXT:
+            container.close()
+            raise ValueError(f"{self.name} is no video: FFmpeg would show its bytes as text.")
+        if container.format.name == _PAGES:
+            container.close()
+            raise ValueError(f"{self.name} is a TIFF picture and no clip: its pages have no times.")
         stream.thread_type = "AUTO"
         return container, stream
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
+#: Browsers show a picture of an animation that is to stay this many seconds or fewer for a usual while.
+_TOO_SHORT, _SHOWN = Fraction(1, 100), Fraction(1, 10)
 #: The finest unit that is kept, and MPEG's, which stands in for finer ones: an MP4 file counts in 32 bits.
 _FINEST, _USUAL = Fraction(1, 1_000_000), Fraction(1, 90_000)
 
@@ -47,3 +49,8 @@ def uneven_times(ticks: Sequence[int], unit: Fraction, rate: Fraction, begins: f
     zero = min(round(begins / unit), ticks[0])
     kept = unit if unit >= _FINEST else _USUAL
     return TimeStamps([round((tick - zero) * (unit / kept)) for tick in ticks], kept)
+
+
+def longer_in_browsers(lasts: int, unit: Fraction) -> int:
+    """For how many units longer than it says a browser shows a picture of an animation."""
+    return round(_SHOWN / unit) - lasts if lasts * unit <= _TOO_SHORT else 0

@@ -102,6 +102,6 @@ class VideoWriter:
             first, ends = self._times.ticks[0], self._times.ticks[self._written]
             shown_last = max(packets, key=lambda packet: packet.pts)
             decoded = packets[-1].dts - (packets[0].dts if self._first_decoded is None else self._first_decoded)
-            shown_last.duration = ends - shown_last.pts
             packets[-1].duration = ends - first - decoded
+            shown_last.duration = ends - shown_last.pts  # which is later where one picture is the last in both orders
         self._container.mux(packets)

@@ -26,6 +26,8 @@ from ...mforce_core.depth.codec import mean_depth
 from ...mforce_core.picture.color import to_bytes
 from ...mforce_core.placement import Placement
 from ...mforce_core.release import DEPTH_CHANNELS, PATCH_SIZE
+from ...mforce_core.video.animation import AnimationReader
+from ...mforce_core.video.clips import open_clip
 from ...mforce_core.video.going_on import path_from
 from ...mforce_core.video.reader import VideoReader
 from ...mforce_core.video.steady import Steadier, Steadiness, batches
@@ -78,7 +80,6 @@ class Clip:
             self._start, self._duration = frames.get_active_trim_window()
             with self._video() as video:
                 self.count, self.rate, self.sound_start = video.count, video.rate, video.begins
-                self.notes = video.notes
         elif self._images is None:
             parts = frames.get_components()
             self._images, self.rate = parts.images, Fraction(parts.frame_rate).limit_denominator(_FINEST_RATE)
@@ -99,7 +100,7 @@ class Clip:
         if self._images is None:
             with self._video() as video:
                 yield from video
-                self.breaks_off = video.breaks_off
+                self.notes, self.breaks_off = video.notes, video.breaks_off
                 self.times = video.times
             return
         for image in self._images.split(1):
@@ -119,9 +120,9 @@ class Clip:
             return InputImpl.VideoFromComponents(parts).get_stream_source()
         return BytesIO(self._source.getvalue()) if isinstance(self._source, BytesIO) else self._source
 
-    def _video(self) -> VideoReader:
+    def _video(self) -> VideoReader | AnimationReader:
         assert self._source is not None
-        return VideoReader(self._source, start=self._start, duration=self._duration)
+        return open_clip(self._source, start=self._start, duration=self._duration)
 
 
 class ClipDepth:
