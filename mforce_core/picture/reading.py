@@ -1,4 +1,4 @@
-"""Read any picture as 8-bit RGB."""
+"""Read any picture as 8-bit sRGB."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .files import frame_count, full_size, is_deep_gray, open_image
+from .profiles import in_srgb
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,12 @@ def read_picture(path: Path) -> Picture:
 
 
 def as_rgb(image: Image.Image, name: str) -> Picture:
-    """A picture of any mode as RGB, turned by the camera's orientation, transparency put on white.
+    """A picture of any mode as sRGB, turned by the camera's orientation, transparency put on white.
 
     Raises:
         ValueError: negative or non-finite values.
     """
-    notes = []
+    notes: list[str] = []
     if full_size(image) != image.size:
         before, after = ("x".join(map(str, size)) for size in (full_size(image), image.size))
         notes.append(f"{name} has {before} pixels; it was shrunk to {after} while it was decoded.")
@@ -58,6 +59,7 @@ def upright_rgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
         notes.append(f"{name} has tags that cannot be read ({type(error).__name__}).")
     if is_deep_gray(image):
         image = _wide_gray(image, name, notes)
+    image = in_srgb(image, name, notes)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         if np.asarray(layers.getchannel("A")).min() < 255:

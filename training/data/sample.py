@@ -20,6 +20,7 @@ from ...mforce_core.depth.arrays import read_npy
 from ...mforce_core.depth.files import read_depth
 from ...mforce_core.depth.masks import read_mask
 from ...mforce_core.picture.files import is_deep_gray, open_image, upright_size
+from ...mforce_core.picture.profiles import in_srgb
 from .points import rasterize
 from .views import Size, move_depth
 
@@ -164,16 +165,16 @@ def _endings(files: Mapping[str, bytes]) -> dict[Role, str]:
 
 
 def _decode(key: str, captions: tuple[str, ...], facts: dict, paths: dict[Role, Path]) -> Sample:
-    image = _read_image(paths["image"], upright="depth" in paths or "points" in paths)
+    image, notes = _read_image(paths["image"], upright="depth" in paths or "points" in paths)
     if "depth" not in paths and "points" not in paths:
-        return Sample(key, image, captions)
+        return Sample(key, image, captions, notes=notes)
     kind, scale = _kind_and_scale(facts)
     size = image.shape[:2]
-    notes: tuple[str, ...] = ()
     if "depth" in paths:
         if "points" in paths:
             raise ValueError("it has both a depth map and points: keep one")
-        depth, notes = _read_map(paths["depth"], kind, paths.get("mask"))
+        depth, of_depth = _read_map(paths["depth"], kind, paths.get("mask"))
+        notes += of_depth
         sparse = float(np.isfinite(depth).mean()) < SPARSE_SHARE
         depth = _at_size(depth, size, sparse)
     else:
@@ -202,8 +203,11 @@ def _read_map(path: Path, kind: Kind, mask: Path | None) -> tuple[np.ndarray, tu
     return found.depth, found.notes
 
 
-def _read_image(path: Path, *, upright: bool) -> np.ndarray:
-    """(H, W, 3) uint8, transparency put on white. ``upright``: refuse a picture that its camera tag would turn."""
+def _read_image(path: Path, *, upright: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(H, W, 3) uint8 in sRGB, transparency put on white, and what was noted of it.
+
+    ``upright``: refuse a picture that its camera tag would turn.
+    """
     image = open_image(path)
     if is_deep_gray(image):
         raise ValueError(f"{path} has more than 8 bits a channel: is it the depth map? Call that KEY.depth.png")
@@ -211,10 +215,12 @@ def _read_image(path: Path, *, upright: bool) -> np.ndarray:
         if upright:
             raise ValueError(f"{path} is turned by its camera tag and the depth is not: save the picture upright")
         image = ImageOps.exif_transpose(image)
+    notes: list[str] = []
+    image = in_srgb(image, path.name, notes)
     if image.has_transparency_data:
         layers = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image.convert("RGB")), tuple(notes)
 
 
 def _at_size(depth: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
