@@ -11,7 +11,18 @@ pytest.importorskip("av")
 
 import av
 
-from mforce.mforce_core.video.hdr import BT2020, HLG, PQ, hlg_light, pq_codes, pq_light, roll_off, to_sdr
+from mforce.mforce_core.video.hdr import (
+    BT2020,
+    DISPLAY_P3,
+    HLG,
+    P3_OF_CINEMA,
+    PQ,
+    hlg_light,
+    pq_codes,
+    pq_light,
+    roll_off,
+    to_sdr,
+)
 from mforce.mforce_core.video.reader import VideoReader
 
 WIDTH, HEIGHT = 96, 64
@@ -238,6 +249,33 @@ def test_wide_colors_of_an_ordinary_screen_keep_their_grays_and_gain_saturation(
     assert made[3, 0] > 40000 / 257 + 5
     assert made[3, 2] < 20000 / 257 - 5
     assert np.array_equal(to_sdr(levels, 1, 1)[0], (levels[0] / 257).round())
+
+
+@pytest.mark.parametrize("primaries", [P3_OF_CINEMA, DISPLAY_P3])
+def test_colors_of_p3_are_what_their_primaries_make_of_them(tmp_path, primaries):
+    """Chromaticities of SMPTE EG 432-1 and ITU-R BT.709 with the white of daylight, for RGB and for a matrix unsaid."""
+
+    def to_xyz(*chromaticities):
+        columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in chromaticities]).T
+        white = np.array([0.3127 / 0.3290, 1, (1 - 0.3127 - 0.3290) / 0.3290])
+        return columns * np.linalg.solve(columns, white)
+
+    p3 = to_xyz((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
+    bt709 = to_xyz((0.640, 0.330), (0.300, 0.600), (0.150, 0.060))
+    levels = np.random.default_rng(0).integers(60, 200, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    tags = {"color_primaries": primaries, "color_trc": 1}
+    (found,), notes = read(write(tmp_path / "a.mkv", [levels], **tags))
+    light = (levels / 255) ** 2.4 @ (np.linalg.inv(bt709) @ p3).T
+    wanted = 255 * light.clip(0, 1) ** (1 / 2.4)
+    assert np.abs(found - wanted).max() <= 1
+    assert np.abs(wanted - levels).max() > 20
+    assert not notes
+    planar = {"pix_fmt": "yuv444p16le", "form": "yuv444p16le", "color_range": 1, **tags}
+    unsaid, said = (
+        read(write(tmp_path / f"{matrix}.mkv", [planes(levels / 255)], colorspace=matrix, **planar))[0]
+        for matrix in (2, 1)
+    )
+    np.testing.assert_array_equal(unsaid, said)
 
 
 @pytest.mark.parametrize("limited", [True, False])

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from .hdr import BT2020, HLG, PQ, to_sdr
+from .hdr import BT2020, HLG, PQ, TO_BT709, to_sdr
 from .transparency import has_alpha, on_white
 from .upright import upright
 
 #: Matrices of colors, as PyAV calls them.
 _BT601 = "ITU601"
 #: The codes of RGB, of files that do not say, and of what FFmpeg turns into RGB.
-_RGB, _UNSAID, _READ = 0, 2, (1, 4, 5, 6, 7, BT2020)
+_RGB, _BT709, _UNSAID, _READ = 0, 1, 2, (1, 4, 5, 6, 7, BT2020)
 #: BT.2020 with constant luminance, which has the factors of the usual one, and is often a wrong name for it.
 _CONSTANT = 10
 _NAMES = {PQ: "PQ", HLG: "HLG"}
@@ -39,9 +39,13 @@ class AsShown:
         codec = stream.codec_context
         self._transfer, self._primaries = int(codec.color_trc), int(codec.color_primaries)
         self._ratio: Fraction = _pixel_ratio(stream.sample_aspect_ratio)
-        self._wide = self._transfer in _NAMES or self._primaries == BT2020
+        hdr = self._transfer in _NAMES
+        if hdr and self._primaries == _UNSAID:
+            self._primaries = BT2020
+        self._wide = hdr or self._primaries in TO_BT709
+        self._usual = BT2020 if hdr or self._primaries == BT2020 else _BT709 if self._wide else None
         self.notes: list[str] = []
-        if self._transfer in _NAMES:
+        if hdr:
             self.notes.append(
                 f"is HDR ({_NAMES[self._transfer]}): its pictures are read as an ordinary screen shows them."
             )
@@ -61,16 +65,18 @@ class AsShown:
     def __call__(self, frame: Any) -> np.ndarray:
         """The picture (H, W, 3) uint8 of a frame."""
         width, height = self._size(frame.width, frame.height)
-        colors = _matrix(frame.colorspace, self._wide) | {"src_color_range": frame.color_range}
+        colors = _matrix(frame.colorspace, self._usual) | {"src_color_range": frame.color_range}
         if self._ratio != _SQUARE:
             colors |= {"width": width, "height": height, "interpolation": "BICUBIC"}
         alpha = has_alpha(frame.format)
-        form = ("rgba64le" if alpha else "rgb48le") if self._wide else "rgba" if alpha else "rgb24"
+        # FFmpeg goes from RGB of 8 bits to 16 by way of Y'CbCr, which makes black 3 of 255.
+        plain = not self._wide or (frame.format.is_rgb and frame.format.components[0].bits == 8)
+        form = ("rgba" if alpha else "rgb24") if plain else "rgba64le" if alpha else "rgb48le"
         levels = frame.to_ndarray(format=form, **colors)
         picture = levels[..., :3]
         if self._wide:
-            primaries = BT2020 if self._primaries == _UNSAID else self._primaries
-            picture = to_sdr(picture, self._transfer, primaries)
+            codes = picture * np.uint16(257) if plain else picture
+            picture = to_sdr(codes, self._transfer, self._primaries)
         if alpha and levels[..., 3].min() < np.iinfo(levels.dtype).max:
             picture = on_white(picture, levels[..., 3])
             if _TRANSPARENT not in self.notes:
@@ -89,9 +95,12 @@ def _pixel_ratio(said: Fraction | None) -> Fraction:
     return said
 
 
-def _matrix(code: int, wide: bool) -> dict[str, Any]:
-    """What PyAV is told of a frame's matrix: its version 16 would take any for BT.601, unless two of them are named."""
-    if code == _RGB or (code == _UNSAID and not wide):
+def _matrix(code: int, usual: int | None) -> dict[str, Any]:
+    """What PyAV is told of a frame's matrix: its version 16 would take any for BT.601, unless two of them are named.
+
+    ``usual``: the matrix of files with such colors, for one that says none; None leaves it to FFmpeg.
+    """
+    if code == _RGB or (code == _UNSAID and usual is None):
         return {}
-    known = code if code in _READ else BT2020 if wide or code == _CONSTANT else _BT601
+    known = code if code in _READ else BT2020 if code == _CONSTANT else usual or _BT601
     return {"src_colorspace": known, "dst_colorspace": _BT601}

@@ -1,4 +1,4 @@
-"""Pictures of HDR clips as those of an ordinary screen, which are what the model knows.
+"""Pictures of clips with HDR or wide colors as those of an ordinary screen, which are what the model knows.
 
 The light that an HDR screen of 1000 cd/m² shows (ITU-R BT.2100), with highlights rolled off as in ITU-R BT.2390, for a
 screen whose white is HDR's reference white (203 cd/m², ITU-R BT.2408), in BT.709's colors and BT.1886's levels.
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 #: Transfer functions and primaries by their codes in ITU-T H.273, which FFmpeg has, too.
-PQ, HLG, BT2020 = 16, 18, 9
+PQ, HLG, BT2020, P3_OF_CINEMA, DISPLAY_P3 = 16, 18, 9, 11, 12
 #: cd/m²: the brightest that is told from white, HDR's reference white, and what a code of 1 is in PQ.
 _PEAK, _WHITE, _PQ_PEAK = 1000.0, 203.0, 10000.0
 #: Of SMPTE ST 2084.
@@ -23,9 +23,16 @@ _A, _SYSTEM_GAMMA = 0.17883277, 1.2
 _B, _C = 1 - 4 * _A, 0.5 - _A * float(np.log(4 * _A))
 #: BT.1886 without black level.
 _GAMMA = 2.4
-#: Luminance of BT.2020's red, green and blue; BT.2020 to BT.709 as in ITU-R BT.2087, with more digits.
+#: Luminance of BT.2020's red, green and blue.
 _LUMINANCE = (0.2627, 0.6780, 0.0593)
-_TO_BT709 = ((1.660491, -0.587641, -0.072850), (-0.124550, 1.132900, -0.008349), (-0.018151, -0.100579, 1.118730))
+_FROM_P3 = ((1.224940, -0.224940, 0.0), (-0.042057, 1.042057, 0.0), (-0.019638, -0.078636, 1.098274))
+#: To BT.709: from BT.2020 as in ITU-R BT.2087, with more digits; from P3 by the primaries of both (SMPTE EG 432-1).
+#: That of cinemas has another white, which eyes adapt to, and the same primaries.
+TO_BT709 = {
+    BT2020: ((1.660491, -0.587641, -0.072850), (-0.124550, 1.132900, -0.008349), (-0.018151, -0.100579, 1.118730)),
+    P3_OF_CINEMA: _FROM_P3,
+    DISPLAY_P3: _FROM_P3,
+}
 #: Rows that are worked on at once, so that large pictures need little memory.
 _ROWS = 128
 
@@ -36,7 +43,7 @@ def to_sdr(codes: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
     Args:
         codes: (H, W, 3) uint16, all levels of red, green and blue as they are stored.
         transfer: `PQ`, `HLG`, or anything else for the levels of an ordinary screen.
-        primaries: `BT2020` or anything else for BT.709.
+        primaries: one of `TO_BT709`, or anything else for BT.709.
 
     Returns:
         (H, W, 3) uint8.
@@ -49,8 +56,8 @@ def to_sdr(codes: np.ndarray, transfer: int, primaries: int) -> np.ndarray:
             shown = roll_off(light) / _WHITE
         else:
             shown = part**_GAMMA
-        if primaries == BT2020:
-            shown = shown @ shown.new_tensor(_TO_BT709).T
+        if primaries in TO_BT709:
+            shown = shown @ shown.new_tensor(TO_BT709[primaries]).T
         levels = shown.clamp(0, 1) ** (1 / _GAMMA) * 255
         made[start : start + _ROWS] = levels.round().to(torch.uint8).numpy()
     return made
