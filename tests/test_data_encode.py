@@ -23,7 +23,7 @@ from mforce.training.batches import EncodedBatch, Source
 from mforce.training.data import encode
 from mforce.training.data.encode import EncodeSettings, ShardEncoder, half_depth
 from mforce.training.data.encoded import EncodedSource
-from mforce.training.data.order import batch_indices
+from mforce.training.data.order import Order
 from mforce.training.data.resident import ResidentSource
 from mforce.training.data.shards import ShardError, TarShard, find_shards
 from mforce.training.data.stream import StreamSource
@@ -162,6 +162,10 @@ def test_half_precision_keeps_depth_of_any_unit():
     assert torch.equal(half == 0, depth.isnan())
     back = half.float() * scale[:, None, None]
     torch.testing.assert_close(back, depth.nan_to_num(0.0), rtol=2**-11, atol=0)
+
+
+def batch_indices(count: int, step: int, batch_size: int, seed: int) -> torch.Tensor:
+    return torch.tensor([pick.sample for pick in Order([[count]], [1.0], batch_size, seed).picks(step)])
 
 
 def test_the_order_is_the_one_of_the_shipped_model():

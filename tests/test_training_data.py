@@ -16,7 +16,7 @@ from mforce.training.config_file import PRESETS, read_train_config
 from mforce.training.data.buckets import bucket_canvases, nearest_canvas
 from mforce.training.data.encode import EncodeSettings, ShardEncoder
 from mforce.training.data.encoded import EncodedSource
-from mforce.training.data.order import Order, batch_indices
+from mforce.training.data.order import Order
 from mforce.training.data.shards import find_shards
 from mforce.training.log import read_log
 from mforce.training.processes import join
@@ -36,8 +36,12 @@ NANO = ROOT / "models" / "nano"
 
 def test_one_set_of_one_shape_is_a_permutation_per_epoch() -> None:
     order = Order([[11]], [3.0], batch_size=4, seed=5)
-    for step in (0, 2, 7, 1500):
-        assert [pick.sample for pick in order.picks(step)] == batch_indices(11, step, 4, 5).tolist()
+    for first in (0, 1023, 1500 * 11):  # blocks of steps are drawn together
+        picks = [pick for step in range(first, first + 22) for pick in order.picks(step)]
+        epochs = {pick.epoch: [other.sample for other in picks if other.epoch == pick.epoch] for pick in picks}
+        whole = [tuple(epoch) for epoch in epochs.values() if len(epoch) == 11]
+        assert len(set(whole)) == len(whole) >= 7
+        assert all(sorted(epoch) == list(range(11)) for epoch in whole)
 
 
 def test_rows_of_a_mixture_follow_its_weights_and_no_share_is_off_by_more_than_a_row() -> None:
@@ -344,6 +348,13 @@ def test_a_run_in_buckets_trains_resumes_and_exports(bucketed: Path, tmp_path: P
     assert [entry["rgb"] for entry in read_log(parts) if "rgb" in entry] == whole[3:]
     saved = json.loads((parts / "model" / "config.json").read_text())
     assert sorted(saved["image_size"])[1] == 128
+
+
+def test_a_model_names_the_size_of_its_pictures(tmp_path: Path) -> None:
+    write_words(tmp_path)
+    write_latents(tmp_path, shape=(2, 3))
+    train(config("t2i", tmp_path, tmp_path / "run", steps=1))
+    assert json.loads((tmp_path / "run" / "model" / "config.json").read_text())["image_size"] == [48, 32]
 
 
 def test_sizes_that_were_not_encoded_in_buckets_are_refused(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -52,10 +51,10 @@ class Scorer:
         ValueError: the data set or the model is not there or cannot be used.
     """
 
-    def __init__(self, job: DepthJob, device: str, say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, job: DepthJob, device: str) -> None:
         self.job = job
         self.data, _ = open_data(job.data)
-        self.predictor = open_predictor(job.predictor, device, say or (lambda text: None), self.data.names)
+        self.predictor = open_predictor(job.predictor, device, lambda text: None, self.data.names)
 
     def __call__(self, index: int) -> Row:
         """A picture that cannot be used has a reason instead of measures."""

@@ -101,11 +101,6 @@ class Order:
         return self._recent[block]
 
 
-def batch_indices(count: int, step: int, batch_size: int, seed: int) -> Tensor:
-    """Indices (batch_size,) of a step's samples among ``count`` of one set and shape."""
-    return _Deck(count, seed, 0).deal(step * batch_size, batch_size)
-
-
 class _Deck:
     """Samples that are dealt without end, in a fresh permutation every epoch."""
 
