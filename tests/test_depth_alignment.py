@@ -109,6 +109,22 @@ def test_reports_say_what_was_clipped() -> None:
     assert "clip" not in formula("affine-depth", Limits(1e-3, 10.0))
 
 
+def test_least_squares_depth_is_clipped_as_marigold_does() -> None:
+    """First to the limits of the data set, then to what is above zero."""
+    truth, mask = np.array([[1.0, 2.0, 3.0, 4.0]]), np.array([[True, True, True, False]])
+    prediction = np.array([[1.0, 2.0, 3.0, -7.0]])
+    for limits, last in ((Limits(), 1e-6), (Limits(low=0.5), 0.5), (Limits(high=2.5), 1e-6)):
+        found = align("least-square", prediction, truth, mask, limits, "depth")
+        wanted = np.minimum([[1.0, 2.0, 3.0, last]], limits.high)
+        np.testing.assert_allclose(found, wanted, rtol=1e-9)
+
+
+def test_the_median_is_that_of_the_ratios() -> None:
+    truth, prediction = np.array([[1.0, 6.0, 4.0]]), np.array([[1.0, 2.0, 8.0]])
+    found = align("median", prediction, truth, np.ones((1, 3), bool), Limits(), "depth")
+    np.testing.assert_allclose(found, prediction)  # ratios 1, 3 and a half; the ratio of the medians is 2
+
+
 def test_disparity_that_is_nowhere_positive_is_refused() -> None:
     truth, mask = np.full((8, 8), 2.0), np.ones((8, 8), bool)
     with pytest.raises(ValueError, match="positive disparity"):

@@ -61,6 +61,12 @@ def test_the_mean_depth_gives_the_unit_back() -> None:
     assert mean_depth(torch.zeros(1, 4, 4)).isnan().all()
 
 
+@pytest.mark.parametrize("scale", [2.0**-120, 2.0**120])
+def test_no_unit_of_depth_is_too_small_or_too_large(scale: float) -> None:
+    depth = torch.empty(1, 16, 16).uniform_(16, 255, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(encode_depth(scale * depth), encode_depth(depth), rtol=1e-6, atol=0)
+
+
 def test_constant_depth_is_one_everywhere() -> None:
     assert torch.equal(decode_depth(encode_depth(torch.full((1, 16, 16), 7.0))), torch.ones(1, 16, 16))
 

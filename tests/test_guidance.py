@@ -51,6 +51,15 @@ def test_rescaling_takes_the_added_contrast_back(predictions, share: float) -> N
     torch.testing.assert_close(contrast[1], share * wanted + (1 - share) * contrast[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("options", [{"rescale": 0.7}, {"parallel": 0.0}])
+def test_a_clean_picture_is_not_tempered(predictions, options: dict) -> None:
+    """In image to depth, where its velocity is not used and depth is guided as ever."""
+    rgb, conditional, unconditional = predictions
+    found = Guidance(4.0, **options).combine(conditional, unconditional, rgb, 0.0)
+    plain = Guidance(4.0).combine(conditional, unconditional, rgb, 0.0)
+    assert all(torch.equal(ours, wanted) for ours, wanted in zip(found, plain, strict=True))
+
+
 def test_a_scale_of_one_and_levels_outside_need_no_second_call() -> None:
     guidance = Guidance(4.0, interval=(0.2, 0.8))
     assert [guidance.acts_at(level) for level in (0.1, 0.2, 0.5, 0.8, 0.9)] == [False, True, True, True, False]

@@ -1,7 +1,9 @@
 """The point cloud against the release's numbers, and the files read back by another library."""
 
 import io
+import json
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 
 from mforce.mforce_core.depth.edges import depth_edges, scaled_edge_threshold
 from mforce.mforce_core.picture.color import to_linear
+from mforce.mforce_core.release import EDGE_THRESHOLD
 from mforce.mforce_core.scene3d.point_cloud import (
     PointCloud,
     camera_points,
@@ -45,6 +48,11 @@ def test_edges_valid_pixels_and_points_are_those_of_the_release(golden):
     cloud = unproject(depth)
     assert torch.equal(cloud.pixels, golden["valid"].flatten().nonzero().squeeze(1))
     torch.testing.assert_close(cloud.points, golden["points"], rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize("side", [512, 513, 4096])
+def test_large_pictures_have_the_edge_threshold_of_the_release(side):
+    assert scaled_edge_threshold(side) == EDGE_THRESHOLD
 
 
 def test_a_slanted_floor_is_no_edge_at_any_resolution():
@@ -178,6 +186,20 @@ def test_files_read_back(write, kind, colored, slope):
         assert np.abs(np.asarray(read.colors)[:, :3] - expected).max() <= 1
 
 
+def test_a_glb_says_its_length_and_the_bounds_of_its_points(cloud):
+    """glTF 2.0, 4.4 and 3.6.2.5; the readers that these tests use believe neither, and strict ones refuse the file."""
+    for points in (cloud, cloud.select(torch.arange(3))):
+        data = to_glb(points)
+        magic, version, length, size, kind = struct.unpack_from("<4sIII4s", data)
+        assert (magic, version, length, kind) == (b"glTF", 2, len(data), b"JSON")
+        start, last = struct.unpack_from("<I4s", data, 20 + size), 28 + size
+        assert start == (len(data) - last, b"BIN\0")
+        assert size % 4 == (len(data) - last) % 4 == 0
+        position = json.loads(data[20 : 20 + size])["accessors"][0]
+        assert position["min"] == points.points.min(0).values.tolist()
+        assert position["max"] == points.points.max(0).values.tolist()
+
+
 def test_colors_of_a_glb_are_linear():
     """glTF 2.0, 3.9.2: COLOR_0 is linear; sRGB 128 is 0.2158605 in linear light."""
     trimesh = pytest.importorskip("trimesh")
@@ -286,6 +308,12 @@ def test_other_flavours_of_ply_are_read():
     read = read_ply(header.encode() + b"\x07" + rows.tobytes())
     assert read.points.tolist() == [[1.0, 2.0, 3.0]]
     assert read.colors.tolist() == [[255, 0, 128]]
+
+
+def test_text_before_the_vertices_is_passed_over():
+    data = b"ply\nformat ascii 1.0\nelement camera 2\nproperty float x\nproperty list uchar int y\nelement vertex 1\n"
+    data += b"property float x\nproperty float y\nproperty float z\nend_header\n7 1 5\n8 2 5 6\n1 2 3\n"
+    assert read_ply(data).points.tolist() == [[1.0, 2.0, 3.0]]
 
 
 def _ply(body="0 0 0\n", count=1, kind="ascii", properties=("float x", "float y", "float z")):

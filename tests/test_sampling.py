@@ -9,6 +9,7 @@ from mforce.mforce_core import load_model, rollout_times, sample
 from mforce.mforce_core.sampling.denoiser import Denoiser
 from mforce.mforce_core.sampling.guidance import Guidance
 from mforce.mforce_core.sampling.noise import draw_noise
+from mforce.mforce_core.sampling.path import PURE_NOISE
 from mforce.mforce_core.sampling.schedule import Levels
 
 GOLDEN = Path(__file__).parent / "golden" / "v2"
@@ -33,6 +34,24 @@ def test_a_seed_is_its_noise(model, text) -> None:
     for a, b, c in zip(by_seed, by_noise, other, strict=True):
         assert torch.equal(a, b)
         assert not torch.allclose(a, c)
+
+
+def test_a_picture_with_a_seed_of_its_own_has_the_same_noise_in_every_batch() -> None:
+    together = draw_noise((2, 6, 32), (2, 6, 64), [7, 8])
+    for row, seed in enumerate((7, 8)):
+        alone = draw_noise((1, 6, 32), (1, 6, 64), seed)
+        assert all(torch.equal(many[row : row + 1], one) for many, one in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("log2_alpha", [-30.0, -14.0, 0.0, 14.0, 30.0])
+def test_every_tilt_leads_from_noise_to_clean(log2_alpha: float) -> None:
+    t_rgb, t_depth = rollout_times(8, log2_alpha=log2_alpha)
+    assert PURE_NOISE < float(t_depth[0]) <= 1
+    assert float(t_depth[-1]) == 0
+    assert (t_depth.diff() <= 0).all()
+    inside = t_rgb[1:-1].double()  # odds are multiplied
+    odds = (inside / (1 - inside)) * 2**log2_alpha
+    torch.testing.assert_close(t_depth[1:-1].double(), odds / (1 + odds), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize(("mode", "frozen"), [("i2d", 0), ("d2i", 1)])
@@ -75,6 +94,19 @@ def test_callback_sees_every_step_and_can_cancel(model, text) -> None:
     with pytest.raises(KeyboardInterrupt):
         sample(model, text, GRID, steps=5, cfg=1, callback=watch)
     assert seen == [(1, 5, (2, 6, 32), (2, 6, 64)), (2, 5, (2, 6, 32), (2, 6, 64))]
+
+
+@pytest.mark.parametrize(("mode", "frozen"), [("i2d", 0), ("d2i", 1)])
+def test_the_callback_is_shown_the_given_stream_and_the_state_of_the_other(model, text, mode: str, frozen: int) -> None:
+    clean, seen = (torch.randn(2, 6, 32), torch.randn(2, 6, 64)), []
+    out = sample(
+        model, text, GRID, mode=mode, steps=2, cfg=1, rgb=clean[0], depth=clean[1],
+        callback=lambda step, steps, *streams: seen.append(streams),
+    )  # fmt: skip
+    assert all(torch.equal(streams[frozen], clean[frozen]) for streams in seen)
+    assert not torch.allclose(seen[0][1 - frozen], seen[1][1 - frozen])
+    # The last step ends at the clean value that was predicted.
+    torch.testing.assert_close(seen[-1][1 - frozen], out[1 - frozen], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,25 @@ def test_noise_anew_in_every_step_keeps_the_distribution() -> None:
         assert float(torch.corrcoef(torch.stack((values.flatten(), before.flatten())))[0, 1]) < 0.5
 
 
+@pytest.mark.parametrize("now", [0.2, 0.5, 0.9])
+def test_a_short_ancestral_step_has_the_noise_of_the_diffusion_process(now: float) -> None:
+    """The process whose marginals are the flow's forgets by a = (1 - t) / (1 - s) from s to t. Back from t, with the
+    clean value known, its variance is s^2 (t^2 - a^2 s^2) / t^2 (as in Ho et al., arXiv 2006.11239)."""
+    path = NoisePath((now, 0.999 * now), (now, 0.999 * now))
+    nothing = torch.zeros(1, 1, 1, dtype=torch.float64)
+    found = integrate(
+        lambda state, number: Prediction(nothing, nothing),
+        Streams(nothing, nothing),
+        path,
+        solver="euler_ancestral",
+        fresh=torch.ones_like,
+    )
+    t, s = path.rgb
+    forgets = (1 - t) / (1 - s)
+    variance = s**2 * (t**2 - (forgets * s) ** 2) / t**2
+    assert [float(values.square()) for values in found] == pytest.approx([variance] * 2, rel=0.01)
+
+
 def _drawing():
     generator = torch.Generator().manual_seed(1)
     return lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype)
@@ -154,6 +173,24 @@ def test_multistep_forgets_what_it_knew_before_noise_was_added() -> None:
     rest = NoisePath(path.rgb[2:], path.depth[2:])
     again = integrate(gaussian(rest), Streams(states[1], states[1]), rest, solver="dpmpp_2m")
     torch.testing.assert_close(states[-1], again.rgb)
+
+
+def test_eulers_velocity_of_depth_has_the_floor_of_the_release() -> None:
+    """Near the end, where the noise level is below 0.05, it is divided by that."""
+    depth, clean = torch.tensor([[[1.5]]]), torch.tensor([[[0.5]]])
+    predicted = Prediction(torch.zeros_like(depth), clean)
+    for now, wanted in ((0.1, 0.5), (0.05, 0.5), (0.02, 1.5 - 0.02 / 0.05)):
+        path = NoisePath((0.0, 0.0), (now, 0.0))
+        found = integrate(lambda state, number: predicted, Streams(depth, depth), path)
+        torch.testing.assert_close(found.depth, torch.tensor([[[wanted]]]))
+
+
+def test_the_callback_is_shown_a_given_stream_at_its_level_after_the_step() -> None:
+    path = NoisePath((0.8, 0.5, 0.2), (1.0, 0.6, 0.0))
+    start, clean, shown = noise(), torch.full((1, 64, 1), 0.4, dtype=torch.float64), []
+    integrate(gaussian(path), start, path, given=Given(rgb=clean), callback=lambda *step: shown.append(step[2]))
+    for level, rgb in zip(path.rgb[1:], shown, strict=True):
+        torch.testing.assert_close(rgb, (1 - level) * clean + level * start.rgb)
 
 
 @pytest.mark.parametrize("solver", ["heun", "dpmpp_2m"])
