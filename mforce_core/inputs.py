@@ -51,7 +51,10 @@ def read_given(settings: Settings) -> Given:
     given = Given()
     if settings.mode != "joint":
         if settings.input is None:
-            raise ValueError(f"The mode {settings.mode} needs an input file, and the settings name none.")
+            raise ValueError(
+                f"The mode {settings.mode} needs an input file, and the settings name none: what was made from an "
+                "array in Python is made again there."
+            )
         given = (take_picture if settings.mode == "i2d" else take_depth)(Path(settings.input), settings)
     return with_starts(given, settings, settings.start_image, settings.start_depth)
 

@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 pytest.importorskip("typer")
 pytest.importorskip("OpenEXR")
 
-from command_line import run
+from command_line import run, run_unwrapped
+from mforce import Pipeline
 from mforce.cli.checkpoint_info import describe_checkpoint
 from mforce.kernels import back_end
 from mforce.mforce_core.encoders.patch_autoencoder import PatchAutoencoder, save_patch_autoencoder
@@ -134,6 +135,12 @@ def test_rerun_is_identical_bit_for_bit(model, tmp_path):
     printed = run("rerun", first / "metadata.json", "-o", second)
     assert "Identical" in printed
     assert contents(first) == contents(second)
+
+
+def test_rerun_of_what_was_made_from_an_array_says_so(tmp_path):
+    made = Pipeline.load("nano", device="cpu").d2i(np.ones((32, 32)), "a red sphere", size=(32, 32), steps=1)
+    made.save(tmp_path / "out")
+    assert "made from an array in Python" in run_unwrapped("rerun", tmp_path / "out", code=2)
 
 
 def test_rerun_runs_the_same_kernels_where_it_can(model, tmp_path):

@@ -200,6 +200,16 @@ def test_a_glb_says_its_length_and_the_bounds_of_its_points(cloud):
         assert position["max"] == points.points.max(0).values.tolist()
 
 
+def test_a_glb_says_where_its_points_were(slope):
+    pygltflib = pytest.importorskip("pygltflib")
+    cloud = unproject(slope)
+    (node,) = pygltflib.GLTF2.load_from_bytes(to_glb(cloud.centered())).nodes
+    moved = cloud.centered().points + torch.tensor(node.extras["mforce_offset"])
+    torch.testing.assert_close(moved, cloud.points, rtol=0, atol=1e-6)
+    (node,) = pygltflib.GLTF2.load_from_bytes(to_glb(cloud)).nodes
+    assert not node.extras
+
+
 def test_colors_of_a_glb_are_linear():
     """glTF 2.0, 3.9.2: COLOR_0 is linear; sRGB 128 is 0.2158605 in linear light."""
     trimesh = pytest.importorskip("trimesh")

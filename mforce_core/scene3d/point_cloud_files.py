@@ -176,7 +176,8 @@ def to_glb(cloud: PointCloud) -> bytes:
     """Binary glTF 2.0 with one POINTS primitive, and its colors and normals where the cloud has them.
 
     glTF wants linear vertex colors. They are floats: 8 bits, which trimesh writes, are too few for dark tones in linear
-    light, and trimesh does not read 16.
+    light, and trimesh does not read 16. Where the cloud was moved is among the node's ``extras``, as in a PLY file's
+    comment.
     """
     points = cloud.points.detach().cpu().numpy().astype("<f4")
     position: dict[str, Any] = {**_VECTORS, "bufferView": 0, "count": len(cloud)}
@@ -190,12 +191,13 @@ def to_glb(cloud: PointCloud) -> bytes:
             attributes[name] = len(views)
             accessors.append({**_VECTORS, "bufferView": len(views), "count": len(cloud)})
             views.append(values.astype("<f4").tobytes())
+    node: dict[str, Any] = {"mesh": 0, **({"extras": {_OFFSET: list(cloud.offset)}} if any(cloud.offset) else {})}
     starts = [sum(len(view) for view in views[:index]) for index in range(len(views))]
     scene = {
         "asset": {"version": "2.0", "generator": "mforce"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0}],
+        "nodes": [node],
         "meshes": [{"primitives": [{"mode": 0, "attributes": attributes}]}],
         "buffers": [{"byteLength": sum(len(view) for view in views)}],
         "bufferViews": [
