@@ -8,6 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+#: Which Pillow does not know by itself, and of which each says so where the package for them is missing.
+_OF_PHONES = {".heic", ".heif", ".hif"}
+
 
 def is_several(source: str) -> bool:
     """Whether an argument is a folder or a pattern and not the path of one file."""
@@ -43,7 +46,7 @@ def _expand(source: str) -> Iterator[tuple[Path, Path]]:
     path = Path(source)
     if path.is_dir():
         Image.init()
-        endings = {ending for ending, kind in Image.EXTENSION.items() if kind in Image.OPEN}
+        endings = {ending for ending, kind in Image.EXTENSION.items() if kind in Image.OPEN} | _OF_PHONES
         files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings and file.is_file()]
         files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
         if not files:

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..file_kinds import what_is
 from ..reasons import reason_of
+from .heic import is_heic, open_heic
 
 #: Pictures with more pixels than this are refused: 16384 x 8192. A JPEG may have four times as many, since its decoder
 #: can shrink.
@@ -42,7 +43,7 @@ def open_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=_formats())
+            image = open_heic(path) if is_heic(path) else Image.open(path, formats=_formats())
         width, height = image.size
         pixels, limit = width * height, MAX_PIXELS * 4 if image.format == "JPEG" else MAX_PIXELS
         if pixels > limit:
@@ -52,6 +53,8 @@ def open_image(path: Path) -> Image.Image:
         if pixels > SHRINK_ABOVE and image.format == "JPEG":
             _draft(image)
         image.load()
+    except ModuleNotFoundError as error:
+        raise ValueError(f"{path}: {error}") from None
     except UnidentifiedImageError:
         kind = what_is(path)
         if kind is not None:
