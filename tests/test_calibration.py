@@ -94,6 +94,23 @@ def test_rounding_costs_less_with_the_measure():
     assert lost < 0.7 * (cost(difference - simple[0] @ simple[1], measure) - exact)
 
 
+def test_what_rounding_cost_is_taken_up_beyond_the_block(monkeypatch):
+    inputs = randn(300, 64, seed=1) @ (randn(64, 64, seed=2) * torch.logspace(0, -2, 64)[:, None])
+    difference, measure = randn(48, 64), measure_of(inputs, torch.ones(48))
+    costs = []
+    for block in (64, 16):
+        monkeypatch.setattr("mforce.mforce_core.conversion.measure._BLOCK", block)
+        costs.append(cost(difference - stored_whole(difference, measure, FP8).restored, measure))
+    assert costs[1] == pytest.approx(costs[0], rel=0.05)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e8])
+def test_what_is_kept_does_not_depend_on_the_unit_of_inputs_and_outputs(size):
+    difference, measure = randn(10, 14), measure_of(randn(8, 14, seed=1), randn(10, seed=2).square())
+    scaled = Measure(measure.inputs * size, measure.outputs / size)
+    torch.testing.assert_close(spectrum(difference, scaled), spectrum(difference, measure), rtol=1e-4, atol=1e-4)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base with words, and a model all of whose weights moved a little."""

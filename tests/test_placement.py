@@ -63,6 +63,8 @@ def test_letterbox_and_crop_agree_with_pillow(source):
 def test_a_crop_lies_where_it_is_told():
     crops = [place((100, 300), (64, 64), CROP, at=(0.5, at)).crop[1] for at in (0.0, 0.25, 0.5, 1.0)]
     assert crops == [0, 50, 100, 200]
+    # To whole pixels, a half towards the top left.
+    assert [place((100, 103), (64, 64), CROP, at=(0.5, at)).crop[1] for at in (0.1, 0.25, 0.5, 0.9)] == [0, 1, 1, 3]
 
 
 @pytest.mark.parametrize("fit", FITS)
@@ -124,6 +126,12 @@ def test_the_restored_camera_looks_along_the_same_rays(placed):
         torch.testing.assert_close(torch.stack(rays), torch.stack(wanted), atol=0.01, rtol=0)
 
 
+def test_the_camera_of_a_stretched_picture_has_square_pixels_and_the_same_width_of_view():
+    placed = place((96, 160), (64, 64), STRETCH)
+    restored = placed.restore_cameras(intrinsics_from_fov(64, 64, 60.0)[None])[0]
+    torch.testing.assert_close(restored, intrinsics_from_fov(96, 160, 60.0))
+
+
 def test_margins_of_a_photo_continue_it():
     image = Image.new("RGB", (30, 20), (9, 99, 199))
     assert (place((20, 30), (32, 32), LETTERBOX).place_photo(image) == (9, 99, 199)).all()
@@ -140,6 +148,11 @@ def test_the_nearest_size_has_the_proportions_on_the_grid(source):
     assert height % 16 == width % 16 == 0
     assert abs(math.log(height * width / 128**2)) < 0.3
     assert abs(math.log(width / height * source[0] / source[1])) < 0.15
+
+
+def test_of_two_sizes_of_the_same_proportions_the_one_of_nearer_pixels_is_taken():
+    assert nearest_size((64, 64), 100**2) == (96, 96)
+    assert nearest_size((64, 64), 110**2) == (112, 112)
 
 
 def test_the_nearest_size_of_a_thin_strip_is_one_cell_high():
