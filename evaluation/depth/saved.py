@@ -120,7 +120,7 @@ def _read_picture(path: Path, kind: Kind) -> np.ndarray:
             depth = decode_log_png(content, path.name)
             return np.where(np.isfinite(depth), depth, np.float32(np.nan))
     image = read_image(path)
-    numbers = image.numbers.astype(np.float32)
+    numbers = np.where(image.present, image.numbers, np.nan).astype(np.float32)
     if image.encoding is not None:
         return image.encoding.depth(np.where(numbers > 0, numbers, np.float32(np.nan)))
     if image.levels is not None and kind == "depth":

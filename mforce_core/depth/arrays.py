@@ -82,7 +82,7 @@ def read_pfm(path: Path) -> np.ndarray:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        found = re.match(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,32})\s", file.read(128))
+        found = re.match(rb"(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+.\deE]{1,32})(?:\r\n|\s)", file.read(128))
         if found is None:
             kind = what_is(path)
             raise ValueError(f"{path} is not a portable float map{f' but {kind}' if kind else ''}.")
@@ -159,7 +159,7 @@ def _read_array(file: BinaryIO, size: int) -> np.ndarray:
 def _depth_name(names: list[str]) -> str | None:
     if len(names) == 1:
         return names[0]
-    for wanted in ("depth", "disparity", "arr_0"):
+    for wanted in ("depth", "disparity", "disp", "arr_0"):
         if wanted in names:
             return wanted
     likely = [name for name in names if "depth" in name.lower() and "mask" not in name.lower()]

@@ -17,7 +17,7 @@ _DEPTH = re.compile(
     r"^(z?-?depth\w*|\w*zdepth|\w*worlddepth|\w*scenedepth|hitpz|pz|zbuffer|zdistance|distance|disparity)$"
 )
 #: Words of names whose numbers are 1 / depth.
-_INVERSE = frozenset(["disparity", "inverse", "inv"])
+_INVERSE = frozenset(["disparity", "disp", "inverse", "inv"])
 #: Words for what is no depth, even alone in its layer or in a layer that also speaks of depth.
 _OTHER = frozenset(
     [

@@ -17,7 +17,8 @@ import numpy as np
 from .arrays import MAX_PIXELS, as_map, read_npy, read_npz, read_pfm, write_pfm
 from .encoding import Encoding
 from .exr import read_exr, write_exr
-from .images import FAR_LIMIT, LEVELS, png_bits, read_image, write_16_bit, write_float_tiff
+from .exr_channels import is_inverse
+from .images import FAR_LIMIT, LEVELS, ImageDepth, png_bits, read_image, write_16_bit, write_float_tiff
 from .masks import read_mask
 
 __all__ = [
@@ -39,7 +40,8 @@ __all__ = [
 #: Endings of pictures whose compression changes them.
 _LOSSY = (".jpg", ".jpeg", ".webp", ".avif", ".heic")
 #: Endings of the files that are read.
-SUFFIXES = (".exr", ".npy", ".npz", ".pfm", ".png", ".tif", ".tiff")
+_ARRAYS = (".exr", ".npy", ".npz", ".pfm")
+SUFFIXES = (*_ARRAYS, ".png", ".tif", ".tiff")
 
 #: How many times farther black is than white in a map that was stretched, where nobody says it: Encode Depth's default.
 FAR_TO_NEAR = 10.0
@@ -48,6 +50,9 @@ FAR_TO_NEAR = 10.0
 _BACKGROUND = 1e10
 #: The largest half-precision float: what 1e10 becomes in a half-float EXR, also after a conversion to 32 bits.
 _HALF_BACKGROUND = 65504.0
+
+#: How many times farther than all others the last level is where it stands for no depth.
+_GAP = 2
 
 # A disparity map with a larger ratio of its levels than this, up to the last one, was stretched (floats: from 0 to 1).
 _STRETCHED = 100
@@ -78,7 +83,8 @@ def read_depth(
     Args:
         path: ``.npy`` or ``.npz`` (H, W), ``.exr``, ``.pfm``, 16-bit or float ``.png``/``.tif``, or 8-bit disparity.
             Zeros, negatives, non-finite values and depth from 1e10 on (or 65504 in half floats), the background of
-            renderers, are missing pixels, and so are those with an alpha of 0.
+            renderers, are missing pixels, and so are those with an alpha of 0, of GDAL's value for no data, and of the
+            last level (65535) where all others are nearer than half of it.
         disparity: whether the file holds inverse depth (larger = nearer); None: what it says itself, else depth.
         mask: image or array; pixels that are not brighter than half are missing too.
         channel: of an EXR file, "Z", "layer.Z" or "layer"; None looks for one named like depth.
@@ -104,7 +110,7 @@ def read_depth(
         raise ValueError(
             f"{path} is not a depth map that is read here: use .npy, .npz, .exr, .pfm, or a 16-bit .png or .tif."
         )
-    numbers, encoding, levels, notes = _read(path, suffix, channel)
+    numbers, encoding, levels, present, notes = _read(path, suffix, channel)
     assumed = levels == 255 and encoding is None and disparity is None
     if levels == 255 and disparity is False:
         raise ValueError(
@@ -118,9 +124,12 @@ def read_depth(
     if disparity is not None:
         encoding = replace(encoding, disparity=disparity)
 
-    known = _known(path, numbers, encoding.disparity, notes)
+    known = present & _known(path, numbers, encoding.disparity, notes)
+    if not own and not encoding.disparity:
+        known = _not_endless(path, numbers, known, notes)
     if encoding.disparity and not own:
         numbers, known = _unstretch(path, numbers, known, levels, far_to_near, notes)
+        known &= present
     if mask is not None:
         known &= read_mask(mask, numbers.shape)
     if not known.any():
@@ -146,25 +155,28 @@ def write_npy(path: Path, values: np.ndarray) -> None:
     path.write_bytes(content.getvalue())  # np.save into a file does not say why it failed
 
 
-def _read(path: Path, suffix: str, channel: str | None) -> tuple[np.ndarray, Encoding | None, int | None, list[str]]:
-    """Numbers (H, W), what the file says they mean, the last level of integer pictures, notes."""
+def _read(path: Path, suffix: str, channel: str | None) -> ImageDepth:
+    """What the file holds, as of a picture."""
+    if suffix not in _ARRAYS:
+        return read_image(path)
+    encoding: Encoding | None = None
+    notes: list[str] = []
     if suffix == ".npy":
-        return as_map(path, read_npy(path)), None, None, []
-    if suffix == ".npz":
+        numbers = as_map(path, read_npy(path))
+    elif suffix == ".npz":
         array, name, others = read_npz(path)
         passed = f", not from {', '.join(others)}" if others else ""
-        notes = [f"{path.name}: depth was taken from its array {name}{passed}."]
-        return as_map(path, array), Encoding(disparity=True) if name == "disparity" else None, None, notes
-    if suffix == ".pfm":
-        return read_pfm(path), None, None, []
-    if suffix == ".exr":
+        notes.append(f"{path.name}: depth was taken from its array {name}{passed}.")
+        numbers, encoding = as_map(path, array), Encoding(disparity=True) if is_inverse(name) else None
+    elif suffix == ".pfm":
+        numbers = read_pfm(path)
+    else:
         exr = read_exr(path, channel)
-        if exr.encoding is None and exr.inverse:
-            note = f"{path.name}: its channel is called disparity or inverse, and so it was read as disparity."
-            return exr.numbers, Encoding(disparity=True), None, [*exr.notes, note]
-        return exr.numbers, exr.encoding, None, list(exr.notes)
-    image = read_image(path)
-    return image.numbers, image.encoding, image.levels, []
+        numbers, encoding, notes = exr.numbers, exr.encoding, [*exr.notes]
+        if encoding is None and exr.inverse:
+            encoding = Encoding(disparity=True)
+            notes.append(f"{path.name}: its channel is called disparity or inverse, and so it was read as disparity.")
+    return ImageDepth(numbers, encoding, None, np.ones(numbers.shape, dtype=bool), notes)
 
 
 def _known(path: Path, numbers: np.ndarray, disparity: bool, notes: list[str]) -> np.ndarray:
@@ -189,6 +201,24 @@ def _known(path: Path, numbers: np.ndarray, disparity: bool, notes: list[str]) -
     if background.any():
         notes.append(f"{path.name} has {int(background.sum())} pixels of background; they count as missing.")
     return known & ~background
+
+
+def _not_endless(path: Path, numbers: np.ndarray, known: np.ndarray, notes: list[str]) -> np.ndarray:
+    """The known pixels of depth but for those of the last level, where all the others are nearer than half of it.
+
+    Sensors and programs write the largest number that there is, 65535 in most files, where nothing was measured or
+    nothing is; also into files that hold floats by now.
+    """
+    kind, size = numbers.dtype.kind, numbers.dtype.itemsize
+    if size < (4 if kind == "f" else 2):
+        return known
+    last = float(LEVELS) if kind == "f" else float(np.iinfo(numbers.dtype).max)
+    endless = known & (numbers == last)
+    rest = known & ~endless
+    if not endless.any() or not rest.any() or float(numbers[rest].max()) * _GAP > last:
+        return known
+    notes.append(f"{path.name} has {int(endless.sum())} pixels of {last:.0f}, the last level; they count as missing.")
+    return rest
 
 
 def _unstretch(

@@ -12,8 +12,10 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..picture.files import is_deep_gray, open_image
+from ..picture.files import frame_count, is_deep_gray, open_image
+from ..picture.reading import upright
 from .encoding import KEY, PLAIN, Encoding
+from .missing_pixels import no_data_value, present_pixels
 
 #: Larger than this many medians, 16-bit values are clipped, so that one far pixel cannot use up all the steps.
 FAR_LIMIT = 20.0
@@ -21,43 +23,72 @@ FAR_LIMIT = 20.0
 #: The last level of a 16-bit file.
 LEVELS = 65535
 
-_DESCRIPTION = 270  # number of a TIFF's ImageDescription
+_DESCRIPTION, _BITS = 270, 258  # numbers of a TIFF's ImageDescription and BitsPerSample
 
 
 class ImageDepth(NamedTuple):
-    """numbers (H, W); what they mean, None where the file does not say; the last level of integers, None of floats."""
+    """What a PNG or TIFF holds.
+
+    Attributes:
+        numbers: (H, W).
+        encoding: what they mean, None where the file does not say.
+        levels: the last level of integers, None of floats.
+        present: (H, W) bool: False where the file says that there is no number.
+        notes: sentences on what was in the file.
+    """
 
     numbers: np.ndarray
     encoding: Encoding | None
     levels: int | None
+    present: np.ndarray
+    notes: list[str]
 
 
 def read_image(path: Path) -> ImageDepth:
-    """The one channel of a PNG or TIFF.
+    """The one channel of a PNG or TIFF, upright.
 
     Raises:
         ValueError: not such a file, damaged, or a color picture.
     """
     image = open_image(path)
-    if is_deep_gray(image):
-        text = _own_entry(image)
-        numbers = np.asarray(image)
-        levels = None if image.mode == "F" else LEVELS
-        return ImageDepth(numbers, None if text is None else Encoding.from_text(text, path), levels)
-    if png_bits(path) == 16:
+    notes: list[str] = []
+    if not is_deep_gray(image) and _bits(image, path) > 8:
         raise ValueError(
-            f"{path} is a 16-bit PNG with {'an alpha channel' if 'A' in image.mode else 'colors'}, of which only "
-            "8 bits can be read: save it as 16-bit gray without alpha, .npy or .exr."
+            f"{path} is a 16-bit {image.format} with {'an alpha channel' if 'A' in image.mode else 'colors'}, of which"
+            " only 8 bits can be read: save it as 16-bit gray without alpha, .npy or .exr."
         )
+    text, value = _own_entry(image) if is_deep_gray(image) else None, no_data_value(image)
+    encoding = None if text is None else Encoding.from_text(text, path)
+    original, image = image, upright(image, path.name, notes)
+    numbers, levels = _gray(image, path)
+    present = present_pixels(image, numbers, value, path.name, notes)
+    count = frame_count(original)
+    if count > 1:
+        notes.append(f"{path.name} has {count} frames; only the first is used.")
+    return ImageDepth(numbers, encoding, levels, present, notes)
+
+
+def _gray(image: Image.Image, path: Path) -> tuple[np.ndarray, int | None]:
+    """Numbers (H, W), and the last level of integers."""
+    if is_deep_gray(image):
+        return np.asarray(image), None if image.mode == "F" else LEVELS
     if image.mode in ("L", "1", "LA"):
         gray = image.getchannel(0) if image.mode == "LA" else image.convert("L")
-        return ImageDepth(np.asarray(gray), None, 255)
+        return np.asarray(gray), 255
     colors = np.asarray(image.convert("RGB"))
     if (colors == colors[..., :1]).all():
-        return ImageDepth(colors[..., 0], None, 255)
+        return colors[..., 0], 255
     raise ValueError(
         f"{path} is a color picture ({image.mode}): depth needs one channel; use 16-bit png or tiff, npy or exr."
     )
+
+
+def _bits(image: Image.Image, path: Path) -> int:
+    """Bits of a channel."""
+    if image.format == "TIFF":
+        found = getattr(image, "tag_v2", {}).get(_BITS, 1)
+        return max(found) if isinstance(found, tuple) else int(found)
+    return png_bits(path) or 8
 
 
 def png_bits(path: Path) -> int | None:

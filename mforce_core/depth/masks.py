@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ..picture.files import is_deep_gray, open_image
+from ..picture.reading import upright
 from .arrays import as_map, read_npy
 
 
@@ -23,7 +24,7 @@ def read_mask(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if path.suffix.lower() == ".npy":
         mask = _bright(as_map(path, read_npy(path), kinds="fiub"))
     else:
-        mask = _of_picture(open_image(path))
+        mask = _of_picture(upright(open_image(path), path.name, []))
     if mask.shape != tuple(shape):
         raise ValueError(
             f"The mask {path} is {mask.shape[1]}x{mask.shape[0]} and the depth map {shape[1]}x{shape[0]}: "

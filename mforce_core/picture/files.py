@@ -44,6 +44,10 @@ def open_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = open_heic(path) if is_heic(path) else Image.open(path, formats=_formats())
+        if image.format == "TIFF":
+            # Pillow would map the pixels of a file with a name into memory, those of a picture that lies with its sides
+            # exchanged.
+            image.filename = ""
         width, height = image.size
         pixels, limit = width * height, MAX_PIXELS * 4 if image.format == "JPEG" else MAX_PIXELS
         if pixels > limit:
@@ -57,6 +61,11 @@ def open_image(path: Path) -> Image.Image:
         raise ValueError(f"{path}: {error}") from None
     except UnidentifiedImageError:
         kind = what_is(path)
+        if kind is not None and kind.endswith(" picture"):
+            raise ValueError(
+                f"{path} is {kind} of a kind that Pillow does not read, or damaged: save it as PNG; depth as 16-bit"
+                " PNG, .npy, or TIFF with one channel of 32-bit floats."
+            ) from None
         if kind is not None:
             raise ValueError(f"{path} is not an image that can be read but {kind}.") from None
         raise ValueError(f"{path} is not an image that Pillow can read: save it as PNG or JPEG.") from None

@@ -52,11 +52,7 @@ def upright_rgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
     Raises:
         ValueError: negative or non-finite values.
     """
-    try:
-        # Turns by the camera's orientation tag, where there is one.
-        image = ImageOps.exif_transpose(image)
-    except Exception as error:  # tags may be damaged where the picture is not
-        notes.append(f"{name} has tags that cannot be read ({type(error).__name__}).")
+    image = upright(image, name, notes)
     if is_deep_gray(image):
         image = _wide_gray(image, name, notes)
     image = in_srgb(image, name, notes)
@@ -67,6 +63,15 @@ def upright_rgb(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
         white = Image.new("RGBA", layers.size, "white")
         image = Image.alpha_composite(white, layers)
     return image.convert("RGB")
+
+
+def upright(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
+    """An image turned by the camera's orientation tag, where there is one; adds what is amiss with it to ``notes``."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # tags may be damaged where the picture is not
+        notes.append(f"{name} has tags that cannot be read ({type(error).__name__}).")
+        return image
 
 
 def _wide_gray(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
@@ -82,4 +87,8 @@ def _wide_gray(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
         usual = next((white for white in (255.0, 65535.0) if top <= white), top)
         white = 1.0 if top <= 1 or np.percentile(values, 99) <= 2 else usual
         notes.append(f"{name} holds floats up to {top:.4g}; {white:g} was taken as white.")
-    return Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8), "L")
+    gray = Image.fromarray((np.clip(values / white, 0, 1) * 255).round().astype(np.uint8), "L")
+    clear = values == image.info.get("transparency", np.nan)  # a PNG may name one level that is transparent
+    if clear.any():
+        gray.putalpha(Image.fromarray(~clear))
+    return gray
