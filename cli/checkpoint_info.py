@@ -12,6 +12,7 @@ from ..mforce_core.encoders.autoencoder_files import DECODER_FILE, ENCODER_FILE,
 from ..mforce_core.encoders.words import WORDS_FILE
 from ..mforce_core.model.config import VARIANTS, Architecture, ConfigError, Distilled, Schedule
 from ..mforce_core.parts import BUILT_IN_LICENSE, is_built_in, model_path
+from ..mforce_core.settings import ALL_BUILT_IN
 from ..mforce_core.weights.bundle import PartSummary, describe_parts
 from ..mforce_core.weights.header import CheckpointHeader, check_tensors, read_header
 from ..mforce_core.weights.named_parts import Part, named_part, portable
@@ -98,6 +99,9 @@ def describe_checkpoint(path: Path, *, memory: bool = False) -> CheckpointSummar
         ValueError: nothing there, a truncated or foreign file.
     """
     path = model_path(str(path))
+    if not path.exists():
+        names = ", ".join(ALL_BUILT_IN)
+        raise ValueError(f"{path} does not exist: give {names}, a release folder or a .safetensors file")
     header = read_header(path)
     problems, architecture = [], None
     try:

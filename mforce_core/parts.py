@@ -125,7 +125,10 @@ def find_parts(model: str, text_encoder: str | None = None, vae: str | None = No
     """
     found = model_path(model)
     if not found.exists():
-        raise ValueError(f"The model {found} does not exist: give a release folder or .safetensors file with `model`.")
+        raise ValueError(
+            f"The model {found} does not exist: give {', '.join(ALL_BUILT_IN)}, a release folder or a .safetensors "
+            "file with `model`."
+        )
     # What is no model is told so before what is missing beside it.
     inside = read_header(found).others if None in (text_encoder, vae) else ()
     words = Path(text_encoder) if text_encoder is not None else _own_text_encoder(found, inside)

@@ -285,7 +285,7 @@ def test_demo_runs_all_modes(model, tmp_path):
         (["--seed", -1], "--seed must be"),
         (["--device", "abacus"], "'abacus' cannot be used"),
         (["--dtype", "float16"], "--dtype must be"),
-        (["--model", "nowhere"], "does not exist"),
+        (["--model", "nowhere"], "does not exist: give nano, nano-fast, a release folder"),
         (["--vae", "nowhere"], "nowhere, given with --vae, does not exist"),
     ],
 )

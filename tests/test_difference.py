@@ -170,6 +170,9 @@ def test_what_cannot_be_written_or_read_is_said(models, tmp_path):
     base, student = models
     with pytest.raises(ConversionError, match="too few"):
         write_difference(base, student, tmp_path / "x.safetensors", size=100)
+    with pytest.raises(ConversionError, match="have the same weights"):
+        write_difference(base, base, tmp_path / "x.safetensors", size=10**6)
+    assert not (tmp_path / "x.safetensors").exists()
     with pytest.raises(CheckpointError, match="not of the architecture"):
         write_difference(base, model_path("nano"), tmp_path / "x.safetensors", size=10**9)
     as_update(tmp_path, base)

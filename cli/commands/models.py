@@ -13,7 +13,9 @@ from . import options
 
 
 def info(
-    checkpoint: Annotated[str | None, typer.Argument(help="Release folder, .safetensors file, LoRA, or nano.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="Release folder, .safetensors file, LoRA, nano or nano-fast.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="Also how much memory the weights take.")] = False,
     kernels: Annotated[

@@ -80,7 +80,8 @@ def write_difference(
 
     Raises:
         CheckpointError, ConfigError: a model is truncated or foreign, or the two are of different architectures.
-        ConversionError: ``out`` must not be written, or not even the small tensors fit into ``size``.
+        ConversionError: ``out`` must not be written, the models are equal, or not even the small tensors fit into
+            ``size``.
         DiskSpaceError: ``out`` would not fit on its disk.
     """
     first, second = read_header(base), read_header(model)
@@ -116,6 +117,8 @@ def write_difference(
     if fixed > size:
         raise ConversionError(f"{size} bytes are too few: names and small tensors alone take {fixed}")
     kept = choose(_spectra(shapes, decomposed), shapes, (size - fixed) // width)
+    if not others and not any(part.values or part.lost for part in kept.values()):
+        raise ConversionError(f"{base} and {model} have the same weights: there is no difference to write")
 
     slots = {PREFIX + name.removesuffix(".weight") + DIFFERENCE: Slot(tensor.dtype, tuple(tensor.shape))
              for name, tensor in others.items()}  # fmt: skip
