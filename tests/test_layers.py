@@ -4,7 +4,7 @@ they are needed. What the packages import of each other is in test_import_graph.
 import ast
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -63,12 +63,47 @@ def test_the_kernels_import_optional_libraries_when_they_need_them() -> None:
             assert not found & OPTIONAL, file
 
 
+#: Modules that run code from what they read, and calls of others that do.
+PICKLES = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+UNPICKLING = {"torch.load", "pandas.read_pickle", "pd.read_pickle", "yaml.load", "yaml.unsafe_load"}
+
+
+def unpickling(file: Path) -> Iterator[str]:
+    """What in a file may read a pickle."""
+    yield from (module for level, module in imports(file) if level == 0 and module.split(".")[0] in PICKLES)
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            if name in UNPICKLING or name.endswith("FileSystemReader"):
+                yield name
+            for keyword in node.keywords:
+                value = ast.unparse(keyword.value)
+                if keyword.arg == "allow_pickle" and value != "False":
+                    yield f"{name}(allow_pickle={value})"
+
+
 def test_nothing_unpickles() -> None:
     for package in PACKAGES:
         for file in sources(package):
-            text = file.read_text(encoding="utf-8")
-            assert "torch.load(" not in text, file
-            assert not any(module.split(".")[0] in {"pickle", "joblib", "dill"} for _, module in imports(file)), file
+            assert not [*unpickling(file)], file
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from joblib import load",
+        "torch.load(path, weights_only=True)",
+        "np.load(path, allow_pickle=True)",
+        "np.load(path, allow_pickle=trusted)",
+        "dcp.load(tensors, storage_reader=dcp.FileSystemReader(path))",
+    ],
+)
+def test_what_would_unpickle_is_found(tmp_path: Path, line: str) -> None:
+    (tmp_path / "module.py").write_text(line)
+    assert [*unpickling(tmp_path / "module.py")]
+    (tmp_path / "module.py").write_text("np.load(path, allow_pickle=False)")
+    assert not [*unpickling(tmp_path / "module.py")]
 
 
 def modules_after(statement: str) -> set[str]:

@@ -45,9 +45,8 @@ class Update:
     def _difference(self, layer: str) -> Tensor | None:
         parts = {end: self.tensors.get(layer + end) for end in (*PAIR, *WHOLE, DIFFERENCE)}
         down, up, alpha = (parts[end] for end in PAIR)
-        if down is not None and up is not None:
-            scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
-            return scale * (up.float() @ down.float())
+        if down is not None and up is not None and alpha is not None:
+            return float(alpha) / down.shape[0] * (up.float() @ down.float())
         scale_of_whole, whole = (parts[end] for end in WHOLE)
         if scale_of_whole is not None and whole is not None:
             return float(scale_of_whole) * whole.float()
