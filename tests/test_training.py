@@ -22,7 +22,7 @@ from mforce.training.draws import RowDraws
 from mforce.training.initialize import build, fill
 from mforce.training.losses import counted_pixels, depth_error
 from mforce.training.noise import draw_noise, noisy_depth
-from mforce.training.optimizer import learning_rate
+from mforce.training.optimizer import MovingAverage, learning_rate
 from mforce.training.processes import join
 from mforce.training.recipe import Batch, depth_tokens, drop_captions, sparse_masks
 from mforce.training.train import Trainer, train
@@ -350,6 +350,22 @@ def test_learning_rate_warms_up_and_cools_down(data: Path, tmp_path: Path) -> No
     rates = [learning_rate(step, 20, optimizer) for step in range(20)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert rates[14:] == pytest.approx([1.0, 1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_the_average_forgets_the_start_and_then_decays_as_configured() -> None:
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = MovingAverage(model, 0.9)
+    torch.nn.init.ones_(model.weight)
+    for step in range(1, 31):
+        average.update(step)
+    assert float(1 - average.tensors["weight"]) < 1e-6  # 0.9 ** 30 would have left 4% of the start
+    wanted = 1.0
+    for step, value in enumerate((2.0, -1.0, 3.0), 91):
+        torch.nn.init.constant_(model.weight, value)
+        average.update(step)
+        wanted = 0.9 * wanted + 0.1 * value
+    assert float(average.tensors["weight"]) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(

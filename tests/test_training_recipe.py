@@ -99,6 +99,14 @@ def test_distillation_is_equation_8() -> None:
     torch.testing.assert_close(*pair, rtol=1e-5, atol=1e-8)
 
 
+def test_a_clean_picture_teaches_nothing_about_pictures() -> None:
+    batch, noise, prediction = example(0.4)
+    clean = noise._replace(t_rgb=torch.zeros_like(noise.t_rgb))
+    terms = terms_of(batch, clean, prediction, distillation_high=0.9, distillation_low=0.2)
+    assert float(terms["rgb"]) == float(terms["distillation"]) == 0
+    assert terms["depth"] > 0
+
+
 def by_loops(error: np.ndarray, known: np.ndarray) -> float:
     """The gradient-matching loss of one map, pair by pair."""
     total = 0.0
