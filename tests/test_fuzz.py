@@ -13,7 +13,7 @@ pytest.importorskip("OpenEXR")
 
 from mforce.benchmarks.fuzz import SECONDS, fuzz, run_case
 from mforce.benchmarks.fuzz_subjects import Subject, subjects
-from mforce.mforce_core.depth.exr_header import check_header
+from mforce.mforce_core.exr.header import check_header
 from mforce.mforce_core.model.config import Architecture, ConfigError, read_config
 from mforce.mforce_core.scene3d.point_cloud_files import read_ply
 from mforce.mforce_core.settings import Settings

@@ -12,10 +12,8 @@ from typing import BinaryIO
 import numpy as np
 
 from ..file_kinds import what_is
+from ..pixel_limit import MAX_PIXELS, check_pixels
 from ..reasons import reason_of
-
-#: Depth maps with more pixels than this are refused: 16384 x 8192.
-MAX_PIXELS = 1 << 27
 
 # Deflate, which .npz uses, cannot shrink anything more than this.
 _DEFLATE_LIMIT = 1032
@@ -107,12 +105,6 @@ def write_pfm(path: Path, values: np.ndarray) -> None:
     """Write values (H, W) as a gray portable float map; missing pixels (NaN) are infinite, as stereo sets have them."""
     rows = np.where(np.isfinite(values), values, np.inf)[::-1].astype("<f4")
     path.write_bytes(b"Pf\n%d %d\n-1.0\n" % (values.shape[1], values.shape[0]) + rows.tobytes())
-
-
-def check_pixels(path: Path, width: int, height: int) -> None:
-    """Raise ValueError for a map with more than `MAX_PIXELS` pixels."""
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{path} claims {width}x{height} pixels: more than {MAX_PIXELS:,} are not read; shrink it.")
 
 
 def as_map(path: Path, array: np.ndarray, *, kinds: str = "fiu") -> np.ndarray:

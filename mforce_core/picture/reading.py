@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from .exr_pictures import is_exr, read_exr_picture
 from .files import frame_count, full_size, is_deep_gray, open_image
 from .profiles import in_srgb
 
@@ -21,11 +22,14 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """Read a picture file of any mode as RGB; see `as_rgb`.
+    """Read a picture file of any mode as RGB; see `as_rgb`, and `read_exr_picture` for OpenEXR.
 
     Raises:
         ValueError: it is not a picture that can be read.
+        ModuleNotFoundError: OpenEXR is not installed, for such a file.
     """
+    if is_exr(path):
+        return Picture(*read_exr_picture(path))
     return as_rgb(open_image(path), path.name)
 
 

@@ -1,0 +1,1 @@
+"""OpenEXR files, whatever is in them."""

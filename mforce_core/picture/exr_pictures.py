@@ -1,0 +1,112 @@
+"""Color pictures in OpenEXR files, which hold linear light, as sRGB: plates and renders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..exr.channels import Channel, in_display_window, read_channels
+from .color import to_bytes, to_srgb
+
+_MAGIC = b"\x76\x2f\x31\x01"
+#: Words of layers that are the picture itself, where several have colors.
+_PICTURE = frozenset(["combined", "beauty", "rgba", "rgb", "color", "colour", "composite", "final", "image"])
+#: Chromaticities of red, green, blue and white (ITU-R BT.709), which a file has that does not say its own.
+_BT709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
+#: Bradford's, from XYZ to the response of cones.
+_CONES = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
+#: A share of brighter pixels that is worth a word.
+_MANY = 0.01
+
+
+def is_exr(path: Path) -> bool:
+    """Whether the file begins as OpenEXR, by any name."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == _MAGIC
+    except OSError:
+        return False
+
+
+def read_exr_picture(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
+    """The colors of an OpenEXR file in sRGB, in its display window, over white, and notes on what was changed.
+
+    Light of 1 is white, and so is what is brighter. Colors of other primaries (ACES and others) become those of BT.709
+    where the file names them, unless they make no colors.
+
+    Raises:
+        ValueError: not such a file, damaged, deep, or without red, green and blue.
+        ModuleNotFoundError: OpenEXR is not installed.
+    """
+    channels = read_channels(path)
+    layers = _layers_of_color(channels)
+    if not layers:
+        raise ValueError(f"{path} has the channels {', '.join(sorted(channels))}, which are no color picture.")
+    layer, others = layers[0], layers[1:]
+    names = {name.rpartition(".")[2].lower(): name for name in channels if name.rpartition(".")[0] == layer}
+    red, green, blue = (channels[names[component]] for component in "rgb")
+    if any(channel.pixels.shape != red.pixels.shape or channel.pixels.dtype.kind != "f" for channel in (green, blue)):
+        raise ValueError(f"{path} has channels of color that are no light, or of several sizes: render it again.")
+    light = _whole([red, green, blue])
+    light = light @ torch.tensor(_to_bt709(red.header), dtype=light.dtype).T
+    notes = [f"{path.name} holds linear light; it was coded as sRGB."]
+    if others:
+        notes.append(f"{path.name}: the picture was taken from {layer or 'RGB'}, not from {', '.join(others)}.")
+    bright = float((light > 1).any(-1).float().mean())
+    if bright > _MANY:
+        notes.append(f"{path.name} is brighter than white in {bright:.0%} of its pixels, which are white now.")
+    if "a" in names and channels[names["a"]].pixels.shape == red.pixels.shape:
+        alpha = _whole([channels[names["a"]]]).clamp(0, 1)
+        if float(alpha.min()) < 1 and float(alpha.max()) > 0:
+            light = light + (1 - alpha)  # colors are stored times alpha
+            notes.append(f"{path.name} has transparent pixels; they were put on white.")
+    return Image.fromarray(to_bytes(to_srgb(light.clamp(0, 1))).numpy()), tuple(notes)
+
+
+def _layers_of_color(channels: Mapping[str, Channel]) -> list[str]:
+    """Layers with red, green and blue, the likeliest picture first."""
+    found: dict[str, set[str]] = {}
+    for name in channels:
+        layer, _, component = name.rpartition(".")
+        found.setdefault(layer, set()).add(component.lower())
+    layers = [layer for layer, components in found.items() if {"r", "g", "b"} <= components]
+    return sorted(layers, key=lambda layer: (layer != "", _PICTURE.isdisjoint(_words(layer)), layer.count("."), layer))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+
+
+def _whole(channels: list[Channel]) -> torch.Tensor:
+    """(H, W, C) float32 in the display window; what is missing, or is no number, is 0."""
+    planes = [in_display_window(channel.pixels.astype(np.float32), channel.header) for channel in channels]
+    return torch.from_numpy(np.nan_to_num(np.stack(planes, -1), nan=0.0, posinf=65504.0, neginf=0.0))
+
+
+def _to_bt709(header: Mapping[str, object]) -> np.ndarray:
+    """Matrix from a file's linear colors to those of BT.709, white staying white (Bradford)."""
+    said = np.asarray(header.get("chromaticities", _BT709), np.float64).ravel()
+    if said.shape != (8,) or np.abs(said - _BT709).max() < 1e-3:
+        return np.eye(3)
+    cones = np.asarray(_CONES)
+    try:
+        with np.errstate(all="ignore"):
+            own, own_white = _to_xyz(said)
+            usual, white = _to_xyz(np.asarray(_BT709))
+            adapt = np.linalg.inv(cones) @ np.diag(cones @ white / (cones @ own_white)) @ cones
+            matrix = np.linalg.inv(usual) @ adapt @ own
+    except np.linalg.LinAlgError:
+        return np.eye(3)
+    return matrix if np.isfinite(matrix).all() else np.eye(3)
+
+
+def _to_xyz(chromaticities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix of linear colors to CIE XYZ, and XYZ of white (SMPTE RP 177)."""
+    x, y = chromaticities[0::2], chromaticities[1::2]
+    columns = np.stack([x / y, np.ones(4), (1 - x - y) / y])
+    return columns[:, :3] * np.linalg.solve(columns[:, :3], columns[:, 3]), columns[:, 3]
