@@ -201,6 +201,28 @@ def test_raw_dv_has_the_rate_of_its_system(tmp_path, rate, height):
         assert (clip.rate, clip.count, len(list(clip)), clip.times) == (rate, 5, 5, None)
 
 
+@pytest.mark.parametrize("container", ["avi", "mp4", "mkv"])
+@pytest.mark.parametrize("encoding", ["latin-1", "gbk"])
+def test_titles_in_other_letters_stop_nothing(tmp_path, container, encoding):
+    """As programs of the time before UTF-8 wrote them."""
+    title = {"latin-1": "Über", "gbk": "视频"}[encoding]
+    path = tmp_path / f"clip.{container}"
+    with av.open(str(path), "w") as made:
+        made.metadata["title"] = "12345"
+        stream = made.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuvj420p"
+        for _ in range(3):
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((SIDE, SIDE, 3), np.uint8))))
+        made.mux(stream.encode(None))
+    content = path.read_bytes()
+    assert b"12345" in content
+    path.write_bytes(content.replace(b"12345", title.encode(encoding).ljust(5)))
+    with VideoReader(path) as clip:
+        assert len(list(clip)) == 3
+    with VideoWriter(tmp_path / "made.mp4", Fraction(25), path) as writer:
+        writer.write(np.zeros((SIDE, SIDE, 3), np.uint8))
+
+
 def test_names_that_ffmpeg_takes_for_protocols_are_files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)

@@ -12,10 +12,12 @@ _OPTIONS = {"default_fps": "10"}
 
 def opened(source: Path | BinaryIO) -> Any:
     """A file or open content, from its beginning, as PyAV's container."""
-    if isinstance(source, Path):
-        return import_av().open(url(source), options=_OPTIONS)
-    source.seek(0)
-    return import_av().open(source, options=_OPTIONS)
+    if not isinstance(source, Path):
+        source.seek(0)
+    # Titles and names of makers come in the letters of any country.
+    return import_av().open(
+        url(source) if isinstance(source, Path) else source, options=_OPTIONS, metadata_errors="replace"
+    )
 
 
 def url(path: Path) -> str:
