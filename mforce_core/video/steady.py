@@ -148,9 +148,7 @@ class Steadier:
         state: of a clip that is resumed.
     """
 
-    def __init__(
-        self, depth_of: DepthOf, how: Steadiness = Steadiness(), state: State | None = None
-    ) -> None:  # immutable
+    def __init__(self, depth_of: DepthOf, how: Steadiness = STEADY, state: State | None = None) -> None:
         self.depth_of, self.how = depth_of, how
         self.state = State() if state is None else state
         self._warp = FlowWarp() if how.flow else None
