@@ -29,12 +29,12 @@ from mforce.training.processes import join
 from mforce.training.recipe import Batch
 from mforce.training.train import Trainer, train
 from mforce.training.trained import Trained, faster
+from tiny_distillation import GRID, batch_of
 from tiny_training import arguments, config, write_base
 from two_processes import train_on_two
 
 #: Noise levels where a step ends, and to which noise is added there.
 PAIRS = [(0.0, 0.4), (0.0, 0.9), (0.3, 0.5), (0.6, 0.61), (0.9, 0.95)]
-GRID = (2, 2)
 MATCHING = {"distillation.matching_weight": 0.5}
 
 
@@ -154,13 +154,6 @@ def test_no_sample_counts_for_more_than_its_distance() -> None:
     assert not direction(teacher, teacher, teacher).any()
 
 
-def batch_of(count: int, generator: torch.Generator) -> Batch:
-    """Random latents, captions and dense depth for the tiny model."""
-    depth = torch.rand(count, 4, 16, generator=generator) * 1.8 + 0.1
-    rgb, text = (torch.randn(count, length, 8, generator=generator) for length in (4, 2))
-    return Batch(rgb, depth, text, GRID)
-
-
 def jumps_of(table: list, noised: list, batch: Batch, generator: torch.Generator) -> Jumps:
     """Jumps with a row of levels for each sample."""
     count = len(batch.rgb)
@@ -223,6 +216,24 @@ def test_gradients_reach_student_and_critic_each_alone(base: Path) -> None:
             term, [*left.parameters(), *teacher.parameters()], retain_graph=True, allow_unused=True
         )
         assert all(g is None for g in unused), name
+
+
+def test_a_stream_to_which_no_noise_was_added_has_no_loss(base: Path) -> None:
+    """It is at the end of its step already where the path waits for the other: there is nothing to denoise."""
+    generator = torch.Generator().manual_seed(5)
+    batch, null_text = batch_of(1, generator), torch.randn(2, 8, generator=generator)
+    student, teacher, critic = (twin(base, seed) for seed in range(3))
+    field = matching(student, teacher, critic, null_text, trajectory_weight=0.0)
+    for waits, moves, ends, noised in (
+        ("rgb", "depth", (0.5, 0.2), (0.5, 0.4)),
+        ("depth", "rgb", (0.2, 0.5), (0.4, 0.5)),
+    ):
+        jumps = jumps_of([[(1.0, 1.0), ends]], [noised], batch, generator)
+        terms = field(batch, jumps, Totals(1, 0)).terms
+        assert not terms[f"matching_{waits}"]
+        assert not terms[f"critic_{waits}"]
+        assert terms[f"matching_{moves}"]
+        assert terms[f"critic_{moves}"]
 
 
 def test_the_landing_is_moved_in_the_direction(base: Path) -> None:
