@@ -86,6 +86,18 @@ def test_what_a_person_asks_for_counts(model: Path, tmp_path: Path) -> None:
     assert "was made for 3 steps without guidance (2 from image to depth and 5 from" in " ".join(said.split())
 
 
+def test_benchmarks_run_it_as_it_was_made(model: Path, tmp_path: Path) -> None:
+    run("eval", "depth", "scenes", "--scenes", 1, "--model", model, "--output", tmp_path / "depth")
+    made = json.loads((tmp_path / "depth/settings.json").read_text())["made_by"]["settings"]
+    assert [made[name] for name in ("steps", "cfg", "sampler")] == [2, 1.0, "dpmpp_2m"]
+    said = run("eval", "d2i", "--scenes", 1, "--model", model, "--output", tmp_path / "d2i")
+    assert "depth to image in 5 steps, guidance 1," in said
+    assert "image to depth in 2 steps, guidance 1," in said
+    said = run("eval", "d2i", "--scenes", 1, "--model", model, "--steps", 1, "--cfg", 2, "--output", tmp_path / "asked")
+    assert "depth to image in 1 steps, guidance 2," in said
+    assert "image to depth in 1 steps, guidance 1," in said
+
+
 def test_fast_says_that_it_changes_nothing(model: Path, tmp_path: Path) -> None:
     joint = ("joint", "a red sphere", "--model", model, "--size", "32x32")
     assert "--fast changes nothing" in run_unwrapped(*joint, "--fast", "--output", tmp_path / "a")

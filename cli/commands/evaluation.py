@@ -116,7 +116,7 @@ def depth(
     normals: Annotated[
         bool, _protocol("--normals", help="Also errors of surface normals, where the camera is known.")
     ] = False,
-    steps: options.Steps = STEPS,
+    steps: options.StepsOfModel = None,
     seed: options.Seed = 0,
     size: options.Size = None,
     text_encoder: options.TextEncoder = None,
@@ -136,7 +136,7 @@ def depth(
         from ...mforce_core.results.folder import default_output
         from .. import own_files
         from ..depth_evaluation import evaluate_depth, predictor_from
-        from ..generation import prepare
+        from ..generation import fit_to_model, prepare
         from ..spread import Workers
 
         if layout not in ("auto", "moge", "marigold"):
@@ -144,13 +144,11 @@ def depth(
         places = parse_devices(devices) * processes
         found = None
         if predictions is None and peer is None:
-            found = prepare(
-                Settings(
-                    "i2d", "", steps=steps, cfg=CFG["i2d"], seed=seed,
-                    size=parse_size(size), device=places[0], dtype=dtype,
-                    **model_files(model, text_encoder, vae),
-                )
+            settings = Settings(
+                "i2d", "", steps=steps or STEPS, cfg=CFG["i2d"], seed=seed, size=parse_size(size), device=places[0],
+                dtype=dtype, **model_files(model, text_encoder, vae),
             )  # fmt: skip
+            found = prepare(fit_to_model(settings, () if steps is None else ("steps",)))
         metrics = evaluate_depth(
             DataSpec(
                 dataset, None if data is None else data.absolute(), layout,  # type: ignore[arg-type]
@@ -209,7 +207,7 @@ def d2i(
         _protocol(help="FID and KID: clean, legacy_pytorch, legacy_tensorflow (clean-fid) or torch-fidelity."),
     ] = None,
     clip: Annotated[str | None, _protocol(metavar="ID", help="CLIP score by this model of transformers.")] = None,
-    steps: options.Steps = STEPS,
+    steps: options.StepsOfModel = None,
     cfg: options.Cfg = None,
     seed: options.Seed = 0,
     size: options.Size = None,
@@ -228,7 +226,7 @@ def d2i(
         from ...evaluation.depth.predictors import FromFiles, FromModel, FromPeer, PredictorSpec
         from ...evaluation.images.maker import ImageJob, PairSpec
         from ...mforce_core.results.folder import default_output
-        from ..generation import prepare
+        from ..generation import fit_to_model, prepare
         from ..image_evaluation import evaluate_images
         from ..spread import Workers
 
@@ -236,13 +234,14 @@ def d2i(
         if predictions is not None and peer is not None:
             raise ValueError("--predictions and --estimator exclude each other.")
         places = parse_devices(devices)
-        settings, parts = prepare(
-            Settings(
-                "d2i", "", steps=steps, cfg=CFG["d2i"] if cfg is None else cfg, seed=seed, dtype=dtype,
-                size=parse_size(size), device=places[0], **model_files(model, text_encoder, vae),
-            )
+        given = [name for name, value in (("steps", steps), ("cfg", cfg)) if value is not None]
+        settings = Settings(
+            "d2i", "", steps=steps or STEPS, cfg=CFG["d2i"] if cfg is None else cfg, seed=seed, dtype=dtype,
+            size=parse_size(size), device=places[0], **model_files(model, text_encoder, vae),
         )  # fmt: skip
-        estimator: PredictorSpec = FromModel(replace(settings, mode="i2d", cfg=CFG["i2d"]), parts)
+        settings, parts = prepare(fit_to_model(settings, given))
+        own = fit_to_model(replace(settings, mode="i2d", cfg=CFG["i2d"]), given)
+        estimator: PredictorSpec = FromModel(own, parts)
         if peer is not None:
             estimator = FromPeer(peer, holds)
         if predictions is not None:
