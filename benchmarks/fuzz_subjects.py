@@ -9,12 +9,14 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from safetensors.torch import save
 
 from ..mforce_core.depth.files import read_depth, write_16_bit, write_exr, write_pfm
@@ -28,6 +30,7 @@ from ..mforce_core.scene3d.point_cloud import PointCloud
 from ..mforce_core.scene3d.point_cloud_files import read_ply, to_ply
 from ..mforce_core.settings import Settings
 from ..mforce_core.text_file import read_text
+from ..mforce_core.video.clips import open_clip
 from ..mforce_core.weights.checkpoint import load_model, save_model
 from ..mforce_core.weights.header import check_tensors, read_header
 from ..training.config_file import read_train_config
@@ -62,9 +65,8 @@ _SIZES = Architecture(
 def subjects(folder: Path) -> dict[str, Subject]:
     """All subjects by name; ``folder`` is where their whole files are made."""
     model = _model_files(folder)
-    optional = {} if find_spec("gguf") is None else {"gguf": Subject(".gguf", [_gguf(folder)], _open_checkpoint)}
     return {
-        **optional,
+        **_optional(folder),
         "npy": Subject(".npy", [_npy(_DEPTH), _npy(_DEPTH.astype(np.float16))], read_depth),
         "npz": Subject(".npz", _npz(), read_depth),
         "pfm": Subject(".pfm", [_written(folder / "d.pfm", lambda path: write_pfm(path, _DEPTH))], read_depth),
@@ -77,6 +79,8 @@ def subjects(folder: Path) -> dict[str, Subject]:
             f"picture {kind}": Subject(f".{kind}", [_image(_PICTURE, kind), _image(_GRAY, kind)], read_picture)
             for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm", "tga")
         },
+        "picture exr": Subject(".exr", _exr_pictures(folder), read_picture),
+        "color profile": Subject(".jpeg", _with_profile(), read_picture),
         "ply": Subject(".ply", _ply(), lambda path: read_ply(path.read_bytes())),
         "checkpoint": Subject(".safetensors", [model["model.safetensors"]], _open_checkpoint, damage_safetensors),
         "checkpoint config": Subject(".json", [model["config.json"]], _open_with_config(model), damage_json_bytes),
@@ -107,10 +111,79 @@ def _npz() -> list[bytes]:
     return found
 
 
-def _image(array: np.ndarray, kind: str) -> bytes:
+def _optional(folder: Path) -> dict[str, Subject]:
+    """Readers that need a package which not everybody has."""
+    found = {}
+    if find_spec("gguf") is not None:
+        found["gguf"] = Subject(".gguf", [_gguf(folder)], _open_checkpoint)
+    if find_spec("pillow_heif") is not None:
+        found["picture heic"] = Subject(".heic", [_heic()], read_picture)
+    if find_spec("av") is not None:
+        found["animation"] = Subject(".webp", [_animation()], _watch)
+        found["clip"] = Subject(".mp4", _clips(), _watch)
+    return found
+
+
+def _image(array: np.ndarray, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(array).save(file, kind)
+    Image.fromarray(array).save(file, kind, **options)
     return file.getvalue()
+
+
+def _with_profile() -> list[bytes]:
+    """Pictures whose profile is sRGB, and one that says red for green, so that colors are converted."""
+    plain = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    other = plain.replace(b"rXYZ", b"????", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"????", b"gXYZ", 1)
+    return [_image(_PICTURE, "jpeg", icc_profile=profile) for profile in (other, plain)]
+
+
+def _exr_pictures(folder: Path) -> list[bytes]:
+    import OpenEXR
+
+    def write(path: Path, pixels: np.ndarray, **attributes: Any) -> None:
+        header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage, **attributes}
+        OpenEXR.File(header, {"RGBA"[: pixels.shape[2]]: pixels}).write(str(path))
+
+    half = np.concatenate([_PICTURE, _PICTURE[..., :1]], -1).astype(np.float16) / 255
+    aces = {"chromaticities": (0.713, 0.293, 0.165, 0.830, 0.128, 0.044, 0.32168, 0.33767)}
+    first = _written(folder / "p.exr", lambda path: write(path, half))
+    return [first, _written(folder / "p.exr", lambda path: write(path, _PICTURE.astype(np.float32) / 64, **aces))]
+
+
+def _heic() -> bytes:
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(_PICTURE.repeat(4, 0).repeat(4, 1))).save(file, quality=80)
+    return file.getvalue()
+
+
+def _animation() -> bytes:
+    first, *others = (Image.fromarray(np.roll(_PICTURE, shift, 1)) for shift in range(3))
+    file = io.BytesIO()
+    first.save(file, "webp", save_all=True, append_images=others, duration=[40, 80, 40], lossless=True)
+    return file.getvalue()
+
+
+def _clips() -> list[bytes]:
+    import av
+
+    found = []
+    for codec, kind in (("mpeg4", "mp4"), ("ffv1", "matroska")):
+        file = io.BytesIO()
+        with av.open(file, "w", format=kind) as made:
+            stream = made.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 16, 12, "yuv420p"
+            for shift in range(3):
+                made.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(_PICTURE, shift, 1), format="rgb24")))
+            made.mux(stream.encode(None))
+        found.append(file.getvalue())
+    return found
+
+
+def _watch(path: Path) -> list[np.ndarray]:
+    with open_clip(path) as clip:
+        return list(islice(clip, 64))
 
 
 def _written(path: Path, write: Callable[[Path], object]) -> bytes:
