@@ -47,8 +47,8 @@ def _expand(source: str) -> Iterator[tuple[Path, Path]]:
     if path.is_dir():
         Image.init()
         endings = {ending for ending, kind in Image.EXTENSION.items() if kind in Image.OPEN} | _OF_PHONES
-        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in endings and file.is_file()]
-        files = [file for file in files if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        # Beside other pictures, EXR files are their depth.
+        files = _in_folder(path, endings) or _in_folder(path, {".exr"})
         if not files:
             raise ValueError(f"There are no pictures in the folder {path}.")
         yield from ((file.relative_to(path), file) for file in files)
@@ -59,3 +59,9 @@ def _expand(source: str) -> Iterator[tuple[Path, Path]]:
         yield from ((Path(file.name), file) for file in files)
     else:
         yield Path(path.name), path
+
+
+def _in_folder(folder: Path, endings: set[str]) -> list[Path]:
+    """Files with one of the endings below a folder, but those that are hidden."""
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in endings and file.is_file()]
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]

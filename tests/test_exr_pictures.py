@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("OpenEXR")
 
 import OpenEXR
 
+from mforce.cli.picture_list import find_pictures
 from mforce.mforce_core.picture.reading import read_picture
 
 #: Linear light and its level in sRGB, among them the gray card of 18%.
@@ -100,6 +102,14 @@ def test_a_region_lies_in_its_whole_picture(tmp_path):
     assert found.shape == (5, 6, 3)
     assert found[1:3, 2:4].min() == 118
     assert found.sum() == 4 * 3 * 118
+
+
+def test_a_folder_of_plates_is_one_of_pictures_where_it_has_no_others(tmp_path):
+    for name in ("b.0002.exr", "b.0001.exr"):
+        write(tmp_path / name, {"RGB": np.ones((2, 2, 3), np.float32)})
+    assert list(find_pictures([str(tmp_path)])) == ["b.0001", "b.0002"]
+    Image.new("RGB", (2, 2)).save(tmp_path / "photo.png")
+    assert list(find_pictures([str(tmp_path)])) == ["photo"]
 
 
 def test_a_depth_map_is_no_picture_and_damage_is_said(tmp_path):
