@@ -28,6 +28,7 @@ OPTIONAL_LIBRARIES = {
     "gradio": "app extra",
     "gguf": "an extra, for quantized checkpoints",
     "matplotlib": "training extra",
+    "pillow_heif": "heic extra",
     "pxr": "an extra, for USD cameras",
     "tqdm": "training extra",
     "torch.utils.tensorboard": "training extra",
