@@ -7,7 +7,7 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from ..file_kinds import what_is
 from ..reasons import reason_of
@@ -44,7 +44,7 @@ def open_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = open_heic(path) if is_heic(path) else Image.open(path, formats=_formats())
-        if image.format == "TIFF":
+        if isinstance(image, ImageFile.ImageFile) and image.format == "TIFF":
             # Pillow would map the pixels of a file with a name into memory, those of a picture that lies with its sides
             # exchanged.
             image.filename = ""

@@ -21,6 +21,7 @@ from ...mforce_core.depth.files import read_depth
 from ...mforce_core.depth.masks import read_mask
 from ...mforce_core.picture.files import is_deep_gray, open_image, upright_size
 from ...mforce_core.picture.profiles import in_srgb
+from ...mforce_core.text_file import text_of
 from .points import rasterize
 from .views import Size, move_depth
 
@@ -262,6 +263,6 @@ def _lines(value: object) -> tuple[str, ...]:
 
 def _text(content: bytes) -> str:
     try:
-        return content.decode("utf-8-sig").strip()  # Windows programs begin a text with a byte order mark
+        return text_of(content).strip()
     except UnicodeDecodeError:
         raise ValueError("its caption is not UTF-8 text") from None
