@@ -17,10 +17,10 @@ from ..evaluation.table import Table
 from ..mforce_core.release import CFG
 from ..mforce_core.results.provenance import identify
 from ..mforce_core.settings import Settings
-from ..mforce_core.text_file import read_text
 from .depth_evaluation import describe, weights_of
 from .generation import prepare
 from .progress import progress_bar, say
+from .prompts_file import read_prompts
 from .spread import Workers, spread
 
 _TITLES = {
@@ -71,7 +71,7 @@ def run_path_study(
     if study == "trajectories" and None in values:
         raise ValueError("The values of trajectories are numbers: clean is for conditioning.")
     resolved, parts = prepare(settings)
-    lines = () if prompts is None else tuple(line.strip() for line in read_text(prompts).splitlines() if line.strip())
+    lines = () if prompts is None else tuple(read_prompts(prompts))
     if prompts is not None and study == "conditioning":
         raise ValueError("Conditioning is on rendered scenes, which have captions: --prompts is for trajectories.")
     if study == "trajectories" and judge is not None and judge_kind == "disparity":

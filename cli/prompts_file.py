@@ -13,7 +13,11 @@ def read_prompts(path: Path) -> list[str]:
     Raises:
         ValueError: it cannot be read, or holds none.
     """
-    prompts = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    try:
+        lines = read_text(path).splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text: save it in that encoding.") from None
+    prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise ValueError(f"{path} holds no prompt: one per line.")
     return prompts

@@ -55,3 +55,5 @@ def test_other_bytes_are_refused(tmp_path):
     (tmp_path / "a.txt").write_bytes("Würfel".encode("latin-1"))
     with pytest.raises(UnicodeDecodeError):
         read_text(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match=r"a\.txt is not UTF-8 text: save it in that encoding\."):
+        read_prompts(tmp_path / "a.txt")
