@@ -76,6 +76,14 @@ def test_rgb_is_finished_by_its_share_of_the_steps() -> None:
     assert path.depth == NoisePath(*rollout_times(10)).depth
 
 
+@pytest.mark.parametrize("steps", range(2, 31))
+def test_a_stream_that_is_finished_early_is_clean_to_the_bit(steps: int) -> None:
+    for done in range(1, steps):
+        path = PathSpec("finish", depth_by=done / steps).build(steps)
+        assert path.depth[done - 1] > 0
+        assert path.depth[done:] == (0.0,) * (steps + 1 - done)
+
+
 def test_a_path_that_starts_below_noise_is_what_is_left_of_the_whole() -> None:
     levels = PathSpec("points", points=((1, 1), (0, 0)), start_rgb=0.5, start_depth=0.5).build(8).tensors()
     end = torch.linspace(float(_unshifted(0.5)), 0, 9)

@@ -68,7 +68,25 @@ def test_a_cut_starts_a_shot_and_a_scale_of_its_own():
     scales = torch.tensor([float(one.depth[0, 0]) for one in frames])
     assert scales[:5] == pytest.approx(scales[:1].expand(5), rel=1e-5)
     assert abs(scales[5] / scales[4] - 1) > 0.05
+    drawn = torch.from_numpy(np.random.default_rng(0).uniform(0.5, 2, 10)).float()
+    assert scales[[0, 5]].tolist() == pytest.approx(drawn[[0, 5]].tolist())
     assert not any(one.starts_shot for one in list(steady_depth(torch.cat(shots), Moody(), Steadiness(cut=1.5)))[1:])
+
+
+def test_a_frame_without_depth_to_compare_keeps_the_scale_of_its_shot():
+    drawn = iter([1.0, 2.0, 2.0])
+
+    def model(pictures, start=None, level=1.0):
+        maps = torch.stack([torch.full((SIDE, SIDE), next(drawn)) for _ in pictures])
+        if model.calls == 2:
+            maps[:, 1:] = torch.nan  # but for a row, too few pixels
+            maps[:, 0, 6:] = torch.nan
+        model.calls += 1
+        return maps
+
+    model.calls = 0
+    found = depths(still(3, noise=1.0), model, batch=1)
+    assert found[:, 0, 0].tolist() == [1.0] * 3
 
 
 def test_bars_say_nothing_about_cuts_scale_and_change():
@@ -212,6 +230,9 @@ def test_the_scale_is_the_median_of_the_ratios_by_weight():
     assert scale_between(one, other, torch.ones(40, 50)) == pytest.approx(1.25)
     assert scale_between(one, other, moved.float()) == pytest.approx(9)
     assert scale_between(one, other, torch.zeros(40, 50)) is None
+    three = torch.tensor([1.0, 1, 2, 3, 3]).repeat_interleave(100).reshape(10, 50)
+    assert scale_between(torch.ones(10, 50), three, torch.ones(10, 50)) == 2
+    assert scale_between(torch.ones(10, 50), three, torch.where(three == 3, 1.0, 0.3)) == 3
     holes = one.where(~moved, torch.nan)
     assert scale_between(holes, other, torch.ones(40, 50)) == pytest.approx(1.25)
     assert blend(one, 4 * one, 0.5) == pytest.approx(2 * one)
