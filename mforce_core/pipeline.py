@@ -36,7 +36,7 @@ from .release import CFG, LOG2_ALPHA, PATCH_SIZE, Mode
 from .resolving import resolve
 from .results.provenance import identify, input_files, versions
 from .results.result import Result
-from .rollout_settings import check_guidance, fitted, idle_guidance, needless_guidance
+from .rollout_settings import check_guidance, fitted, idle_guidance, needless_work
 from .settings import ALL_BUILT_IN, BUILT_IN, OF_THE_MACHINE, Settings
 from .weights.checkpoint import load_model
 
@@ -280,7 +280,7 @@ class Pipeline:
         if any(replace(job, prompt=first.prompt, seed=first.seed, input=first.input) != first for job in jobs):
             raise ValueError("The jobs of a batch may differ in prompt, seed and input alone.")
         check_guidance(config, first)
-        for sentence in (needless_guidance(self.distilled, first.cfg), idle_guidance(first)):
+        for sentence in (needless_work(self.distilled, first.steps, first.cfg), idle_guidance(first)):
             if sentence is not None:
                 self.say(sentence)
         # A replayed graph counts nothing: what ran is what has run since the model was loaded.

@@ -12,6 +12,9 @@ from .sampling.path import PURE_NOISE, NoisePath
 from .sampling.path_spec import PathSpec
 from .settings import Settings
 
+#: How many times its own steps a model of few steps may take without a remark.
+_MANY = 2
+
 
 def path_of(settings: Settings, schedule: Schedule) -> NoisePath:
     """The path that settings ask for, on a model's schedule.
@@ -99,15 +102,20 @@ def check_guidance(config: Architecture, settings: Settings) -> None:
         raise ValueError("This model embeds a guidance scale: give one with `guidance`, for example 4.")
 
 
-def needless_guidance(distilled: Distilled | None, cfg: float) -> str | None:
-    """A sentence where a model that has its guidance inside is to get more of it."""
-    if distilled is None or cfg <= 1:
+def needless_work(distilled: Distilled | None, steps: int, cfg: float) -> str | None:
+    """A sentence where a model made for few steps without guidance is to take guidance, or many more steps."""
+    if distilled is None:
         return None
     others = f" ({distilled.exceptions})" if distilled.exceptions else ""
-    return (
-        f"This model was made for {distilled.steps} steps without guidance{others}: a cfg of {cfg:g} doubles the time "
-        "and exaggerates what the model does by itself; set it to 1."
-    )
+    made_for = f"This model was made for {distilled.steps} steps without guidance{others}"
+    if cfg > 1:
+        return (
+            f"{made_for}: a cfg of {cfg:g} doubles the time and exaggerates what the model does by itself; set it to 1."
+        )
+    most = max(map(distilled.steps_of, ("joint", "i2d", "d2i")))
+    if steps > _MANY * most:
+        return f"{made_for}: {steps} take {steps / most:.0f} times as long and are not what it learned."
+    return None
 
 
 def idle_guidance(settings: Settings) -> str | None:

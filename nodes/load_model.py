@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from comfy_api.latest import io
 
@@ -9,10 +11,11 @@ from ..kernels import candidate_names
 from .host.comfy_transformer import ATTENTION_OPTION
 from .host.model_files import checkpoint_names, find_checkpoint
 from .host.node import Node
-from .host.notices import notice
 from .host.separate_parts import OWN, load_clip, load_vae, missing_clip, missing_vae, part_names
 
 NANO, NANO_FAST = "nano (built-in)", "nano-fast (built-in)"
+
+logger = logging.getLogger(__name__)
 
 _WEIGHT_DTYPES: dict[str, tuple[torch.dtype | None, bool]] = {
     "default": (None, False),
@@ -146,10 +149,11 @@ class MFLoadModel(Node):
                 reason = str(error).removeprefix(f"{path}: ").rstrip(".")
                 raise ValueError(f"cannot use {model_name}: {reason}.") from error
         if (few := model.model.model_config.distilled) is not None:
+            # In the log alone: a workflow that does so wants no toast, and one that does not gets the samplers'.
             others = f" ({few.exceptions})" if few.exceptions else ""
-            notice(
-                f"{model_name} is made for {few.steps} steps without guidance: set steps to {few.steps}{others}, cfg"
-                f" to 1 and sampler to {few.sampler}."
+            logger.info(
+                "%s is made for %d steps without guidance: set steps to %d%s, cfg to 1 and sampler to %s.",
+                *(model_name, few.steps, few.steps, others, few.sampler),
             )
         if autoencoder is not None:
             nano_parts.set_preview_colors(model, autoencoder)

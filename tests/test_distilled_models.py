@@ -23,7 +23,7 @@ from mforce.mforce_core.explore.filling import FillSettings, PipelineFill
 from mforce.mforce_core.model.config import ConfigError, Distilled, read_config
 from mforce.mforce_core.parts import model_path
 from mforce.mforce_core.release import CFG, LOG2_ALPHA
-from mforce.mforce_core.rollout_settings import fitted, idle_guidance, needless_guidance
+from mforce.mforce_core.rollout_settings import fitted, idle_guidance, needless_work
 from mforce.mforce_core.sampling.path_spec import PathSpec
 from mforce.mforce_core.settings import ALL_BUILT_IN, DEPTH_STEPS, FILL_STEPS, Settings
 from mforce.mforce_core.video.writer import VideoWriter
@@ -170,8 +170,14 @@ def test_views_are_filled_and_the_page_runs_it_as_it_was_made(model: Path) -> No
 def test_other_models_are_run_as_before() -> None:
     settings = Settings("joint", "a cube", tilt=5.0)
     assert fitted(settings, None, set()) is settings
-    assert needless_guidance(None, 4.0) is None
-    assert needless_guidance(Distilled(4, PATH), 1.0) is None
+    assert needless_work(None, 50, 4.0) is None
+
+
+def test_work_that_a_model_of_few_steps_does_not_want_is_said() -> None:
+    few = Distilled(4, PATH, i2d_steps=1, d2i_steps=6)
+    assert [needless_work(few, steps, 1.0) for steps in (1, 4, 6, 12)] == [None] * 4
+    assert "(1 from image to depth and 6 from depth to image): 50 take 8 times as long" in needless_work(few, 50, 1.0)
+    assert "a cfg of 2 doubles the time" in needless_work(few, 4, 2.0)
 
 
 def test_tempering_of_guidance_that_is_not_there_is_said() -> None:

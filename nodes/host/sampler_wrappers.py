@@ -16,7 +16,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...mforce_core.rollout_settings import needless_guidance
+from ...mforce_core.rollout_settings import needless_work
 from .depth_latent import fill_anew
 from .joint_latent import record_of_stream
 from .notices import notice
@@ -63,7 +63,8 @@ def around_run(executor: Any, *args: Any, latent_shapes: list[Any], **kwargs: An
         run = run._replace(sampler=run.sampler.on(patcher.model.diffusion_model.schedule))
     for one in (patcher, *patcher.get_additional_models_with_key("multigpu")):
         one.model.begin_run(sampling, run.denoise_mask, latent_shapes, run.sampler)
-    sentence = needless_guidance(patcher.model.model_config.distilled, getattr(guider, "cfg", 1.0))
+    few, cfg = patcher.model.model_config.distilled, getattr(guider, "cfg", 1.0)
+    sentence = needless_work(few, len(run.sigmas) - 1, cfg)
     if sentence is not None:
         notice(sentence)
     given = run.latent_image

@@ -25,6 +25,7 @@ def main(root: Path) -> None:
     from pack_under_test.mforce_core.weights.checkpoint import load_model
     from pack_under_test.nodes import load_model as node
     from pack_under_test.nodes.empty_latent import MFEmptyLatent
+    from pack_under_test.nodes.host import sampler_wrappers
     from pack_under_test.nodes.path import MFPath
     from pack_under_test.nodes.sampler import MFSampler
 
@@ -32,12 +33,15 @@ def main(root: Path) -> None:
 
     folder = root / "models" / "nano-fast"
     folder_paths.add_model_folder_path("loras", str(folder))
-    said: list[str] = []
-    node.notice = said.append
+    notices: list[str] = []
+    sampler_wrappers.notice = notices.append
     warned: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: warned.append(record.getMessage())
     logging.getLogger().addHandler(handler)
+    said: list[str] = []
+    node.logger.setLevel(logging.INFO)
+    node.logger.addFilter(lambda record: said.append(record.getMessage()) or True)
 
     fast, clip, vae = node.MFLoadModel.execute(node.NANO_FAST).result
     nano = node.MFLoadModel.execute(node.NANO).result[0]
@@ -54,9 +58,9 @@ def main(root: Path) -> None:
     latent = MFEmptyLatent.execute(128, 128, 1).result[0]
     settings = {"seed": SEED, "mode": "auto", "steps": 50, "cfg": 1.0, "tilt": 5.0, "refine_depth": False}
 
-    def made(model):
+    def made(model, **other):
         result = MFSampler.execute(
-            model=model, positive=text, negative=text, latent=latent, path=path, **settings
+            model=model, positive=text, negative=text, latent=latent, **({"path": path} | settings | other)
         ).result
         return [result[0]["samples"], result[1]["samples"]]
 
@@ -64,6 +68,8 @@ def main(root: Path) -> None:
         return max(float((a - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
 
     pictures = {"fast": made(fast), "nano": made(nano), "with_lora": made(with_lora)}
+    of_own_steps = list(notices)
+    made(fast, path=None, steps=13)
     with_lora.patch_model()
     patched = with_lora.model.diffusion_model.state_dict()
     changed = {name for name in wanted if not torch.equal(wanted[name], before[name])}
@@ -86,6 +92,7 @@ def main(root: Path) -> None:
     results = {
         "steps": few.steps,
         "said": said,
+        "notices": [of_own_steps, notices[len(of_own_steps) :]],
         "not_loaded": [line for line in warned if "not loaded" in line],
         "changed": len(changed),
         "patched": len(with_lora.patches),
