@@ -73,6 +73,16 @@ def test_chromaticities_that_make_no_colors_are_left_alone(tmp_path, chromaticit
     assert levels(write(tmp_path / "a.exr", {"RGB": light}, chromaticities=chromaticities))[0].max() == 118
 
 
+@pytest.mark.parametrize("kind", [b"string", b"nobody"])
+def test_an_attribute_of_that_name_may_hold_anything(tmp_path, kind):
+    path = write(tmp_path / "a.exr", {"RGB": np.full((2, 2, 3), 0.18, np.float32)}, chromaticitieX="ACEScg")
+    old, new = b"chromaticitieX\0string", b"chromaticities\0" + kind
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
+    assert levels(path)[0].max() == 118
+
+
 def test_transparency_lies_on_white_in_linear_light(tmp_path):
     half = np.full((2, 2, 4), 0.5, np.float32)  # white times an alpha of a half
     half[0, 0] = 0, 0, 0, 0.82

@@ -90,13 +90,16 @@ def _whole(channels: list[Channel]) -> torch.Tensor:
 
 def _to_bt709(header: Mapping[str, object]) -> np.ndarray:
     """Matrix from a file's linear colors to those of BT.709, white staying white (Bradford)."""
-    said = np.asarray(header.get("chromaticities", _BT709), np.float64).ravel()
-    if said.shape != (8,) or np.abs(said - _BT709).max() < 1e-3:
+    said = header.get("chromaticities")
+    if not isinstance(said, tuple):  # an attribute of this name may hold anything
+        return np.eye(3)
+    own_colors = np.asarray(said, np.float64)
+    if np.abs(own_colors - _BT709).max() < 1e-3:
         return np.eye(3)
     cones = np.asarray(_CONES)
     try:
         with np.errstate(all="ignore"):
-            own, own_white = _to_xyz(said)
+            own, own_white = _to_xyz(own_colors)
             usual, white = _to_xyz(np.asarray(_BT709))
             adapt = np.linalg.inv(cones) @ np.diag(cones @ white / (cones @ own_white)) @ cones
             matrix = np.linalg.inv(usual) @ adapt @ own
