@@ -52,10 +52,13 @@ class Made:
 
 
 class Drawing:
-    """Nodes in columns, from left to right, and the links between them."""
+    """Nodes in columns, from left to right, and the links between them.
 
-    def __init__(self, definitions: dict[str, Any]) -> None:
-        self.definitions = definitions
+    ``first`` is the number of the first node: those inside a subgraph may not be those of the workflow around it.
+    """
+
+    def __init__(self, definitions: dict[str, Any], first: int = 1) -> None:
+        self.definitions, self._first = definitions, first
         self.nodes: list[dict[str, Any]] = []
         self.links: list[dict[str, Any]] = []
         self._bottom: dict[int, float] = {}
@@ -64,7 +67,7 @@ class Drawing:
         """A node of ComfyUI; an input is a value, a `Slot`, or a `Given` of the subgraph."""
         info = self.definitions[kind]
         sockets, values, lines, matched = [], [], 0, None
-        node: dict[str, Any] = {"id": len(self.nodes) + 1, "type": kind}
+        node: dict[str, Any] = {"id": self._next, "type": kind}
         known = node_inputs(info)
         assert inputs.keys() <= known.keys(), (kind, inputs.keys() - known.keys())
         for name, (type_, options) in known.items():
@@ -101,13 +104,13 @@ class Drawing:
 
     def note(self, text: str, height: int) -> Made:
         """A note in the first column."""
-        node = {"id": len(self.nodes) + 1, "type": "MarkdownNote", "pos": self._place(0, 340, height)}
+        node = {"id": self._next, "type": "MarkdownNote", "pos": self._place(0, 340, height)}
         node |= {"size": [340, height], "inputs": [], "outputs": [], "title": "Note", "properties": {}}
         return self._put(node | {"color": "#432", "bgcolor": "#653"}, [text])
 
     def stand_in(self, subgraph: dict[str, Any], column: int, **inputs: Slot) -> Made:
         """The node that stands for a subgraph, whose pictures the modern renderer shows and makes room for."""
-        node: dict[str, Any] = {"id": len(self.nodes) + 1, "type": subgraph["id"]}
+        node: dict[str, Any] = {"id": self._next, "type": subgraph["id"]}
         sockets = []
         for one in subgraph["inputs"]:
             given = inputs.get(one["name"])
@@ -123,6 +126,10 @@ class Drawing:
         previews = [one["id"] for one in subgraph["nodes"] if one["type"] == "PreviewImage"]
         properties = {"proxyWidgets": [[str(one), "$$canvas-image-preview"] for one in previews]}
         return self._put(node | {"properties": properties | {"cnr_id": "comfyui-modality-forcing"}}, [])
+
+    @property
+    def _next(self) -> int:
+        return self._first + len(self.nodes)
 
     def _place(self, column: int, width: int, height: int) -> list[float]:
         top = self._bottom.get(column, 0)
@@ -182,7 +189,7 @@ def subgraph(
         if isinstance(link["origin_slot"], Given):
             link["origin_slot"] = inputs.index(link["origin_slot"])
     right = max(node["pos"][0] + node["size"][0] for node in drawn.nodes) + 80
-    state = {"lastGroupId": 0, "lastNodeId": len(drawn.nodes), "lastLinkId": len(drawn.links), "lastRerouteId": 0}
+    state = {"lastGroupId": 0, "lastNodeId": drawn.nodes[-1]["id"], "lastLinkId": len(drawn.links), "lastRerouteId": 0}
     return {
         "id": identifier(name),
         "version": 1,
@@ -224,11 +231,12 @@ def subgraph(
 
 def workflow(name: str, drawn: Drawing, subgraphs: list[dict[str, Any]], **extra: Any) -> dict[str, Any]:
     """What is drawn, as a file."""
+    inside = [subgraph["nodes"] for subgraph in subgraphs]
     keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
     return {
         "id": identifier("workflow", name),
         "revision": 0,
-        "last_node_id": len(drawn.nodes),
+        "last_node_id": max(node["id"] for graph in (drawn.nodes, *inside) for node in graph),
         "last_link_id": len(drawn.links),
         "nodes": drawn.nodes,
         "links": [[link[key] for key in keys] for link in drawn.links],

@@ -9,7 +9,7 @@ from .host import PACK, find_installation
 from .record_object_info import RECORD
 from .test_server import check_outputs, shortened
 from .workflow_prompt import all_nodes, flattened, node_inputs, subgraphs_of, to_prompt
-from .write_blueprints import ALIASES, BLUEPRINTS, files
+from .write_blueprints import ALIASES, BLUEPRINTS, WORKFLOWS, files
 
 FILES = sorted(BLUEPRINTS.glob("*.json"))
 NODES = json.loads(RECORD.read_text(encoding="utf-8"))
@@ -27,6 +27,16 @@ def test_files_are_as_they_are_drawn():
     assert {path for path in drawn if path.parent == BLUEPRINTS} == set(FILES)
     for path, value in drawn.items():
         assert json.loads(path.read_text(encoding="utf-8")) == value, f"{path.name}: run write_blueprints.py"
+
+
+@pytest.mark.parametrize("path", sorted([*FILES, *WORKFLOWS.glob("*.json")]), ids=lambda path: path.stem)
+def test_no_number_of_a_node_is_given_twice(path):
+    """The frontend numbers such nodes anew, and warns of each in the console of the browser."""
+    drawn = json.loads(path.read_text(encoding="utf-8"))
+    numbers = [node["id"] for node in drawn["nodes"]]
+    numbers += [node["id"] for one in subgraphs_of(drawn).values() for node in one["nodes"]]
+    assert len(numbers) == len(set(numbers))
+    assert drawn["last_node_id"] >= max(numbers)
 
 
 def test_a_blueprint_is_one_node_and_its_definition(blueprint):

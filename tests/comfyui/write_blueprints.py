@@ -37,7 +37,7 @@ class Task:
     """A blueprint being drawn: the model and the settings that every task has."""
 
     def __init__(self, definitions: dict[str, Any], *, side: int = 128, steps: int = 50) -> None:
-        self.drawing = Drawing(definitions)
+        self.drawing = Drawing(definitions, first=101)
         self.sockets: list[Given] = []
         self.model = [Given("model_name", NANO), Given("text_encoder", OWN), Given("vae", OWN)]
         self.size = [Given("width", side), Given("height", side)]
