@@ -97,7 +97,7 @@ class TestSample:
             ({"depth_npy": npy(DEPTH), "json": b"{"}, "json cannot be read"),
             ({"depth_npy": npy(DEPTH), "points_npy": npy(np.ones((1, 3)))}, "both a depth map and points"),
             ({"depth_npy": npy(np.array([None, 1]))}, "not a plain .npy array"),
-            ({"txt": b"\xff\xfe"}, "caption is not UTF-8"),
+            ({"txt": b"\xe9t\xe9"}, "caption is not UTF-8"),
             ({"png": png(DEPTH.astype(np.uint16))}, r"Call that KEY\.depth\.png"),
         ],
     )

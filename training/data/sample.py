@@ -13,14 +13,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from ...evaluation.depth.log_png import decode_log_png, is_log_png
 from ...mforce_core.depth.arrays import read_npy
 from ...mforce_core.depth.files import read_depth
 from ...mforce_core.depth.masks import read_mask
 from ...mforce_core.picture.files import is_deep_gray, open_image, upright_size
-from ...mforce_core.picture.profiles import in_srgb
+from ...mforce_core.picture.reading import upright_rgb
 from ...mforce_core.text_file import text_of
 from .points import rasterize
 from .views import Size, move_depth
@@ -212,16 +211,10 @@ def _read_image(path: Path, *, upright: bool) -> tuple[np.ndarray, tuple[str, ..
     image = open_image(path)
     if is_deep_gray(image):
         raise ValueError(f"{path} has more than 8 bits a channel: is it the depth map? Call that KEY.depth.png")
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        if upright:
-            raise ValueError(f"{path} is turned by its camera tag and the depth is not: save the picture upright")
-        image = ImageOps.exif_transpose(image)
+    if upright and image.getexif().get(_ORIENTATION, 1) != 1:
+        raise ValueError(f"{path} is turned by its camera tag and the depth is not: save the picture upright")
     notes: list[str] = []
-    image = in_srgb(image, path.name, notes)
-    if image.has_transparency_data:
-        layers = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
-    return np.asarray(image.convert("RGB")), tuple(notes)
+    return np.asarray(upright_rgb(image, path.name, notes)), tuple(notes)
 
 
 def _at_size(depth: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
