@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from ..evaluation.calibration_prompts import calibration_prompts
-from ..mforce_core.calibration.gathering import Calibration
-from ..mforce_core.calibration.questions import questions
-from ..mforce_core.conversion.difference import VALUES, Measures, Values, write_difference
+from ..mforce_core.calibration.samples import calibration_samples
+from ..mforce_core.calibration.statistics import Calibration
+from ..mforce_core.conversion.difference import VALUES, Metrics, Values, write_difference
 from ..mforce_core.device import choose_device
 from ..mforce_core.encoders.text import encode_prompts
 from ..mforce_core.parts import find_text_encoder, model_path, trained_size
@@ -50,10 +50,10 @@ def run_difference(
     texts = read_prompts(prompts) if prompts else calibration_prompts(calibrate)
     texts = list(islice(cycle(texts), calibrate))
     with progress_bars("Running the model", "Decomposing") if calibrate else progress_bars("Decomposing") as bars:
-        measures = None
+        metrics = None
         if calibrate:
             words = find_text_encoder(model_path(base), text_encoder)
-            measures = _measures(model_path(model), words, texts, device, bars[0])
+            metrics = _metrics(model_path(model), words, texts, device, bars[0])
         kept = write_difference(
             model_path(base),
             model_path(model),
@@ -63,7 +63,7 @@ def run_difference(
             device=device,
             overwrite=overwrite,
             progress=bars[-1],
-            measures=measures,
+            metrics=metrics,
         )
     pairs = sorted(part.rank for part in kept.values() if part.rank)
     whole = sum(part.whole for part in kept.values())
@@ -72,10 +72,10 @@ def run_difference(
     say("Put it into ComfyUI's models/loras and load it onto the base with Load LoRA.")
 
 
-def _measures(
+def _metrics(
     path: Path, text_encoder: Path, prompts: list[str], device: str, progress: Callable[[int, int], None]
-) -> Measures:
-    """Measures of a model's layers on its own pictures of the prompts; it is run when one is asked for."""
+) -> Metrics:
+    """Metrics of a model's layers on its own pictures of the prompts; it is run when one is asked for."""
     header = read_header(path)
     architecture, distilled = header.architecture, header.config.distilled
     if not architecture.has_depth:
@@ -90,10 +90,10 @@ def _measures(
         width, height = trained_size(path, text_encoder)
         grid = height // PATCH_SIZE, width // PATCH_SIZE
         text = torch.cat([features[prompt] for prompt in prompts])
-        asked = list(questions(model, text, features[""], grid, distilled, progress=progress))
-        return Calibration(model, asked, grid, progress=progress)
+        samples = list(calibration_samples(model, text, features[""], grid, distilled, progress=progress))
+        return Calibration(model, samples, grid, progress=progress)
 
-    return lambda name: calibration().measure(name)
+    return lambda name: calibration().metric(name)
 
 
 def _values(text: str) -> Values:

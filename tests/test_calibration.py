@@ -1,4 +1,4 @@
-"""What errors of weights cost: the measures, the choice by them, and the run that they are gathered in."""
+"""What errors of weights cost: the metrics, the choice by them, and the run that they are gathered in."""
 
 import json
 from dataclasses import replace
@@ -12,10 +12,10 @@ pytest.importorskip("typer")
 from typer.testing import CliRunner
 
 from mforce.cli.app import app
-from mforce.mforce_core.calibration.gathering import Calibration
-from mforce.mforce_core.calibration.questions import questions
+from mforce.mforce_core.calibration.samples import calibration_samples
+from mforce.mforce_core.calibration.statistics import Calibration
 from mforce.mforce_core.conversion.difference import write_difference
-from mforce.mforce_core.conversion.measure import Measure, components, spectrum, stored_pair, stored_whole
+from mforce.mforce_core.conversion.weighted_svd import ErrorMetric, components, spectrum, stored_pair, stored_whole
 from mforce.mforce_core.encoders.words import WORDS_FILE, WordTextEncoder
 from mforce.mforce_core.model.config import Distilled, Schedule
 from mforce.mforce_core.model.transformer import ModalityForcingTransformer
@@ -35,27 +35,27 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def measure_of(inputs: torch.Tensor, outputs: torch.Tensor) -> Measure:
-    return Measure(inputs.T @ inputs / len(inputs), outputs)
+def metric_of(inputs: torch.Tensor, outputs: torch.Tensor) -> ErrorMetric:
+    return ErrorMetric(inputs.T @ inputs / len(inputs), outputs)
 
 
-def cost(error: torch.Tensor, measure: Measure) -> float:
-    return float((measure.outputs[:, None] * error * (error @ measure.inputs)).sum())
+def cost(error: torch.Tensor, metric: ErrorMetric) -> float:
+    return float((metric.outputs[:, None] * error * (error @ metric.inputs)).sum())
 
 
 def test_where_all_inputs_and_outputs_count_alike_it_is_the_plain_choice():
-    difference, measure = randn(12, 20), Measure(torch.eye(20), torch.ones(12))
+    difference, metric = randn(12, 20), ErrorMetric(torch.eye(20), torch.ones(12))
     left, singular, right = torch.linalg.svd(difference, full_matrices=False)
     # The floor makes everything cost a little more, and nothing else.
-    torch.testing.assert_close(spectrum(difference, measure), 1.001 * singular.double(), rtol=1e-5, atol=0)
-    down, up = components(difference, measure, 5)
+    torch.testing.assert_close(spectrum(difference, metric), 1.001 * singular.double(), rtol=1e-5, atol=0)
+    down, up = components(difference, metric, 5)
     torch.testing.assert_close(up @ down, left[:, :5] * singular[:5] @ right[:5], rtol=0, atol=1e-4)
     torch.testing.assert_close(spectrum(difference, None), singular.double(), rtol=1e-5, atol=0)
 
 
 def test_inputs_in_a_subspace_need_no_more_components_than_it_has_dimensions():
     difference, inputs = randn(30, 24), randn(200, 3, seed=1) @ randn(3, 24, seed=2)
-    down, up = components(difference, measure_of(inputs, torch.ones(30)), 3)
+    down, up = components(difference, metric_of(inputs, torch.ones(30)), 3)
     wanted = inputs @ difference.T
     error = (inputs @ (up @ down).T - wanted).square().sum() / wanted.square().sum()
     assert error < 1e-3
@@ -66,11 +66,11 @@ def test_inputs_in_a_subspace_need_no_more_components_than_it_has_dimensions():
 
 def test_no_other_pair_of_the_rank_costs_less():
     difference = randn(10, 14)
-    measure = measure_of(randn(100, 14, seed=1) * torch.linspace(0.1, 3, 14), torch.linspace(0.01, 2, 10))
-    whole = Measure(measure.moment.float(), measure.scales[:, 0].square())  # with its floors
-    down, up = components(difference, measure, 4)
+    metric = metric_of(randn(100, 14, seed=1) * torch.linspace(0.1, 3, 14), torch.linspace(0.01, 2, 10))
+    whole = ErrorMetric(metric.moment.float(), metric.scales[:, 0].square())  # with its floors
+    down, up = components(difference, metric, 4)
     best = cost(difference - up @ down, whole)
-    assert best == pytest.approx(float(spectrum(difference, measure)[4:].square().sum()), rel=1e-3)
+    assert best == pytest.approx(float(spectrum(difference, metric)[4:].square().sum()), rel=1e-3)
     generator = torch.Generator().manual_seed(3)
     for size in (1e-3, 1e-2, 0.1, 1.0):
         for _ in range(50):
@@ -82,35 +82,35 @@ def test_no_other_pair_of_the_rank_costs_less():
 
 def test_rounding_costs_less_with_the_measure():
     inputs = randn(300, 64, seed=1) @ (randn(64, 64, seed=2) * torch.logspace(0, -2, 64)[:, None])
-    difference, measure = randn(48, 64), measure_of(inputs, torch.ones(48))
-    nearest, fed = stored_whole(difference, None, FP8), stored_whole(difference, measure, FP8)
+    difference, metric = randn(48, 64), metric_of(inputs, torch.ones(48))
+    nearest, fed = stored_whole(difference, None, FP8), stored_whole(difference, metric, FP8)
     assert fed.values.dtype == nearest.values.dtype == FP8
-    assert cost(difference - fed.restored, measure) < 0.5 * cost(difference - nearest.restored, measure)
-    down, up = components(difference, measure, 16)
-    lower, upper = stored_pair(difference, measure, 16, FP8)
+    assert cost(difference - fed.restored, metric) < 0.5 * cost(difference - nearest.restored, metric)
+    down, up = components(difference, metric, 16)
+    lower, upper = stored_pair(difference, metric, 16, FP8)
     simple = [stored_whole(half, None, FP8).restored for half in (up, down)]
-    exact = cost(difference - up @ down, measure)
-    lost = cost(difference - upper.restored @ lower.restored, measure) - exact
-    assert lost < 0.7 * (cost(difference - simple[0] @ simple[1], measure) - exact)
+    exact = cost(difference - up @ down, metric)
+    lost = cost(difference - upper.restored @ lower.restored, metric) - exact
+    assert lost < 0.7 * (cost(difference - simple[0] @ simple[1], metric) - exact)
     # The upper half knows how the lower one was rounded.
-    assert lost < 0.97 * (cost(difference - simple[0] @ lower.restored, measure) - exact)
+    assert lost < 0.97 * (cost(difference - simple[0] @ lower.restored, metric) - exact)
 
 
 def test_what_rounding_cost_is_taken_up_beyond_the_block(monkeypatch):
     inputs = randn(300, 64, seed=1) @ (randn(64, 64, seed=2) * torch.logspace(0, -2, 64)[:, None])
-    difference, measure = randn(48, 64), measure_of(inputs, torch.ones(48))
+    difference, metric = randn(48, 64), metric_of(inputs, torch.ones(48))
     costs = []
     for block in (64, 16):
-        monkeypatch.setattr("mforce.mforce_core.conversion.measure._BLOCK", block)
-        costs.append(cost(difference - stored_whole(difference, measure, FP8).restored, measure))
+        monkeypatch.setattr("mforce.mforce_core.conversion.weighted_svd._BLOCK", block)
+        costs.append(cost(difference - stored_whole(difference, metric, FP8).restored, metric))
     assert costs[1] == pytest.approx(costs[0], rel=0.05)
 
 
 @pytest.mark.parametrize("size", [1e-8, 1e8])
 def test_what_is_kept_does_not_depend_on_the_unit_of_inputs_and_outputs(size):
-    difference, measure = randn(10, 14), measure_of(randn(8, 14, seed=1), randn(10, seed=2).square())
-    scaled = Measure(measure.inputs * size, measure.outputs / size)
-    torch.testing.assert_close(spectrum(difference, scaled), spectrum(difference, measure), rtol=1e-4, atol=1e-4)
+    difference, metric = randn(10, 14), metric_of(randn(8, 14, seed=1), randn(10, seed=2).square())
+    scaled = ErrorMetric(metric.inputs * size, metric.outputs / size)
+    torch.testing.assert_close(spectrum(difference, scaled), spectrum(difference, metric), rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def calibration(path: Path, memory: int = 1 << 30, prompts: int = 6) -> Calibration:
     model = loaded(dict(read_weights(read_header(path))))
-    return Calibration(model, list(questions(model, randn(prompts, 4, 32), randn(1, 4, 32), GRID, WAY)), GRID,
+    return Calibration(model, list(calibration_samples(model, randn(prompts, 4, 32), randn(1, 4, 32), GRID, WAY)), GRID,
                        memory=memory)  # fmt: skip
 
 
@@ -140,32 +140,32 @@ def loaded(state: dict[str, torch.Tensor]) -> ModalityForcingTransformer:
 
 
 def test_questions_are_on_the_path_and_beside_it_in_all_tasks(models):
-    asked = calibration(models[1]).questions
-    assert {question.mode for question in asked} == {"joint", "i2d", "d2i"}
+    asked = calibration(models[1]).samples
+    assert {one.mode for one in asked} == {"joint", "i2d", "d2i"}
     joint = [
         (float(q.t_rgb[0]), float(q.t_depth[0])) for q in asked if q.mode == "joint" and q.t_rgb.unique().numel() == 1
     ]
     path = PathSpec.parse(WAY.path).build(2, Schedule())
     assert joint == [tuple(levels) for levels in path.levels[:-1]]
-    assert all(not question.t_rgb.any() for question in asked if question.mode == "i2d")
-    assert all(not question.t_depth.any() for question in asked if question.mode == "d2i")
+    assert all(not one.t_rgb.any() for one in asked if one.mode == "i2d")
+    assert all(not one.t_depth.any() for one in asked if one.mode == "d2i")
 
 
 def test_what_is_gathered_is_what_layers_receive_and_how_predictions_hang_on_them(models):
     found = calibration(models[1], prompts=200)
-    tokens = torch.cat([question.rgb for question in found.questions]).flatten(0, 1)
-    torch.testing.assert_close(found.measure("img_in.weight").inputs, tokens.T @ tokens / len(tokens))
+    tokens = torch.cat([one.rgb for one in found.samples]).flatten(0, 1)
+    torch.testing.assert_close(found.metric("img_in.weight").inputs, tokens.T @ tokens / len(tokens))
     # A velocity is an output of this layer, so each of four tokens counts 1 where velocities are asked for.
-    counts = sum(len(q.rgb) for q in found.questions if q.mode != "i2d") / sum(len(q.rgb) for q in found.questions)
-    given = found.measure("final_layer.linear.weight").outputs
+    counts = sum(len(q.rgb) for q in found.samples if q.mode != "i2d") / sum(len(q.rgb) for q in found.samples)
+    given = found.metric("final_layer.linear.weight").outputs
     torch.testing.assert_close(given, torch.full_like(given, 4 * counts), rtol=0.15, atol=0)
-    assert found.measure("final_layer.linear.bias") is None
+    assert found.metric("final_layer.linear.bias") is None
 
 
 def test_layers_that_are_gathered_in_turns_have_the_same_measures(models):
     together, alone = calibration(models[1]), calibration(models[1], memory=1)
     for name in ("img_in.weight", "single_blocks.0.linear2.weight", "txt_in.weight"):
-        one, other = together.measure(name), alone.measure(name)
+        one, other = together.metric(name), alone.metric(name)
         torch.testing.assert_close(one.inputs, other.inputs)
         torch.testing.assert_close(one.outputs, other.outputs)
 
@@ -175,18 +175,18 @@ def test_predictions_change_by_what_the_measure_says(models):
     found = calibration(models[1], prompts=100)
     weight = found.model.single_blocks[0].linear2.weight
     error = 1e-3 * randn(*weight.shape, seed=5)
-    measure = found.measure("single_blocks.0.linear2.weight")
+    metric = found.metric("single_blocks.0.linear2.weight")
     changed = 0.0
-    for question in found.questions:
+    for one in found.samples:
         answers = []
         for sign in (0, 1):
             weight += sign * error
-            answers.append(found.model(*question[1:], GRID))
+            answers.append(found.model(*one[1:], GRID))
             weight -= sign * error
         for before, after, given in zip(*answers, ("i2d", "d2i"), strict=True):
-            changed += 0.0 if question.mode == given else float((after - before).square().sum())
-    changed /= sum(len(question.rgb) for question in found.questions)
-    assert cost(error, measure) == pytest.approx(changed, rel=0.25)
+            changed += 0.0 if one.mode == given else float((after - before).square().sum())
+    changed /= sum(len(one.rgb) for one in found.samples)
+    assert cost(error, metric) == pytest.approx(changed, rel=0.25)
 
 
 def test_the_command_chooses_by_predictions(models, tmp_path):
@@ -208,8 +208,8 @@ def test_the_command_chooses_by_predictions(models, tmp_path):
         (folder / "config.json").write_text(json.dumps({"base": str(base)}))
         model = loaded(dict(read_weights(read_header(folder))))
         errors[folder] = 0.0
-        for question in questions(target, randn(8, 4, 32, seed=9), randn(1, 4, 32), GRID, WAY):
-            pairs = zip(model(*question[1:], GRID), target(*question[1:], GRID), strict=True)
+        for one in calibration_samples(target, randn(8, 4, 32, seed=9), randn(1, 4, 32), GRID, WAY):
+            pairs = zip(model(*one[1:], GRID), target(*one[1:], GRID), strict=True)
             errors[folder] += sum(float((one - other).square().sum()) for one, other in pairs)
     assert errors[made] < 0.7 * errors[plain]
 

@@ -20,7 +20,7 @@ from mforce.cli.lora_info import describe_lora
 from mforce.mforce_core import sample
 from mforce.mforce_core.conversion.convert import ConversionError, convert_model
 from mforce.mforce_core.conversion.difference import write_difference
-from mforce.mforce_core.conversion.keeping import choose
+from mforce.mforce_core.conversion.rank_allocation import allocate
 from mforce.mforce_core.model.config import Distilled
 from mforce.mforce_core.parts import find_parts, model_path
 from mforce.mforce_core.weights.checkpoint import load_model, save_model
@@ -121,7 +121,7 @@ def test_no_other_choice_of_as_many_values_loses_less():
 
     every = [tuple(map(sum, zip(*parts, strict=True))) for parts in product(*map(options, shapes))]
     for most in (0, 10, 25, 40, 60, 200):
-        kept = choose(spectra, shapes, most)
+        kept = allocate(spectra, shapes, most)
         spent = sum(part.values for part in kept.values())
         gone = sum(part.lost * float(spectra[name].square().sum()) for name, part in kept.items())
         assert spent <= most

@@ -4,9 +4,9 @@ Training all weights moves every matrix in all directions, some much more than o
 either the largest singular components are kept, as a low-rank pair, or all of it, or nothing. One rule decides for all
 matrices: what is kept is worth its bytes at one price, in squared difference a byte. The price is the lowest at which
 the file has the size that was asked for. So a matrix whose difference is nearly one direction takes a rank of a few,
-and one that moved evenly is stored whole, where a pair of a high rank would be larger than that. With measures of the
+and one that moved evenly is stored whole, where a pair of a high rank would be larger than that. With metrics of the
 layers the squared difference is not that of the weights but what it changes in the model's predictions (see
-:mod:`.measure`).
+:mod:`.weighted_svd`).
 
 A matrix is read, decomposed and let go before the next one, twice: first for its singular values, with which the price
 is found, and then for what is kept.
@@ -28,8 +28,8 @@ from ..weights.safetensors_writer import Slot, safetensors_writer
 from ..weights.tensor_files import CheckpointError
 from ..weights.update import DIFFERENCE, PAIR, PREFIX, WHOLE
 from .convert import ConversionError, check_output
-from .keeping import Kept, choose
-from .measure import Measure, spectrum, stored_pair, stored_whole
+from .rank_allocation import Allocation, allocate
+from .weighted_svd import ErrorMetric, spectrum, stored_pair, stored_whole
 
 Values = Literal["fp8", "bf16"]
 VALUES: tuple[Values, ...] = get_args(Values)
@@ -48,8 +48,8 @@ _GATES = {
 #: progress(done, total) in matrices, each counted twice; raise in it to cancel.
 Progress = Callable[[int, int], None]
 
-#: The measure of a weight by its name; None where there is none.
-Measures = Callable[[str], Measure | None]
+#: The metric of a weight by its name; None where there is none.
+Metrics = Callable[[str], ErrorMetric | None]
 
 
 def write_difference(
@@ -62,8 +62,8 @@ def write_difference(
     device: torch.device | str = "cpu",
     overwrite: bool = False,
     progress: Progress | None = None,
-    measures: Measures | None = None,
-) -> dict[str, Kept]:
+    metrics: Metrics | None = None,
+) -> dict[str, Allocation]:
     """Write what turns ``base`` into ``model`` as a LoRA file.
 
     Args:
@@ -72,7 +72,7 @@ def write_difference(
         size: the largest number of bytes that the file may have.
         values: 8-bit floats with a scale for each tensor, or bfloat16.
         device: where matrices are decomposed.
-        measures: of ``model``'s layers, in which components are chosen; None: in squared differences of weights. It is
+        metrics: of ``model``'s layers, in which components are chosen; None: in squared differences of weights. It is
             asked when all else is known to be in order.
 
     Returns:
@@ -99,12 +99,12 @@ def write_difference(
         gate = gates.get(name)
         return after * (gate.after / gate.before) - before if gate else after - before
 
-    def decomposed(done: int, name: str) -> tuple[Tensor, Measure | None]:
+    def decomposed(done: int, name: str) -> tuple[Tensor, ErrorMetric | None]:
         if progress is not None:
             progress(done, 2 * len(shapes))
-        found = measures(name) if measures else None
+        found = metrics(name) if metrics else None
         if (gate := gates.get(name)) and found:
-            # Predictions hang on what passes the gate, and the measure is of the model's own, not of the base's.
+            # Predictions hang on what passes the gate, and the metric is of the model's own, not of the base's.
             found = found.times((gate.before / gate.after) ** 2) if gate.after else None
         return difference(name), found
 
@@ -116,7 +116,7 @@ def write_difference(
     fixed = sum(2 * tensor.numel() + _ENTRY for tensor in others.values()) + 3 * _ENTRY * len(shapes)
     if fixed > size:
         raise ConversionError(f"{size} bytes are too few: names and small tensors alone take {fixed}")
-    kept = choose(_spectra(shapes, decomposed), shapes, (size - fixed) // width)
+    kept = allocate(_spectra(shapes, decomposed), shapes, (size - fixed) // width)
     if not others and not any(part.values or part.lost for part in kept.values()):
         raise ConversionError(f"{base} and {model} have the same weights: there is no difference to write")
 
@@ -153,16 +153,16 @@ def _gate(first: CheckpointHeader, second: CheckpointHeader, name: str) -> _Gate
 
 
 def _spectra(
-    shapes: Mapping[str, tuple[int, int]], decomposed: Callable[[int, str], tuple[Tensor, Measure | None]]
+    shapes: Mapping[str, tuple[int, int]], decomposed: Callable[[int, str], tuple[Tensor, ErrorMetric | None]]
 ) -> dict[str, Tensor]:
     """Singular values of every matrix's difference, all in one unit."""
     spectra: dict[str, Tensor] = {}
     unmeasured: list[str] = []
     costs = squares = 0.0
     for number, name in enumerate(shapes):
-        difference, measure = decomposed(number, name)
-        spectra[name] = spectrum(difference, measure)
-        if measure is None:
+        difference, metric = decomposed(number, name)
+        spectra[name] = spectrum(difference, metric)
+        if metric is None:
             unmeasured.append(name)
         else:
             costs += float(spectra[name].square().sum())
@@ -173,7 +173,7 @@ def _spectra(
     return spectra
 
 
-def _slots(name: str, part: Kept, dtype: torch.dtype) -> dict[str, Slot]:
+def _slots(name: str, part: Allocation, dtype: torch.dtype) -> dict[str, Slot]:
     layer, (rows, columns) = PREFIX + name.removesuffix(".weight"), part.shape
     if part.whole:
         shapes = {WHOLE[0]: Slot(torch.float32, (1, 1)), WHOLE[1]: Slot(dtype, (rows, columns))}
@@ -186,14 +186,14 @@ def _slots(name: str, part: Kept, dtype: torch.dtype) -> dict[str, Slot]:
 
 
 def _tensors(
-    name: str, part: Kept, difference: Tensor, measure: Measure | None, dtype: torch.dtype
+    name: str, part: Allocation, difference: Tensor, metric: ErrorMetric | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     layer = PREFIX + name.removesuffix(".weight")
     if part.whole:
-        stored = stored_whole(difference, measure, dtype)
+        stored = stored_whole(difference, metric, dtype)
         found = zip(WHOLE, (torch.full((1, 1), stored.scale), stored.values.cpu()), strict=True)
     elif part.rank:
-        down, up = stored_pair(difference, measure, part.rank, dtype)
+        down, up = stored_pair(difference, metric, part.rank, dtype)
         alpha = torch.tensor(part.rank * down.scale * up.scale)
         found = zip(PAIR, (down.values.cpu(), up.values.cpu(), alpha), strict=True)
     else:

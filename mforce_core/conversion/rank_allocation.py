@@ -13,10 +13,10 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
-class Kept:
+class Allocation:
     """What is kept of a matrix's difference: ``rank`` components, or all of it where ``whole``.
 
-    ``lost`` is the share of the squared difference that is not kept, in the measure in which it was chosen.
+    ``lost`` is the share of the squared difference that is not kept, in the metric in which it was chosen.
     """
 
     shape: tuple[int, int]
@@ -30,14 +30,14 @@ class Kept:
         return rows * columns if self.whole else self.rank * (rows + columns)
 
 
-def choose(spectra: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], most: int) -> dict[str, Kept]:
+def allocate(spectra: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]], most: int) -> dict[str, Allocation]:
     """What to keep of every matrix so that the least squared difference is lost within ``most`` values.
 
     Args:
         spectra: singular values in descending order, float64.
     """
 
-    def at(price: float) -> dict[str, Kept]:
+    def at(price: float) -> dict[str, Allocation]:
         return {name: _at_price(values, shapes[name], price) for name, values in spectra.items()}
 
     def count(price: float) -> int:
@@ -53,11 +53,11 @@ def choose(spectra: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, int]],
     return at(high)
 
 
-def _at_price(values: Tensor, shape: tuple[int, int], price: float) -> Kept:
+def _at_price(values: Tensor, shape: tuple[int, int], price: float) -> Allocation:
     rows, columns = shape
     squares = values.square()
     total = float(squares.sum())
     rank = int((squares > price * (rows + columns)).sum())
     lost = float(squares[rank:].sum())
     whole = total > 0 and price * rows * columns <= lost + price * rank * (rows + columns)
-    return Kept(shape, 0 if whole else rank, whole, 0.0 if whole or total == 0 else lost / total)
+    return Allocation(shape, 0 if whole else rank, whole, 0.0 if whole or total == 0 else lost / total)

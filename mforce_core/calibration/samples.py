@@ -1,4 +1,4 @@
-"""What a model is asked for its calibration: its own pictures and depth, with noise on them, in all three tasks."""
+"""Samples for the calibration of a model: its own pictures and depth, with noise on them, in all three tasks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ..settings import FAST_SAMPLER, FAST_STEPS
 
 #: How a model is run that does not say it; with the guidance of the release.
 _USUAL = Distilled(FAST_STEPS, f"tilt log2_alpha={LOG2_ALPHA:g}", FAST_SAMPLER)
-#: Levels of a path at which a picture is asked about, at most; as many are drawn beside the path.
+#: Levels of a path at which a picture is a sample, at most; as many are drawn beside the path.
 _LEVELS = 4
 #: Tokens of a batch.
 _TOKENS = 4096
 
 
-class Question(NamedTuple):
+class CalibrationSample(NamedTuple):
     """Noisy tokens (B, N, C), text features (B, T, C) and noise levels (B,) of one call of the model, on the CPU."""
 
     mode: Mode
@@ -35,7 +35,7 @@ class Question(NamedTuple):
     t_depth: Tensor
 
 
-def questions(
+def calibration_samples(
     model: ModalityForcingTransformer,
     text: Tensor,
     null_text: Tensor,
@@ -43,11 +43,11 @@ def questions(
     distilled: Distilled | None,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Question]:
-    """Let a model make pictures with their depth as it is to be run, and ask about them.
+) -> Iterator[CalibrationSample]:
+    """Let a model make pictures with their depth as it is to be run, and put noise on them.
 
-    Each is asked about at noise levels of its path, and at others that are drawn evenly, so that what is gathered holds
-    for other numbers of steps, too.
+    Each comes at noise levels of its path, and at others that are drawn evenly, so that what is gathered holds for
+    other numbers of steps, too.
 
     Args:
         text: features (P, T, C) of prompts; a prompt's number is its seed.
@@ -75,7 +75,7 @@ def questions(
         rgb, depth = (stream.cpu() for stream in made)
         if progress is not None:
             progress(int(rows[-1]) + 1, len(text))
-        if scale > 1:  # guidance asks about the empty prompt, too
+        if scale > 1:  # guidance runs the model on the empty prompt, too
             prompts = torch.where((rows % 2 == 0)[:, None, None], prompts.cpu(), empty.cpu())
         for mode, path in paths.items():
             for times in _times(mode, path, len(rows), generator):
@@ -85,7 +85,7 @@ def questions(
                     for clean, t in ((rgb, t_rgb), (depth, t_depth))
                 )
                 words = empty if mode == "i2d" else prompts
-                yield Question(mode, noisy_rgb, noisy_depth, words.cpu(), t_rgb, t_depth)
+                yield CalibrationSample(mode, noisy_rgb, noisy_depth, words.cpu(), t_rgb, t_depth)
 
 
 def _times(mode: Mode, path: NoisePath, rows: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -1,6 +1,6 @@
 """What errors of a model's weights cost, by what its layers receive and how much predictions hang on their outputs.
 
-While the model answers questions (see :mod:`.questions`),
+While the model runs on samples of its own (see :mod:`.samples`),
 
 - every Linear's inputs x give their mean second moment, E[x x^T];
 - random sums of both predictions, velocity and clean depth, are differentiated by every Linear's outputs, whose mean
@@ -17,44 +17,44 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..conversion.measure import Measure
+from ..conversion.weighted_svd import ErrorMetric
 from ..model.transformer import ModalityForcingTransformer
 from ..release import GUIDANCE
-from .questions import Question
+from .samples import CalibrationSample
 
-#: Bytes of second moments that are held at a time. What is more takes further passes over the questions.
+#: Bytes of second moments that are held at a time. What is more takes further passes over the samples.
 _MEMORY = 8 << 30
 
 
 class Calibration:
-    """The measures of a model's layers, gathered when one of them is asked for.
+    """The metrics of a model's layers, gathered when one of them is asked for.
 
     Args:
         model: on its device.
-        questions: that it is asked.
+        samples: inputs that it is run on.
         grid: (h, w) tokens of a picture.
         memory: bytes of second moments that are held at a time.
-        progress: called with (questions answered, all of them); what it raises ends the run.
+        progress: called with (samples done, all of them); what it raises ends the run.
     """
 
     def __init__(
         self,
         model: ModalityForcingTransformer,
-        questions: Sequence[Question],
+        samples: Sequence[CalibrationSample],
         grid: tuple[int, int],
         *,
         memory: int = _MEMORY,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.model, self.questions, self.grid, self.progress = model, questions, grid, progress
+        self.model, self.samples, self.grid, self.progress = model, samples, grid, progress
         self.device = next(model.parameters()).device
         self._layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
         self._groups = _grouped({name: layer.in_features for name, layer in self._layers.items()}, memory)
         self._moments: dict[str, Tensor] = {}
         self._sensitivities: dict[str, Tensor] = {}
 
-    def measure(self, name: str) -> Measure | None:
-        """The measure of a weight; None where it is no layer's, or where nothing reached the layer."""
+    def metric(self, name: str) -> ErrorMetric | None:
+        """The metric of a weight; None where it is no layer's, or where nothing reached the layer."""
         layer = name.removesuffix(".weight")
         if layer not in self._layers:
             return None
@@ -64,7 +64,7 @@ class Calibration:
             self._moments.clear()  # before the next ones take memory
             self._moments = self._gather_moments(next(group for group in self._groups if layer in group))
         moment = self._moments[layer]
-        return Measure(moment, self._sensitivities[layer]) if moment.any() else None
+        return ErrorMetric(moment, self._sensitivities[layer]) if moment.any() else None
 
     def _gather_moments(self, group: Sequence[str]) -> dict[str, Tensor]:
         """Mean second moments of some layers' inputs."""
@@ -78,7 +78,7 @@ class Calibration:
             rows[name] += len(x)
 
         with torch.no_grad():
-            self._answer(group, see, lambda *_: None)
+            self._run(group, see, lambda *_: None)
         return {name: moment / max(rows[name], 1) for name, moment in moments.items()}
 
     def _gather_sensitivities(self) -> dict[str, Tensor]:
@@ -105,26 +105,26 @@ class Calibration:
             total.backward()
 
         with torch.enable_grad():
-            self._answer(list(self._layers), see, differentiate)
-        samples = sum(len(question.rgb) for question in self.questions)
-        return {name: total / samples for name, total in squares.items()}
+            self._run(list(self._layers), see, differentiate)
+        pictures = sum(len(sample.rgb) for sample in self.samples)
+        return {name: total / pictures for name, total in squares.items()}
 
-    def _answer(
+    def _run(
         self,
         layers: Sequence[str],
         see: Callable[[str, Tensor, Tensor], None],
         use: Callable[[str, Sequence[Tensor]], None],
     ) -> None:
-        """Ask everything; ``see`` is called with what these layers receive and give, ``use`` with the predictions."""
+        """Run on every sample; ``see`` gets what these layers receive and give, ``use`` the predictions."""
         handles = [
             self._layers[name].register_forward_hook(lambda _, given, output, name=name: see(name, given[0], output))
             for name in layers
         ]
         try:
-            for number, question in enumerate(self.questions):
+            for number, sample in enumerate(self.samples):
                 if self.progress is not None:
-                    self.progress(number, len(self.questions))
-                mode, *inputs = question
+                    self.progress(number, len(self.samples))
+                mode, *inputs = sample
                 rgb, depth, text, *times = (tensor.to(self.device) for tensor in inputs)
                 embeds = self.model.config.use_guidance_embed
                 guidance = torch.full((len(rgb),), GUIDANCE, device=self.device) if embeds else None
@@ -133,7 +133,7 @@ class Calibration:
             for handle in handles:
                 handle.remove()
         if self.progress is not None:
-            self.progress(len(self.questions), len(self.questions))
+            self.progress(len(self.samples), len(self.samples))
 
 
 def _grouped(inputs: Mapping[str, int], memory: int) -> list[list[str]]:

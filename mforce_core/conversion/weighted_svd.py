@@ -25,7 +25,7 @@ _BLOCK = 128
 
 
 @dataclass(frozen=True)
-class Measure:
+class ErrorMetric:
     """What an error of one layer's weights (out, in) costs.
 
     Attributes:
@@ -56,29 +56,29 @@ class Measure:
         """A matrix whose squared norm is what the error (out, in) costs."""
         return self.scales * error @ self.root
 
-    def times(self, factor: float) -> Measure:
-        """The measure in which everything costs ``factor`` times as much."""
-        return Measure(self.inputs, self.outputs * factor)
+    def times(self, factor: float) -> ErrorMetric:
+        """The metric in which everything costs ``factor`` times as much."""
+        return ErrorMetric(self.inputs, self.outputs * factor)
 
 
-def spectrum(difference: Tensor, measure: Measure | None) -> Tensor:
-    """Singular values of a difference in its measure, descending, float64; their squares are what components are worth.
+def spectrum(difference: Tensor, metric: ErrorMetric | None) -> Tensor:
+    """Singular values of a difference in its metric, descending, float64; their squares are what components are worth.
 
-    Without a measure it is the squared difference.
+    Without a metric it is the squared difference.
     """
-    return torch.linalg.svdvals(difference if measure is None else measure.weigh(difference)).double().cpu()
+    return torch.linalg.svdvals(difference if metric is None else metric.weigh(difference)).double().cpu()
 
 
-def components(difference: Tensor, measure: Measure | None, rank: int) -> tuple[Tensor, Tensor]:
+def components(difference: Tensor, metric: ErrorMetric | None, rank: int) -> tuple[Tensor, Tensor]:
     """(down, up), (rank, in) and (out, rank): the product ``up @ down`` of this rank that costs the least error."""
-    weighed = difference if measure is None else measure.weigh(difference)
+    weighed = difference if metric is None else metric.weigh(difference)
     left, singular, right = torch.linalg.svd(weighed, full_matrices=False)
     # Both halves get the root of the singular values, and so values of one order of magnitude.
     root = singular[:rank].sqrt()
     down, up = root[:, None] * right[:rank], left[:, :rank] * root
-    if measure is not None:
-        down = torch.linalg.solve_triangular(measure.root, down, upper=False, left=False)
-        up = up / measure.scales
+    if metric is not None:
+        down = torch.linalg.solve_triangular(metric.root, down, upper=False, left=False)
+        up = up / metric.scales
     return down, up
 
 
@@ -94,23 +94,23 @@ class Stored:
         return self.values.float() * self.scale
 
 
-def stored_pair(difference: Tensor, measure: Measure | None, rank: int, dtype: torch.dtype) -> tuple[Stored, Stored]:
-    """:func:`components` as stored. With a measure the upper half makes up for what rounding the lower one has cost."""
-    down, up = components(difference, measure, rank)
-    if measure is None or dtype != torch.float8_e4m3fn:
+def stored_pair(difference: Tensor, metric: ErrorMetric | None, rank: int, dtype: torch.dtype) -> tuple[Stored, Stored]:
+    """:func:`components` as stored. With a metric the upper half makes up for what rounding the lower one has cost."""
+    down, up = components(difference, metric, rank)
+    if metric is None or dtype != torch.float8_e4m3fn:
         return _nearest(down, dtype), _nearest(up, dtype)
-    lower = _with_feedback(down, measure.moment)
+    lower = _with_feedback(down, metric.moment)
     seen = lower.restored.double()
-    moment = seen @ measure.moment @ seen.T
-    up = torch.linalg.solve(moment, seen @ measure.moment @ difference.double().T).T.float()
+    moment = seen @ metric.moment @ seen.T
+    up = torch.linalg.solve(moment, seen @ metric.moment @ difference.double().T).T.float()
     return lower, _with_feedback(up, moment)
 
 
-def stored_whole(difference: Tensor, measure: Measure | None, dtype: torch.dtype) -> Stored:
+def stored_whole(difference: Tensor, metric: ErrorMetric | None, dtype: torch.dtype) -> Stored:
     """All of a difference as stored."""
-    if measure is None or dtype != torch.float8_e4m3fn:
+    if metric is None or dtype != torch.float8_e4m3fn:
         return _nearest(difference, dtype)
-    return _with_feedback(difference, measure.moment)
+    return _with_feedback(difference, metric.moment)
 
 
 def _nearest(values: Tensor, dtype: torch.dtype) -> Stored:
