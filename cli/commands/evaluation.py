@@ -48,7 +48,9 @@ First = Annotated[int | None, _data(help="Only so many pictures from the beginni
 @app.command()
 def scenes(
     model: options.Model = BUILT_IN,
-    scenes: Annotated[int, typer.Option(help="Held-out scenes.", min=1)] = 256,
+    scenes: Annotated[
+        int, typer.Option(help="Held-out scenes, and half as many lone spheres; 128 prompts are added to any.", min=1)
+    ] = 256,
     steps: options.StepsOfModel = None,
     seed: SceneSeed = 1_000_000,
     json_file: JsonFile = None,
