@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ _PICTURE = frozenset(["combined", "beauty", "rgba", "rgb", "color", "colour", "c
 _BT709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 #: Bradford's, from XYZ to the response of cones.
 _CONES = ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
+#: Rows that are worked on at once, so that large plates need little memory.
+_ROWS = 128
 #: A share of brighter pixels that is worth a word.
 _MANY = 0.01
 
@@ -50,22 +52,41 @@ def read_exr_picture(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
     layer, others = layers[0], layers[1:]
     names = {name.rpartition(".")[2].lower(): name for name in channels if name.rpartition(".")[0] == layer}
     red, green, blue = (channels[names[component]] for component in "rgb")
-    if any(channel.pixels.shape != red.pixels.shape or channel.pixels.dtype.kind != "f" for channel in (green, blue)):
+    colors = red, green, blue
+    if any(color.pixels.shape != red.pixels.shape or color.pixels.dtype.kind != "f" for color in colors):
         raise ValueError(f"{path} has channels of color that are no light, or of several sizes: render it again.")
-    light = _whole([red, green, blue])
-    light = light @ torch.tensor(_to_bt709(red.header), dtype=light.dtype).T
+    alpha = _alpha(channels.get(names.get("a", "")), red)
+    picture, bright = _coded(_whole(colors), _to_bt709(red.header), alpha)
     notes = [f"{path.name} holds linear light; it was coded as sRGB."]
     if others:
         notes.append(f"{path.name}: the picture was taken from {layer or 'RGB'}, not from {', '.join(others)}.")
-    bright = float((light > 1).any(-1).float().mean())
     if bright > _MANY:
         notes.append(f"{path.name} is brighter than white in {bright:.0%} of its pixels, which are white now.")
-    if "a" in names and channels[names["a"]].pixels.shape == red.pixels.shape:
-        alpha = _whole([channels[names["a"]]]).clamp(0, 1)
-        if float(alpha.min()) < 1 and float(alpha.max()) > 0:
-            light = light + (1 - alpha)  # colors are stored times alpha
-            notes.append(f"{path.name} has transparent pixels; they were put on white.")
-    return Image.fromarray(to_bytes(to_srgb(light.clamp(0, 1))).numpy()), tuple(notes)
+    if alpha is not None:
+        notes.append(f"{path.name} has transparent pixels; they were put on white.")
+    return picture, tuple(notes)
+
+
+def _alpha(channel: Channel | None, color: Channel) -> torch.Tensor | None:
+    """(H, W, 1) opacity in [0, 1], None where all of the picture counts."""
+    if channel is None or channel.pixels.shape != color.pixels.shape:
+        return None
+    alpha = _whole([channel]).clamp(0, 1)
+    return alpha if float(alpha.min()) < 1 and float(alpha.max()) > 0 else None
+
+
+def _coded(light: torch.Tensor, to_bt709: np.ndarray, alpha: torch.Tensor | None) -> tuple[Image.Image, float]:
+    """The picture of linear light (H, W, 3), and the share of its pixels that are brighter than white."""
+    made, bright = np.empty(light.shape, np.uint8), 0
+    matrix = torch.tensor(to_bt709, dtype=light.dtype).T
+    for start in range(0, len(light), _ROWS):
+        rows = slice(start, start + _ROWS)
+        part = light[rows] @ matrix
+        bright += int((part > 1).any(-1).sum())
+        if alpha is not None:
+            part += 1 - alpha[rows]  # colors are stored times alpha
+        made[rows] = to_bytes(to_srgb(part.clamp(0, 1))).numpy()
+    return Image.fromarray(made), bright / (light.shape[0] * light.shape[1])
 
 
 def _layers_of_color(channels: Mapping[str, Channel]) -> list[str]:
@@ -82,7 +103,7 @@ def _words(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
 
 
-def _whole(channels: list[Channel]) -> torch.Tensor:
+def _whole(channels: Sequence[Channel]) -> torch.Tensor:
     """(H, W, C) float32 in the display window; what is missing, or is no number, is 0."""
     planes = [in_display_window(channel.pixels.astype(np.float32), channel.header) for channel in channels]
     return torch.from_numpy(np.nan_to_num(np.stack(planes, -1), nan=0.0, posinf=65504.0, neginf=0.0))
