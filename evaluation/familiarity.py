@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..mforce_core import load_autoencoder
 from ..mforce_core.encoders.patch_autoencoder import PatchAutoencoder
+from ..mforce_core.picture.reading import read_picture
 from ..mforce_core.placement import CROP, place
 from ..mforce_core.release import NANO_SIZE
 from ..scenes import render, sample_layouts, sample_views
@@ -28,8 +28,7 @@ def read_pictures(paths: list[Path]) -> Tensor:
     """(n, 3, NANO_SIZE, NANO_SIZE) in [0, 1]: the largest square in the middle of each."""
     pictures = []
     for path in paths:
-        with Image.open(path) as file:
-            picture = file.convert("RGB")
+        picture = read_picture(path).image
         placement = place((picture.height, picture.width), (NANO_SIZE, NANO_SIZE), CROP)
         pictures.append(torch.from_numpy(np.array(placement.place_photo(picture))).permute(2, 0, 1) / 255)
     return torch.stack(pictures)
