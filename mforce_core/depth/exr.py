@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..exr.channels import Channel, import_openexr, in_display_window, read_channels, sibling
+from ..exr.names import color_layers
 from .encoding import KEY, PLAIN, Encoding
-from .exr_channels import choose_channel, is_color_picture, is_inverse, matching_channels
+from .exr_channels import choose_channel, is_inverse, matching_channels
 
 
 class ExrDepth(NamedTuple):
@@ -108,7 +109,7 @@ def _choose(path: Path, channels: dict[str, Channel], wanted: str | None) -> tup
     else:
         choice = choose_channel(list(channels), gray_color=[name for name in channels if _is_gray(name, channels)])
         if choice is None:
-            what = "it is a color picture" if is_color_picture(list(channels)) else "none is depth"
+            what = "it is a color picture" if color_layers(channels) else "none is depth"
             raise ValueError(
                 f"{path} has the channels {listed}, {what}: store depth as channel Z, or name its channel."
             )

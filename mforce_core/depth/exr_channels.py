@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..exr.names import words
+
 _ALPHA = ("a", "alpha", "opacity")
 #: Words for depth, in the names of layers and channels.
 _DEPTH = re.compile(
@@ -72,8 +74,8 @@ def choose_channel(names: Sequence[str], *, gray_color: Sequence[str] = ()) -> C
     for layer, parts in layers.items():
         rank, best = _best_of_layer(layer, parts, gray_color, alone=data_layers == {layer})
         if best is not None:
-            words = _words(best.name)
-            ranked.append(((rank, bool((_SECOND | _INVERSE) & set(words)), best.name.count("."), best.name), best.name))
+            said = words(best.name)
+            ranked.append(((rank, bool((_SECOND | _INVERSE) & set(said)), best.name.count("."), best.name), best.name))
     if not ranked:
         data = [channel for channel in channels if channel.component.lower() not in _ALPHA]
         if len(data) == 1 and not _is_other(data[0].name):
@@ -99,13 +101,7 @@ def matching_channels(names: Sequence[str], wanted: str) -> list[str]:
 
 def is_inverse(name: str) -> bool:
     """Whether a channel's name says that larger is nearer."""
-    return not _INVERSE.isdisjoint(_words(name))
-
-
-def is_color_picture(names: Sequence[str]) -> bool:
-    """Whether some layer has red, green and blue."""
-    found = {(channel.layer, channel.component.lower()) for channel in map(_split, names)}
-    return any({(layer, "g"), (layer, "b")} <= found for layer, component in found if component == "r")
+    return not _INVERSE.isdisjoint(words(name))
 
 
 def _best_of_layer(
@@ -145,19 +141,13 @@ def _split(name: str) -> _Channel:
     return _Channel(name, layer, component)
 
 
-def _words(name: str) -> list[str]:
-    """Lower-case words of a name: "FinalImage_WorldDepth" and "VRayZDepth.R" are split at capitals and signs too."""
-    pieces = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+", name)
-    return [piece.lower() for piece in pieces]
-
-
 def _is_depth(name: str) -> bool:
     # Joined words too: "z_depth", "ZDepth" and "hitPz".
     whole = [part.lower() for part in re.split(r"[^A-Za-z0-9-]+", name)]
-    return any(_DEPTH.match(word) for word in [*_words(name), *whole])
+    return any(_DEPTH.match(word) for word in [*words(name), *whole])
 
 
 def _is_other(name: str) -> bool:
     """Whether a name speaks of something that is not depth; depth words win over "world", "object" and the like."""
-    words = [word for word in _words(name) if word not in ("render", "layer", "view", "image", "final")]
-    return any(word in _OTHER for word in words)
+    said = [word for word in words(name) if word not in ("render", "layer", "view", "image", "final")]
+    return any(word in _OTHER for word in said)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from PIL import Image
 
 from ..exr.channels import Channel, in_display_window, read_channels
+from ..exr.names import color_layers, words
 from .color import to_bytes, to_srgb
 
 _MAGIC = b"\x76\x2f\x31\x01"
@@ -46,7 +46,7 @@ def read_exr_picture(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
         ModuleNotFoundError: OpenEXR is not installed.
     """
     channels = read_channels(path)
-    layers = _layers_of_color(channels)
+    layers = _layers(channels)
     if not layers:
         raise ValueError(f"{path} has the channels {', '.join(sorted(channels))}, which are no color picture.")
     layer, others = layers[0], layers[1:]
@@ -89,18 +89,10 @@ def _coded(light: torch.Tensor, to_bt709: np.ndarray, alpha: torch.Tensor | None
     return Image.fromarray(made), bright / (light.shape[0] * light.shape[1])
 
 
-def _layers_of_color(channels: Mapping[str, Channel]) -> list[str]:
-    """Layers with red, green and blue, the likeliest picture first."""
-    found: dict[str, set[str]] = {}
-    for name in channels:
-        layer, _, component = name.rpartition(".")
-        found.setdefault(layer, set()).add(component.lower())
-    layers = [layer for layer, components in found.items() if {"r", "g", "b"} <= components]
-    return sorted(layers, key=lambda layer: (layer != "", _PICTURE.isdisjoint(_words(layer)), layer.count("."), layer))
-
-
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)]
+def _layers(channels: Mapping[str, Channel]) -> list[str]:
+    """Layers of color, the likeliest picture first."""
+    layers = color_layers(channels)
+    return sorted(layers, key=lambda layer: (layer != "", _PICTURE.isdisjoint(words(layer)), layer.count("."), layer))
 
 
 def _whole(channels: Sequence[Channel]) -> torch.Tensor:
