@@ -96,6 +96,7 @@ def test_an_alpha_of_0_everywhere_says_nothing(tmp_path):
         ("f.npy", MILLIMETERS.astype(np.float32), 65535),
         ("g.npy", MILLIMETERS.astype(np.float64), 65535),
         ("i.npy", MILLIMETERS.astype(np.int32), 2**31 - 1),
+        ("j.npy", MILLIMETERS.astype(np.int32), 65535),
     ],
 )
 def test_the_last_level_far_behind_all_others_is_missing(tmp_path, name, values, last):

@@ -176,7 +176,7 @@ def test_other_models_are_run_as_before() -> None:
 def test_work_that_a_model_of_few_steps_does_not_want_is_said() -> None:
     few = Distilled(4, PATH, i2d_steps=1, d2i_steps=6)
     assert [needless_work(few, steps, 1.0) for steps in (1, 4, 6, 12)] == [None] * 4
-    assert "(1 from image to depth and 6 from depth to image): 50 take 8 times as long" in needless_work(few, 50, 1.0)
+    assert "(1 from image to depth and 6 from depth to image): 50 take longer" in needless_work(few, 50, 1.0)
     assert "a cfg of 2 doubles the time" in needless_work(few, 4, 2.0)
 
 

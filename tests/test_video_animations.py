@@ -12,6 +12,7 @@ pytest.importorskip("av")
 
 import av
 
+from mforce.mforce_core.picture.files import _formats
 from mforce.mforce_core.video.animation import AnimationReader
 from mforce.mforce_core.video.clips import open_clip
 
@@ -64,6 +65,18 @@ def test_an_animation_is_read_with_its_times_and_on_white(tmp_path, form, transp
         assert clip.count in (5, 0)  # FFmpeg does not say it of PNG
     assert pictures.dtype == np.uint8
     assert np.abs(pictures - on_white(layers(transparent))).max() <= off + 0.51
+
+
+def test_an_opaque_avif_is_a_clip_for_a_pillow_without_avif(tmp_path, monkeypatch):
+    if not features.check("avif"):
+        pytest.skip("Pillow was built without avif")
+    path = save(tmp_path / "a.avif", layers(False), **FORMS["avif"][0])
+    monkeypatch.setattr(Image, "EXTENSION", {e: kind for e, kind in Image.EXTENSION.items() if kind != "AVIF"})
+    monkeypatch.setattr(Image, "ID", [kind for kind in Image.ID if kind != "AVIF"])
+    _formats.cache_clear()
+    with open_clip(path) as clip:
+        assert len(list(clip)) == 5
+    _formats.cache_clear()
 
 
 def test_a_half_of_transparency_is_a_half_of_white(tmp_path):

@@ -212,7 +212,9 @@ def _not_endless(path: Path, numbers: np.ndarray, known: np.ndarray, notes: list
     kind, size = numbers.dtype.kind, numbers.dtype.itemsize
     if size < (4 if kind == "f" else 2):
         return known
-    last = float(LEVELS) if kind == "f" else float(np.iinfo(numbers.dtype).max)
+    last = float(LEVELS)
+    if kind != "f" and (numbers == np.iinfo(numbers.dtype).max).any():  # wider integers may hold 16 bits, too
+        last = float(np.iinfo(numbers.dtype).max)
     endless = known & (numbers == last)
     rest = known & ~endless
     if not endless.any() or not rest.any() or float(numbers[rest].max()) * _GAP > last:

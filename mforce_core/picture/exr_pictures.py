@@ -69,7 +69,7 @@ def read_exr_picture(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
 
 def _alpha(channel: Channel | None, color: Channel) -> torch.Tensor | None:
     """(H, W, 1) opacity in [0, 1], None where all of the picture counts."""
-    if channel is None or channel.pixels.shape != color.pixels.shape:
+    if channel is None or channel.pixels.shape != color.pixels.shape or channel.pixels.dtype.kind != "f":
         return None
     alpha = _whole([channel]).clamp(0, 1)
     return alpha if float(alpha.min()) < 1 and float(alpha.max()) > 0 else None
@@ -97,8 +97,9 @@ def _layers(channels: Mapping[str, Channel]) -> list[str]:
 
 def _whole(channels: Sequence[Channel]) -> torch.Tensor:
     """(H, W, C) float32 in the display window; what is missing, or is no number, is 0."""
-    planes = [in_display_window(channel.pixels.astype(np.float32), channel.header) for channel in channels]
-    return torch.from_numpy(np.nan_to_num(np.stack(planes, -1), nan=0.0, posinf=65504.0, neginf=0.0))
+    planes = [in_display_window(channel.pixels, channel.header) for channel in channels]
+    whole = np.stack(planes, -1, dtype=np.float32, casting="same_kind")
+    return torch.from_numpy(np.nan_to_num(whole, copy=False, nan=0.0, posinf=65504.0, neginf=0.0))
 
 
 def _to_bt709(header: Mapping[str, object]) -> np.ndarray:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ..picture.files import frame_count, open_image
 from ..picture.reading import upright_rgb
@@ -30,7 +31,7 @@ def is_animation(path: Path) -> bool:
     """Whether a file is one that `AnimationReader` is for; an AVIF without transparency is not."""
     with path.open("rb") as file:
         start = file.read(12)
-    if not (_WEBP.match(start) or _AVIF.match(start)):
+    if not (_WEBP.match(start) or (_AVIF.match(start) and ".avif" in Image.registered_extensions())):
         return False
     with open_image(path) as image:
         return frame_count(image) > 1 and (image.format == "WEBP" or image.mode == "RGBA")
