@@ -210,6 +210,22 @@ def test_transparent_pixels_of_clips_are_white(tmp_path, name, codec, pix_fmt, o
             assert np.abs(pictures[-1][rows, columns] - wanted[rows, columns]).max() <= off + 0.51
 
 
+@pytest.mark.parametrize(("unused", "notes"), [(0, 0), (255, 0), (85, 1)])
+def test_the_fourth_byte_of_avi_is_transparency_where_it_is_used(tmp_path, unused, notes):
+    """Programs that write three colors in 32 bits leave the fourth byte at 0."""
+    picture = np.full((SIDE, SIDE, 4), (200, 60, 40, unused), np.uint8)
+    with av.open(str(tmp_path / "a.avi"), "w") as made:
+        stream = made.add_stream("rawvideo", rate=10)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "bgra"
+        for _ in range(2):
+            made.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgba")))
+    with open_clip(tmp_path / "a.avi") as clip:
+        first = next(iter(clip))
+        assert len(clip.notes) == notes
+    wanted = on_white(picture) if unused else picture[..., :3]
+    assert np.abs(first - wanted).max() <= 0.51
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_camera_s_tags_in_pictures_of_a_clip_are_followed(tmp_path, orientation):
     """Motion JPEG of a camera, which has Exif in every picture, of a kind that PyAV 18 cannot name."""

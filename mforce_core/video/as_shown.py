@@ -39,6 +39,8 @@ class AsShown:
         codec = stream.codec_context
         self._transfer, self._primaries = int(codec.color_trc), int(codec.color_primaries)
         self._ratio: Fraction = _pixel_ratio(stream.sample_aspect_ratio)
+        # A pixel of 32 bits in AVI is three colors and a byte without use, which some programs take for transparency.
+        self._may_be_unused = stream.container.format.name == "avi"
         hdr = self._transfer in _NAMES
         if hdr and self._primaries == _UNSAID:
             self._primaries = BT2020
@@ -77,8 +79,11 @@ class AsShown:
         if self._wide:
             codes = picture * np.uint16(257) if plain else picture
             picture = to_sdr(codes, self._transfer, self._primaries)
-        if alpha and levels[..., 3].min() < np.iinfo(levels.dtype).max:
-            picture = on_white(picture, levels[..., 3])
+        opacity = levels[..., 3] if alpha else None
+        if opacity is not None and self._may_be_unused and not opacity.any():
+            opacity = None
+        if opacity is not None and opacity.min() < np.iinfo(levels.dtype).max:
+            picture = on_white(picture, opacity)
             if _TRANSPARENT not in self.notes:
                 self.notes.append(_TRANSPARENT)
         return np.ascontiguousarray(upright(picture, frame))
