@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from .model.config import Architecture, Distilled, Schedule
+from .release import MODES
 from .sampling.guidance import Guidance
 from .sampling.path import PURE_NOISE, NoisePath
 from .sampling.path_spec import PathSpec
@@ -112,7 +113,7 @@ def needless_work(distilled: Distilled | None, steps: int, cfg: float) -> str | 
         return (
             f"{made_for}: a cfg of {cfg:g} doubles the time and exaggerates what the model does by itself; set it to 1."
         )
-    most = max(map(distilled.steps_of, ("joint", "i2d", "d2i")))
+    most = max(map(distilled.steps_of, MODES))
     if steps > _MANY * most:
         return f"{made_for}: {steps} take longer and are not what it learned."
     return None

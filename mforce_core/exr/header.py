@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 from ..pixel_limit import MAX_PIXELS, check_pixels
 
-_MAGIC = b"\x76\x2f\x31\x01"
+#: What every file begins with.
+MAGIC = b"\x76\x2f\x31\x01"
 _TILED, _DEEP, _MULTI_PART = 0x200, 0x800, 0x1000
 
 # Scan lines in a chunk by the number of the compression: none, RLE, ZIPS, ZIP, PIZ, PXR24, B44, B44A, DWAA, DWAB,
@@ -55,7 +56,7 @@ def check_header(path: Path) -> list[PartHeader]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(8)
-        if start[:4] != _MAGIC or len(start) < 8:
+        if start[:4] != MAGIC or len(start) < 8:
             raise ValueError(f"{path} is not an OpenEXR file.")
         flags = struct.unpack("<I", start[4:])[0]
         try:

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from ..exr.channels import Channel, in_display_window, read_channels
+from ..exr.header import MAGIC
 from ..exr.names import color_layers, words
 from .color import to_bytes, to_srgb
 
-_MAGIC = b"\x76\x2f\x31\x01"
 #: Words of layers that are the picture itself, where several have colors.
 _PICTURE = frozenset(["combined", "beauty", "rgba", "rgb", "color", "colour", "composite", "final", "image"])
 #: Chromaticities of red, green, blue and white (ITU-R BT.709), which a file has that does not say its own.
@@ -30,7 +30,7 @@ def is_exr(path: Path) -> bool:
     """Whether the file begins as OpenEXR, by any name."""
     try:
         with path.open("rb") as file:
-            return file.read(4) == _MAGIC
+            return file.read(4) == MAGIC
     except OSError:
         return False
 
